@@ -1,0 +1,126 @@
+"""The small texts of a study file: names, hub ids, module patterns and protocol names.
+
+Each `type` below is a checked string or number for the models of `config`. A name can stand
+in a path of any operating system and in a page without escaping; nothing here can climb out
+of a folder. Layer types and patterns are checked for form only: which modules they mean is
+decided by the model part, against a real model.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+LAYER_TYPES = ("attention", "projection", "attention-projection", "feed-forward", "output")
+# Linear modules at the root of a model: the only patterns without a dot.
+ROOT_PATTERNS = ("lm_head", "embed_out")
+PROTOCOL_EXAMPLES = ("rows-text", "paper-padded", "document", "blocks-1024", "sliding-1024-512")
+PROTOCOL_PATTERN = (
+    re.compile(r"rows-text"),
+    re.compile(r"paper-padded"),
+    re.compile(r"document"),
+    re.compile(r"blocks-(?P<length>[1-9][0-9]{0,6})"),
+    re.compile(r"sliding-(?P<length>[1-9][0-9]{0,6})-(?P<stride>[1-9][0-9]{0,6})"),
+)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*", re.ASCII)
+_PLACEMENT_PATTERN = re.compile(r"(?:\*|\w+)(?:\.(?:\*|\w+))+", re.ASCII)
+
+Mistake = tuple[str, str]  # key below the model that found it ("" = itself), sentence
+
+
+def refuse(mistakes: list[Mistake]) -> None:
+    """Raise one pydantic error that carries every mistake with its own key."""
+    if mistakes:
+        text = "; ".join(f"{key}: {what}" if key else what for key, what in mistakes)
+        raise PydanticCustomError("study_mistakes", "{text}", {"text": text, "mistakes": mistakes})
+
+
+def _wrong_value(text: str, candidates: Iterable[str] = ()) -> PydanticCustomError:
+    context = {"text": text, "candidates": tuple(candidates)}
+    return PydanticCustomError("study_value", "{text}", context)
+
+
+def _checked_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise _wrong_value(
+            "cannot name a folder; use 1 to 64 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit and not ending with '.'"
+        )
+    return value
+
+
+def _checked_hub_id(value: str) -> str:
+    if not _HUB_ID.fullmatch(value) or ".." in value or len(value) > 200:
+        raise _wrong_value("is no hub id such as 'owner/name'; local files go under path")
+    return value
+
+
+def _checked_revision(value: str) -> str:
+    if not _REVISION.fullmatch(value) or ".." in value or len(value) > 200:
+        raise _wrong_value("is no branch, tag or commit such as 'main'")
+    return value
+
+
+def _checked_path(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise _wrong_value("is no file, folder or glob: empty, or with control characters")
+    return value
+
+
+def _checked_placement(value: str) -> str:
+    if value in LAYER_TYPES or value in ROOT_PATTERNS or _PLACEMENT_PATTERN.fullmatch(value):
+        return value
+    if "." in value:
+        raise _wrong_value(
+            "is no module pattern: dotted segments, where '*' stands for exactly one "
+            "whole segment, such as transformer.h.*.attn.c_proj",
+        )
+    raise _wrong_value(
+        "is neither a layer type nor a dotted module pattern such as transformer.h.*.attn.c_proj",
+        (*LAYER_TYPES, *ROOT_PATTERNS),
+    )
+
+
+def _checked_protocol(value: str) -> str:
+    match = next((m for p in PROTOCOL_PATTERN if (m := p.fullmatch(value))), None)
+    if match is None:
+        raise _wrong_value("is no protocol; N and S are token counts", PROTOCOL_EXAMPLES)
+    counts = {name: int(text) for name, text in match.groupdict().items()}
+    if counts.get("length", 2) < 2:
+        raise _wrong_value("needs windows of at least 2 tokens: one predicts the other")
+    if counts.get("stride", 0) > counts.get("length", 0):
+        raise _wrong_value("has a stride beyond its window length: tokens would be skipped")
+    return value
+
+
+def repeated(key: str, values: Sequence[object]) -> list[Mistake]:
+    """A mistake for every value that stands in the list `key` before."""
+    found = [i for i, value in enumerate(values) if value in values[:i]]
+    return [(f"{key}.{i}".strip("."), f"{values[i]!r} stands in this list twice") for i in found]
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+HubId = Annotated[str, AfterValidator(_checked_hub_id)]
+Revision = Annotated[str, AfterValidator(_checked_revision)]
+FilePath = Annotated[str, AfterValidator(_checked_path)]
+PlacementEntry = Annotated[str, AfterValidator(_checked_placement)]
+ProtocolName = Annotated[str, AfterValidator(_checked_protocol)]
+LearningRate = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class StudyModel(BaseModel):
+    """Base of everything in a study file: frozen, strict, finite, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )

@@ -1,0 +1,63 @@
+"""Errors that a person can act on, each with the exit code of the command line.
+
+A message says what is wrong, where (file and key path), and what to do next. Everything
+else that escapes is a defect of this program and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Something outside the program has to change; `cli` prints the message and exits."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A study file, option or combination of settings cannot be carried out (exit 2)."""
+
+
+class InputError(UserError):
+    """Data or model files are missing, damaged or unfit (exit 3)."""
+
+    exit_code = 3
+
+
+class DivergedError(UserError):
+    """A loss or gradient became non-finite; no optimizer step was taken with it (exit 4)."""
+
+    exit_code = 4
+
+
+class SomeRunsFailedError(UserError):
+    """The study finished, but some of its runs failed (exit 5)."""
+
+    exit_code = 5
+
+
+class EnvironmentDriftError(UserError):
+    """The environment differs from the one the run was started in (exit 6)."""
+
+    exit_code = 6
+
+
+class OutOfMemoryError(UserError):
+    """The device or the machine had no memory left (exit 7)."""
+
+    exit_code = 7
+
+
+class OwnedError(UserError):
+    """Another process is working on the same run or study (exit 73)."""
+
+    exit_code = 73
+
+
+class StorageError(UserError):
+    """The disk refused a write, or a stored file is not what was written (exit 74)."""
+
+    exit_code = 74
+
+
+class InterruptedRunError(UserError):
+    """A signal stopped the work at a checkpoint; the same command continues (exit 75)."""
+
+    exit_code = 75

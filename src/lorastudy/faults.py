@@ -1,0 +1,15 @@
+"""Named points at which tests may kill the process; in use they do nothing.
+
+`hit("commit:before-rename")` stands where a crash would be most interesting. A test sets
+`handler` in the process under test and kills it there; nothing else may depend on it.
+"""
+
+from collections.abc import Callable
+
+handler: Callable[[str], None] | None = None
+
+
+def hit(point: str) -> None:
+    """Tell the handler, if a test installed one, that execution reached `point`."""
+    if handler is not None:
+        handler(point)

@@ -1,0 +1,45 @@
+"""Signals become a flag that is looked at where stopping is safe.
+
+The first SIGINT, SIGTERM or SIGUSR1 asks for a checkpoint and an orderly end (exit 75); a
+second SIGINT ends the process at once, and the last checkpoint is what remains.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from types import FrameType
+
+from lorastudy.errors import InterruptedRunError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass
+class StopFlag:
+    """Whether somebody asked this process to stop."""
+
+    requested: bool = False
+    _was_interrupted: bool = False
+
+    def listen(self) -> None:
+        """Set the flag when one of the signals arrives; main thread only."""
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._was_interrupted:
+                os._exit(130)
+            self._was_interrupted = True
+        self.requested = True
+
+    def poll(self) -> None:
+        """Stop here if it was asked for.
+
+        Raises:
+            InterruptedRunError: It was (exit 75).
+        """
+        if self.requested:
+            raise InterruptedRunError(
+                "interrupted; what was done is kept. Run the same command again to continue."
+            )
