@@ -1,0 +1,73 @@
+"""Read a study back from its folder: the one source of every table and status line."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lorastudy.config import Study
+from lorastudy.errors import ConfigError
+from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.files import write_record
+from lorastudy.store.folders import RunStatus, StudyFolder
+from lorastudy.store.records import StudyResults
+from lorastudy.study_file import load_study
+
+TrainingProtocol = Literal["rows-text", "paper-padded", "windows"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOverview:
+    """A run of a study and how far it is."""
+
+    spec: RunSpec
+    status: RunStatus
+
+
+def read_study(folder: StudyFolder) -> Study:
+    """The study of a folder.
+
+    Raises:
+        ConfigError: The folder is not a study's.
+    """
+    if not folder.study.is_file():
+        raise ConfigError(
+            f"{folder.path} holds no study.yaml, so it is not a study folder. "
+            "Give the folder that `lorastudy run` wrote to."
+        )
+    return load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+
+
+def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
+    """Every run of the study in order, started or not."""
+    return tuple(
+        RunOverview(spec, folder.run(spec.run_id).read_status())
+        for spec in expand_study(read_study(folder))
+    )
+
+
+def collect_results(folder: StudyFolder) -> StudyResults:
+    """All results of a study as they stand now, from the run folders alone."""
+    study = read_study(folder)
+    found = {s.run_id: folder.run(s.run_id).read_result() for s in expand_study(study)}
+    return StudyResults(
+        name=study.name,
+        arms=tuple(arm.name for arm in study.arms),
+        seeds=study.seeds,
+        benchmarks=tuple(benchmark.name for benchmark in study.benchmarks),
+        training_protocol=training_protocol(study),
+        runs=tuple(result for result in found.values() if result is not None),
+        missing=tuple(run_id for run_id, result in found.items() if result is None),
+    )
+
+
+def write_results(folder: StudyFolder) -> StudyResults:
+    """Bring `results.json` up to date and return it."""
+    results = collect_results(folder)
+    write_record(folder.results, results)
+    return results
+
+
+def training_protocol(study: Study) -> TrainingProtocol:
+    """Under which protocol training and validation losses are measured."""
+    if study.training.padding == "scored":
+        return "paper-padded"
+    return "rows-text" if study.data.rows.cut == "lines" else "windows"

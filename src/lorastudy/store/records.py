@@ -1,0 +1,187 @@
+"""What the files of a run say, as frozen values.
+
+`runs/<run>/result.json` or `failure.json` holds one `RunResult`; `results.json` of the study
+holds all of them. Reports read nothing else, so a report can be made anywhere.
+Units stand last in every name; cross-entropies are nats a scored token.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
+
+
+class Record(BaseModel):
+    """Base of all stored values: frozen, and unknown keys of newer versions are kept out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class EpochRecord(Record):
+    """One line of `epochs.jsonl`."""
+
+    epoch: int  # from 1
+    step: int  # optimizer steps done when the epoch ended
+    train_loss: float  # running mean over the epoch, dropout on, nats a target
+    validation_loss: float  # evaluation mode, nats a target, protocol of the training rows
+    learning_rate: float  # of the last optimizer step
+    train_seconds: float  # optimizer steps of this epoch only
+
+
+class Fingerprint(Record):
+    """What the numbers of a run depend on besides its spec."""
+
+    lorastudy: str
+    python: str
+    libraries: dict[str, str]
+    device: str
+    precision: str
+    threads: int  # of the CPU; 0 on CUDA
+    attention: str
+
+
+class FoundAt(Record):
+    """`.places.json`: where this machine found the inputs; no part of the results."""
+
+    base: str  # folder that relative paths of the study start from
+    mirror: str | None
+
+
+class StudyLock(Record):
+    """`study.lock.json`: contents that every run of the study must find again."""
+
+    base_digest: str
+    tokenizer_digest: str
+    corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+
+
+class Manifest(Record):
+    """`manifest.json`: what a run resolved to before its first step."""
+
+    run_id: str
+    modules: tuple[str, ...]  # adapted, by full path
+    trainable_parameters: int
+    total_parameters: int  # base and adapter
+    optimizer_steps: int
+    warmup_steps: int
+    train_rows: int
+    train_targets_per_epoch: int
+    text_share: float  # of the computed positions of rows padded to full length
+    base_digest: str
+    tokenizer_digest: str
+    train_digest: str
+    validation_digest: str
+    environment: Fingerprint
+
+
+class TrainerState(Record):
+    """`trainer.json` of a checkpoint: where training stands, in numbers."""
+
+    step: int
+    epoch_sum_nats: float
+    epoch_n_tokens: int
+    epoch_sum_of_means: float
+    epoch_n_micro_batches: int
+    epoch_seconds: float
+    train_tokens: int
+    train_seconds: float
+    total_seconds: float  # of the run until this checkpoint, evaluation included
+    peak_memory_bytes: dict[str, int]
+    ended_epoch: "EndedEpoch | None"  # trained, but perhaps not yet validated
+
+
+class EndedEpoch(Record):
+    """What training says about an epoch; its record follows once it is validated."""
+
+    epoch: int
+    train_loss: float
+    learning_rate: float
+    train_seconds: float
+
+
+class DocumentScores(Record):
+    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums by row.
+
+    A row is a document where the protocol cuts lines, a window where it cuts a stream.
+    """
+
+    evaluation: "EvaluationRecord"
+    n_targets: tuple[int, ...]
+    nats: tuple[float, ...]
+
+
+class StepRecord(Record):
+    """One line of `steps.jsonl`."""
+
+    step: int  # from 1
+    epoch: int
+    loss: float  # nats a scored target over the step's accumulation group
+    n_tokens: int  # scored targets
+    n_positions: int  # positions computed, padding included
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    seconds: float
+
+
+class ClassSum(Record):
+    """Loss of one class of target under a padded protocol."""
+
+    target_class: Literal["first", "text", "first-padding", "other-padding"]
+    n_targets: int
+    sum_nats: float
+
+
+class EvaluationRecord(Record):
+    """One score: a run's model on one benchmark under one protocol."""
+
+    benchmark: str
+    protocol: str
+    protocol_version: int
+    cross_entropy: float
+    perplexity: float
+    n_tokens: int  # scored targets
+    n_documents: int
+    sum_nats: float
+    seconds: float
+    classes: tuple[ClassSum, ...] = ()
+
+
+class RunResult(Record):
+    """Everything the report says about one run."""
+
+    run_id: str
+    arm: str
+    method: Literal["baseline", "full", "lora"]
+    seed: int
+    learning_rate: float | None
+    status: Status
+    reason: str | None = None  # why it is not done
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    adapted_modules: int | None = None
+    best_epoch: int | None = None
+    optimizer_steps: int | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+    train_seconds: float | None = None  # optimizer steps only
+    total_seconds: float | None = None  # with validation, checkpoints and scoring
+    train_tokens: int | None = None  # scored targets trained on
+    tokens_per_second: float | None = None  # train_tokens / train_seconds
+    steps_per_second: float | None = None
+    peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
+    device: str | None = None
+    precision: str | None = None
+    evaluations: tuple[EvaluationRecord, ...] = ()
+
+
+class StudyResults(Record):
+    """`results.json`: all runs of a study, finished, failed or not yet there."""
+
+    name: str
+    format: Literal[1] = 1
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    benchmarks: tuple[str, ...]
+    training_protocol: Literal["rows-text", "paper-padded", "windows"]
+    runs: tuple[RunResult, ...]
+    missing: tuple[str, ...] = ()  # run ids without a result
