@@ -1,0 +1,124 @@
+"""Rows of token ids as tensors, with padding told apart by length.
+
+Shapes: B = rows of the batch, T = positions.
+
+"masked": rows are padded on the right to the longest of the batch and padding is never
+scored. Attention is causal, so no text position ever sees padding and no mask is needed.
+"scored": the published study's batch. Every row is padded to the full length, padding is a
+target like any other, and the attention mask is (token != padding id), which also hides
+the first position where the start and padding ids are the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.loss import IGNORE_INDEX
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How rows become rectangles."""
+
+    id: int
+    scored_length: int | None = None  # "scored": pad to this; None: "masked"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch; targets[b, t] follows input_ids[b, t]."""
+
+    input_ids: Tensor  # (B, T) int64
+    attention_mask: Tensor | None  # (B, T) int64, 1 = may be attended; None: causal only
+    targets: Tensor  # (B, T) int64, IGNORE_INDEX where not scored
+    n_scored: int  # counted on the CPU when the batch was made
+    rows: IntArray  # (B,) numbers in the row table
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        mask = self.attention_mask
+        return Batch(
+            self.input_ids.to(device, non_blocking=True),
+            None if mask is None else mask.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.n_scored,
+            self.rows,
+        )
+
+
+def make_batch(tokens: IntArray, table: RowTable, rows: IntArray, padding: Padding) -> Batch:
+    """The batch of `rows`; `tokens` is the flat corpus."""
+    if padding.scored_length is None:
+        return _masked_batch(tokens, table, rows, padding)
+    return _scored_batch(tokens, table, rows, padding.id, padding.scored_length)
+
+
+def count_scored(table: RowTable, rows: IntArray, padding: Padding) -> int:
+    """Targets of `rows`, without making the batch."""
+    if padding.scored_length is None:
+        return int(table.n_scored[rows].sum())
+    return len(rows) * (padding.scored_length - 1)
+
+
+def batches_by_length(
+    tokens: IntArray, table: RowTable, padding: Padding, *, max_positions: int
+) -> Iterator[Batch]:
+    """All rows once, longest first, at most `max_positions` positions a batch (one row at least).
+
+    The longest rows come first so that a lack of memory shows at once.
+    """
+    order = np.argsort(-table.lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        width = padding.scored_length or int(table.lengths[order[begin]])
+        n_rows = max(1, max_positions // width)
+        yield make_batch(tokens, table, order[begin : begin + n_rows], padding)
+        begin += n_rows
+
+
+def _fill(tokens: IntArray, table: RowTable, rows: IntArray, width: int, pad: int) -> IntArray:
+    """Rows with their prefix, padded on the right to `width`: (B, width)."""
+    filled = np.full((len(rows), width), pad, dtype=np.int64)
+    start = 0 if table.prefix is None else 1
+    if table.prefix is not None:
+        filled[:, 0] = table.prefix
+    for b, row in enumerate(rows):
+        text = tokens[table.begins[row] : table.ends[row]]
+        filled[b, start : start + len(text)] = text
+    return filled
+
+
+def _masked_batch(tokens: IntArray, table: RowTable, rows: IntArray, padding: Padding) -> Batch:
+    lengths = table.lengths[rows]
+    filled = _fill(tokens, table, rows, int(lengths.max()), padding.id)
+    position = np.arange(1, filled.shape[1])  # of the target
+    is_scored = (position < lengths[:, None]) & (
+        position >= (lengths - table.n_scored[rows])[:, None]
+    )
+    targets = np.where(is_scored, filled[:, 1:], IGNORE_INDEX)
+    return Batch(
+        torch.from_numpy(filled[:, :-1].copy()),
+        None,
+        torch.from_numpy(targets),
+        int(is_scored.sum()),
+        rows,
+    )
+
+
+def _scored_batch(
+    tokens: IntArray, table: RowTable, rows: IntArray, pad: int, length: int
+) -> Batch:
+    filled = _fill(tokens, table, rows, length, pad)
+    targets = np.full_like(filled, IGNORE_INDEX)
+    targets[:, :-1] = filled[:, 1:]
+    return Batch(
+        torch.from_numpy(filled),
+        torch.from_numpy((filled != pad).astype(np.int64)),
+        torch.from_numpy(targets),
+        len(rows) * (length - 1),
+        rows,
+    )

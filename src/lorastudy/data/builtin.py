@@ -1,0 +1,163 @@
+"""Texts that every installation carries, for studies that must run without a network.
+
+    python-reference   the language reference behind `help()`      train, validation, test
+    docstrings         docstrings of standard library modules      test
+    licences           licence texts of installed distributions    test
+
+A document is one paragraph of prose on one line; code, grammar, tables and headings are
+left out. The wording belongs to the Python version and the installed distributions, so
+compare runs of one environment; the corpus digest in a run's manifest tells them apart.
+Standard library only, and no module is imported to read its docstrings.
+"""
+
+import ast
+import hashlib
+import re
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import MappingProxyType
+
+from lorastudy.errors import InputError
+
+SHORTEST_PARAGRAPH = 40  # characters; shorter blocks are headings, labels and fragments
+HELD_OUT_SHARE = 0.1  # of the reference's text, once for validation and once for test
+SMALLEST_LETTER_SHARE = 0.8  # letters and spaces among characters; below it is code or a table
+
+# Single files from Python 3.11 to 3.14 with much prose in their docstrings.
+DOCSTRING_MODULES = (
+    "argparse", "calendar", "contextlib", "difflib", "doctest", "functools", "heapq", "optparse",
+    "pickletools", "random", "shutil", "statistics", "subprocess", "textwrap", "threading",
+)  # fmt: skip
+
+# Dependencies of torch or transformers; MPL and MIT, PSF, Apache, then BSD with all of GPL 3.
+LICENCE_DISTRIBUTIONS = ("tqdm", "typing_extensions", "transformers", "numpy")
+
+
+def read_builtin(name: str, split: str) -> list[str]:
+    """The paragraphs of one split, always in the same order and without repetitions.
+
+    Raises:
+        InputError: There is no such text or split, or this Python does not carry it.
+    """
+    if name not in _READERS:
+        raise InputError(f"There is no builtin text '{name}'. Choose one of {_listed(_READERS)}.")
+    readers = _READERS[name]
+    if split not in readers:
+        raise InputError(
+            f"Builtin text '{name}' has no split '{split}'. Choose one of {_listed(readers)}."
+        )
+    paragraphs = readers[split]()
+    if not paragraphs:
+        raise InputError(
+            f"This Python carries no '{name}' text (its files were removed or packed away). "
+            "Use another Python build, or name your own text with `path:`."
+        )
+    return paragraphs
+
+
+def extract_paragraphs(text: str) -> list[str]:
+    """The prose of a plain-text page, a line each: its blocks between blank lines, reflowed."""
+    blocks = re.split(r"\n[ \t]*\n", text.expandtabs())
+    lines = (re.sub(r"^([*•-]|\(?\w{1,2}[.)]) ", "", " ".join(b.split())) for b in blocks)
+    return [line for line in lines if _is_prose(line)]
+
+
+def split_topics(topics: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Divide topics among train, validation and test: split -> topic -> paragraphs.
+
+    Topics are taken in the order of their names' SHA-256, and each goes to the first of
+    test and validation that it still fits in, else to train. Some topics include others
+    whole; such a paragraph stays with the first topic, so no text is in two splits.
+    """
+    ordered = sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest())
+    seen: set[str] = set()
+    kept = {name: _drop_seen(extract_paragraphs(topics[name]), seen) for name in ordered}
+    room = dict.fromkeys(("test", "validation"), HELD_OUT_SHARE * _count_characters(kept.values()))
+    splits: dict[str, dict[str, list[str]]] = {"train": {}, "validation": {}, "test": {}}
+    for name, paragraphs in kept.items():
+        n_characters = _count_characters([paragraphs])
+        split = next((s for s in room if n_characters <= room[s]), "train")
+        if split in room:
+            room[split] -= n_characters
+        splits[split][name] = paragraphs
+    return splits
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a reflowed block reads as sentences (starts and ends like one, mostly letters)."""
+    if len(line) < SHORTEST_PARAGRAPH or line.startswith("Traceback"):
+        return False
+    if not re.match(r"[\"'“(]?[A-Z]|[\"“*'`]", line) or not re.search(r"[.:;!?][\"'”)]*$", line):
+        return False
+    if re.search(r"::=|>>>|([-=*^~+#_])\1{3}", line):
+        return False
+    n_letters = sum(character.isalpha() or character == " " for character in line)
+    return n_letters >= SMALLEST_LETTER_SHARE * len(line)
+
+
+def _drop_seen(paragraphs: Iterable[str], seen: set[str]) -> list[str]:
+    """The paragraphs not met before; adds them to `seen`."""
+    fresh = [p for p in dict.fromkeys(paragraphs) if p not in seen]
+    seen.update(fresh)
+    return fresh
+
+
+def _count_characters(groups: Iterable[list[str]]) -> int:
+    return sum(len(paragraph) for group in groups for paragraph in group)
+
+
+def _read_reference(split: str) -> list[str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # a Python stripped of its documentation
+        return []
+    return [p for paragraphs in split_topics(topics)[split].values() for p in paragraphs]
+
+
+def _read_docstrings() -> list[str]:
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = (folder / f"{module}.py" for module in DOCSTRING_MODULES)
+    docstrings = (text for file in files if file.is_file() for text in _iterate_docstrings(file))
+    return _drop_seen((p for text in docstrings for p in extract_paragraphs(text)), set())
+
+
+def _iterate_docstrings(file: Path) -> Iterator[str]:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, documented) and (text := ast.get_docstring(node)):
+            yield text
+
+
+def _read_licences() -> list[str]:
+    texts = (text for name in LICENCE_DISTRIBUTIONS for text in _iterate_licences(name))
+    return _drop_seen((p for text in texts for p in extract_paragraphs(text)), set())
+
+
+def _iterate_licences(name: str) -> Iterator[str]:
+    """Texts of the licence files in a distribution's metadata folder, by file name."""
+    try:
+        files = distribution(name).files or []
+    except PackageNotFoundError:
+        return
+    for file in sorted(files, key=str):
+        if ".dist-info/" in str(file) and re.match(r"LICEN[CS]E|COPYING", file.name):
+            yield Path(str(file.locate())).read_text(encoding="utf-8")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+_READERS: Mapping[str, Mapping[str, Callable[[], list[str]]]] = MappingProxyType(
+    {
+        "python-reference": {
+            "train": lambda: _read_reference("train"),
+            "validation": lambda: _read_reference("validation"),
+            "test": lambda: _read_reference("test"),
+        },
+        "docstrings": {"test": _read_docstrings},
+        "licences": {"test": _read_licences},
+    }
+)

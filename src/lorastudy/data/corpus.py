@@ -1,0 +1,305 @@
+"""Token ids of a whole text, memory-mapped, made once and kept under the hash of its making.
+
+    CACHE/<key>/              key = SHA-256 of tokenizer, texts and join, first 32 digits
+      tokens.bin              ids, uint16 or (vocabulary over 65,536) uint32, no header
+      offsets.npy             int64 (n_documents + 1,): where each document begins and ends
+      documents.npz           int64 (n_documents,): bytes, words
+      corpus.json             counts, digests, size and SHA-256 of the three files
+    CACHE/.<key>.lock         held while one process makes the folder; the others wait
+
+Rows and protocols refer to positions in `tokens`; nothing after this module sees text.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from lorastudy.data.sources import Documents
+from lorastudy.errors import InputError, StorageError
+from lorastudy.store.files import publish_folder, read_record, write_record
+
+RECORD = "corpus.json"
+_FILES = ("tokens.bin", "offsets.npy", "documents.npz")
+_LAYOUT = "lorastudy corpus 1"  # part of every key: a change of layout makes new entries
+_BATCH = 1_000  # documents tokenised at once: enough for the tokenizer's threads, little memory
+
+
+class TokenizerLike(Protocol):
+    """What a corpus needs of a tokenizer."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides the ids."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Every id is below this."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+
+
+class StoredFile(BaseModel):
+    """Size and hash of a file as it was written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+class CorpusRecord(BaseModel):
+    """What corpus.json says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_documents: int
+    n_tokens: int
+    dtype: Literal["uint16", "uint32"]
+    vocabulary_size: int
+    tokenizer_digest: str
+    text_digest: str
+    files: tuple[StoredFile, ...]
+    seal: str = ""  # SHA-256 of all other fields, so that damage to corpus.json itself shows
+
+    def sealed(self) -> "CorpusRecord":
+        """The record with its seal as it has to be."""
+        fields = self.model_dump_json(exclude={"seal"})
+        return self.model_copy(update={"seal": hashlib.sha256(fields.encode()).hexdigest()})
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Documents as token ids; the arrays cannot be written to."""
+
+    folder: Path
+    record: CorpusRecord
+    tokens: NDArray[Any]  # (n_tokens,) uint16 or uint32, memory-mapped
+    offsets: NDArray[np.int64]  # (n_documents + 1,)
+    n_bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
+    n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all documents."""
+        return self.record.n_tokens
+
+    @property
+    def n_documents(self) -> int:
+        """Documents, each of them not blank."""
+        return self.record.n_documents
+
+    @property
+    def digest(self) -> str:
+        """Hash of the ids and of where documents begin: equal for equal corpora."""
+        named = {file.name: file.sha256 for file in self.record.files}
+        parts = (self.record.dtype, named["tokens.bin"], named["offsets.npy"])
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def prepare_corpus(
+    documents: Documents, tokenizer: TokenizerLike, cache: Path, *, join: str | None
+) -> Corpus:
+    """The corpus of `documents`, from `cache` if it is there and whole, otherwise made anew.
+
+    Several processes may ask for the same corpus at once: one makes it, the others wait.
+    A damaged entry is replaced.
+
+    Args:
+        documents: Texts; see `join` for blank ones.
+        tokenizer: Its digest is part of the entry's name.
+        cache: Folder of all corpora.
+        join: None: each text that is not blank is one document, without white space at its
+            ends (so counted, WikiText-2's rows fill the published share of a row). A string:
+            all texts as they are, blank ones too, joined by it to a single document.
+
+    Raises:
+        InputError: No token at all, or one that the vocabulary does not have.
+        StorageError: The cache cannot be written.
+    """
+    texts = _documents_of(documents.texts, join)
+    text_digest = digest_texts(texts)
+    folder = cache / _key(text_digest, tokenizer, join)
+    if (corpus := _open_if_whole(folder)) is not None:
+        return corpus
+    _make_cache(cache)
+    with FileLock(cache / f".{folder.name}.lock"):
+        if (corpus := _open_if_whole(folder)) is not None:
+            return corpus
+        for leftover in cache.glob(f".{folder.name}.*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _publish(folder, texts, tokenizer, text_digest, documents.origin)
+    return open_corpus(folder)
+
+
+def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
+    """The corpus stored in `folder`, after a look at the size of each file.
+
+    Args:
+        folder: As `prepare_corpus` made it.
+        check_hashes: Read every byte as well; the sizes alone do not show a flipped bit.
+
+    Raises:
+        StorageError: A file is missing or is not the one that was written.
+    """
+    record = read_record(folder / RECORD, CorpusRecord)
+    if record != record.sealed():
+        raise _damaged(folder / RECORD, "its seal differs")
+    for file in record.files:
+        _check_file(folder / file.name, file, check_hashes=check_hashes)
+    try:
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
+        with np.load(folder / "documents.npz", allow_pickle=False) as counts:
+            n_bytes, n_words = counts["bytes"], counts["words"]
+        tokens = np.memmap(folder / "tokens.bin", dtype=record.dtype, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(folder, str(error)) from error
+    return Corpus(folder, record, tokens, offsets, _frozen(n_bytes), _frozen(n_words))
+
+
+def count_words(text: str) -> int:
+    r"""Words as lm-evaluation-harness counts them for word perplexity.
+
+    It takes `len(re.split(r"\s+", text))` of the text as it is, so white space at either
+    end counts one more (lm_eval/tasks/wikitext/preprocess_wikitext.py).
+    """
+    return 1 + sum(1 for _ in re.finditer(r"\s+", text))
+
+
+def digest_texts(texts: Sequence[str]) -> str:
+    """SHA-256 over the texts with their lengths, so that moving a border changes it."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def _documents_of(texts: Sequence[str], join: str | None) -> Sequence[str]:
+    if join is not None:
+        return (join.join(texts),)
+    return [text for text in map(str.strip, texts) if text]
+
+
+def _key(text_digest: str, tokenizer: TokenizerLike, join: str | None) -> str:
+    parts = (_LAYOUT, text_digest, tokenizer.digest, tokenizer.vocabulary_size, join)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _open_if_whole(folder: Path) -> Corpus | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return open_corpus(folder, check_hashes=True)
+    except StorageError:
+        return None  # prepare_corpus makes it again from the texts it has at hand
+
+
+def _make_cache(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make the token cache {cache}: {error.strerror}. Choose another folder."
+        ) from error
+
+
+def _publish(
+    folder: Path, texts: Sequence[str], tokenizer: TokenizerLike, text_digest: str, origin: str
+) -> None:
+    try:
+        publish_folder(folder, lambda path: _write(path, texts, tokenizer, text_digest, origin))
+    except StorageError:
+        # where locks do not work (NFS) another process may have come first
+        if _open_if_whole(folder) is None:
+            raise
+
+
+def _write(
+    folder: Path, texts: Sequence[str], tokenizer: TokenizerLike, text_digest: str, origin: str
+) -> None:
+    dtype: Literal["uint16", "uint32"] = (
+        "uint16" if tokenizer.vocabulary_size <= 2**16 else "uint32"
+    )
+    sizes: list[int] = []
+    with (folder / "tokens.bin").open("wb") as stream:
+        for ids in _encode(texts, tokenizer, origin):
+            sizes.append(len(ids))
+            stream.write(ids.astype(dtype).tobytes())
+    offsets = np.cumsum([0, *sizes], dtype=np.int64)
+    if offsets[-1] == 0:
+        raise InputError(f"{origin}: the text gives no token at all. Choose another text.")
+    np.save(folder / "offsets.npy", offsets)
+    n_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
+    n_words = np.array([count_words(text) for text in texts], dtype=np.int64)
+    np.savez(folder / "documents.npz", bytes=n_bytes, words=n_words)
+    record = CorpusRecord(
+        n_documents=len(sizes),
+        n_tokens=int(offsets[-1]),
+        dtype=dtype,
+        vocabulary_size=tokenizer.vocabulary_size,
+        tokenizer_digest=tokenizer.digest,
+        text_digest=text_digest,
+        files=tuple(_describe(folder / name) for name in _FILES),
+    )
+    write_record(folder / RECORD, record.sealed())
+
+
+def _encode(
+    texts: Sequence[str], tokenizer: TokenizerLike, origin: str
+) -> Iterator[NDArray[np.int64]]:
+    """The ids of each document, none of them outside the vocabulary."""
+    number = 0
+    for begin in range(0, len(texts), _BATCH):
+        for row in tokenizer.encode(texts[begin : begin + _BATCH]):
+            number += 1
+            ids = np.asarray(row, dtype=np.int64)
+            outside = ids[(ids < 0) | (ids >= tokenizer.vocabulary_size)]
+            if outside.size:
+                raise InputError(
+                    f"{origin}, document {number}: the tokenizer gives id {outside[0]}, but its "
+                    f"vocabulary ends at {tokenizer.vocabulary_size - 1}. "
+                    "Use the tokenizer that belongs to the base model."
+                )
+            yield ids
+
+
+def _describe(path: Path) -> StoredFile:
+    return StoredFile(name=path.name, n_bytes=path.stat().st_size, sha256=_sha256(path))
+
+
+def _check_file(path: Path, expected: StoredFile, *, check_hashes: bool) -> None:
+    if not path.is_file():
+        raise _damaged(path, "it is missing")
+    if path.stat().st_size != expected.n_bytes:
+        raise _damaged(path, f"{path.stat().st_size:,} bytes, not {expected.n_bytes:,}")
+    if check_hashes and _sha256(path) != expected.sha256:
+        raise _damaged(path, "its SHA-256 differs")
+
+
+def _damaged(path: Path, reason: str) -> StorageError:
+    return StorageError(
+        f"{path} is not what was written: {reason}. Delete {path.parent} and run the command "
+        "again; the corpus is then made anew."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _frozen(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    values.setflags(write=False)
+    return values

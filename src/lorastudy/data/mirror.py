@@ -1,0 +1,122 @@
+"""Find a data set's files in a folder that is laid out like the hub, without any network.
+
+    MIRROR/<owner>/<name>/README.md     YAML head: configs -> data_files -> split, path
+    MIRROR/<owner>/<name>/<path>        .parquet, .jsonl, .csv, .txt
+
+Read here and not by `datasets`, which takes a second to import, copies every split of a
+configuration into a cache and does not say which file is damaged.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from lorastudy.data.files import show_names
+from lorastudy.errors import InputError
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _with_split(value: object) -> object:
+    """A bare path stands for the train split, as on the hub."""
+    return {"split": "train", "path": value} if isinstance(value, str) else value
+
+
+class _SplitFiles(BaseModel):
+    split: str
+    path: Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class _Config(BaseModel):
+    config_name: str = "default"
+    default: bool = False
+    data_files: Annotated[
+        list[Annotated[_SplitFiles, BeforeValidator(_with_split)]], BeforeValidator(_as_list)
+    ]
+
+
+class _Card(BaseModel):
+    configs: list[_Config]
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredSplit:
+    """The files of one split, in the order of the card."""
+
+    config: str
+    files: tuple[Path, ...]
+
+
+def find_split(folder: Path, config: str | None, split: str) -> MirroredSplit:
+    """The files of `split` in the data set folder of a mirror.
+
+    Args:
+        folder: MIRROR/<owner>/<name>.
+        config: A name, or None for the default configuration, as the hub chooses it.
+        split: A name; slices such as train[:10%] are not understood.
+
+    Raises:
+        InputError: The card, configuration, split or one of the files is not there.
+    """
+    card = _read_card(folder)
+    chosen = _choose_config(card, config, folder)
+    patterns = [entry for entry in chosen.data_files if entry.split == split]
+    if not patterns:
+        raise InputError(
+            f"{folder}, config {chosen.config_name!r}: no split {split!r} in this mirror; "
+            f"it has {show_names(entry.split for entry in chosen.data_files)}. "
+            "Choose one of these, or leave out --mirror to look on the hub."
+        )
+    files = [path for entry in patterns for path in _expand(folder, entry.path)]
+    return MirroredSplit(chosen.config_name, tuple(files))
+
+
+def _read_card(folder: Path) -> _Card:
+    path = folder / "README.md"
+    try:
+        head = path.read_text(encoding="utf-8").split("---\n")[1]
+        return _Card.model_validate(yaml.safe_load(head))
+    except (OSError, UnicodeDecodeError, IndexError, yaml.YAMLError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} does not say which files hold which split ({reason}). Copy the data set's "
+            "README.md from the hub, with `configs` and `data_files` in its YAML head."
+        ) from error
+
+
+def _choose_config(card: _Card, name: str | None, folder: Path) -> _Config:
+    if name is not None:
+        candidates = [entry for entry in card.configs if entry.config_name == name]
+    elif len(card.configs) == 1:
+        candidates = card.configs
+    else:
+        candidates = [entry for entry in card.configs if entry.default] or [
+            entry for entry in card.configs if entry.config_name == "default"
+        ]
+    if not candidates:
+        problem = "no default config" if name is None else f"no config {name!r}"
+        names = show_names(entry.config_name for entry in card.configs)
+        raise InputError(f"{folder}: {problem}; it has {names}. Set `config` to one of these.")
+    return candidates[0]
+
+
+def _expand(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    files: list[Path] = []
+    for pattern in patterns:
+        parts = PurePosixPath(pattern)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"{folder}/README.md: path {pattern!r} leads out of the data set.")
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if not found:
+            raise InputError(
+                f"{folder}: no file matches {pattern!r}, which README.md lists. "
+                "Complete the mirror, or leave out --mirror to use the hub."
+            )
+        files += found
+    return files

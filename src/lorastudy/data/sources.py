@@ -1,0 +1,168 @@
+"""A source of a study file becomes documents: built-in text, local files, mirror or hub.
+
+A hub id is looked for in the mirror, if there is one, and only if the mirror lacks the whole
+data set in the cache and on the hub; offline, in the cache alone. A split that the mirror's
+copy lacks is an error and never fetched from elsewhere unasked.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorastudy.config import Source
+from lorastudy.data.builtin import read_builtin
+from lorastudy.data.files import check_text, find_files, missing_column, not_a_string, read_texts
+from lorastudy.data.mirror import find_split
+from lorastudy.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Texts in the order of their source.
+
+    Without a limit blank texts are kept, since joining all rows to one stream counts them;
+    who reads texts one by one drops them. With a limit they are dropped before counting.
+    """
+
+    texts: tuple[str, ...]
+    origin: str  # where they came from, for people; no path of this machine
+    revision: str | None  # commit on the hub; None where the source has none to tell
+
+
+def read_documents(
+    source: Source, *, mirror: Path | None, offline: bool, base: Path = Path()
+) -> Documents:
+    """The documents of `source`, at least one of them not blank.
+
+    Args:
+        source: What the study file names.
+        mirror: Folder laid out like the hub, looked at first; None: there is none.
+        offline: Never reach for the network.
+        base: Folder of the study file, from which relative paths start.
+
+    Raises:
+        InputError: Nothing fit to train or score on; says where and what to do.
+    """
+    documents = _read(source, mirror, offline, base)
+    texts = documents.texts
+    if not texts:
+        raise InputError(f"{documents.origin} holds no document. Choose another split or file.")
+    filled = tuple(text for text in texts if text and not text.isspace())
+    if not filled:
+        raise InputError(
+            f"{documents.origin}: all {len(texts):,} documents are blank. "
+            "Choose another split, file or column."
+        )
+    if source.limit is not None:
+        texts = filled[: source.limit]
+    return Documents(texts, documents.origin, documents.revision)
+
+
+def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Documents:
+    if source.path is not None:
+        return _read_files(source, source.path, base)
+    assert source.split is not None, "config requires a split here"
+    if source.builtin is not None:
+        origin = f"builtin {source.builtin}/{source.split}"
+        return Documents(tuple(read_builtin(source.builtin, source.split)), origin, None)
+    assert source.id is not None, "config requires exactly one of id, path and builtin"
+    if mirror is not None and (folder := mirror / source.id).is_dir():
+        return _read_mirror(source, source.id, source.split, folder)
+    return _read_hub(source, source.id, source.split, offline=offline)
+
+
+def _read_files(source: Source, pattern: str, base: Path) -> Documents:
+    files = find_files(pattern, base)
+    texts = _read_all(files, source)
+    return Documents(texts, f"{pattern} ({len(files)} file{'s' * (len(files) > 1)})", None)
+
+
+def _read_mirror(source: Source, repository: str, split: str, folder: Path) -> Documents:
+    found = find_split(folder, source.config, split)
+    texts = _read_all(found.files, source)
+    return Documents(texts, f"mirror of {repository}/{found.config}/{split}", None)
+
+
+def _read_all(files: Sequence[Path], source: Source) -> tuple[str, ...]:
+    return tuple(
+        text
+        for path in files
+        for text in read_texts(path, column=source.column, sample_by=source.sample_by)
+    )
+
+
+def _read_hub(source: Source, repository: str, split: str, *, offline: bool) -> Documents:
+    rows = _load_from_hub(source, repository, split, offline=offline)
+    origin = "/".join(filter(None, (repository, source.config, split)))
+    if source.column not in rows.column_names:
+        raise missing_column(origin, source.column, rows.column_names)
+    texts = tuple(rows[source.column])
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise not_a_string(f"{origin}, row {number}", source.column, f"{type(text).__name__}")
+        check_text(f"{origin}, row {number}", text)
+    return Documents(texts, origin, _commit_of(rows, source.revision, origin))
+
+
+def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool) -> Any:
+    """A split as a `datasets.Dataset`; it is fetched, or found in the cache of `datasets`."""
+    import datasets  # a second to import, and needed only here
+
+    try:
+        with _offline_libraries(offline):
+            return datasets.load_dataset(
+                repository, source.config, split=split, revision=source.revision
+            )
+    except ConnectionError as error:
+        place = "is not in the cache" if offline else "cannot be reached on the hub"
+        raise InputError(
+            f"data set {repository} {place}. "
+            "Give its folder with --mirror DIR (DIR/<owner>/<name>), or run once with a network."
+        ) from error
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"data set {repository}, config {source.config!r}, split {split!r}, revision "
+            f"{source.revision!r} cannot be loaded: {reason} Correct the source in the study file."
+        ) from error
+
+
+@contextmanager
+def _offline_libraries(offline: bool) -> Iterator[None]:
+    """Keep `datasets` and `huggingface_hub` off the network.
+
+    Both read HF_HUB_OFFLINE only when they are imported, so their constants are set.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    places: tuple[Any, ...] = (datasets.config, constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = place.HF_HUB_OFFLINE or offline
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _commit_of(rows: Any, revision: str, origin: str) -> str | None:
+    """The commit that the files came from, read off their addresses; None if they hide it.
+
+    Raises:
+        InputError: A commit was asked for and the cache, offline, has another one.
+    """
+    addresses = " ".join(rows.info.download_checksums or {})
+    match = re.search(r"@([0-9a-f]{40})/", addresses)
+    commit = match[1] if match else None
+    is_pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    if is_pinned and commit not in (None, revision):
+        raise InputError(
+            f"{origin}: the cache holds revision {commit}, not {revision}. "
+            "Run once with a network, or name the cached revision."
+        )
+    return commit

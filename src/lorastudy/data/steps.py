@@ -1,0 +1,123 @@
+"""Which rows every training step sees, as a pure function of (seed, epoch, step).
+
+An epoch is a permutation of the rows, cut into micro-batches; consecutive micro-batches
+form accumulation groups, one optimizer step each. Nothing is drawn while training runs, so
+any step can be reached directly, every arm of a seed sees the same data in the same order,
+and a resumed run has no position to restore.
+
+    first_group "full":  epoch 1 [0 1 2 3 4][5 6]   epoch 2 [7 8 9 10 11][12 13]
+    first_group "one":   epoch 1 [0][1 2 3 4 5][6    epoch 2  7 8 9 10][11 12 13]...
+
+"one" is what a loop does that steps when `counter % accumulation == 0` with a counter from
+0 that runs through epochs: the first step fires after one micro-batch, groups span epochs,
+and what is left over at the end is never applied.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lorastudy.seeds import derive_seed
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The cut of all epochs into micro-batches and accumulation groups."""
+
+    n_rows: int
+    epochs: int
+    rows_per_step: int
+    micro_batch: int  # rows; divides rows_per_step
+    first_group: Literal["full", "one"]
+    seed: int
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches in a full accumulation group."""
+        return self.rows_per_step // self.micro_batch
+
+    @property
+    def micro_batches_per_epoch(self) -> int:
+        """The last one of an epoch may hold fewer rows."""
+        return -(-self.n_rows // self.micro_batch)
+
+    @property
+    def n_micro_batches(self) -> int:
+        """Micro-batches of all epochs."""
+        return self.micro_batches_per_epoch * self.epochs
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps of all epochs."""
+        if self.first_group == "one":
+            return 1 + (self.n_micro_batches - 1) // self.accumulation
+        return self._steps_per_epoch * self.epochs
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return -(-self.micro_batches_per_epoch // self.accumulation)
+
+    def epoch_of(self, index: int) -> int:
+        """Epoch, from 1, of the micro-batch `index`, from 0."""
+        return index // self.micro_batches_per_epoch + 1
+
+    def step_of(self, index: int) -> int:
+        """Optimizer step, from 1, to which the micro-batch `index` contributes."""
+        if self.first_group == "one":
+            return 1 if index == 0 else 2 + (index - 1) // self.accumulation
+        epoch, position = divmod(index, self.micro_batches_per_epoch)
+        return epoch * self._steps_per_epoch + position // self.accumulation + 1
+
+    def group_of(self, step: int) -> range:
+        """Micro-batches of an optimizer step; those past the end of training are cut off."""
+        if self.first_group == "one":
+            begin = 0 if step == 1 else 1 + (step - 2) * self.accumulation
+            end = 1 + (step - 1) * self.accumulation
+            return range(begin, min(end, self.n_micro_batches))
+        epoch, position = divmod(step - 1, self._steps_per_epoch)
+        first = epoch * self.micro_batches_per_epoch
+        begin = first + position * self.accumulation
+        return range(begin, min(begin + self.accumulation, first + self.micro_batches_per_epoch))
+
+    def completes_step(self, index: int) -> bool:
+        """Whether the optimizer steps after the micro-batch `index`."""
+        if self.first_group == "one":
+            return index % self.accumulation == 0
+        return index + 1 == self.group_of(self.step_of(index)).stop
+
+    def completes_epoch(self, index: int) -> bool:
+        """Whether the micro-batch `index` is the last of its epoch."""
+        return (index + 1) % self.micro_batches_per_epoch == 0
+
+    def rows_of(self, index: int) -> IntArray:
+        """Row numbers, (micro_batch,) or fewer, of one micro-batch in the drawn order."""
+        order = order_of_epoch(self.seed, self.epoch_of(index), self.n_rows)
+        begin = index % self.micro_batches_per_epoch * self.micro_batch
+        return order[begin : begin + self.micro_batch]
+
+    def rows_of_sorted(self, index: int, lengths: IntArray) -> IntArray:
+        """Rows of one micro-batch when those of its step are cut in order of length.
+
+        A step's loss is a sum over its tokens divided by their number, so which rows share
+        a micro-batch changes rounding only; similar lengths together need less padding.
+        Only for groups that do not span epochs.
+        """
+        group = self.group_of(self.step_of(index))
+        rows = np.concatenate([self.rows_of(i) for i in group])
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        begin = (index - group.start) * self.micro_batch
+        return rows[begin : begin + self.micro_batch]
+
+
+@lru_cache(maxsize=2)
+def order_of_epoch(seed: int, epoch: int, n_rows: int) -> IntArray:
+    """The permutation of rows of one epoch, (n_rows,); the same on every machine."""
+    bits = np.random.Philox(derive_seed(seed, "data-order", epoch))
+    order: IntArray = np.random.Generator(bits).permutation(n_rows)
+    order.setflags(write=False)
+    return order
