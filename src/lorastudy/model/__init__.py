@@ -1,0 +1,1 @@
+"""Base models, their linear modules, placements, adapters, and the score of a batch."""

@@ -1,0 +1,75 @@
+"""Turn text into token ids with the base model's own tokenizer, and say which one it was.
+
+No special token is ever added here: start tokens belong to rows, and rows to protocols.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lorastudy.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A fast tokenizer with the ids that rows need."""
+
+    backend: PreTrainedTokenizerFast
+    digest: str  # SHA-256 of the whole tokenizer, merges and normaliser included
+    vocabulary_size: int
+    start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
+    end_id: int  # end-of-text id; also pads, as in the published study
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text, without special tokens."""
+        encoded = self.backend(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer stored in a Hugging Face model folder.
+
+    Raises:
+        InputError: There is none, it is not a fast one, or it has no end-of-text token.
+    """
+    try:
+        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"{folder}: no tokenizer can be loaded ({_first_line(error)}). "
+            "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
+        ) from error
+    if not isinstance(backend, PreTrainedTokenizerFast):
+        raise InputError(
+            f"{folder}: only a slow Python tokenizer is there. Convert it to tokenizer.json first."
+        )
+    if backend.backend_tokenizer.get_vocab_size(with_added_tokens=False) == 0:
+        raise InputError(  # transformers makes an empty one where it knows the model type
+            f"{folder}: no tokenizer is there. "
+            "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
+        )
+    end_id = backend.eos_token_id
+    if not isinstance(end_id, int):
+        raise InputError(
+            f"{folder}: the tokenizer names no end-of-text token. "
+            "Set eos_token in tokenizer_config.json."
+        )
+    start_id = backend.bos_token_id
+    text = backend.backend_tokenizer.to_str()
+    return Tokenizer(
+        backend=backend,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        vocabulary_size=len(backend),
+        start_id=start_id if isinstance(start_id, int) else end_id,
+        end_id=end_id,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,104 @@
+"""What a run costs: parameters, bytes and seconds, measured here and predicted beforehand."""
+
+import resource
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from lorastudy.config import Training
+from lorastudy.model.base import BaseDescription
+
+MIB = 1024**2
+_LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
+_EVALUATION_CHUNK = 1024  # scored positions whose logits exist at once in evaluation
+
+
+def start_memory_meter(device: torch.device) -> None:
+    """Forget earlier peaks where the device allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def measure_peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak bytes so far: `allocated` and `reserved` on CUDA, `resident` of the process always.
+
+    `resident` is the whole process, libraries included, since it was started.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_by_kind = {"resident": peak if sys.platform == "darwin" else peak * 1024}
+    if device.type == "cuda":
+        bytes_by_kind["allocated"] = torch.cuda.max_memory_allocated(device)
+        bytes_by_kind["reserved"] = torch.cuda.max_memory_reserved(device)
+    return bytes_by_kind
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that a new run could use on `device` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+@dataclass(frozen=True, slots=True)
+class PeakPrediction:
+    """Predicted peak bytes of one run by part; a model of the reference path, not a bound."""
+
+    libraries: int
+    weights: int
+    gradients_and_moments: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return (
+            self.libraries
+            + self.weights
+            + self.gradients_and_moments
+            + self.activations
+            + self.logits
+        )
+
+
+def predict_peak(
+    base: BaseDescription,
+    training: Training,
+    *,
+    row_length: int,
+    trained_parameters: int,
+    adapter_parameters: int,
+    adapted_in_features: int,
+    dropout: float,
+    device: torch.device,
+) -> PeakPrediction:
+    """Predict the peak of a run from shapes alone, for a micro-batch of the longest rows.
+
+    Float32 weights (4 bytes); a gradient and two moments for each trained parameter (12);
+    values that autograd keeps a layer and position, in hidden widths: 30 for full
+    fine-tuning, 24 where linear weights are frozen; what LoRA's dropout keeps of its inputs;
+    three (heads, T, T) arrays a row and layer where attention has dropout on a CPU; three
+    copies of the logits (log-softmax and two gradients). The counts are those of GPT-2 in
+    float32, so other families and bfloat16 lie some tenths away; `check` says "predicted".
+    """
+    positions = training.micro_batch * row_length
+    on_cpu = device.type == "cpu"
+    activations = positions * base.hidden_size * 16
+    if trained_parameters:
+        widths = 24 if adapter_parameters else 30
+        activations = positions * widths * base.hidden_size * base.n_layers * 4
+        if dropout:
+            activations += positions * adapted_in_features * (8 if on_cpu else 5)
+        if on_cpu and base.attention_dropout:
+            activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
+    n_logits = positions if trained_parameters else min(positions, _EVALUATION_CHUNK)
+    return PeakPrediction(
+        libraries=_LIBRARIES_BYTES if on_cpu else 0,
+        weights=4 * (base.total_parameters + adapter_parameters),
+        gradients_and_moments=12 * trained_parameters,
+        activations=activations,
+        logits=n_logits * base.vocabulary_size * 4 * 3,
+    )

@@ -1,0 +1,199 @@
+"""A base model is loaded as it is stored, or not at all: nothing random fills a gap."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lorastudy.config import BaseModelRef
+from lorastudy.errors import InputError
+from lorastudy.model.base import describe_base, digest_base, find_base_folder, load_base
+
+CPU = torch.device("cpu")
+Change = Callable[[dict[str, Tensor]], None]
+
+
+@pytest.fixture
+def copy(tiny_gpt2: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_gpt2, tmp_path / "copy"))
+
+
+def change_weights(folder: Path, change: Change) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("layout", ["tiny_gpt2", "tiny_llama"])
+def test_loaded_weights_are_those_of_transformers(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    ours = load_base(folder, device=CPU)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+    assert not ours.training
+
+
+def test_loaded_weights_are_float32_whatever_is_stored(copy: Path) -> None:
+    before = load_base(copy, device=CPU).state_dict()
+    change_weights(copy, lambda t: t.update({k: v.half() for k, v in t.items()}))
+    change_config(copy, dtype="float16")
+    after = load_base(copy, device=CPU).state_dict()
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    assert all(torch.equal(after[name], before[name].half().float()) for name in before)
+
+
+def test_missing_weight_is_named(copy: Path) -> None:
+    change_weights(copy, lambda t: t.pop("transformer.h.1.mlp.c_fc.weight"))
+    with pytest.raises(InputError, match=r"weights lack transformer\.h\.1\.mlp\.c_fc\.weight\."):
+        load_base(copy, device=CPU)
+
+
+def test_weight_that_is_left_over_is_named(copy: Path) -> None:
+    change_weights(copy, lambda t: t.update({"transformer.extra.weight": torch.zeros(2)}))
+    with pytest.raises(
+        InputError, match=r"hold more than .* describes: transformer\.extra\.weight"
+    ):
+        load_base(copy, device=CPU)
+
+
+def test_weight_of_another_shape_is_named(copy: Path) -> None:
+    change_weights(copy, lambda t: t.update({"transformer.wpe.weight": torch.zeros(63, 32)}))
+    with pytest.raises(InputError, match=r"another shape .* transformer\.wpe\.weight\."):
+        load_base(copy, device=CPU)
+
+
+def test_layer_that_only_the_config_has_is_refused(copy: Path) -> None:
+    change_config(copy, n_layer=3)
+    with pytest.raises(InputError, match=r"weights lack transformer\.h\.2\..* and 9 more"):
+        load_base(copy, device=CPU)
+
+
+def test_layer_that_only_the_weights_have_is_refused(copy: Path) -> None:
+    change_config(copy, n_layer=1)
+    with pytest.raises(InputError, match=r"hold more .* transformer\.h\.1\."):
+        load_base(copy, device=CPU)
+
+
+def test_head_that_the_config_unties_has_to_be_stored(copy: Path) -> None:
+    change_config(copy, tie_word_embeddings=False)
+    with pytest.raises(InputError, match=r"weights lack lm_head\.weight"):
+        load_base(copy, device=CPU)
+
+
+def test_pickled_weights_are_never_read(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(tensors, copy / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"no \.safetensors file.*can run code"):
+        load_base(copy, device=CPU)
+
+
+def test_cut_off_file_is_refused(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="the weights cannot be read"):
+        load_base(copy, device=CPU)
+
+
+def test_file_that_is_no_safetensors_is_refused(copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="the weights cannot be read"):
+        load_base(copy, device=CPU)
+
+
+def test_shard_that_is_missing_is_refused(copy: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
+    (copy / "model.safetensors").unlink()
+    model.save_pretrained(copy, max_shard_size="40KB")
+    shards = sorted(copy.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert load_base(copy, device=CPU) is not None
+    shards[-1].unlink()
+    with pytest.raises(InputError, match=r"the weights (cannot be read|lack)"):
+        load_base(copy, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM .* is no decoder-only"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
+        ({"model_type": "nova"}, "no causal language model that transformers knows"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "decoder-only"),
+    ],
+    ids=["masked", "quantised", "unknown", "encoder-decoder"],
+)
+@pytest.mark.parametrize("read", [describe_base, lambda folder: load_base(folder, device=CPU)])
+def test_model_of_another_kind_is_refused(
+    changed: dict[str, object], message: str, read: Callable[[Path], object], copy: Path
+) -> None:
+    change_config(copy, **changed)
+    with pytest.raises(InputError, match=message):
+        read(copy)
+
+
+def test_config_that_is_cut_off_is_refused(copy: Path) -> None:
+    path = copy / "config.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(InputError, match=r"config\.json: no causal language model"):
+        describe_base(copy)
+
+
+def test_description_counts_what_is_loaded(tiny_llama: Path) -> None:
+    described = describe_base(tiny_llama)
+    network = load_base(tiny_llama, device=CPU)
+    assert described.total_parameters == sum(p.numel() for p in network.parameters())
+    assert described.max_positions == 64
+
+
+def test_digest_changes_with_a_weight_and_with_the_config(copy: Path) -> None:
+    digests = [digest_base(copy)]
+    change_weights(copy, lambda t: t["transformer.wpe.weight"][0].add_(1e-3))
+    digests.append(digest_base(copy))
+    change_config(copy, attn_pdrop=0.2)
+    digests.append(digest_base(copy))
+    assert len(set(digests)) == 3
+
+
+def test_digest_does_not_depend_on_where_the_folder_is(tiny_gpt2: Path, copy: Path) -> None:
+    assert digest_base(tiny_gpt2) == digest_base(copy)
+
+
+def find(reference: BaseModelRef, base: Path, mirror: Path | None = None) -> Path:
+    return find_base_folder(reference, mirror=mirror, offline=True, base=base)
+
+
+def test_relative_path_starts_from_the_study_file(copy: Path) -> None:
+    assert find(BaseModelRef(path="copy"), base=copy.parent) == copy
+
+
+def test_mirror_is_looked_at_by_the_id(copy: Path, tmp_path: Path) -> None:
+    there = Path(shutil.copytree(copy, tmp_path / "mirror" / "some" / "model"))
+    assert find(BaseModelRef(id="some/model"), base=copy, mirror=tmp_path / "mirror") == there
+
+
+def test_id_that_is_nowhere_names_the_places_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nobody/nothing .* not in the mirror .* local cache"):
+        find(BaseModelRef(id="nobody/nothing"), base=tmp_path, mirror=tmp_path)
+
+
+def test_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        find(BaseModelRef(path="."), base=tmp_path)

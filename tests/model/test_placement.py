@@ -1,0 +1,223 @@
+"""Which modules a placement means, from configurations alone: no weight is ever made."""
+
+import json
+from functools import cache
+
+import pytest
+from transformers import AutoConfig
+
+from lorastudy.config import LAYER_TYPES
+from lorastudy.errors import ConfigError
+from lorastudy.model.base import BaseDescription, describe_base
+from lorastudy.model.placement import LinearModule, ResolvedPlacement, resolve_placement
+
+GPT2_124M = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "n_embd": 768,
+    "n_head": 12,
+    "n_layer": 12,
+    "n_positions": 1024,
+    "vocab_size": 50257,
+    "bos_token_id": 50256,
+    "eos_token_id": 50256,
+}
+SMALL = {
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "vocab_size": 50,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+FAMILIES: dict[str, dict[str, object]] = {
+    "gpt2": {},
+    "llama": {},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+    "gemma": {},
+    "gemma2": {},
+    "phi3": {},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "olmo": {},
+    "olmo2": {},
+    "smollm3": {},
+}
+WHOLE = ("attention", "projection", "feed-forward", "output")
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> BaseDescription:
+    folder = tmp_path_factory.mktemp("gpt2")
+    (folder / "config.json").write_text(json.dumps(GPT2_124M))
+    return describe_base(folder)
+
+
+@pytest.fixture(scope="module")
+def describe_family(tmp_path_factory: pytest.TempPathFactory):
+    @cache
+    def describe(model_type: str) -> BaseDescription:
+        folder = tmp_path_factory.mktemp(model_type)
+        AutoConfig.for_model(model_type, **SMALL, **FAMILIES[model_type]).save_pretrained(folder)
+        return describe_base(folder)
+
+    return describe
+
+
+def resolve(base: BaseDescription, *placement: str, allow_tied: bool = False) -> ResolvedPlacement:
+    return resolve_placement(
+        "lora-x",
+        placement,
+        base.linear_modules,
+        model_type=base.model_type,
+        allow_tied=allow_tied,
+    )
+
+
+@pytest.mark.parametrize(
+    ("placement", "n_modules", "n_parameters"),
+    [
+        (("attention",), 12, 589_824),  # 12 x 16 x (768 + 2,304)
+        (("attention", "projection"), 36, 1_622_016),
+        (("attention", "projection", "feed-forward"), 48, 2_359_296),
+        (WHOLE, 49, 3_175_696),  # + 16 x (768 + 50,257)
+        (("attention", "attention-projection"), 24, 884_736),  # the other reading of LoRA-2
+        (("attention-projection",), 12, 294_912),
+        (("transformer.h.*.mlp.c_proj",), 12, 737_280),
+        (("feed-forward",), 12, 737_280),
+        (("output",), 1, 816_400),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+)
+def test_published_parameter_counts_of_gpt2(
+    placement: tuple[str, ...], n_modules: int, n_parameters: int, gpt2: BaseDescription
+) -> None:
+    resolved = resolve(gpt2, *placement)
+    assert len(resolved.targets) == n_modules
+    assert resolved.adapter_parameters(rank=16) == n_parameters
+
+
+def test_tied_head_of_gpt2_is_counted_once(gpt2: BaseDescription) -> None:
+    assert gpt2.total_parameters == 124_439_808
+    assert gpt2.linear_modules[-1] == LinearModule("lm_head", 768, 50_257, "transformer.wte")
+
+
+def test_gpt2_is_described_from_its_config(gpt2: BaseDescription) -> None:
+    assert (gpt2.max_positions, gpt2.hidden_size, gpt2.n_layers) == (1024, 768, 12)
+    assert gpt2.vocabulary_size == 50_257
+
+
+def test_targets_come_in_model_order_whatever_the_placement_says_first(
+    gpt2: BaseDescription,
+) -> None:
+    assert resolve(gpt2, *WHOLE) == resolve(gpt2, *reversed(WHOLE))
+    assert resolve(gpt2, "feed-forward", "attention").paths[:3] == (
+        "transformer.h.0.attn.c_attn",
+        "transformer.h.0.mlp.c_fc",
+        "transformer.h.1.attn.c_attn",
+    )
+
+
+def test_pattern_may_name_single_layers(gpt2: BaseDescription) -> None:
+    resolved = resolve(gpt2, "transformer.h.3.attn.c_attn", "transformer.h.11.mlp.c_fc")
+    assert resolved.paths == ("transformer.h.3.attn.c_attn", "transformer.h.11.mlp.c_fc")
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_layer_type_of_a_family_is_in_every_layer(model_type: str, describe_family) -> None:
+    base = describe_family(model_type)
+    for layer_type in LAYER_TYPES:
+        paths = resolve(base, layer_type).paths
+        if layer_type != "output":
+            in_first = [path for path in paths if ".0." in path]
+            assert in_first and len(paths) == 2 * len(in_first), layer_type
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_layer_types_together_are_every_linear_module(model_type: str, describe_family) -> None:
+    base = describe_family(model_type)
+    assert resolve(base, *WHOLE).targets == base.linear_modules
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_projection_leads_back_to_the_residual_stream(model_type: str, describe_family) -> None:
+    base = describe_family(model_type)
+    projection = resolve(base, "projection").targets
+    assert len(projection) == 2 * base.n_layers
+    assert {target.out_features for target in projection} == {base.hidden_size}
+    assert set(resolve(base, "attention-projection").paths) < {t.path for t in projection}
+
+
+def test_every_mapped_family_is_tried_here() -> None:
+    from lorastudy.model import layer_types
+
+    assert set(layer_types._FAMILIES) == set(FAMILIES)
+
+
+def test_pattern_that_matches_nothing_is_told_what_there_is(gpt2: BaseDescription) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(gpt2, "attention", "transformer.h.*.attn.c_prj")
+    assert str(error.value) == (
+        "placement of arm 'lora-x': pattern 'transformer.h.*.attn.c_prj' matches no linear "
+        "module. This model has transformer.h.*.attn.c_attn (12), transformer.h.*.attn.c_proj "
+        "(12), transformer.h.*.mlp.c_fc (12), transformer.h.*.mlp.c_proj (12), lm_head (1). "
+        "Use one of these as the pattern."
+    )
+
+
+@pytest.mark.parametrize("suffix", ["c_proj", "attn.c_proj", "h.*.attn.c_proj", "transformer.h.*"])
+def test_pattern_is_the_whole_path(suffix: str, gpt2: BaseDescription) -> None:
+    with pytest.raises(ConfigError, match="matches no linear module"):
+        resolve(gpt2, suffix)
+
+
+def test_star_stands_for_one_segment(gpt2: BaseDescription) -> None:
+    assert len(resolve(gpt2, "transformer.*.0.*.c_proj").paths) == 2
+    with pytest.raises(ConfigError, match="matches no linear module"):
+        resolve(gpt2, "transformer.*.c_proj")
+
+
+def test_module_matched_by_two_entries_is_refused(gpt2: BaseDescription) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"transformer\.h\.0\.attn\.c_proj is matched by both 'projection' "
+        r"and 'attention-projection'\. Remove one of the two\.",
+    ):
+        resolve(gpt2, "projection", "attention-projection")
+
+
+def test_layer_type_of_an_unmapped_model_is_told_to_use_patterns(gpt2: BaseDescription) -> None:
+    with pytest.raises(ConfigError, match=r"not mapped for model type 'nova'.*c_attn \(12\)"):
+        resolve_placement(
+            "a", ["attention"], gpt2.linear_modules, model_type="nova", allow_tied=False
+        )
+
+
+def test_patterns_work_for_an_unmapped_model(gpt2: BaseDescription) -> None:
+    resolved = resolve_placement(
+        "a",
+        ["transformer.h.*.mlp.c_fc"],
+        gpt2.linear_modules,
+        model_type="nova",
+        allow_tied=False,
+    )
+    assert len(resolved.targets) == 12
+
+
+def test_pattern_on_a_tied_head_is_refused(gpt2: BaseDescription) -> None:
+    with pytest.raises(ConfigError, match=r"lm_head shares its weight with transformer\.wte.*"):
+        resolve(gpt2, "attention", "lm_head")
+
+
+def test_pattern_on_a_tied_head_may_be_allowed(gpt2: BaseDescription) -> None:
+    assert resolve(gpt2, "lm_head", allow_tied=True) == resolve(gpt2, "output")
+
+
+def test_pattern_on_an_untied_head_needs_no_leave(describe_family) -> None:
+    assert resolve(describe_family("llama"), "lm_head").paths == ("lm_head",)

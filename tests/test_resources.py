@@ -1,0 +1,128 @@
+"""Costs of a run: what is measured, and what is predicted from shapes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorastudy.config import Training
+from lorastudy.model.base import BaseDescription
+from lorastudy.resources import (
+    MIB,
+    PeakPrediction,
+    available_bytes,
+    measure_peak_memory,
+    predict_peak,
+    start_memory_meter,
+)
+
+CPU = torch.device("cpu")
+GPT2 = BaseDescription(
+    folder=Path(),
+    model_type="gpt2",
+    total_parameters=124_439_808,
+    vocabulary_size=50_257,
+    max_positions=1024,
+    hidden_size=768,
+    n_layers=12,
+    n_heads=12,
+    attention_dropout=0.1,
+    linear_modules=(),
+)
+PAPER = Training(epochs=8, rows_per_step=70, micro_batch=14)
+
+
+def predict(
+    *,
+    training: Training = PAPER,
+    base: BaseDescription = GPT2,
+    trained: int = 589_824,
+    in_features: int = 12 * 768,
+    dropout: float = 0.1,
+    device: str = "cuda",
+) -> PeakPrediction:
+    return predict_peak(
+        base,
+        training,
+        row_length=350,
+        trained_parameters=trained,
+        adapter_parameters=trained,
+        adapted_in_features=in_features,
+        dropout=dropout,
+        device=torch.device(device),
+    )
+
+
+def test_memory_of_the_process_is_measured_in_bytes() -> None:
+    peak = measure_peak_memory(CPU)
+    assert peak.keys() == {"resident"}
+    assert 50 * MIB < peak["resident"] < 1024 * 1024 * MIB
+
+
+def test_peak_grows_with_what_is_allocated() -> None:
+    start_memory_meter(CPU)
+    before = measure_peak_memory(CPU)["resident"]
+    block = bytearray(before)  # more than the process has ever held
+    block[::4096] = b"x" * len(block[::4096])
+    assert measure_peak_memory(CPU)["resident"] >= before + len(block) // 2
+
+
+def test_available_memory_is_less_than_the_machine_has() -> None:
+    import psutil
+
+    assert 0 < available_bytes(CPU) < psutil.virtual_memory().total
+
+
+def test_logits_of_the_paper_are_939_mib_a_copy() -> None:
+    assert 14 * 350 * 50_257 * 4 // MIB == 939
+    assert predict().logits == 3 * 14 * 350 * 50_257 * 4
+
+
+def test_dropout_of_the_adapter_keeps_five_bytes_of_every_input() -> None:
+    # STUDY.md section 5: B x T x in_features x (4 + 1) bytes for every adapted matrix
+    with_dropout, without = predict(), predict(dropout=0.0)
+    assert with_dropout.activations - without.activations == 14 * 350 * 12 * 768 * 5
+
+
+def test_step_from_attention_to_projection_is_that_of_figure_3() -> None:
+    # + 1,092 MiB predicted in STUDY.md: 12 x (768 + 3,072) more inputs, 1,032,192 more parameters
+    lora_1 = predict()
+    lora_2 = predict(trained=1_622_016, in_features=12 * (768 + 768 + 3_072))
+    assert (lora_2.total - lora_1.total) / MIB == pytest.approx(1_092, abs=1)
+
+
+def test_trained_parameter_costs_sixteen_bytes() -> None:
+    more = predict(trained=589_824 + 1_000)
+    assert more.total - predict().total == 16_000
+
+
+def test_baseline_needs_no_gradients_and_keeps_no_activations() -> None:
+    baseline = predict(trained=0, in_features=0)
+    assert baseline.gradients_and_moments == 0
+    assert baseline.weights == 4 * 124_439_808
+    assert baseline.activations < predict().activations / 10
+    assert baseline.logits < predict().logits
+
+
+def test_activations_grow_with_micro_batch_and_depth() -> None:
+    double = PAPER.model_copy(update={"micro_batch": 28})
+    assert predict(training=double).activations == 2 * predict().activations
+    deeper = predict(base=replace(GPT2, n_layers=24), dropout=0.0)
+    assert deeper.activations == 2 * predict(dropout=0.0).activations
+
+
+def test_attention_weights_are_kept_on_a_cpu_where_attention_has_dropout() -> None:
+    fused = replace(GPT2, attention_dropout=0.0)
+    more = predict(device="cpu").total - predict(device="cpu", base=fused).total
+    assert more == 3 * 4 * 14 * 350 * 350 * 12 * 12
+    assert predict().total == predict(base=fused).total
+
+
+def test_libraries_are_counted_where_the_process_is_measured() -> None:
+    assert predict(device="cuda").libraries == 0
+    assert predict(device="cpu").libraries > 0
+
+
+def test_total_is_the_sum_of_its_parts() -> None:
+    assert PeakPrediction(1, 20, 300, 4_000, 50_000).total == 54_321
