@@ -1,0 +1,105 @@
+"""Score a model on rows: sums of nats and tokens for every row, then one average.
+
+Rows are scored longest first in batches of similar length; sums are kept for each row in
+its own order, so the result does not depend on how rows were batched. Documents are scored
+separately: a row never sees another one's tokens.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lorastudy.data.batches import Batch, Padding, batches_by_length
+from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.evaluate.protocols import PAPER_BATCH, Protocol
+from lorastudy.loss import IGNORE_INDEX, LossSums
+from lorastudy.model.scoring import Scorer
+
+MAX_POSITIONS = 4900  # of an evaluation batch: the published study's 14 rows of 350
+TARGET_CLASSES = ("first", "text", "first-padding", "other-padding")
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """Sums over the scored targets of each of N rows."""
+
+    sum_nats: FloatArray  # (N,)
+    n_scored: IntArray  # (N,)
+    class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding classes only where it is scored
+    class_counts: IntArray  # (4,)
+    seconds: float
+
+    @property
+    def sums(self) -> LossSums:
+        """All rows pooled."""
+        return LossSums(float(self.sum_nats.sum()), int(self.n_scored.sum()))
+
+
+@torch.no_grad()
+def score_rows(
+    scorer: Scorer,
+    tokens: IntArray,
+    table: RowTable,
+    padding: Padding,
+    *,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+    max_positions: int = MAX_POSITIONS,
+) -> RowScores:
+    """Score every row of `table` in evaluation mode.
+
+    Args:
+        scorer: The model and its precision.
+        tokens: Flat corpus that the table points into.
+        table: Rows to score.
+        padding: How rows become rectangles, and whether padding is scored.
+        device: Where the model is.
+        poll: Called before every batch; may raise to stop.
+        max_positions: Positions a batch, padding included.
+    """
+    began = time.perf_counter()
+    scorer.network.eval()
+    sum_nats = np.zeros(table.n_rows)
+    n_scored = np.zeros(table.n_rows, dtype=np.int64)
+    class_nats, class_counts = np.zeros(4), np.zeros(4, dtype=np.int64)
+    for batch in batches_by_length(tokens, table, padding, max_positions=max_positions):
+        poll()
+        nats = scorer.score(batch.to(device)).double().cpu().numpy()  # (S,)
+        b, classes = _rows_and_classes(batch, table)
+        sum_nats[batch.rows] = np.bincount(b, nats, minlength=len(batch.rows))
+        n_scored[batch.rows] = np.bincount(b, minlength=len(batch.rows))
+        class_nats += np.bincount(classes, nats, minlength=4)
+        class_counts += np.bincount(classes, minlength=4)
+    return RowScores(sum_nats, n_scored, class_nats, class_counts, time.perf_counter() - began)
+
+
+def average_nats(protocol: Protocol, scores: RowScores) -> float:
+    """The protocol's cross-entropy: a mean over tokens, or the study's mean of batch means.
+
+    Raises:
+        InputError: No token was scored.
+    """
+    pooled = scores.sums.cross_entropy
+    if protocol.average == "tokens":
+        return pooled
+    starts = np.arange(0, len(scores.sum_nats), PAPER_BATCH)
+    means = np.add.reduceat(scores.sum_nats, starts) / np.add.reduceat(scores.n_scored, starts)
+    return float(means.mean())
+
+
+def _rows_and_classes(batch: Batch, table: RowTable) -> tuple[IntArray, IntArray]:
+    """For each scored target its row in the batch and its class, both (S,), row by row."""
+    b, t = np.nonzero((batch.targets != IGNORE_INDEX).cpu().numpy())
+    lengths = table.lengths[batch.rows][b]  # tokens of the row, start token included
+    position = t + 1  # of the target in its row
+    classes = np.ones(len(b), dtype=np.int64)
+    classes[position == 1] = 0
+    classes[position == lengths] = 2
+    classes[position > lengths] = 3
+    return b, classes

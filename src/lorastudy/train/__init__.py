@@ -1,0 +1,1 @@
+"""Training: schedule and optimizer as functions of the step, the loop as a generator."""

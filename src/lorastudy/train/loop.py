@@ -1,0 +1,251 @@
+"""The training loop: a generator of events, with no knowledge of files or of evaluation.
+
+One micro-batch at a time: forward, sum of nats, backward; at the end of an accumulation
+group one optimizer step, at the end of an epoch one event. The state that a resume needs is
+the weights, the optimizer's moments and one small `Progress`; everything random is asked
+for by name again (seed, step, micro-batch).
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lorastudy import faults
+from lorastudy.config import Training
+from lorastudy.data.batches import Batch, Padding, count_scored, make_batch
+from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.data.steps import StepPlan
+from lorastudy.errors import DivergedError
+from lorastudy.model.adapters import ArmModel
+from lorastudy.model.scoring import Scorer
+from lorastudy.seeds import derive_seed
+from lorastudy.train.schedule import RateSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSums:
+    """What an epoch has seen so far, dropout on."""
+
+    sum_nats: float = 0.0
+    n_tokens: int = 0
+    sum_of_means: float = 0.0  # of micro-batch means, which the published study averages
+    n_micro_batches: int = 0
+    seconds: float = 0.0
+
+    def add(self, sum_nats: float, n_tokens: int) -> "EpochSums":
+        """One more micro-batch."""
+        return replace(
+            self,
+            sum_nats=self.sum_nats + sum_nats,
+            n_tokens=self.n_tokens + n_tokens,
+            sum_of_means=self.sum_of_means + sum_nats / n_tokens,
+            n_micro_batches=self.n_micro_batches + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands between two optimizer steps."""
+
+    step: int = 0  # optimizer steps done
+    epoch_sums: EpochSums = EpochSums()  # of the epoch that the next micro-batch belongs to
+    n_tokens: int = 0  # scored targets trained on, all epochs
+    seconds: float = 0.0  # spent in optimizer steps, all epochs
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """An optimizer step was taken."""
+
+    progress: Progress
+    epoch: int
+    loss: float  # nats a scored target of the group
+    n_tokens: int
+    n_positions: int
+    learning_rate: float
+    gradient_norm: float  # before clipping
+    seconds: float
+    ends_epoch: bool  # the next event is this epoch's end
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """The last micro-batch of an epoch was seen.
+
+    `progress` is that of the last optimizer step before it: where groups span epochs, the
+    micro-batches after that step are seen again after a resume.
+    """
+
+    progress: Progress
+    epoch: int
+    train_loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """Everything that training reads and never changes."""
+
+    model: ArmModel
+    scorer: Scorer
+    optimizer: torch.optim.AdamW
+    schedule: RateSchedule
+    settings: Training
+    plan: StepPlan
+    table: RowTable
+    tokens: IntArray
+    padding: Padding
+    device: torch.device
+
+    @property
+    def cuts_by_length(self) -> bool:
+        """Whether rows of a step may be sorted before they are cut into micro-batches."""
+        return (
+            self.settings.accumulation == "token-weighted"
+            and self.plan.first_group == "full"
+            and self.padding.scored_length is None
+        )
+
+    def batch(self, index: int) -> Batch:
+        """The micro-batch `index`, computed directly."""
+        rows = (
+            self.plan.rows_of_sorted(index, self.table.lengths)
+            if self.cuts_by_length
+            else self.plan.rows_of(index)
+        )
+        return make_batch(self.tokens, self.table, rows, self.padding)
+
+    def divisor(self, index: int, batch: Batch) -> float:
+        """What the summed nats of micro-batch `index` are divided by before backward.
+
+        Token-weighted: the scored tokens of the whole accumulation group, so that the cut
+        into micro-batches changes rounding only. Otherwise the mean of each micro-batch,
+        divided by the nominal accumulation, whatever the group really holds.
+        """
+        if self.settings.accumulation == "micro-batch-means":
+            return batch.n_scored * self.plan.accumulation
+        group = self.plan.group_of(self.plan.step_of(index))
+        return sum(count_scored(self.table, self.plan.rows_of(i), self.padding) for i in group)
+
+
+def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | EpochDone]:
+    """Train from `progress` to the end, yielding one event a step and one an epoch.
+
+    The caller may checkpoint at any event and may stop iterating at any event.
+
+    Raises:
+        DivergedError: A loss or gradient is not finite; the optimizer did not step.
+    """
+    plan, parameters = inputs.plan, list(inputs.model.trained_tensors().values())
+    start = plan.group_of(progress.step + 1).start if progress.step else 0
+    group = _Group()
+    sums = progress.epoch_sums
+    inputs.optimizer.zero_grad(set_to_none=True)
+    for index in range(start, plan.n_micro_batches):
+        began = time.perf_counter()
+        step, epoch = plan.step_of(index), plan.epoch_of(index)
+        batch = inputs.batch(index).to(inputs.device)
+        inputs.model.network.train()
+        torch.manual_seed(
+            derive_seed(plan.seed, "dropout", step, index - plan.group_of(step).start)
+        )
+        nats = inputs.scorer.score(batch).sum()
+        faults.hit("train:after-forward")
+        (nats / inputs.divisor(index, batch)).backward()
+        faults.hit("train:after-backward")
+        group.add(nats.detach(), batch)
+        seconds = 0.0
+        if plan.completes_step(index):
+            rate = inputs.schedule.rate(step - 1)
+            norm = _clip(parameters, inputs.settings.optimizer.max_grad_norm)
+            sums, pending = group.close(sums), group.n_tokens
+            loss = group.sum_nats / group.n_tokens
+            _refuse_non_finite(step, loss, norm, batch.rows)
+            _step_optimizer(inputs.optimizer, rate)
+            faults.hit("train:after-optimizer")
+            seconds = group.seconds + time.perf_counter() - began
+            sums = replace(sums, seconds=sums.seconds + seconds)
+            ended = plan.completes_epoch(index)
+            progress = Progress(
+                step=step,
+                epoch_sums=EpochSums() if ended else sums,
+                n_tokens=progress.n_tokens + pending,
+                seconds=progress.seconds + seconds,
+            )
+            yield StepDone(
+                progress, epoch, loss, pending, group.n_positions, rate, norm, seconds, ended
+            )
+            group = _Group()
+        else:
+            group.seconds += time.perf_counter() - began
+        if plan.completes_epoch(index):
+            sums = group.close(sums)
+            yield EpochDone(
+                progress,
+                epoch,
+                _epoch_loss(sums, inputs.settings),
+                inputs.schedule.rate(max(0, progress.step - 1)),
+                sums.seconds,
+            )
+            sums = EpochSums()
+
+
+class _Group:
+    """The meter of one accumulation group; reads the device once, when it is closed."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Tensor, int]] = []
+        self.sum_nats = 0.0
+        self.n_tokens = 0
+        self.n_positions = 0
+        self.seconds = 0.0
+
+    def add(self, nats: Tensor, batch: Batch) -> None:
+        self._pending.append((nats, batch.n_scored))
+        self.n_positions += batch.input_ids.numel()
+
+    def close(self, sums: EpochSums) -> EpochSums:
+        """Read what is pending and add it to the epoch; may be called again later."""
+        if not self._pending:
+            return sums
+        values = torch.stack([nats for nats, _ in self._pending]).double().tolist()
+        for value, (_, n_tokens) in zip(values, self._pending, strict=True):
+            self.sum_nats += value
+            self.n_tokens += n_tokens
+            sums = sums.add(value, n_tokens)
+        self._pending.clear()
+        return sums
+
+
+def _epoch_loss(sums: EpochSums, settings: Training) -> float:
+    if settings.accumulation == "micro-batch-means":
+        return sums.sum_of_means / sums.n_micro_batches
+    return sums.sum_nats / sums.n_tokens
+
+
+def _clip(parameters: list[torch.nn.Parameter], max_norm: float | None) -> float:
+    """Norm of the gradient before clipping; None clips nothing."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
+    return float(norm)
+
+
+def _refuse_non_finite(step: int, loss: float, norm: float, rows: IntArray) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    raise DivergedError(
+        f"step {step}: loss {loss:g}, gradient norm {norm:g}; no step was taken with it "
+        f"(rows of its last micro-batch: {', '.join(map(str, rows[:8]))}). "
+        "Lower this arm's learning rate."
+    )
+
+
+def _step_optimizer(optimizer: torch.optim.AdamW, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

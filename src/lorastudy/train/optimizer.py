@@ -1,0 +1,64 @@
+"""AdamW over the trained tensors, and its state as plain named tensors.
+
+Weight decay applies to every trained tensor, as torch.optim.AdamW does and the published
+study did; transformers' Trainer leaves out biases and normalisation weights.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lorastudy.config import Optimizer
+from lorastudy.errors import InputError
+
+
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], settings: Optimizer
+) -> torch.optim.AdamW:
+    """AdamW (arXiv:1711.05101) in its fused form; the rate is set before every step."""
+    return torch.optim.AdamW(
+        list(parameters.values()),
+        lr=0.0,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def read_moments(
+    optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Optimizer state as `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`; empty before step 1."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_moments(
+    optimizer: torch.optim.AdamW,
+    parameters: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Tensor],
+) -> None:
+    """Put back what `read_moments` gave.
+
+    Raises:
+        InputError: A moment is missing or belongs to no trained tensor.
+    """
+    expected = {f"{name}.{key}" for name in parameters for key in ("exp_avg", "exp_avg_sq", "step")}
+    if moments and moments.keys() != expected:
+        raise InputError(
+            "the stored optimizer state is not that of this arm. "
+            "Delete the run's folder to start it again."
+        )
+    for name, parameter in parameters.items():
+        state = {
+            key: moments[f"{name}.{key}"].clone().to(parameter.device)
+            for key in ("exp_avg", "exp_avg_sq", "step")
+            if moments
+        }
+        if state:
+            optimizer.state[parameter].update(state)

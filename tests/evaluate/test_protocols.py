@@ -1,0 +1,139 @@
+"""What a protocol's name says: its rows, its padding, its limits."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from lorastudy.config import PROTOCOL_PATTERN
+from lorastudy.data.batches import Padding
+from lorastudy.errors import ConfigError
+from lorastudy.evaluate.protocols import (
+    DOCUMENT_WINDOW,
+    PAPER_BATCH,
+    Protocol,
+    SpecialTokens,
+    lay_out_rows,
+    parse_protocol,
+)
+
+START, END = 100, 101
+NAMES = ("rows-text", "paper-padded", "document", "blocks-8", "sliding-8-3")
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """What laying out rows reads of a corpus."""
+
+    offsets: np.ndarray
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.offsets[-1])
+
+
+def parse(name: str, *, context: int | None = 64) -> Protocol:
+    return parse_protocol(name, row_length=6, context=context)
+
+
+def lay_out(name: str, *sizes: int, context: int | None = 64):
+    protocol = parse(name, context=context)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    table, padding = lay_out_rows(protocol, Offsets(offsets), SpecialTokens(START, END))
+    rows = list(zip(table.begins.tolist(), table.scored_from.tolist(), table.ends.tolist()))  # noqa: B905
+    return rows, table.prefix, padding
+
+
+def test_rows_text_scores_the_first_tokens_of_every_document() -> None:
+    rows, prefix, padding = lay_out("rows-text", 3, 9)
+    assert rows == [(0, 0, 3), (3, 3, 8)]  # 6 places, one of them for the start token
+    assert prefix == START
+    assert padding == Padding(END)
+
+
+def test_paper_padded_has_the_rows_of_rows_text_and_scores_padding() -> None:
+    rows, prefix, padding = lay_out("paper-padded", 3, 9)
+    assert (rows, prefix) == lay_out("rows-text", 3, 9)[:2]
+    assert padding == Padding(END, scored_length=6)
+
+
+def test_document_scores_every_token_of_every_document_once() -> None:
+    rows, prefix, padding = lay_out("document", 3, 9, context=5)
+    assert rows == [(0, 0, 3), (3, 3, 7), (7, 7, 11), (11, 11, 12)]
+    assert (prefix, padding) == (START, Padding(END))
+
+
+def test_blocks_are_disjoint_windows_of_the_joined_text() -> None:
+    rows, prefix, padding = lay_out("blocks-8", 19)
+    assert rows == [(0, 1, 8), (8, 9, 16), (16, 17, 19)]
+    assert (prefix, padding) == (None, Padding(END))
+
+
+def test_sliding_windows_score_what_the_one_before_did_not_hold() -> None:
+    rows, prefix, padding = lay_out("sliding-8-3", 12)
+    assert rows == [(0, 1, 8), (3, 8, 11), (6, 11, 12)]
+    assert (prefix, padding) == (None, Padding(END))
+
+
+def test_blocks_are_windows_that_slide_by_their_length() -> None:
+    blocks, sliding = parse("blocks-8"), parse("sliding-8-8")
+    assert replace(sliding, name=blocks.name) == blocks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_windows_join_documents(name: str) -> None:
+    assert parse(name).joins_documents == (name in ("blocks-8", "sliding-8-3"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_paper_padded_averages_batch_means(name: str) -> None:
+    protocol = parse(name)
+    assert (protocol.average == "batch-means") == (name == "paper-padded")
+    assert protocol.scores_padding == (name == "paper-padded")
+
+
+def test_paper_batches_have_14_rows() -> None:
+    assert PAPER_BATCH == 14
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_has_its_name_and_a_version(name: str) -> None:
+    assert (parse(name).name, parse(name).version) == (name, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_may_stand_in_a_study_file(name: str) -> None:
+    assert any(pattern.fullmatch(name) for pattern in PROTOCOL_PATTERN)
+
+
+def test_window_as_long_as_the_context_is_allowed() -> None:
+    assert parse("blocks-64").length == 64
+
+
+@pytest.mark.parametrize("name", ["blocks-65", "sliding-65-3"])
+def test_window_longer_than_the_context_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="65 tokens are longer than the 64 positions"):
+        parse(name)
+
+
+@pytest.mark.parametrize("name", ["rows-text", "paper-padded"])
+def test_row_longer_than_the_context_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="6 tokens are longer than the 5 positions"):
+        parse(name, context=5)
+
+
+def test_any_window_fits_a_model_that_states_no_limit() -> None:
+    assert parse("blocks-100000", context=None).length == 100_000
+    assert parse("document", context=None).length == DOCUMENT_WINDOW
+
+
+@pytest.mark.parametrize("name", ["rows", "blocks", "blocks-x", "sliding-8", "blocks-8-3", ""])
+def test_unknown_name_is_told_the_names_there_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist\. Use rows-text, paper-padded"):
+        parse(name)
+
+
+@pytest.mark.parametrize("name", ["blocks-1", "sliding-8-9", "sliding-8-0"])
+def test_window_that_cannot_be_cut_is_refused_before_it_is(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        parse(name)
