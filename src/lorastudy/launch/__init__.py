@@ -1,0 +1,1 @@
+"""Who executes the missing runs; every engine starts the same idempotent command."""

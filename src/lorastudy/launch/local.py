@@ -1,0 +1,143 @@
+"""Execute runs on this machine, each in a fresh process, a few at a time.
+
+Where the platform has a fork server, torch and transformers are imported once and every run
+starts from there in a few milliseconds, with a clean memory peak of its own.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from lorastudy.errors import InterruptedRunError
+from lorastudy.interrupts import StopFlag
+from lorastudy.spec import RunSpec
+from lorastudy.store.files import write_record
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import RunResult
+
+_WORKER = "lorastudy.launch.worker"
+_POLL_SECONDS = 0.2
+
+
+@dataclass
+class LocalEngine:
+    """Runs up to `jobs` processes at once, the processor's cores shared among them."""
+
+    folder: StudyFolder
+    places: Places
+    device: str
+    jobs: int
+    stop: StopFlag
+    watch: Callable[[], None]  # called several times a second while runs are going on
+    _running: dict[str, tuple[BaseProcess, Connection]] = field(default_factory=dict)
+
+    def execute(self, runs: Sequence[RunSpec]) -> None:
+        """Execute all of `runs`; a run that fails is left as a row and the others go on.
+
+        Raises:
+            InterruptedRunError: A signal came; every process stopped at a checkpoint.
+        """
+        waiting = list(reversed(runs))
+        specs = {run.run_id: run for run in runs}
+        while waiting or self._running:
+            while waiting and len(self._running) < self.jobs and not self.stop.requested:
+                self._start(waiting.pop().run_id)
+            self._reap(specs)
+            self.watch()
+            if self.stop.requested:
+                self._stop_all(specs)
+            time.sleep(_POLL_SECONDS)
+
+    def _start(self, run_id: str) -> None:
+        context = process_context()
+        theirs, ours = context.Pipe(duplex=False)
+        threads = max(1, count_cores() // self.jobs)
+        process = context.Process(
+            target=_work,
+            args=(self.folder.path, run_id, self.places, self.device, threads, theirs),
+            name=run_id,
+        )
+        process.start()
+        theirs.close()
+        self._running[run_id] = (process, ours)
+
+    def _reap(self, specs: dict[str, RunSpec]) -> None:
+        for run_id, (process, pipe) in list(self._running.items()):
+            if process.exitcode is None:
+                continue
+            process.join()
+            pipe.close()
+            del self._running[run_id]
+            self._record_death(specs[run_id], process.exitcode)
+
+    def _record_death(self, spec: RunSpec, exit_code: int) -> None:
+        """A process that was killed could not write its own failure."""
+        run = self.folder.run(spec.run_id)
+        if exit_code in (0, 73, 75) or run.read_result() is not None or self.stop.requested:
+            return
+        how = (
+            f"was killed by {signal.Signals(-exit_code).name}, perhaps for lack of memory"
+            if exit_code < 0
+            else f"ended with exit code {exit_code}"
+        )
+        failure = RunResult(
+            run_id=spec.run_id,
+            arm=spec.arm.name,
+            method=spec.arm.method,
+            seed=spec.seed,
+            learning_rate=spec.learning_rate,
+            status="failed",
+            reason=f"its process {how}. See {run.path.name}/log.txt; run the study again to retry.",
+        )
+        write_record(run.failure, failure)
+
+    def _stop_all(self, specs: dict[str, RunSpec]) -> None:
+        for process, _ in self._running.values():
+            process.terminate()
+        while self._running:
+            self._reap(specs)
+            self.watch()
+            time.sleep(_POLL_SECONDS)
+        raise InterruptedRunError(
+            f"interrupted; what was done is kept in {self.folder.path}. "
+            "Run the same command again to continue."
+        )
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use; a container often may use fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def process_context() -> (
+    multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
+):
+    """A fork server where there is one, else fresh interpreters."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_WORKER])
+    return context
+
+
+def warm_up() -> None:
+    """Start the fork server's imports now, beside whatever this process does next."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        process_context()
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def _work(*arguments: object) -> None:
+    from lorastudy.launch.worker import work
+
+    work(*arguments)  # type: ignore[arg-type]

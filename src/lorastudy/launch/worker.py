@@ -1,0 +1,88 @@
+"""What every engine executes for one run: safe to start twice, and to kill.
+
+Imported by the fork server, so that the libraries behind it are loaded once for all runs.
+"""
+
+import os
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from lorastudy.environment import choose_device
+from lorastudy.errors import UserError
+from lorastudy.inputs import open_reader
+from lorastudy.interrupts import StopFlag
+from lorastudy.model.base import quieten_libraries
+from lorastudy.run.execute import execute_run
+from lorastudy.spec import expand_study
+from lorastudy.store.checkpoints import list_checkpoints
+from lorastudy.store.collect import read_study
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import Manifest, RunResult
+
+
+def execute_by_id(
+    folder: StudyFolder, run_id: str, places: Places, *, device: str, threads: int, stop: StopFlag
+) -> RunResult:
+    """Execute the run `run_id` of a study in this process.
+
+    Raises:
+        UserError: See `execute_run`; also if the study has no such run.
+    """
+    quieten_libraries()
+    if count := _threads_of(folder.run(run_id)) or threads:
+        torch.set_num_threads(count)
+    study = read_study(folder)
+    specs = {spec.run_id: spec for spec in expand_study(study)}
+    if run_id not in specs:
+        raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
+    reader = open_reader(study, places)
+    return execute_run(specs[run_id], folder.run(run_id), reader, choose_device(device), stop)
+
+
+def _threads_of(run: RunFolder) -> int:
+    """Threads that a started run was started with: sums come out otherwise with other ones."""
+    if not run.manifest.is_file() or not list_checkpoints(run.checkpoints):
+        return 0
+    return read_record(run.manifest, Manifest).environment.threads
+
+
+def work(
+    folder: Path, run_id: str, places: Places, device: str, threads: int, parent: Connection
+) -> None:
+    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
+    stop = StopFlag()
+    stop.listen()
+    threading.Thread(target=_stop_without_parent, args=(parent, stop), daemon=True).start()
+    study = StudyFolder(folder)
+    log = study.run(run_id).path / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), sys.stdout.fileno())
+        os.dup2(stream.fileno(), sys.stderr.fileno())
+    code = 1
+    try:
+        execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
+        code = 0
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        code = error.exit_code
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # no library may hold a finished run back
+
+
+def _stop_without_parent(parent: Connection, stop: StopFlag) -> None:
+    """The pipe closes when the parent dies, however it dies; then stop at a checkpoint."""
+    try:
+        parent.recv()
+    except (EOFError, OSError):
+        stop.requested = True

@@ -1,0 +1,246 @@
+"""Train one run: events become files, and files become the place to go on from.
+
+At the end of an epoch: checkpoint, validate, publish `best/` if it is the best so far, and
+only then append the epoch's line. So a line in `epochs.jsonl` means that everything before
+it is on the disk; a crash in between repeats the validation, not the epoch.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lorastudy import faults
+from lorastudy.errors import EnvironmentDriftError, InputError
+from lorastudy.evaluate.score import average_nats, score_rows
+from lorastudy.interrupts import StopFlag
+from lorastudy.resources import measure_peak_memory
+from lorastudy.run.setup import RunSetup
+from lorastudy.store.checkpoints import newest_sound_checkpoint, write_checkpoint
+from lorastudy.store.files import (
+    append_record,
+    publish_folder,
+    read_record,
+    read_records,
+    replace_records,
+)
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import EndedEpoch, EpochRecord, Manifest, StepRecord, TrainerState
+from lorastudy.train.loop import EpochDone, EpochSums, Progress, StepDone, TrainingInputs, train
+from lorastudy.train.optimizer import read_moments, restore_moments
+
+
+class TrainingSession:
+    """The training part of one run, from its newest checkpoint to its last epoch."""
+
+    def __init__(self, folder: RunFolder, setup: RunSetup, stop: StopFlag) -> None:
+        assert setup.inputs is not None
+        self._folder, self._setup, self._stop = folder, setup, stop
+        self._inputs: TrainingInputs = setup.inputs
+        self._began = time.perf_counter()
+        self._earlier_seconds = 0.0
+        self._earlier_peak: dict[str, int] = {}
+        self._ended: EndedEpoch | None = None  # trained, perhaps not yet validated
+        self.progress = Progress()
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of the run so far, those before a resume included."""
+        return self._earlier_seconds + time.perf_counter() - self._began
+
+    @property
+    def peak_memory_bytes(self) -> dict[str, int]:
+        """Highest measured so far, by kind, those before a resume included."""
+        now = measure_peak_memory(self._setup.device)
+        kinds = now.keys() | self._earlier_peak.keys()
+        return {kind: max(now.get(kind, 0), self._earlier_peak.get(kind, 0)) for kind in kinds}
+
+    def run(self) -> tuple[EpochRecord, ...]:
+        """Train what is left and return the records of all epochs.
+
+        Raises:
+            DivergedError: A loss or gradient is not finite.
+            InterruptedRunError: A signal came; a checkpoint was written.
+        """
+        ended = self._ended
+        if ended is not None and len(self._epochs()) < ended.epoch:
+            self._finish_epoch(ended)
+        for event in train(self._inputs, self.progress):
+            self.progress = event.progress
+            if isinstance(event, StepDone):
+                self._record_step(event)
+                if self._stop.requested and not event.ends_epoch:
+                    self._checkpoint(None)
+                    self._stop.poll()
+            elif event.epoch > len(self._epochs()):
+                ended = _ended(event)
+                self._checkpoint(ended)
+                self._stop.poll()
+                self._finish_epoch(ended)
+        return self._epochs()
+
+    def _epochs(self) -> tuple[EpochRecord, ...]:
+        return read_records(self._folder.epochs, EpochRecord)
+
+    def _record_step(self, event: StepDone) -> None:
+        record = StepRecord(
+            step=event.progress.step,
+            epoch=event.epoch,
+            loss=event.loss,
+            n_tokens=event.n_tokens,
+            n_positions=event.n_positions,
+            learning_rate=event.learning_rate,
+            gradient_norm=event.gradient_norm,
+            seconds=event.seconds,
+        )
+        append_record(self._folder.steps, record)
+        faults.hit("run:after-step-line")
+
+    def _finish_epoch(self, ended: EndedEpoch) -> None:
+        layout = self._setup.layout
+        scores = score_rows(
+            self._setup.scorer,
+            layout.validation_corpus.tokens,
+            layout.validation_table,
+            layout.padding,
+            device=self._setup.device,
+            poll=self._stop.poll,
+        )
+        loss = average_nats(layout.validation_protocol, scores)
+        faults.hit("run:after-validation")
+        if loss < min((e.validation_loss for e in self._epochs()), default=float("inf")):
+            publish_folder(self._folder.best, self._setup.model.save)
+        record = EpochRecord(
+            epoch=ended.epoch,
+            step=self.progress.step,
+            train_loss=ended.train_loss,
+            validation_loss=loss,
+            learning_rate=ended.learning_rate,
+            train_seconds=ended.train_seconds,
+        )
+        append_record(self._folder.epochs, record)
+        faults.hit("run:after-epoch-line")
+
+    def _checkpoint(self, ended: EndedEpoch | None) -> None:
+        inputs, p = self._inputs, self.progress
+        parameters = inputs.model.trained_tensors()
+        state = TrainerState(
+            step=p.step,
+            epoch_sum_nats=p.epoch_sums.sum_nats,
+            epoch_n_tokens=p.epoch_sums.n_tokens,
+            epoch_sum_of_means=p.epoch_sums.sum_of_means,
+            epoch_n_micro_batches=p.epoch_sums.n_micro_batches,
+            epoch_seconds=p.epoch_sums.seconds,
+            train_tokens=p.n_tokens,
+            train_seconds=p.seconds,
+            total_seconds=self.total_seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
+            ended_epoch=ended,
+        )
+        weights = {name: p.detach() for name, p in parameters.items()}
+        moments = read_moments(inputs.optimizer, parameters)
+        write_checkpoint(
+            self._folder.checkpoints,
+            p.step,
+            {
+                "weights.safetensors": _tensor_writer(weights),
+                "optimizer.safetensors": _tensor_writer(moments),
+                "trainer.json": lambda path: path.write_text(state.model_dump_json(indent=1)),
+            },
+        )
+
+    def resume(self) -> None:
+        """Go back to the newest sound checkpoint and forget what was recorded after it.
+
+        Raises:
+            EnvironmentDriftError: The checkpoint was made in another environment.
+        """
+        checkpoint = newest_sound_checkpoint(self._folder.checkpoints)
+        if checkpoint is None:
+            replace_records(self._folder.steps, ())
+            replace_records(self._folder.epochs, ())
+            return
+        _refuse_drift(self._folder, self._setup.manifest)
+        state = read_record(checkpoint / "trainer.json", TrainerState)
+        try:
+            weights = load_file(checkpoint / "weights.safetensors")
+            moments = load_file(checkpoint / "optimizer.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{checkpoint} cannot be read ({error}). Delete the folder."
+            ) from error
+        self._inputs.model.load_trained(weights)
+        restore_moments(self._inputs.optimizer, self._inputs.model.trained_tensors(), moments)
+        self.progress = _progress(state)
+        self._earlier_seconds = state.total_seconds
+        self._earlier_peak = state.peak_memory_bytes
+        steps = read_records(self._folder.steps, StepRecord)
+        replace_records(self._folder.steps, tuple(s for s in steps if s.step <= state.step))
+        known = state.ended_epoch.epoch if state.ended_epoch else self._whole_epochs(state.step)
+        replace_records(self._folder.epochs, tuple(e for e in self._epochs() if e.epoch <= known))
+        self._ended = state.ended_epoch
+
+    def _whole_epochs(self, step: int) -> int:
+        """Epochs whose end lies before the first micro-batch that comes after `step`."""
+        plan = self._inputs.plan
+        return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+
+
+def _tensor_writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, path)
+
+    return write
+
+
+def _ended(event: EpochDone) -> EndedEpoch:
+    return EndedEpoch(
+        epoch=event.epoch,
+        train_loss=event.train_loss,
+        learning_rate=event.learning_rate,
+        train_seconds=event.seconds,
+    )
+
+
+def _progress(state: TrainerState) -> Progress:
+    sums = EpochSums(
+        sum_nats=state.epoch_sum_nats,
+        n_tokens=state.epoch_n_tokens,
+        sum_of_means=state.epoch_sum_of_means,
+        n_micro_batches=state.epoch_n_micro_batches,
+        seconds=state.epoch_seconds,
+    )
+    return Progress(state.step, sums, state.train_tokens, state.train_seconds)
+
+
+def _refuse_drift(folder: RunFolder, now: Manifest) -> None:
+    """A checkpoint is only continued in the environment and on the data it came from.
+
+    Raises:
+        EnvironmentDriftError: Something differs (exit 6).
+    """
+    if not folder.manifest.exists():
+        return
+    before = read_record(folder.manifest, Manifest)
+    changed = [*_differences(before.model_dump(), now.model_dump(), "")]
+    if changed:
+        raise EnvironmentDriftError(
+            f"{folder.path.name} was started differently ({'; '.join(changed)}). "
+            "Go back to that environment, or delete the run's folder to start it again."
+        )
+
+
+def _differences(old: object, new: object, path: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+    elif old != new:
+        yield f"{path}: {old!r} then, {new!r} now"
+
+
+def restore_best(setup: RunSetup, folder: RunFolder) -> None:
+    """Put the best epoch's tensors into the model."""
+    setup.model.load_best(folder.best)

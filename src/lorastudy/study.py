@@ -1,0 +1,178 @@
+"""A study as a whole: check everything that can be known, then execute what is missing.
+
+Nothing here trains. `prepare_study` stops for every mistake it can find before the first
+training step; `missing_runs` asks the folders what is left.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from lorastudy.config import Study
+from lorastudy.errors import ConfigError, InputError
+from lorastudy.inputs import Reader, open_reader
+from lorastudy.model.base import digest_base
+from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.resources import PeakPrediction, available_bytes, predict_peak
+from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm
+from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.files import read_record, write_record, write_text
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import FoundAt, StudyLock
+from lorastudy.study_file import describe_difference, dump_study, load_study
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCheck:
+    """What is known of one arm before it runs."""
+
+    spec: RunSpec  # its first run
+    placement: ResolvedPlacement
+    trainable_parameters: int
+    adapter_parameters: int
+    layout: TrainingLayout
+    peak: PeakPrediction
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return self.spec.arm.method != "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCheck:
+    """What is known of a study before it runs."""
+
+    reader: Reader
+    arms: tuple[ArmCheck, ...]
+    n_runs: int
+    lock: StudyLock
+    available_bytes: int
+
+
+def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
+    """Resolve and lay out everything short of loading weights.
+
+    Raises:
+        ConfigError: Settings that cannot be carried out with this model.
+        InputError: Data or model files that are missing or unfit.
+    """
+    reader = open_reader(study, places)
+    runs = expand_study(study)
+    first_of_arm = {run.arm.name: run for run in reversed(runs)}
+    placements = {name: resolve_arm(run, reader) for name, run in first_of_arm.items()}
+    _refuse_equal_arms(study, placements)
+    arms = tuple(
+        _check_arm(first_of_arm[arm.name], reader, placements[arm.name], device)
+        for arm in study.arms
+    )
+    _refuse_short_epoch(study, arms[0].layout)
+    digests = {
+        f"{benchmark.name}--{protocol}": reader.benchmark_rows(
+            benchmark, protocol, study.data.rows
+        ).corpus.digest
+        for benchmark in study.benchmarks
+        for protocol in benchmark.protocols
+    }
+    digests["train"] = arms[0].layout.corpus.digest
+    digests["validation"] = arms[0].layout.validation_corpus.digest
+    lock = StudyLock(
+        base_digest=digest_base(reader.base.folder),
+        tokenizer_digest=reader.tokenizer.digest,
+        corpora=digests,
+    )
+    return StudyCheck(reader, arms, len(runs), lock, available_bytes(device))
+
+
+def _check_arm(
+    spec: RunSpec, reader: Reader, placement: ResolvedPlacement, device: torch.device
+) -> ArmCheck:
+    adapter = placement.adapter_parameters(spec.arm.rank) if spec.arm.rank else 0
+    trained = reader.base.total_parameters if spec.arm.method == "full" else adapter
+    peak = predict_peak(
+        reader.base,
+        spec.training,
+        row_length=spec.data.rows.length,
+        trained_parameters=trained,
+        adapter_parameters=adapter,
+        adapted_in_features=sum(target.in_features for target in placement.targets),
+        dropout=spec.arm.dropout,
+        device=device,
+    )
+    layout = lay_out_training(spec, reader)
+    return ArmCheck(spec, placement, trained, adapter, layout, peak)
+
+
+def _refuse_equal_arms(study: Study, placements: dict[str, ResolvedPlacement]) -> None:
+    seen: dict[object, str] = {}
+    for arm in study.arms:
+        settings = arm.model_copy(update={"name": "", "placement": placements[arm.name].paths})
+        other = seen.setdefault(settings, arm.name)
+        if other != arm.name:
+            raise ConfigError(
+                f"arms {other!r} and {arm.name!r} are the same after their placements are "
+                "resolved. Remove one of them, or change what it adapts."
+            )
+
+
+def _refuse_short_epoch(study: Study, layout: TrainingLayout) -> None:
+    if layout.plan.n_rows < study.training.rows_per_step:
+        raise ConfigError(
+            f"training.rows_per_step: {study.training.rows_per_step} rows are wanted for one "
+            f"optimizer step, but the train split has {layout.plan.n_rows}. Lower it, or give "
+            "more text."
+        )
+
+
+def start_study(study: Study, folder: StudyFolder) -> None:
+    """Write `study.yaml`, or see that it is the one that was started here.
+
+    Raises:
+        ConfigError: Another study was started in this folder; its differences are listed.
+    """
+    if not folder.study.is_file():
+        write_text(folder.study, dump_study(study))
+        return
+    before = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+    if differences := describe_difference(before, study):
+        raise ConfigError(
+            f"{folder.path} was started with other settings:\n  "
+            + "\n  ".join(differences)
+            + "\nGive another folder with --out, or run the folder itself to continue it."
+        )
+
+
+def remember_places(places: Places, folder: StudyFolder) -> None:
+    """Let later commands on this folder find the same inputs without being told again."""
+    mirror = str(places.mirror.resolve()) if places.mirror else None
+    write_record(folder.places, FoundAt(base=str(places.base.resolve()), mirror=mirror))
+
+
+def lock_study(lock: StudyLock, folder: StudyFolder) -> None:
+    """Write `study.lock.json`, or see that data and model are still those it names.
+
+    Raises:
+        InputError: A file behind the study changed since it was started.
+    """
+    if not folder.lock.is_file():
+        write_record(folder.lock, lock)
+        return
+    before = read_record(folder.lock, StudyLock).model_dump()
+    changed = [key for key, value in lock.model_dump().items() if before[key] != value]
+    if changed:
+        raise InputError(
+            f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data or the "
+            "base model changed since the study was started. Restore them, or start a new folder."
+        )
+
+
+def missing_runs(runs: Iterable[RunSpec], folder: StudyFolder) -> tuple[RunSpec, ...]:
+    """Runs that are not done; those that diverged would diverge again and are left alone."""
+
+    def is_missing(run: RunSpec) -> bool:
+        result = folder.run(run.run_id).read_result()
+        return result is None or result.status in ("failed", "out-of-memory")
+
+    return tuple(run for run in runs if is_missing(run))

@@ -1,0 +1,214 @@
+"""Runs small enough to be repeated hundreds of times, and children that can be killed in them.
+
+A child is a fork of the test process, so nothing is imported again; it leaves by `os._exit`
+and tells how it went by its exit code.
+"""
+
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from lorastudy import faults
+from lorastudy.config import Arm, Study
+from lorastudy.errors import UserError
+from lorastudy.inputs import Reader
+from lorastudy.interrupts import StopFlag
+from lorastudy.model.base import quieten_libraries
+from lorastudy.run.execute import execute_run
+from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.files import read_records
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import DocumentScores, EpochRecord, RunResult, StepRecord
+from lorastudy.study import check_study
+
+CPU = torch.device("cpu")
+KILLED = 99
+CRASHED = 98
+TRAIN = [f"{word} went over the hill with {n} sheep." for n, word in enumerate("abcdefghijk")]
+TRAIN[3] = "Nobody."  # rows of different lengths, one of them cut
+TRAIN[8] = "A longer line, which is cut where the row ends, says nothing new about the sheep."
+OTHER = ["The sheep came back without them.", "Rain.", "A bell rang twice, and then once more."]
+
+SOUND = {
+    "epochs": 3,
+    "rows_per_step": 4,
+    "micro_batch": 2,
+    "optimizer": {"name": "adamw"},
+}
+PAPER = {
+    "epochs": 3,
+    "rows_per_step": 8,
+    "micro_batch": 2,
+    "schedule": {"warmup": 0.1, "counted_in": "micro-batches"},
+    "optimizer": {"name": "adamw", "max_grad_norm": None, "eps": 1e-9},
+    "padding": "scored",
+    "accumulation": "micro-batch-means",
+    "first_group": "one",
+}
+ARMS = {
+    "lora": {
+        "name": "lora",
+        "method": "lora",
+        "placement": ("attention", "projection"),
+        "rank": 2,
+        "alpha": 4.0,
+        "dropout": 0.1,
+        "learning_rates": (2e-2,),
+    },
+    "full": {"name": "full", "method": "full", "learning_rates": (2e-3,)},
+    "baseline": {"name": "baseline", "method": "baseline"},
+}
+
+
+def write_texts(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.txt").write_text("\n".join(TRAIN) + "\n")
+    (folder / "validation.txt").write_text("\n".join(OTHER) + "\n")
+    (folder / "test.txt").write_text("\n".join(reversed(OTHER)) + "\n")
+    return folder
+
+
+def make_study(base_model: Path, training: dict = SOUND, arm: str = "lora", **changes) -> Study:
+    settings = {
+        "name": "tiny",
+        "base_model": {"path": str(base_model)},
+        "data": {
+            "train": {"path": "train.txt"},
+            "validation": {"path": "validation.txt"},
+            "rows": {"cut": "lines", "length": 48},
+        },
+        "training": training,
+        "seeds": (3,),
+        "arms": (ARMS[arm],),
+        "benchmarks": (
+            {
+                "name": "tale",
+                "path": "test.txt",
+                "protocols": ("rows-text", "paper-padded", "blocks-32"),
+            },
+        ),
+    }
+    return Study.model_validate({**settings, **changes})
+
+
+class Case:
+    """One run and the inputs it is made from; folders of it are made side by side."""
+
+    def __init__(self, study: Study, texts: Path, cache: Path) -> None:
+        checked = check_study(study, Places(texts, offline=True, cache=cache), CPU)
+        self.reader: Reader = checked.reader  # and the corpora are in the cache now
+        self.spec: RunSpec = expand_study(study)[0]
+
+    def folder(self, parent: Path, name: str) -> RunFolder:
+        return RunFolder(parent / name / self.spec.run_id)
+
+    def execute(self, folder: RunFolder, stop: StopFlag | None = None) -> RunResult:
+        quieten_libraries()  # as every engine does
+        return execute_run(self.spec, folder, self.reader, CPU, stop or StopFlag())
+
+    def child(self, folder: RunFolder, handler: Callable | None = None) -> int:
+        """Exit code of a process that executes the run; `handler(point, stop)` may end it."""
+        return in_child(lambda: self._execute_with(folder, handler))
+
+    def _execute_with(self, folder: RunFolder, handler: Callable | None) -> None:
+        os.fsync = lambda descriptor: None  # dies with the process; only a power cut would differ
+        stop = StopFlag()
+        faults.handler = None if handler is None else lambda point: handler(point, stop)
+        self.execute(folder, stop)
+
+    def with_arm(self, **changes) -> "Case":
+        other = object.__new__(Case)
+        other.reader = self.reader
+        arm = Arm.model_validate({**self.spec.arm.model_dump(), **changes})
+        other.spec = self.spec.model_copy(update={"arm": arm})
+        return other
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Exit code of a fork that does `work`: 0, the code of a UserError, or CRASHED."""
+    process = os.fork()
+    if process == 0:
+        code = CRASHED
+        try:
+            work()
+            code = 0
+        except UserError as error:
+            code = error.exit_code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def kill_at(point: str, nth: int) -> Callable:
+    """A handler that ends the process, without clean-up, the nth time (from 0) at `point`."""
+    return _at(point, nth, lambda stop: os._exit(KILLED))
+
+
+def stop_at(point: str, nth: int) -> Callable:
+    """A handler that asks for an orderly end, as a signal does, the nth time at `point`."""
+    return _at(point, nth, lambda stop: setattr(stop, "requested", True))
+
+
+def _at(wanted: str, nth: int, act: Callable) -> Callable:
+    count = iter(range(10**9))
+
+    def handler(point: str, stop: StopFlag) -> None:
+        if point == wanted and next(count) == nth:
+            act(stop)
+
+    return handler
+
+
+def outcome(folder: RunFolder) -> dict[str, object]:
+    """All that a run leaves behind except what a clock or a memory meter says."""
+    result = folder.read_result()
+    assert result is not None
+    timing = {"train_seconds", "total_seconds", "tokens_per_second", "steps_per_second"}
+    return {
+        "steps": [
+            s.model_dump(exclude={"seconds"}) for s in read_records(folder.steps, StepRecord)
+        ],
+        "epochs": [
+            e.model_dump(exclude={"train_seconds"})
+            for e in read_records(folder.epochs, EpochRecord)
+        ],
+        "evaluations": {
+            path.name: DocumentScores.model_validate_json(path.read_bytes()).model_dump(
+                exclude={"evaluation": {"seconds"}}
+            )
+            for path in sorted(folder.evaluations.iterdir())
+        },
+        "result": result.model_dump(
+            exclude={
+                *timing,
+                "peak_memory_bytes",
+                "epochs",  # compared above
+                "evaluations",
+            }
+        ),
+    }
+
+
+def best_tensors(folder: RunFolder) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.best.glob("*.safetensors")):
+        found.update(load_file(path))
+    return found
+
+
+def assert_same_run(one: RunFolder, other: RunFolder) -> None:
+    """Losses, scores and trained tensors are bitwise equal."""
+    a, b = outcome(one), outcome(other)
+    for key in a:
+        assert a[key] == b[key], key
+    tensors, others = best_tensors(one), best_tensors(other)
+    assert tensors.keys() == others.keys() and tensors
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
