@@ -1,0 +1,233 @@
+"""What the tables of the report say: Table I, the list of runs, and the runs that failed."""
+
+from collections.abc import Sequence
+
+from lorastudy.report.numerals import (
+    ABSENT,
+    MIB,
+    perplexity_decimals,
+    write_estimate,
+    write_number,
+    write_range,
+    write_rate,
+    write_share,
+)
+from lorastudy.report.statistics import Estimate, Lead, Verdict, estimate_mean, find_lead, mean
+from lorastudy.report.summary import (
+    ArmSummary,
+    Score,
+    best_validation_loss,
+    list_scores,
+    memory_kind,
+    missing_of,
+    summarise_arms,
+)
+from lorastudy.report.tables import Cell, Column, Note, Table
+from lorastudy.store.records import RunResult, StudyResults
+
+MARKS: dict[Verdict, str] = {"separated": "", "not separated": "†", "one seed": "‡"}
+NOTES: dict[Verdict, str] = {
+    "separated": "",
+    "not separated": "lead not separated: the 95 % Welch interval of the difference in mean "
+    "cross-entropy to the runner-up includes zero.",
+    "one seed": "one seed: no claim about training.",
+}
+SCORE_NOTE = (
+    "Perplexity: mean ± sample standard deviation over seeds (number of seeds), each run at the "
+    "epoch, each arm at the learning rate with the lowest validation loss. Bold: lowest mean of "
+    "the column; the test against the runner-up is not corrected for choosing the best of several."
+)
+PADDING_NOTE = "paper-padded scores padding as text: compare it with that protocol only."
+
+
+def build_table1(results: StudyResults) -> Table:
+    """Table I: what every arm trains, costs and reaches; failed arms keep their row."""
+    arms, scores, kind = summarise_arms(results), list_scores(results), memory_kind(results)
+    leads = [find_lead([arm.sample(score) for arm in arms]) for score in scores]
+    score_cells = [_score_cells(arms, s, lead) for s, lead in zip(scores, leads, strict=True)]
+    rows = tuple(
+        (
+            *_arm_cells(arm),
+            *(cells[place] for cells in score_cells),
+            _estimate_cell(arm.train_seconds),
+            _estimate_cell(arm.peak_memory_bytes(kind), unit=MIB, decimals=0),
+            _finished_cell(arm),
+        )
+        for place, arm in enumerate(arms)
+    )
+    title = f"Table I. {results.name}: perplexity and cost of every arm"
+    columns = (*_ARM_COLUMNS, *map(_score_column, scores), *_cost_columns(kind))
+    return Table(title, columns, rows, _notes(scores, leads))
+
+
+def build_run_table(results: StudyResults) -> Table:
+    """Every run on its own, arms in the study's order, with those that are still missing."""
+    kind = memory_kind(results)
+    rows: list[tuple[Cell, ...]] = []
+    for arm in results.arms:
+        rows += [_run_cells(run, kind) for run in results.runs if run.arm == arm]
+        rows += [_missing_cells(run_id, arm) for run_id in missing_of(arm, results)]
+    columns = (
+        Column("run", ("run_id",), "left"),
+        Column("arm", ("arm",), "left"),
+        Column("seed", ("seed",)),
+        Column("learning rate", ("learning_rate",)),
+        Column("status", ("status",), "left"),
+        Column("best epoch", ("best_epoch",)),
+        Column("best validation loss", ("best_validation_loss",)),
+        Column("training seconds", ("train_seconds",)),
+        Column("tokens a second", ("tokens_per_second",)),
+        Column(f"peak {kind or 'memory'}, MiB", ("peak_memory_bytes",)),
+    )
+    return Table("All runs", columns, tuple(rows))
+
+
+def build_failure_table(results: StudyResults) -> Table:
+    """The runs that did not finish, each with its whole reason; no rows if all did."""
+    columns = (
+        Column("run", ("run_id",), "left"),
+        Column("what happened", ("status",), "left"),
+        Column("reason", ("reason",), "wrap"),
+    )
+    rows = tuple(
+        (_text_cell(run.run_id), _text_cell(run.status), _text_cell(run.reason or ABSENT))
+        for run in results.runs
+        if run.status != "done"
+    )
+    return Table("Runs that did not finish", columns, rows)
+
+
+_ARM_COLUMNS = (
+    Column("arm", ("arm",), "left"),
+    Column("trainable parameters", ("trainable_parameters", "total_parameters")),
+    Column("share", ("trainable_share",)),
+    Column("learning rate", ("learning_rate",)),
+    Column("best epoch", ("best_epoch_first", "best_epoch_last")),
+)
+
+
+def _score_column(score: Score) -> Column:
+    prefix = f"{score.benchmark} {score.protocol_name}"
+    return Column(
+        title=score.protocol_name,
+        names=tuple(f"{prefix} {part}" for part in ("perplexity", "sd", "n", "cross_entropy")),
+        group=score.benchmark,
+        warning="padding scored" if score.scores_padding else "",
+    )
+
+
+def _cost_columns(kind: str | None) -> tuple[Column, ...]:
+    memory = f"peak_{kind or 'memory'}_bytes"
+    return (
+        Column("training seconds", ("train_seconds", "train_seconds sd", "train_seconds n")),
+        Column(f"peak {kind or 'memory'}, MiB", (memory, f"{memory} sd", f"{memory} n")),
+        Column("runs finished", ("runs_finished", "runs_expected", "remark"), "wrap"),
+    )
+
+
+def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
+    trained, total, rate = arm.trainable_parameters, arm.total_parameters, arm.learning_rate
+    epochs = arm.best_epochs
+    return (
+        _text_cell(arm.arm),
+        Cell(ABSENT if trained is None else f"{trained:,}", (trained, total)),
+        Cell(
+            write_share(trained, total),
+            (trained / total if trained is not None and total else None,),
+        ),
+        Cell(
+            ABSENT if rate is None else write_rate(rate),
+            (rate,),
+            detail=f"of {arm.n_rates_tried} tried" if arm.n_rates_tried > 1 else "",
+        ),
+        Cell(write_range(epochs), (epochs[0], epochs[-1]) if epochs else (None, None)),
+    )
+
+
+def _score_cells(arms: Sequence[ArmSummary], score: Score, lead: Lead | None) -> list[Cell]:
+    return [_score_cell(arm, score, lead) for arm in arms]
+
+
+def _score_cell(arm: ArmSummary, score: Score, lead: Lead | None) -> Cell:
+    sample = arm.sample(score)
+    estimate = estimate_mean(sample.perplexities)
+    if estimate is None:
+        return Cell(ABSENT, (None, None, 0, None))
+    text, detail = write_estimate(estimate, perplexity_decimals(estimate.mean))
+    is_leader = lead is not None and arm.arm in lead.leaders
+    return Cell(
+        text,
+        (estimate.mean, estimate.sd, estimate.n, mean(sample.cross_entropies)),
+        detail=detail,
+        is_emphasised=is_leader,
+        mark=MARKS[lead.verdict] if lead is not None and is_leader else "",
+    )
+
+
+def _estimate_cell(estimate: Estimate | None, *, unit: int = 1, decimals: int = 1) -> Cell:
+    """The estimate in units of `unit` for people, and as it is for programs."""
+    if estimate is None:
+        return Cell(ABSENT, (None, None, 0))
+    sd = None if estimate.sd is None else estimate.sd / unit
+    shown = Estimate(
+        estimate.mean / unit, sd, estimate.n, estimate.lowest / unit, estimate.highest / unit
+    )
+    text, detail = write_estimate(shown, 0 if shown.mean >= 1000 else decimals)
+    return Cell(text, (estimate.mean, estimate.sd, estimate.n), detail=detail)
+
+
+def _finished_cell(arm: ArmSummary) -> Cell:
+    reasons = [f"seed {run.seed}{_at_rate(arm, run)} {_why(run)}" for run in arm.failed]
+    if arm.n_missing:
+        reasons.append(f"{arm.n_missing} not run yet")
+    remark = "; ".join(reasons)
+    text = f"{arm.n_finished} of {arm.n_expected}"
+    return Cell(text, (arm.n_finished, arm.n_expected, remark), detail=remark)
+
+
+def _at_rate(arm: ArmSummary, run: RunResult) -> str:
+    several = arm.n_rates_tried > 1 and run.learning_rate is not None
+    return f" at {write_rate(run.learning_rate)}" if several and run.learning_rate else ""
+
+
+def _why(run: RunResult) -> str:
+    """Status and the first sentence or so of the reason; the failure table has all of it."""
+    lines = (run.reason or "").strip().splitlines()
+    if not lines:
+        return run.status
+    first = lines[0] if len(lines[0]) <= 140 else f"{lines[0][:139]}…"
+    return f"{run.status}: {first}"
+
+
+def _notes(scores: Sequence[Score], leads: Sequence[Lead | None]) -> tuple[Note, ...]:
+    verdicts = {lead.verdict for lead in leads if lead is not None}
+    marked = [Note(MARKS[v], NOTES[v]) for v in MARKS if MARKS[v] and v in verdicts]
+    general = [Note("", SCORE_NOTE)] if scores else []
+    padded = [Note("", PADDING_NOTE)] if any(score.scores_padding for score in scores) else []
+    return (*marked, *general, *padded)
+
+
+def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
+    loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
+    rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
+    return (
+        _text_cell(run.run_id),
+        _text_cell(run.arm),
+        Cell(str(run.seed), (run.seed,)),
+        Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
+        _text_cell(run.status),
+        Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),
+        Cell(ABSENT if loss is None else write_number(loss, 4), (loss,)),
+        Cell(ABSENT if seconds is None else write_number(seconds, 1), (seconds,)),
+        Cell(ABSENT if speed is None else write_number(speed, 0), (speed,)),
+        Cell(ABSENT if memory is None else write_number(memory / MIB, 0), (memory,)),
+    )
+
+
+def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:
+    known = (_text_cell(run_id), _text_cell(arm), Cell(ABSENT, (None,)), Cell(ABSENT, (None,)))
+    return (*known, _text_cell("not run yet"), *(Cell(ABSENT, (None,)) for _ in range(5)))
+
+
+def _text_cell(text: str) -> Cell:
+    return Cell(text, (text,))

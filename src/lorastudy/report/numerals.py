@@ -1,0 +1,68 @@
+"""How numbers are written for people: one place, so that tables and figures agree."""
+
+import math
+
+from lorastudy.report.statistics import Estimate
+
+ABSENT = "–"
+MIB = 2**20
+
+
+def write_estimate(estimate: Estimate, decimals: int) -> tuple[str, str]:
+    """The mean, and beside it the spread and the number of seeds: ("23.41", "± 0.05 (3)")."""
+    if estimate.sd is None:
+        return write_number(estimate.mean, decimals), f"({estimate.n})"
+    return (
+        write_number(estimate.mean, decimals),
+        f"± {_write_spread(estimate.sd, decimals)} ({estimate.n})",
+    )
+
+
+def write_number(value: float, decimals: int) -> str:
+    """A number with grouped thousands; scientific above a million million."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:,.{decimals}f}" if abs(value) < 1e12 else f"{value:.3g}"
+
+
+def perplexity_decimals(value: float) -> int:
+    """Decimals that show differences of about a thousandth."""
+    return 3 if value < 10 else 2 if value < 1000 else 1
+
+
+def write_rate(rate: float) -> str:
+    """A learning rate as it is said: 1e-4, 2.5e-3."""
+    mantissa, _, exponent = f"{rate:.6e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def write_duration(seconds: float) -> str:
+    """H:MM:SS; below ten seconds with a tenth, which is all such a run has."""
+    if not math.isfinite(seconds):
+        return "not finite"
+    tenths = f".{round(seconds * 10) % 10}" if 0 < seconds < 9.95 else ""
+    whole = int(round(seconds, 1)) if tenths else round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{tenths}"
+
+
+def write_share(part: int | None, whole: int | None) -> str:
+    """A percentage with at least two digits: 100 %, 1.9 %, 0.047 %."""
+    if part is None or not whole:
+        return ABSENT
+    percent = 100 * part / whole
+    decimals = 0 if percent in (0, 100) else max(0, 1 - math.floor(math.log10(percent)))
+    return f"{percent:.{decimals}f} %"
+
+
+def write_range(values: tuple[int, ...]) -> str:
+    """Distinct whole numbers as "8" or "5–8"."""
+    if not values:
+        return ABSENT
+    return str(values[0]) if len(values) == 1 else f"{values[0]}–{values[-1]}"
+
+
+def _write_spread(sd: float, decimals: int) -> str:
+    smallest = 10.0**-decimals
+    if 0 < sd < smallest / 2:
+        return f"<{smallest:.{decimals}f}"
+    return write_number(sd, decimals)

@@ -1,0 +1,142 @@
+"""The written report: same bytes each time, nothing from outside unescaped or fetched."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from report_results import make_epochs, make_failed_run, make_results, make_run
+
+from lorastudy.report.build import write_report
+from lorastudy.report.figures import FORMATS, draw_figures
+from lorastudy.store.records import StudyResults
+from lorastudy.study_file import preset_text
+
+HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=y> -->"
+NAMES = (
+    "fig1-trainable-parameters",
+    "fig2-losses",
+    "fig3-peak-memory",
+    "fig4-training-time",
+)
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def study_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.yaml").write_text(preset_text("paper-sound"))
+    write_report(make_results(), folder)
+    return folder
+
+
+def hostile_results() -> StudyResults:
+    epochs = make_epochs((3.0, 2.0))
+    runs = [
+        make_run(HOSTILE, 0, epochs=epochs, device=HOSTILE),
+        make_failed_run("b", 1, HOSTILE),
+    ]
+    return make_results(runs, name=HOSTILE, arms=(HOSTILE, "b"), missing=(f"{HOSTILE}-s1-00",))
+
+
+def test_report_has_the_promised_files(study_dir):
+    figures = [f"figures/{name}.{extension}" for name in NAMES for extension in FORMATS]
+    expected = {"index.html", "table1.md", "table1.csv", "table1.tex", *figures}
+    assert set(read_all(study_dir / "report")) == expected
+
+
+def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path):
+    (tmp_path / "results.json").write_text(make_results().model_dump_json())
+    (tmp_path / "study.yaml").write_text(preset_text("paper-sound"))
+    code = (
+        "import sys; from pathlib import Path; from lorastudy.report.build import write_report\n"
+        "from lorastudy.store.records import StudyResults; folder = Path(sys.argv[1])\n"
+        "text = (folder / 'results.json').read_text()\n"
+        "write_report(StudyResults.model_validate_json(text), folder)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    assert read_all(tmp_path / "report") == read_all(study_dir / "report")
+
+
+def test_rebuilding_over_an_old_report_changes_nothing(study_dir):
+    before = read_all(study_dir / "report")
+    write_report(make_results(), study_dir)
+    assert read_all(study_dir / "report") == before
+
+
+def test_page_names_base_model_data_and_every_section(study_dir):
+    page = (study_dir / "report" / "index.html").read_text()
+    for text in ("openai-community/gpt2", "wikitext-2-raw-v1", "LoRA on attention", "25.0 %"):
+        assert text in page
+    for section in ("compared", "table1", "figures", "failed", "runs", "files"):
+        assert f'<section id="{section}">' in page
+
+
+def test_page_fetches_nothing(study_dir):
+    page = (study_dir / "report" / "index.html").read_text()
+    outside = set(re.findall(r"https?://[^\"'<> ]+", page))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "<script" not in page
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
+
+
+def test_page_has_no_id_twice(study_dir):
+    ids = re.findall(r'\bid="([^"]+)"', (study_dir / "report" / "index.html").read_text())
+    assert len(ids) == len(set(ids))
+
+
+def test_figures_are_well_formed_and_their_text_stays_text(study_dir):
+    folder = study_dir / "report" / "figures"
+    for path in folder.glob("*.svg"):
+        words = " ".join(ElementTree.parse(path).getroot().itertext())
+        assert "lora-3" in words, path.name
+
+
+def test_files_carry_no_date(study_dir):
+    for name, content in read_all(study_dir / "report" / "figures").items():
+        assert not re.search(rb"CreationDate|<dc:date|tEXtDate", content), name
+
+
+def test_markup_from_outside_never_reaches_the_page(tmp_path):
+    page = write_report(hostile_results(), tmp_path).read_text()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+    for path in (tmp_path / "report" / "figures").glob("*.svg"):
+        ElementTree.parse(path)
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        make_results([]),
+        make_results([make_failed_run("full", 0, "out of memory")], arms=("full",)),
+        make_results([make_run("full", 0, epochs=make_epochs((3.0,)))], arms=("full",)),
+        make_results([], arms=("full",), benchmarks=(), missing=("full-s0-0123abcd",)),
+        make_results(
+            [make_run("_x", 0, trainable_parameters=None, peak_memory_bytes={}, evaluations=())],
+            arms=("_x", "$y$"),
+        ),
+        make_results([make_run("full", 0, epochs=make_epochs((float("nan"), 3.0)))]),
+        make_results([make_run("full", 0, epochs=make_epochs((float("inf"),)))]),
+    ],
+    ids=["no-runs", "only-failed", "one-epoch", "missing", "bare", "nan", "all-infinite"],
+)
+def test_report_is_written_for_incomplete_studies(tmp_path, results):
+    assert write_report(results, tmp_path).is_file()
+
+
+def test_arm_names_are_drawn_as_they_are():
+    runs = [make_run(arm, 0) for arm in ("_x", "$y$")]
+    for figure in draw_figures(make_results(runs, arms=("_x", "$y$"))):
+        words = " ".join(ElementTree.fromstring(figure.files["svg"]).itertext())
+        assert "_x" in words, figure.name
+        assert "$y$" in words, figure.name

@@ -1,0 +1,142 @@
+"""Tables: numbers of Table I, failures that stay visible, and escaping in every format."""
+
+import csv
+import io
+
+import pytest
+from report_results import make_evaluations, make_failed_run, make_results, make_run
+
+from lorastudy.report.build import render_table
+from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
+from lorastudy.report.numerals import write_duration, write_number, write_rate, write_share
+from lorastudy.report.tables import Cell, Column, Table, render_html, render_latex, render_markdown
+from lorastudy.store.records import StudyResults
+
+HOSTILE = "<script>alert(1)</script> & a|b_c $x$ 100% \\input{x} ~^# `c`"
+
+
+def hostile_table() -> Table:
+    return Table(HOSTILE, (Column("t", ("t",), "left"),), ((Cell(HOSTILE, (HOSTILE,)),),))
+
+
+def markdown_row(results: StudyResults, arm: str) -> list[str]:
+    lines = render_table(results, "md").splitlines()
+    row = next(line for line in lines if line.startswith(f"| {arm} |"))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_table_one_shows_mean_and_deviation_of_both_seeds():
+    # perplexities 20 and 22: mean 21, sample sd sqrt(2); seconds 9500 and 9800
+    row = markdown_row(make_results(), "full")
+    assert row[:5] == ["full", "124,439,808", "100 %", "1e-4", "2–3"]
+    assert row[5] == "**21.00** ± 1.41 (2) †"
+    assert row[11] == "9,650 ± 212 (2)"
+    assert row[12] == "9,402 ± 4 (2)"  # 9400 and 9405 MiB
+
+
+def test_only_the_lowest_mean_of_a_column_is_bold():
+    rows = build_table1(make_results()).rows
+    assert [row[5].is_emphasised for row in rows] == [False, True, False, False, False, False]
+
+
+def test_a_clear_lead_carries_no_mark():
+    runs = [make_run("full", 0), make_run("full", 1)]
+    runs += [make_run("lora-1", s, evaluations=make_evaluations(9000.0 + s)) for s in (0, 1)]
+    row = build_table1(make_results(runs, arms=("full", "lora-1"))).rows[0]
+    assert (row[5].is_emphasised, row[5].mark) == (True, "")
+
+
+def test_one_seed_is_said_to_support_no_claim():
+    runs = [make_run("full", 0), make_run("lora-1", 1)]
+    text = render_table(make_results(runs, arms=("full", "lora-1")), "md")
+    assert "‡ one seed: no claim about training." in text
+
+
+def test_arms_come_in_the_order_of_the_study_and_padding_is_labelled():
+    table = build_table1(make_results())
+    assert [row[0].text for row in table.rows] == list(make_results().arms)
+    padded = [c for c in table.columns if c.title.startswith("paper-padded")]
+    assert [c.warning for c in padded] == ["padding scored"] * 3
+
+
+def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason():
+    runs = [make_run("full", 0), make_failed_run("lora-1", 0, "loss is not a number.")]
+    row = markdown_row(make_results(runs, arms=("full", "lora-1")), "lora-1")
+    assert row[5] == "–"
+    assert row[-1] == "0 of 1 seed 0 diverged: loss is not a number."
+
+
+def test_missing_runs_are_listed_as_not_run_yet():
+    results = make_results([make_run("full", 0)], arms=("full",), missing=("full-s1-0123abcd",))
+    assert build_table1(results).rows[0][-1].detail == "1 not run yet"
+    assert [row[4].text for row in build_run_table(results).rows] == ["done", "not run yet"]
+
+
+def test_versions_of_a_protocol_are_never_mixed_in_one_column():
+    old = make_run("full", 0)
+    new = [e.model_copy(update={"protocol_version": 2}) for e in old.evaluations]
+    runs = [old, make_run("full", 1, evaluations=new)]
+    titles = [c.title for c in build_table1(make_results(runs, arms=("full",))).columns]
+    assert titles.count("rows-text v1") == titles.count("rows-text v2") == 3
+
+
+def test_csv_holds_values_at_full_precision():
+    rows = list(csv.DictReader(io.StringIO(render_table(make_results(), "csv"))))
+    full = rows[1]
+    assert float(full["wikitext-2 rows-text v1 perplexity"]) == 21.0
+    assert float(full["wikitext-2 rows-text v1 sd"]) == 2**0.5
+    assert full["wikitext-2 rows-text v1 n"] == "2"
+    assert rows[5]["remark"].startswith("seed 1 diverged")
+
+
+def test_json_is_the_stored_record():
+    results = make_results()
+    assert StudyResults.model_validate_json(render_table(results, "json")) == results
+
+
+def test_failure_table_keeps_the_whole_reason():
+    reason = "first line\n" + "x" * 500
+    results = make_results([make_failed_run("full", 0, reason)], arms=("full",))
+    assert build_failure_table(results).rows[0][2].text == reason
+
+
+def test_latex_escapes_every_special_character():
+    text = render_latex(hostile_table())
+    escaped = (
+        r"\textless{}script\textgreater{}alert(1)"
+        r"\textless{}/script\textgreater{} \& a\textbar{}b\_c "
+        r"\$x\$ 100\% \textbackslash{}input\{x\} \textasciitilde{}\textasciicircum{}\# `c`"
+    )
+    assert text.count(escaped) == 2
+    assert r"\input" not in text
+
+
+def test_html_escapes_markup():
+    text = render_html(hostile_table())
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 2
+
+
+def test_markdown_escapes_cell_borders_and_markup():
+    row = render_markdown(hostile_table()).splitlines()[4]
+    assert r"a\|b\_c \$x\$" in row
+    assert "<" not in row.replace(r"\<", "")
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "latex", "json"])
+def test_study_without_runs_has_a_table(format):
+    assert render_table(make_results([]), format)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(15478, "4:17:58"), (59.6, "0:01:00"), (3.24, "0:00:03.2"), (0, "0:00:00")],
+)
+def test_durations_are_hours_minutes_and_seconds(seconds, text):
+    assert write_duration(seconds) == text
+
+
+def test_numbers_are_written_as_they_are_said():
+    assert [write_rate(rate) for rate in (1e-4, 2.5e-3, 0.5)] == ["1e-4", "2.5e-3", "5e-1"]
+    assert write_share(589_824, 124_439_808) == "0.47 %"
+    assert write_number(float("inf"), 2) == "not finite"
