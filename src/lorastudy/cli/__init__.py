@@ -1,0 +1,52 @@
+"""The command line: options in, messages and exit codes out.
+
+Every command is a few lines over a part that can be called from Python as well. Torch is
+imported only by commands that run a model.
+"""
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from lorastudy.cli import folders, models, studies
+from lorastudy.errors import UserError
+
+_INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
+
+app = typer.Typer(
+    name="lorastudy",
+    help=(
+        "Full fine-tuning or LoRA, and LoRA where? Controlled comparisons for causal language "
+        "models, with every number's protocol beside it.\n\n"
+        "Start with:  lorastudy run demo"
+    ),
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+studies.register(app)
+folders.register(app)
+models.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit with the contract's code."""
+    try:
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED_IN_TYPER:
+            raise typer.Abort
+    except UserError as error:
+        print(f"lorastudy: {error}", file=sys.stderr)
+        code = error.exit_code
+    except TyperException as error:
+        if message := error.format_message():  # none after the help of a command without arguments
+            print(f"lorastudy: {message}", file=sys.stderr)
+        code = 2
+    except typer.Abort:
+        print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)
+        code = 75
+    except BrokenPipeError:
+        code = 0  # the reader of our output, such as `head`, has seen enough
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,47 @@
+"""Load a model, and perhaps an adapter, and score it: the work behind `lorastudy evaluate`."""
+
+from pathlib import Path
+
+from lorastudy.config import BaseModelRef, Benchmark, Rows
+from lorastudy.environment import choose_device
+from lorastudy.evaluate.score import score_rows
+from lorastudy.inputs import make_reader
+from lorastudy.model.adapters import load_adapter
+from lorastudy.model.base import find_base_folder, load_base, quieten_libraries
+from lorastudy.model.scoring import make_scorer
+from lorastudy.run.scores import describe_scores
+from lorastudy.store.places import Places
+from lorastudy.store.records import EvaluationRecord
+
+
+def evaluate_model(
+    model: BaseModelRef,
+    adapter: Path | None,
+    benchmark: Benchmark,
+    places: Places,
+    *,
+    length: int,
+    device: str,
+    precision: str,
+) -> tuple[EvaluationRecord, ...]:
+    """One record for each protocol of `benchmark`.
+
+    Raises:
+        InputError: The model, adapter or data cannot be used.
+        ConfigError: A protocol does not fit the model.
+    """
+    quieten_libraries()
+    where = choose_device(device)
+    folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
+    reader = make_reader(folder, places)
+    rows = Rows(cut="lines", length=length)
+    laid_out = [reader.benchmark_rows(benchmark, name, rows) for name in benchmark.protocols]
+    network = load_base(folder, device=where)
+    if adapter is not None:
+        load_adapter(network, adapter)
+    scorer = make_scorer(network, precision)
+    records = []
+    for part in laid_out:
+        scores = score_rows(scorer, part.corpus.tokens, part.table, part.padding, device=where)
+        records.append(describe_scores(benchmark.name, part, scores).evaluation)
+    return tuple(records)

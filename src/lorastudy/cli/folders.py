@@ -1,0 +1,187 @@
+"""`status`, `table`, `report`, `run-one`, `extend`, `export`, `fsck`: on a study's folder."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.options import AsJson, Device, Mirror, Offline, StudyDir
+from lorastudy.errors import ConfigError, StorageError
+from lorastudy.store.collect import RunOverview, collect_results, read_overview, write_results
+from lorastudy.store.folders import StudyFolder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("status")(status)
+    app.command("table")(table)
+    app.command("report")(report)
+    app.command("run-one")(run_one)
+    app.command("extend")(extend)
+    app.command("export")(export)
+    app.command("fsck")(fsck)
+
+
+def status(
+    folder: StudyDir,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until all is done.")] = False,
+) -> None:
+    """Show what is done, running, failed and missing."""
+    study = StudyFolder(folder)
+    if as_json:
+        print(json.dumps({"runs": [_describe(run) for run in read_overview(study)]}, indent=1))
+        return
+    from rich.console import Console
+
+    from lorastudy.cli.live import make_status_table, watch_study
+
+    if not watch:
+        Console().print(make_status_table(read_overview(study), str(folder)))
+        return
+    with watch_study(study) as watcher:
+        while any(r.status.status in ("running", "missing") for r in read_overview(study)):
+            watcher.look()
+            time.sleep(0.5)
+
+
+def _describe(run: RunOverview) -> dict[str, object]:
+    state = run.status
+    return {
+        "run_id": state.run_id,
+        "arm": run.spec.arm.name,
+        "seed": run.spec.seed,
+        "learning_rate": run.spec.learning_rate,
+        "status": state.status,
+        "epoch": state.last_epoch.epoch if state.last_epoch else None,
+        "step": state.last_step.step if state.last_step else None,
+        "reason": state.reason,
+    }
+
+
+def table(
+    folder: StudyDir,
+    format: Annotated[
+        Literal["md", "csv", "latex", "json"] | None,
+        typer.Option(help="For other programs; without it, a table for the terminal."),
+    ] = None,
+) -> None:
+    """Print the results: perplexities, parameters, seconds, memory."""
+    results = collect_results(StudyFolder(folder))
+    if format is None:
+        from lorastudy.cli.show import print_table
+
+        print_table(results)
+        return
+    from lorastudy.report.build import render_table
+
+    print(render_table(results, format), end="")
+
+
+def report(folder: StudyDir) -> None:
+    """Rebuild results.json, tables, figures and the page from the run folders."""
+    from lorastudy.report.build import write_report
+
+    study = StudyFolder(folder)
+    print(f"Report: {write_report(write_results(study), folder)}")
+
+
+def run_one(
+    folder: StudyDir,
+    run_id: Annotated[str, typer.Argument(help="As `status` lists it.", metavar="RUN_ID")],
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
+) -> None:
+    """Execute one run in this process: what every engine starts; safe to start twice."""
+    options.check_device(device)
+    options.check_mirror(mirror)
+    study = StudyFolder(folder)
+    known = [run.spec.run_id for run in read_overview(study)]
+    if run_id not in known:
+        raise ConfigError(f"{folder} has no run {run_id!r}. It has: {', '.join(known)}.")
+    places = options.stored_places(study, mirror, offline)
+    from lorastudy.interrupts import StopFlag
+    from lorastudy.launch.worker import execute_by_id
+
+    stop = StopFlag()
+    stop.listen()
+    result = execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
+    print(f"{run_id}  {result.status}")
+
+
+def extend(
+    folder: StudyDir,
+    arm: Annotated[
+        list[Path] | None, typer.Option(help="YAML file with one arm or a list (repeatable).")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=0, help="How many more seeds.")] = 0,
+) -> None:
+    """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
+    from lorastudy.spec import expand_study
+    from lorastudy.store.collect import read_study
+    from lorastudy.store.files import write_text
+    from lorastudy.study_file import dump_study, extend_study
+
+    study = StudyFolder(folder)
+    before = read_study(study)
+    texts = [(str(path), _read_text(path)) for path in arm or []]
+    after = extend_study(before, texts, n_seeds=seeds)
+    n_new = len(expand_study(after)) - len(expand_study(before))
+    write_text(study.study, dump_study(after))
+    print(f"{n_new} runs were added. Execute them:  lorastudy run {folder}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--arm {path}: {error}. Give a YAML file with an arm.") from error
+
+
+def export(
+    folder: StudyDir,
+    run_id: Annotated[str, typer.Argument(help="As `status` lists it.", metavar="RUN")],
+    to: Annotated[Path, typer.Option(help="New folder to write.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add the adapter into the weights: a whole model.")
+    ] = False,
+    mirror: Mirror = None,
+    offline: Offline = False,
+) -> None:
+    """Take a run's model away: a PEFT folder, or a whole model; checked by reloading it."""
+    options.check_mirror(mirror)
+    study = StudyFolder(folder)
+    found = {run.spec.run_id: run.spec for run in read_overview(study)}
+    if run_id not in found:
+        raise ConfigError(f"{folder} has no run {run_id!r}. It has: {', '.join(found)}.")
+    from lorastudy.inputs import open_reader
+    from lorastudy.model.base import quieten_libraries
+    from lorastudy.run.export import export_run
+    from lorastudy.store.collect import read_study
+
+    quieten_libraries()
+    reader = open_reader(read_study(study), options.stored_places(study, mirror, offline))
+    written = export_run(study.run(run_id), reader, to, is_merged=merge)
+    print(
+        f"Wrote {written.folder}. Reloaded, its logits differ by at most "
+        f"{written.largest_logit_difference:g} from the run's."
+    )
+
+
+def fsck(folder: StudyDir, as_json: AsJson = False) -> None:
+    """Verify every hash and record in the folder; exit 74 if anything is damaged."""
+    from lorastudy.store.checks import check_folder
+
+    read_overview(StudyFolder(folder))  # refuses what is no study folder
+    found = check_folder(StudyFolder(folder))
+    if as_json:
+        print(json.dumps({"n_checked": found.n_files, "damage": list(found.damage)}, indent=1))
+    else:
+        print(f"{found.n_files} records and checkpoints looked at, {len(found.damage)} damaged.")
+    if found.damage:
+        raise StorageError("\n".join(found.damage))

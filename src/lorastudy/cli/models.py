@@ -1,0 +1,121 @@
+"""`evaluate`: score any model, without a study."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.options import AsJson, Device, Mirror, Offline
+from lorastudy.config import BaseModelRef, Benchmark
+from lorastudy.errors import ConfigError
+from lorastudy.store.places import Places, default_cache
+from lorastudy.store.records import EvaluationRecord
+from lorastudy.study_file import list_presets, load_study, preset_text
+
+_FILES = (".txt", ".jsonl", ".json", ".parquet", ".csv")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="MODEL")],
+    benchmark: Annotated[
+        str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
+    ],
+    protocol: Annotated[list[str], typer.Option(help="rows-text, paper-padded, ... (repeatable).")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="PEFT folder, such as a run's best/.")
+    ] = None,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a row, for row protocols.")] = 350,
+    limit: Annotated[int | None, typer.Option(min=1, help="First documents only.")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on a benchmark under one or more protocols.
+
+    Example:  lorastudy evaluate ./model --benchmark notes.txt --protocol rows-text
+    """
+    options.check_device(device)
+    options.check_mirror(mirror)
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
+    places = Places(Path.cwd(), mirror, offline, default_cache())
+    source = find_benchmark(benchmark, tuple(protocol), limit)
+    from lorastudy.cli.evaluation import evaluate_model
+
+    records = evaluate_model(
+        model_reference(model),
+        adapter,
+        source,
+        places,
+        length=length,
+        device=device,
+        precision=precision,
+    )
+    if as_json:
+        evaluations = [json.loads(record.model_dump_json()) for record in records]
+        print(json.dumps({"model": model, "evaluations": evaluations}, indent=1))
+        return
+    for record in records:
+        print(_line(record))
+
+
+def _line(record: EvaluationRecord) -> str:
+    return (
+        f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
+        f"perplexity {record.perplexity:.4f}  cross-entropy {record.cross_entropy:.6f} nats/token  "
+        f"({record.n_tokens:,} tokens, {record.n_documents:,} documents, {record.seconds:.1f} s)"
+    )
+
+
+def model_reference(model: str) -> BaseModelRef:
+    """A folder if there is one of this name, else a hub id."""
+    if Path(model).is_dir():
+        return BaseModelRef(path=str(Path(model).resolve()))
+    return BaseModelRef(id=model)
+
+
+def find_benchmark(name: str, protocols: tuple[str, ...], limit: int | None) -> Benchmark:
+    """A benchmark of the presets by name, or a file.
+
+    Raises:
+        ConfigError: Neither; or a protocol that does not exist.
+    """
+    known = _known_benchmarks()
+    source: dict[str, object]
+    if name in known:
+        source = known[name].model_dump(exclude_defaults=True)
+    elif Path(name).suffix in _FILES:
+        source = {"name": Path(name).stem, "path": name}
+    else:
+        raise ConfigError(
+            f"--benchmark {name}: not one of {', '.join(known)}, and not a file ending in "
+            f"{', '.join(_FILES)}."
+        )
+    source["protocols"] = protocols
+    if limit is not None:
+        source["limit"] = limit
+    return _checked_benchmark(source)
+
+
+def _known_benchmarks() -> dict[str, Benchmark]:
+    studies = [load_study(preset_text(name), f"preset {name}") for name in list_presets()]
+    return {b.name: b for study in reversed(studies) for b in study.benchmarks}
+
+
+def _checked_benchmark(source: dict[str, object]) -> Benchmark:
+    from pydantic import ValidationError
+
+    try:
+        return Benchmark.model_validate(source)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"--benchmark or --protocol: {lines}.") from error

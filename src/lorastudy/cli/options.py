@@ -1,0 +1,124 @@
+"""Options that several commands share, and what they mean together."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorastudy.config import Study
+from lorastudy.errors import ConfigError
+from lorastudy.store.collect import read_study
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places, default_cache
+from lorastudy.store.records import FoundAt
+from lorastudy.study_file import list_presets, load_study, preset_text, read_study_file
+
+Mirror = Annotated[
+    Path | None,
+    typer.Option(help="Folder laid out like the hub, looked at before the cache and the hub."),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one value, e.g. training.epochs=2."),
+]
+StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStudy:
+    """A study as a command was asked for it."""
+
+    study: Study
+    folder: StudyFolder
+    places: Places
+
+
+def open_study(
+    name: str,
+    *,
+    out: Path | None,
+    overrides: list[str] | None,
+    mirror: Path | None,
+    offline: bool,
+) -> OpenedStudy:
+    """Read a preset, a YAML file or an existing study folder.
+
+    Raises:
+        ConfigError: None of them, or options that do not go together.
+    """
+    check_mirror(mirror)
+    path = Path(name)
+    if path.is_dir():
+        return _open_folder(path, out, overrides, mirror, offline)
+    if name in list_presets():
+        study = load_study(preset_text(name), f"preset {name}", overrides or ())
+        base = Path.cwd()
+    elif path.suffix in (".yaml", ".yml") or path.is_file():
+        study = read_study_file(path, overrides or ())
+        base = path.resolve().parent
+    else:
+        raise ConfigError(
+            f"{name!r} is no preset ({', '.join(list_presets())}), no YAML file and no study "
+            "folder. `lorastudy init demo` writes a study file to start from."
+        )
+    folder = StudyFolder(out or Path("studies") / study.name)
+    return OpenedStudy(study, folder, Places(base, mirror, offline, default_cache()))
+
+
+def _open_folder(
+    path: Path,
+    out: Path | None,
+    overrides: list[str] | None,
+    mirror: Path | None,
+    offline: bool,
+) -> OpenedStudy:
+    if overrides or (out is not None and out.resolve() != path.resolve()):
+        raise ConfigError(
+            f"{path} is a study that was started; --set and --out do not change it. "
+            "Copy its study.yaml and run the copy."
+        )
+    folder = StudyFolder(path)
+    study = read_study(folder)
+    return OpenedStudy(study, folder, stored_places(folder, mirror, offline))
+
+
+def stored_places(folder: StudyFolder, mirror: Path | None, offline: bool) -> Places:
+    """Where a started study found its inputs; a given mirror comes first."""
+    base = Path.cwd()
+    if folder.places.is_file():
+        found = read_record(folder.places, FoundAt)
+        base = Path(found.base) if Path(found.base).is_dir() else base
+        if mirror is None and found.mirror and Path(found.mirror).is_dir():
+            mirror = Path(found.mirror)
+    return Places(base, mirror, offline, default_cache())
+
+
+def check_mirror(mirror: Path | None) -> None:
+    """Refuse a mirror that is not there.
+
+    Raises:
+        ConfigError: It is no folder.
+    """
+    if mirror is not None and not mirror.is_dir():
+        raise ConfigError(f"--mirror {mirror}: no such folder. Give one laid out like the hub.")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device name that does not exist.
+
+    Raises:
+        ConfigError: Not auto, cpu or cuda.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: use auto, cpu or cuda.")
+
+
+def console_width() -> int:
+    """Columns of the terminal, or 100 where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns

@@ -1,0 +1,102 @@
+"""Tables on the terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from lorastudy.cli.options import console_width
+from lorastudy.config import Study
+from lorastudy.report.contents import build_table1
+from lorastudy.report.tables import Cell, Column
+from lorastudy.report.tables import Table as TableModel
+from lorastudy.store.records import StudyResults
+
+if TYPE_CHECKING:
+    from lorastudy.study import StudyCheck
+
+_MIB = 1024**2
+_N_ARM_COLUMNS = 5  # of Table I, before the first score
+
+
+def print_table(results: StudyResults) -> None:
+    """Table I in parts that fit a terminal: what is trained, each protocol, what it costs."""
+    model = build_table1(results)
+    console = Console(width=max(console_width(), 80), highlight=False)
+    console.print(model.title, style="bold")
+    for title, places in _sections(model.columns):
+        console.print(_make_section(model, title, places))
+    for note in model.notes:
+        console.print(f"{note.mark} {note.text}".strip(), markup=False, style="dim")
+
+
+def _sections(columns: Sequence[Column]) -> list[tuple[str, list[int]]]:
+    """Titles and column numbers of the parts; the arm, column 0, leads every part."""
+    trained = [i for i, c in enumerate(columns) if i and not c.group and i < _N_ARM_COLUMNS]
+    costs = [i for i, c in enumerate(columns) if not c.group and i >= _N_ARM_COLUMNS]
+    protocols = dict.fromkeys((c.title, c.warning) for c in columns if c.group)
+    scores = [
+        (
+            f"perplexity, {title}" + (f" ({warning})" if warning else ""),
+            [i for i, c in enumerate(columns) if c.group and c.title == title],
+        )
+        for title, warning in protocols
+    ]
+    return [*scores, ("what is trained, and what it costs", trained + costs)]
+
+
+def _make_section(model: TableModel, title: str, places: list[int]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", title_style="")
+    for place in (0, *places):
+        column = model.columns[place]
+        justify: Literal["right", "left"] = "right" if column.align == "right" else "left"
+        table.add_column(column.group or column.title, justify=justify)
+    for row in model.rows:
+        table.add_row(*(_show(row[place]) for place in (0, *places)))
+    return table
+
+
+def _show(cell: Cell) -> str:
+    from rich.markup import escape
+
+    text = escape(cell.text)
+    if cell.is_emphasised:
+        text = f"[bold]{text}[/bold]"
+    detail = f" [dim]{escape(cell.detail)}[/dim]" if cell.detail else ""
+    return f"{text}{detail}{escape(cell.mark)}"
+
+
+def print_check(study: Study, checked: "StudyCheck") -> None:
+    """What a study will do, arm by arm."""
+    console = Console(width=max(console_width(), 100), highlight=False)
+    base = checked.reader.base
+    console.print(
+        f"{study.name}: {checked.n_runs} runs on a {base.model_type} model of "
+        f"{base.total_parameters:,} parameters",
+        markup=False,
+    )
+    table = Table()
+    table.add_column("arm")
+    for name in ("modules", "trainable", "steps", "warm-up", "predicted peak MiB", "fits"):
+        table.add_column(name, justify="right")
+    for arm in checked.arms:
+        fits = arm.peak.total <= checked.available_bytes
+        table.add_row(
+            arm.spec.arm.name,
+            str(len(arm.placement.targets)),
+            f"{arm.trainable_parameters:,}",
+            f"{arm.layout.plan.n_steps:,}" if arm.trains else "0",
+            f"{arm.layout.schedule.n_warmup:,}" if arm.trains else "0",
+            f"{arm.peak.total / _MIB:,.0f}",
+            "yes" if fits else "no",
+        )
+    console.print(table)
+    layout = checked.arms[0].layout
+    share = layout.table.n_scored.sum() / (layout.table.n_rows * (study.data.rows.length - 1))
+    console.print(
+        f"{layout.table.n_rows:,} training rows; text is {share:.1%} of what rows padded to "
+        f"{study.data.rows.length} tokens would score. "
+        f"{checked.available_bytes / _MIB:,.0f} MiB are available.",
+        markup=False,
+    )

@@ -1,0 +1,290 @@
+"""The direction of imports between the parts, which libraries each may use, and what none may.
+
+Read from the source with `ast`, so that an import inside a function counts as well.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "lorastudy"
+
+# part -> the parts it may import, besides itself
+L0 = [
+    *("errors", "faults", "interrupts", "seeds"),
+    *("config_syntax", "config_sources", "config", "config_mistakes", "config_yaml"),
+    *("study_file", "spec", "store"),
+]
+L1 = ["environment", "loss", "data", "model", "resources"]
+LOW = L0 + L1  # a chain: each may import those before it
+ALLOWED: dict[str, set[str]] = {
+    **{part: set(LOW[:i]) for i, part in enumerate(LOW)},
+    "train": set(LOW),
+    "evaluate": set(LOW),  # L2: neither of these two imports the other
+    "inputs": {*LOW, "evaluate"},
+    "run": {*LOW, "train", "evaluate", "inputs"},
+    "launch": {*LOW, "train", "evaluate", "inputs", "run"},
+    "study": {*LOW, "train", "evaluate", "inputs", "run", "launch"},
+    "report": set(L0),
+}
+ALLOWED["cli"] = set(ALLOWED) | {"cli"}
+FREE = {"", "__main__"}  # the package itself (its version), `python -m lorastudy`
+
+# library -> the only files and folders that may import it
+CONFINED = {
+    "transformers": ("model/",),
+    "peft": ("model/",),
+    "tokenizers": ("model/",),
+    "datasets": ("data/sources.py",),
+    "matplotlib": ("report/figures.py",),
+    "submitit": ("launch/",),
+    "ray": ("launch/",),
+}
+NEVER_TORCH = {*L0, "report"}
+NOT_TORCH_AT_START = NEVER_TORCH | {"cli", "__main__", ""}
+UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: what is named, and whether importing the module carries it out."""
+
+    module: str
+    line: int
+    is_at_start: bool
+
+
+def part_of(path: Path) -> str:
+    """The part a file belongs to: `data/rows.py` -> data, `loss.py` -> loss, the package -> ""."""
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def find_imports(tree: ast.Module, package: list[str]) -> Iterator[Import]:
+    """All imports of a file whose package is `package`, without those for the type checker."""
+    yield from _walk(tree, package, is_at_start=True)
+
+
+def _walk(node: ast.AST, package: list[str], *, is_at_start: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            # counts for the direction, but is never carried out
+            for statement in child.body:
+                yield from _walk(ast.Module([statement], []), package, is_at_start=False)
+            continue
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, child.lineno, is_at_start)
+        elif isinstance(child, ast.ImportFrom):
+            base = package[: len(package) - child.level + 1] if child.level else []
+            module = ".".join([*base, *([child.module] if child.module else [])])
+            if module == "lorastudy":  # names are parts: from lorastudy import errors
+                for alias in child.names:
+                    yield Import(f"lorastudy.{alias.name}", child.lineno, is_at_start)
+            else:
+                yield Import(module, child.lineno, is_at_start)
+        inner = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield from _walk(child, package, is_at_start=is_at_start and not inner)
+
+
+def package_of(path: Path) -> list[str]:
+    """The dotted package that relative imports in `path` start from."""
+    return ["lorastudy", *path.relative_to(PACKAGE).parent.parts]
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(PACKAGE)) for path in SOURCES]
+each_file = pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+
+
+def read_imports(path: Path) -> list[Import]:
+    return list(find_imports(ast.parse(path.read_text()), package_of(path)))
+
+
+@each_file
+def test_parts_import_only_what_the_table_allows(path: Path) -> None:
+    part = part_of(path)
+    assert part in FREE | set(ALLOWED), f"{part} is not in the table: give it a layer"
+    wrong = [
+        f"line {found.line}: {found.module}"
+        for found in read_imports(path)
+        if found.module.startswith("lorastudy.")
+        and not is_allowed(part, found.module.split(".")[1])
+    ]
+    assert not wrong
+
+
+def is_allowed(part: str, imported: str) -> bool:
+    if imported == part or part == "__main__":
+        return True
+    if imported not in ALLOWED:  # a name of the package itself, such as __version__
+        return imported.startswith("__") and imported != "__main__"
+    return part != "" and imported in ALLOWED[part]
+
+
+@each_file
+def test_libraries_stay_where_they_are_confined(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    wrong = [
+        f"line {found.line}: {found.module}"
+        for found in read_imports(path)
+        if (homes := CONFINED.get(found.module.split(".")[0])) and not name.startswith(homes)
+    ]
+    assert not wrong
+
+
+@each_file
+def test_torch_stays_away_from_what_has_to_start_fast(path: Path) -> None:
+    part = part_of(path)
+    wrong = [
+        f"line {found.line}: {found.module}"
+        for found in read_imports(path)
+        if found.module.split(".")[0] == "torch"
+        and (part in NEVER_TORCH or (part in NOT_TORCH_AT_START and found.is_at_start))
+    ]
+    assert not wrong
+
+
+@each_file
+def test_nothing_loads_files_that_can_run_code(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    wrong = [
+        f"line {found.line}: imports {found.module}"
+        for found in read_imports(path)
+        if found.module.split(".")[0] in UNSAFE_MODULES
+    ]
+    assert wrong + unsafe_calls(tree) == []
+
+
+def unsafe_calls(tree: ast.Module) -> list[str]:
+    """Calls that could run code from a file: torch.load, yaml.load, numpy pickles, remote code."""
+    safe_loaders = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any("SafeLoader" in ast.unparse(base) for base in node.bases)
+    ]
+    return [
+        f"line {node.lineno}: {ast.unparse(node)[:80]}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _is_unsafe(node, safe_loaders)
+    ]
+
+
+def _is_unsafe(call: ast.Call, safe_loaders: list[str]) -> bool:
+    given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    if not _is_constant(given.get("trust_remote_code"), None, False):
+        return True
+    if not _is_constant(given.get("allow_pickle"), None, False):
+        return True
+    match ast.unparse(call.func):
+        case "torch.load":
+            return not _is_constant(given.get("weights_only"), True)
+        case "yaml.load" | "yaml.load_all":
+            loader = given.get("Loader", call.args[1] if len(call.args) > 1 else None)
+            name = "" if loader is None else ast.unparse(loader)
+            return not name.endswith("SafeLoader") and name not in safe_loaders
+        case "yaml.unsafe_load" | "yaml.full_load" | "yaml.unsafe_load_all" | "eval" | "exec":
+            return True
+    return False
+
+
+def _is_constant(node: ast.expr | None, *values: object) -> bool:
+    """Whether `node` is one of the literal `values`; None stands for "not given"."""
+    if node is None:
+        return None in values
+    return isinstance(node, ast.Constant) and any(node.value is value for value in values)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "class Own(yaml.Loader): ...\nyaml.load(text, Loader=Own)",
+        "load(name, trust_remote_code=True)",
+        "load(name, trust_remote_code=flag)",
+        "np.load(path, allow_pickle=True)",
+        "eval(text)",
+    ],
+)
+def test_unsafe_calls_are_found(code: str) -> None:
+    assert unsafe_calls(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch.load(path, weights_only=True)",
+        "yaml.safe_load(text)",
+        "yaml.load(text, yaml.SafeLoader)",
+        "class Own(yaml.SafeLoader): ...\nyaml.load(text, Loader=Own)",
+        "load(name, trust_remote_code=False)",
+        "model.eval()",
+    ],
+)
+def test_safe_calls_are_not_taken_for_unsafe_ones(code: str) -> None:
+    assert not unsafe_calls(ast.parse(code))
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    code = """
+import torch
+from . import rows
+from ..errors import UserError
+from lorastudy import store
+def f():
+    import peft.tuners
+if TYPE_CHECKING:
+    import numpy
+class A:
+    import json
+"""
+    found = find_imports(ast.parse(code), ["lorastudy", "data"])
+    assert [(i.module, i.is_at_start) for i in found] == [
+        ("torch", True),
+        ("lorastudy.data", True),
+        ("lorastudy.errors", True),
+        ("lorastudy.store", True),
+        ("peft.tuners", False),
+        ("numpy", False),
+        ("json", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "imported", "expected"),
+    [
+        ("train", "evaluate", False),
+        ("evaluate", "train", False),
+        ("report", "model", False),
+        ("config", "spec", False),
+        ("spec", "config", True),
+        ("data", "model", False),
+        ("cli", "report", True),
+        ("cli", "run", True),
+        ("run", "study", False),
+        ("train", "inputs", False),
+        ("store", "data", False),
+        ("loss", "model", False),
+        ("errors", "__version__", True),
+        ("", "errors", False),
+    ],
+)
+def test_the_table_says_what_the_design_says(part: str, imported: str, expected: bool) -> None:
+    assert is_allowed(part, imported) is expected
+
+
+@pytest.mark.parametrize("part", ["cli", "report", "spec", "store", "study_file"])
+def test_importing_these_does_not_import_torch(part: str) -> None:
+    heavy = ("torch", "transformers", "peft", "datasets", "matplotlib")
+    code = f"import sys, lorastudy.{part}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
