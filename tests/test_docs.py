@@ -1,0 +1,133 @@
+"""What the pages name exists: files, parts, commands, exit codes, study files."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from test_import_table import ALLOWED
+
+from lorastudy import errors
+from lorastudy.cli import app
+from lorastudy.study_file import load_study
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "lorastudy"
+PAGES = sorted(
+    path
+    for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"))
+    if path.is_file()
+)
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=[p.relative_to(ROOT).as_posix() for p in PAGES]
+)
+
+
+def inline_code(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
+
+
+def all_code(text: str) -> list[str]:
+    return [*inline_code(text), *(block for _, block in _FENCE.findall(text))]
+
+
+def anchors_of(text: str) -> set[str]:
+    """The names that a heading can be linked by, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def broken_links(page: Path, text: str) -> Iterator[str]:
+    for link in _LINK.findall(_FENCE.sub("", text)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text("utf-8"))):
+            yield link
+
+
+def commands_in(text: str) -> set[str]:
+    """SUBCOMMAND of every `lorastudy SUBCOMMAND` in code."""
+    pattern = re.compile(r"(?<![\w./-])lorastudy +([a-z][a-z-]*)(?![\w.=])")
+    return {name for code in all_code(text) for name in pattern.findall(code)}
+
+
+def known_commands() -> set[str]:
+    return set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@each_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    assert list(broken_links(page, page.read_text(encoding="utf-8"))) == []
+
+
+@each_page
+def test_commands_in_the_pages_exist(page: Path) -> None:
+    assert commands_in(page.read_text(encoding="utf-8")) - known_commands() == set()
+
+
+def test_the_checks_find_what_is_wrong() -> None:
+    text = (
+        "# Here\n\n[a](nowhere.md) [b](glossary.md#none) [c](glossary.md#model)\n\n"
+        "`lorastudy fly DIR`\n\n```sh\nlorastudy sing\n```\n"
+    )
+    page = ROOT / "docs" / "page.md"
+    assert list(broken_links(page, text)) == ["nowhere.md", "glossary.md#none"]
+    assert anchors_of(text) == {"here"}
+    assert commands_in(text) == {"fly", "sing"}
+
+
+def paths_in(text: str) -> list[str]:
+    """Files and folders in inline code: `model/base.py`, `store/`."""
+    return [c for c in inline_code(text) if re.fullmatch(r"[\w./-]+(\.(py|md|yaml)|/)", c)]
+
+
+def test_files_named_in_the_architecture_exist() -> None:
+    named = paths_in(ARCHITECTURE)
+    of_folders = {"study.yaml"}  # in a study's folder
+    assert len(named) > 20
+    assert [
+        path
+        for path in named
+        if path not in of_folders and not (PACKAGE / path).exists() and not (ROOT / path).exists()
+    ] == []
+
+
+def test_the_architecture_names_every_part_once_in_its_table() -> None:
+    rows = re.findall(r"^\| L\d \| (.+?) \|", ARCHITECTURE, re.MULTILINE)
+    parts = [part for row in rows for part in re.findall(r"`(\w+)`", row)]
+    assert sorted(parts) == sorted(ALLOWED)
+
+
+def test_parts_that_may_import_all_before_them_stand_in_that_order() -> None:
+    rows = re.findall(r"^\| L[01] \| (.+?) \|", ARCHITECTURE, re.MULTILINE)
+    parts = [part for row in rows for part in re.findall(r"`(\w+)`", row)]
+    assert [len(ALLOWED[part]) for part in parts] == list(range(len(parts)))
+
+
+def test_study_files_in_the_quickstart_can_be_read() -> None:
+    studies = [block for kind, block in _FENCE.findall(QUICKSTART) if kind == "yaml"]
+    assert [load_study(text, "docs/quickstart.md").name for text in studies] == ["my-notes"]
+
+
+def test_the_quickstart_lists_every_exit_code() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", QUICKSTART, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert listed == {0} | {kind.exit_code for kind in kinds if issubclass(kind, errors.UserError)}
+
+
+def test_every_command_is_written_about() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in known_commands() if f"`{name}`" not in text] == []
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
