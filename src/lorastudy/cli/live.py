@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -30,11 +31,15 @@ _COLORS = {
 
 
 def make_status_table(overview: tuple[RunOverview, ...], title: str) -> Table:
-    """One row a run: state, epoch, step, losses, tokens a second."""
-    table = Table(title=title, title_justify="left")
-    for name in ("run", "status"):
-        table.add_column(name, no_wrap=True)
-    for name in ("epoch", "step", "train loss", "validation loss", "tokens/s"):
+    """One row a run: state, epoch, step, losses in nats a token, tokens a second.
+
+    Run ids are never cut short, however narrow the terminal: they are what commands take.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    longest = max((len(run.status.run_id) for run in overview), default=0)
+    table.add_column("run", no_wrap=True, min_width=longest)
+    table.add_column("status", no_wrap=True)
+    for name in ("epoch", "step", "train", "validation", "tokens/s"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in overview:
         table.add_row(*_cells(run.status), style=_COLORS[run.status.status])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lorastudy.config import Study
+from lorastudy.config_mistakes import nearest
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
@@ -65,7 +66,8 @@ def open_study(
     else:
         raise ConfigError(
             f"{name!r} is no preset ({', '.join(list_presets())}), no YAML file and no study "
-            "folder. `lorastudy init demo` writes a study file to start from."
+            f"folder{nearest(name, list_presets())}. "
+            "`lorastudy init demo` writes a study file to start from."
         )
     folder = StudyFolder(out or Path("studies") / study.name)
     return OpenedStudy(study, folder, Places(base, mirror, offline, default_cache()))
