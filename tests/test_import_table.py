@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "launch": {*LOW, "train", "evaluate", "inputs", "run"},
     "study": {*LOW, "train", "evaluate", "inputs", "run", "launch"},
     "report": set(L0),
+    "exchange": set(L0),
 }
 ALLOWED["cli"] = set(ALLOWED) | {"cli"}
 FREE = {"", "__main__"}  # the package itself (its version), `python -m lorastudy`
@@ -45,7 +46,7 @@ CONFINED = {
     "submitit": ("launch/",),
     "ray": ("launch/",),
 }
-NEVER_TORCH = {*L0, "report"}
+NEVER_TORCH = {*L0, "report", "exchange"}
 NOT_TORCH_AT_START = NEVER_TORCH | {"cli", "__main__", ""}
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

@@ -1,4 +1,4 @@
-"""`status`, `table`, `report`, `run-one`, `extend`, `export`, `fsck`: on a study's folder."""
+"""`status`, `table`, `report`, `run-one`, `extend`, `fsck`: on a study's folder."""
 
 import json
 import time
@@ -21,7 +21,6 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
     app.command("run-one")(run_one)
     app.command("extend")(extend)
-    app.command("export")(export)
     app.command("fsck")(fsck)
 
 
@@ -141,36 +140,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--arm {path}: {error}. Give a YAML file with an arm.") from error
-
-
-def export(
-    folder: StudyDir,
-    run_id: Annotated[str, typer.Argument(help="As `status` lists it.", metavar="RUN")],
-    to: Annotated[Path, typer.Option(help="New folder to write.")],
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Add the adapter into the weights: a whole model.")
-    ] = False,
-    mirror: Mirror = None,
-    offline: Offline = False,
-) -> None:
-    """Take a run's model away: a PEFT folder, or a whole model; checked by reloading it."""
-    options.check_mirror(mirror)
-    study = StudyFolder(folder)
-    found = {run.spec.run_id: run.spec for run in read_overview(study)}
-    if run_id not in found:
-        raise ConfigError(f"{folder} has no run {run_id!r}. It has: {', '.join(found)}.")
-    from lorastudy.inputs import open_reader
-    from lorastudy.model.base import quieten_libraries
-    from lorastudy.run.export import export_run
-    from lorastudy.store.collect import read_study
-
-    quieten_libraries()
-    reader = open_reader(read_study(study), options.stored_places(study, mirror, offline))
-    written = export_run(study.run(run_id), reader, to, is_merged=merge)
-    print(
-        f"Wrote {written.folder}. Reloaded, its logits differ by at most "
-        f"{written.largest_logit_difference:g} from the run's."
-    )
 
 
 def fsck(folder: StudyDir, as_json: AsJson = False) -> None:

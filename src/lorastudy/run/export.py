@@ -1,7 +1,8 @@
 """Take a finished run's model away: a PEFT folder or a whole model, proved by reloading it.
 
-What is written is loaded again by transformers and PEFT themselves, and its logits on fixed
-tokens are compared with those of the model in memory before the folder gets its name.
+What is written is loaded again by transformers and PEFT themselves. Its logits on fixed tokens
+and its cross-entropy on validation rows are compared with those of the run's own model before
+the folder gets its name.
 """
 
 import shutil
@@ -11,31 +12,78 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorastudy.data.batches import Padding
 from lorastudy.errors import ConfigError, InputError
+from lorastudy.evaluate.score import score_rows
 from lorastudy.inputs import Reader
 from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import CausalModel, load_base, save_model
+from lorastudy.model.scoring import make_scorer
+from lorastudy.spec import RunSpec
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
 
 CPU = torch.device("cpu")
 MERGED_TOLERANCE = 1e-4  # nats of a logit: (W + BA)x is rounded otherwise than Wx + BAx
+CHECKED_ROWS = 32  # validation rows scored by both: seconds even for a large model
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How far the reloaded copy is from the run's own model."""
+
+    largest_logit_difference: float
+    n_rows: int  # validation rows scored by both
+    cross_entropy: float  # of the run's own model on them, nats a token
+    cross_entropy_difference: float  # the copy's minus the run's
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how far its reloaded logits are from the run's own."""
+    """What was written, and how it compares."""
 
     folder: Path
-    largest_logit_difference: float
+    reloaded: Reloaded
 
 
-def export_run(folder: RunFolder, reader: Reader, to: Path, *, is_merged: bool) -> Exported:
+def export_run(
+    spec: RunSpec, folder: RunFolder, reader: Reader, to: Path, *, is_merged: bool, card: str
+) -> Exported:
     """Write the best epoch of a run to `to` in a form that needs nothing of this package.
+
+    `card` becomes README.md.
 
     Raises:
         ConfigError: `to` exists, the run has no trained model, or full fine-tuning is merged.
-        InputError: The reloaded copy computes something else; nothing is left behind.
+        InputError: The validation rows cannot be read, or the reloaded copy computes something
+            else; nothing is left behind.
+    """
+    is_adapter = check_export(folder, to, is_merged=is_merged)
+    original = _load(folder.best, reader, is_adapter=is_adapter)
+    found: list[Reloaded] = []
+
+    def fill(partial: Path) -> None:
+        if is_merged:
+            network = load_base(reader.base.folder, device=CPU)
+            save_model(merge_adapter(load_adapter(network, folder.best)), partial)
+        else:
+            shutil.copytree(folder.best, partial, dirs_exist_ok=True)
+        if is_merged or not is_adapter:
+            reader.tokenizer.backend.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        copy = _load(partial, reader, is_adapter=is_adapter and not is_merged)
+        found.append(_compare(original, copy, spec, reader))
+        _refuse_different(found[0], MERGED_TOLERANCE if is_merged else 0.0)
+
+    publish_folder(to, fill)
+    return Exported(to, found[0])
+
+
+def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
+    """Whether the run's model is an adapter, once it is known that it can be exported.
+
+    Raises:
+        ConfigError: It cannot be.
     """
     if to.exists():
         raise ConfigError(f"--to {to} exists already. Give a new folder.")
@@ -46,27 +94,37 @@ def export_run(folder: RunFolder, reader: Reader, to: Path, *, is_merged: bool) 
     is_adapter = (folder.best / "adapter_config.json").is_file()
     if is_merged and not is_adapter:
         raise ConfigError(f"{folder.path.name} is a whole model already; leave --merge out.")
-    expected = _logits(_load(folder.best, reader, is_adapter=is_adapter))
-    differences: list[float] = []
+    return is_adapter
 
-    def fill(partial: Path) -> None:
-        if is_merged:
-            network = load_base(reader.base.folder, device=CPU)
-            save_model(merge_adapter(load_adapter(network, folder.best)), partial)
-        else:
-            shutil.copytree(folder.best, partial, dirs_exist_ok=True)
-        if is_merged or not is_adapter:
-            reader.tokenizer.backend.save_pretrained(partial)
-        copy = _load(partial, reader, is_adapter=is_adapter and not is_merged)
-        differences.append(float((_logits(copy) - expected).abs().max()))
-        if differences[0] > (MERGED_TOLERANCE if is_merged else 0.0):
-            raise InputError(
-                f"the exported copy computes other logits (difference {differences[0]:g}). "
-                "Nothing was written; please report this with the run's manifest.json."
-            )
 
-    publish_folder(to, fill)
-    return Exported(to, differences[0])
+def _compare(original: CausalModel, copy: CausalModel, spec: RunSpec, reader: Reader) -> Reloaded:
+    corpus, table = reader.training_rows(spec.data.validation, spec.data.rows)
+    rows = table.select(slice(CHECKED_ROWS))
+    padding = Padding(reader.special.end_id)
+    ours, theirs = (
+        score_rows(make_scorer(network, "float32"), corpus.tokens, rows, padding, device=CPU)
+        for network in (original, copy)
+    )
+    expected = ours.sums.cross_entropy
+    return Reloaded(
+        largest_logit_difference=float((_logits(copy) - _logits(original)).abs().max()),
+        n_rows=rows.n_rows,
+        cross_entropy=expected,
+        cross_entropy_difference=theirs.sums.cross_entropy - expected,
+    )
+
+
+def _refuse_different(found: Reloaded, tolerance: float) -> None:
+    if (
+        found.largest_logit_difference <= tolerance
+        and abs(found.cross_entropy_difference) <= tolerance
+    ):
+        return
+    raise InputError(
+        f"the exported copy computes something else (logits differ by up to "
+        f"{found.largest_logit_difference:g}, cross-entropy by {found.cross_entropy_difference:g} "
+        "nats). Nothing was written; please report this with the run's manifest.json."
+    )
 
 
 def _load(folder: Path, reader: Reader, *, is_adapter: bool) -> CausalModel:

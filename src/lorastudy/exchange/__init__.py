@@ -1,0 +1,1 @@
+"""Results in the shapes that other programs read: model cards, lm-eval, PEFT, trackers."""

@@ -1,0 +1,200 @@
+"""The model card of an exported run: what it is, what it was measured at, how to load it.
+
+The head of the card is the metadata that the hub reads (`library_name`, `base_model`,
+`model-index` with a perplexity for each benchmark and protocol); huggingface_hub writes it.
+Every metric names its protocol, since a perplexity without one says nothing.
+"""
+
+import shlex
+from typing import Literal
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from lorastudy.config import Arm, BaseModelRef, Source
+from lorastudy.exchange.records import StoredRun
+from lorastudy.store.records import EvaluationRecord
+
+Form = Literal["adapter", "merged", "model"]
+
+HEAD = "lm_head"  # and its name in GPT-NeoX: the output layer, which small models tie
+HEADS = (HEAD, "embed_out")
+_TIED_HEAD_NOTE = """\
+## An adapter on the output layer
+
+This adapter also changes the output layer (`{head}`). Where that layer shares its weight with
+the token embedding, the adapter applies to the output only. Not every server does that:
+llama.cpp's converter has left such an adapter out without an error (ggml-org/llama.cpp#9065),
+and SGLang took it up only in 2026 (sgl-project/sglang#18634). Where in doubt, export with
+`--merge`: the merged model has an output layer of its own and needs no adapter. The adapter
+holds its own matrices only, never a copy of the base model's output layer.
+"""
+
+
+def make_card(run: StoredRun, form: Form, *, name: str) -> str:
+    """The whole README.md of an exported run.
+
+    Args:
+        run: A finished run.
+        form: What was exported: the adapter, the base with it merged in, or a fully tuned model.
+        name: What the model is called, such as the name of its folder.
+    """
+    parts = [
+        f"# {name}",
+        _summary(run, form),
+        "## Measured",
+        _score_table(run),
+        "## How it was trained",
+        _training(run),
+        "## Use",
+        _usage(run, form),
+    ]
+    if form == "adapter" and (head := _adapted_head(run)):
+        parts.append(_TIED_HEAD_NOTE.format(head=head).strip())
+    return f"---\n{_metadata(run, form, name=name)}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _metadata(run: StoredRun, form: Form, *, name: str) -> str:
+    base = run.study.base_model
+    data = ModelCardData(
+        base_model=base.id,
+        library_name="peft" if form == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["lorastudy", *(["lora"] if run.spec.arm.method == "lora" else [])],
+        datasets=[train] if (train := run.study.data.train.id) else None,
+        model_name=name,
+        eval_results=[_metric(run, found) for found in run.result.evaluations] or None,
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _metric(run: StoredRun, found: EvaluationRecord) -> EvalResult:
+    source = next(b for b in run.study.benchmarks if b.name == found.benchmark)
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=source.id or source.builtin or source.name,
+        dataset_name=source.name,
+        dataset_config=source.config,
+        dataset_split=source.split,
+        dataset_revision=source.revision if source.id else None,
+        metric_type="perplexity",
+        metric_name=f"perplexity ({found.protocol} v{found.protocol_version})",
+        metric_value=found.perplexity,
+        metric_args={
+            "protocol": found.protocol,
+            "protocol_version": found.protocol_version,
+            "n_tokens": found.n_tokens,
+        },
+    )
+
+
+def _summary(run: StoredRun, form: Form) -> str:
+    what = {
+        "adapter": "LoRA adapter for",
+        "merged": "LoRA adapter merged into",
+        "model": "Full fine-tuning of",
+    }[form]
+    result = run.result
+    return (
+        f"{what} {_link(run.study.base_model)}: arm `{result.arm}`, seed {result.seed} of the "
+        f"study `{run.study.name}`, best epoch {result.best_epoch} of {len(result.epochs)} by "
+        f"validation loss. {result.trainable_parameters or 0:,} of "
+        f"{result.total_parameters or 0:,} parameters were trained. "
+        "Trained and measured with lorastudy."
+    )
+
+
+def _link(base: BaseModelRef) -> str:
+    if base.id is not None:
+        return f"[{base.id}](https://huggingface.co/{base.id}) (revision {base.revision})"
+    return "the demo's base model" if base.builtin else "a base model from a local folder"
+
+
+def _score_table(run: StoredRun) -> str:
+    rows = [
+        f"| {e.benchmark} | {e.protocol} v{e.protocol_version} | {e.perplexity:.4f} "
+        f"| {e.cross_entropy:.6f} | {e.n_tokens:,} | {e.n_documents:,} |"
+        for e in run.result.evaluations
+    ]
+    head = "| benchmark | protocol | perplexity | nats a token | scored tokens | documents |"
+    note = (
+        "Perplexities of different protocols, tokenizers or row lengths cannot be compared; "
+        "`paper-padded` scores padding as text."
+    )
+    return "\n".join([head, "|:--|:--|--:|--:|--:|--:|", *rows, "", note])
+
+
+def _training(run: StoredRun) -> str:
+    training, data = run.spec.training, run.spec.data
+    facts = [
+        f"data: {_describe_source(data.train)}, validated on {_describe_source(data.validation)}",
+        f"rows: {data.rows.cut}, at most {data.rows.length} tokens; padding {training.padding}",
+        f"method: {_describe_arm(run.spec.arm)}",
+        f"learning rate {run.result.learning_rate:g}, {training.schedule.shape} with "
+        f"{training.schedule.warmup:g} warm-up, {training.epochs} epochs, "
+        f"{training.rows_per_step} rows an optimizer step, {run.result.optimizer_steps} steps",
+        f"AdamW: weight decay {training.optimizer.weight_decay:g}, betas "
+        f"{training.optimizer.betas[0]:g} and {training.optimizer.betas[1]:g}, "
+        f"eps {training.optimizer.eps:g}, gradient norm clipped at "
+        f"{training.optimizer.max_grad_norm or 'nothing'}",
+        f"precision {run.result.precision} on {run.result.device}; "
+        f"{run.result.train_seconds or 0:.0f} s in optimizer steps",
+    ]
+    if run.manifest is not None:
+        libraries = run.manifest.environment.libraries
+        facts.append(", ".join(f"{name} {version}" for name, version in sorted(libraries.items())))
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _describe_source(source: Source) -> str:
+    parts = (source.id, source.builtin, source.config, source.split)
+    return " ".join(f"`{part}`" for part in parts if part) or "local files"
+
+
+def _describe_arm(arm: Arm) -> str:
+    if arm.method != "lora":
+        return "full fine-tuning of every parameter"
+    return (
+        f"LoRA on {', '.join(arm.placement)}: rank {arm.rank}, alpha {arm.alpha:g}, "
+        f"dropout {arm.dropout:g}"
+    )
+
+
+def _usage(run: StoredRun, form: Form) -> str:
+    base = run.study.base_model.id or "BASE_MODEL_FOLDER"
+    if form == "adapter":
+        lines = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f"base = AutoModelForCausalLM.from_pretrained({_quoted(base)}"
+            + (f", revision={_quoted(run.study.base_model.revision)})" if _has_id(run) else ")"),
+            'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
+        ]
+    else:
+        lines = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+        ]
+    score = f"lorastudy evaluate {shlex.quote(base)} --adapter THIS_FOLDER"
+    if form != "adapter":
+        score = "lorastudy evaluate THIS_FOLDER"
+    return (
+        "```python\n" + "\n".join(lines) + "\n```\n\n"
+        f"Score it again: `{score} --benchmark FILE --protocol rows-text "
+        f"--length {run.spec.data.rows.length}`."
+    )
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _has_id(run: StoredRun) -> bool:
+    return run.study.base_model.id is not None
+
+
+def _adapted_head(run: StoredRun) -> str | None:
+    modules = run.manifest.modules if run.manifest else ()
+    return next((path for path in modules if path.rpartition(".")[2] in HEADS), None)

@@ -1,0 +1,279 @@
+"""What leaves a study: models that others load, results in shapes that others read."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import call, write_study
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lorastudy.exchange.card import make_card
+from lorastudy.exchange.records import StoredRun, read_runs
+from lorastudy.exchange.trackers import list_points
+from lorastudy.store.folders import StudyFolder
+
+TIED = """
+  - name: head
+    method: lora
+    placement: [attention, output]
+    allow_tied: true
+    rank: 2
+    alpha: 4
+    learning_rates: [1.0e-2]
+benchmarks:"""
+
+
+@pytest.fixture(scope="module")
+def study(tiny_gpt2, tmp_path_factory) -> Path:
+    """A finished study of one seed with a baseline, full, lora and an adapter on the tied head."""
+    folder = tmp_path_factory.mktemp("exported")
+    path = write_study(folder, tiny_gpt2)
+    text = path.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("\nbenchmarks:", TIED)
+    path.write_text(text)
+    assert call("run", path, "--out", folder / "out").code == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def runs(study) -> dict[str, StoredRun]:
+    return {run.result.arm: run for run in read_runs(StudyFolder(study))}
+
+
+def scores_of(*arguments: object) -> dict[str, float]:
+    answer = call("evaluate", *arguments, "--length", 40, "--json")
+    assert answer.code == 0, answer.err
+    return {e["protocol"]: e["cross_entropy"] for e in json.loads(answer.out)["evaluations"]}
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # as it is told
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to")  # Conv1D beside Linear
+@pytest.mark.parametrize("arm", ["lora", "head"])
+def test_an_exported_adapter_computes_what_the_run_did(study, runs, arm, tiny_gpt2, tmp_path):
+    run = runs[arm]
+    answer = call("export", study, run.result.run_id, "--to", tmp_path / "adapter")
+    assert answer.code == 0 and "by at most 0;" in answer.out
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    ids = torch.arange(2, 40)[None]
+    nats = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:])
+    own = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_gpt2), run.folder.best
+    ).eval()
+    assert torch.equal(nats, torch.nn.functional.cross_entropy(own(ids).logits[0, :-1], ids[0, 1:]))
+
+
+@pytest.mark.parametrize("arm", ["lora", "head"])
+def test_a_merged_model_scores_what_the_run_scored(study, runs, arm, tmp_path):
+    run, to = runs[arm], tmp_path / "merged"
+    answer = call("export", study, run.result.run_id, "--to", to, "--merge")
+    assert answer.code == 0, answer.err
+
+    text = study.parent / "texts" / "test.txt"
+    found = scores_of(to, "--benchmark", text, "--protocol", "rows-text")
+    stored = {e.protocol: e.cross_entropy for e in run.result.evaluations}
+    assert found["rows-text"] == pytest.approx(stored["rows-text"], abs=1e-5)
+
+
+def test_merging_an_adapter_of_a_tied_head_unties_it(study, runs, tmp_path):
+    to = tmp_path / "merged"
+    assert call("export", study, runs["head"].result.run_id, "--to", to, "--merge").code == 0
+    weights = load_file(to / "model.safetensors")
+    assert not torch.equal(weights["lm_head.weight"], weights["transformer.wte.weight"])
+    assert json.loads((to / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_an_adapter_on_the_head_never_carries_the_base_head(study, runs, tmp_path):
+    to = tmp_path / "adapter"
+    assert call("export", study, runs["head"].result.run_id, "--to", to).code == 0
+    tensors = load_file(to / "adapter_model.safetensors")
+    assert any(".lm_head.lora_A" in name for name in tensors)
+    assert all(".lora_A." in name or ".lora_B." in name for name in tensors)
+
+
+def test_a_fully_tuned_model_is_exported_with_its_tokenizer(study, runs, tmp_path):
+    to = tmp_path / "model"
+    assert call("export", study, runs["full"].result.run_id, "--to", to).code == 0
+    assert (to / "tokenizer.json").is_file() and (to / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arm", "options", "what"),
+    [
+        ("full", ["--merge"], "whole model already"),
+        ("baseline", [], "is a baseline"),
+        (None, [], "has no run"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
+    study, runs, arm, options, what, tmp_path
+):
+    name = runs[arm].result.run_id if arm else "lora-s9-00000000"
+    answer = call("export", study, name, "--to", tmp_path / "to", *options)
+    assert answer.code == 2 and what in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_never_written_over(study, runs, tmp_path):
+    answer = call("export", study, runs["lora"].result.run_id, "--to", tmp_path)
+    assert answer.code == 2 and "exists already" in answer.err
+
+
+# --- the card ---------------------------------------------------------------------------------
+
+
+def read_card(study: Path, run: StoredRun, to: Path, *options: str):
+    from huggingface_hub import ModelCard
+
+    assert call("export", study, run.result.run_id, "--to", to, *options).code == 0
+    return ModelCard.load(to / "README.md")
+
+
+def test_a_card_carries_every_score_with_its_protocol(study, runs, tmp_path):
+    run = runs["lora"]
+    card = read_card(study, run, tmp_path / "adapter")
+    found = {
+        (e.dataset_name, e.metric_args["protocol"], e.metric_value) for e in card.data.eval_results
+    }
+    assert found == {(e.benchmark, e.protocol, e.perplexity) for e in run.result.evaluations}
+    assert card.data.library_name == "peft" and card.data.pipeline_tag == "text-generation"
+
+
+def test_only_an_adapter_of_the_head_warns_of_servers(study, runs, tmp_path):
+    warned = {
+        (arm, options): "An adapter on the output layer"
+        in read_card(study, runs[arm], tmp_path / f"{arm}{len(options)}", *options).text
+        for arm, options in (("lora", ()), ("head", ()), ("head", ("--merge",)))
+    }
+    assert warned == {("lora", ()): False, ("head", ()): True, ("head", ("--merge",)): False}
+
+
+def test_a_card_names_no_folder_of_this_machine(study, runs, tiny_gpt2, tmp_path):
+    card = make_card(runs["lora"], "adapter", name="x")
+    assert str(tiny_gpt2) not in card and str(study) not in card
+
+
+def test_push_uploads_nothing_unless_it_is_really_asked_to(study, runs, tmp_path):
+    to = tmp_path / "adapter"
+    call("export", study, runs["lora"].result.run_id, "--to", to)
+    answer = call("push", to, "owner/name")  # the sockets of tests are closed
+    assert answer.code == 0 and "Would go to the private repository owner/name" in answer.out
+
+
+def test_push_refuses_what_was_not_exported(tmp_path):
+    answer = call("push", tmp_path, "owner/name")
+    assert answer.code == 3 and "is no exported model" in answer.err
+
+
+# --- results in other shapes ------------------------------------------------------------------
+
+
+def read_shape(study: Path, shape: str, out: Path) -> dict[str, dict]:
+    assert call("export", study, "--to", shape, "--out", out).code == 0
+    return {
+        path.stem.removeprefix("results_"): json.loads(path.read_text()) for path in out.iterdir()
+    }
+
+
+def test_harness_results_hold_the_scores_under_the_keys_of_lm_eval(study, runs, tmp_path):
+    found = read_shape(study, "lm-eval", tmp_path / "out")
+    assert found.keys() == {run.result.run_id for run in runs.values()}
+    for run in runs.values():
+        content = found[run.result.run_id]
+        for e in run.result.evaluations:
+            task = f"{e.benchmark}--{e.protocol}"
+            assert content["results"][task]["perplexity,none"] == e.perplexity
+            assert content["results"][task]["alias"] == task
+            assert content["versions"][task] == e.protocol_version
+            assert content["n-samples"][task]["effective"] == e.n_documents
+            for key in ("configs", "n-shot", "higher_is_better", "group_subtasks"):
+                assert task in content[key]
+
+
+# what PEFT's method_comparison/processing.py reads of a result, and as what (null where not held)
+READ_BY_PEFT = {
+    "run_info": {"experiment_name": str, "train_config": dict, "total_time": float,
+                 "peft_branch": str, "created_at": str},
+    "train_info": {"accelerator_memory_reserved_avg": int, "accelerator_memory_max": int,
+                   "accelerator_memory_reserved_99th": int, "train_time": float,
+                   "file_size": int, "num_trainable_params": int, "num_total_params": int},
+    "metrics": {"train loss": float, "train samples": int, "train total tokens": int},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", ["full", "lora"])
+def test_peft_results_hold_all_that_its_app_reads(study, runs, arm, tmp_path):
+    content = read_shape(study, "peft-comparison", tmp_path / "out")[runs[arm].result.run_id]
+    groups = {**content, "metrics": content["train_info"]["metrics"][-1]}
+    for group, keys in READ_BY_PEFT.items():
+        for key, kind in keys.items():
+            assert isinstance(groups[group][key], kind), f"{group}: {key}"
+    assert content["train_info"]["status"] == "success"
+    assert "test accuracy" in groups["metrics"]
+    peft_config = content["run_info"]["peft_config"]
+    assert (peft_config or {}).get("peft_type") == ("LORA" if arm == "lora" else None)
+    assert "model_id" in content["run_info"]["train_config"]
+    packages = content["meta_info"]["package_info"]
+    for name in ("peft", "transformers", "datasets", "torch", "bitsandbytes"):
+        assert f"{name}-version" in packages
+
+
+def test_an_unknown_shape_is_refused_with_the_known_ones(study):
+    answer = call("export", study, "--to", "excel")
+    assert answer.code == 2 and "tensorboard" in answer.err and "lm-eval" in answer.err
+
+
+# --- trackers ---------------------------------------------------------------------------------
+
+
+def test_curves_are_those_of_the_run_folder(runs):
+    run = runs["lora"]
+    points = list(list_points(run))
+    losses = [p.value for p in points if p.name == "train/loss"]
+    assert losses == [step.loss for step in run.steps] and losses
+    validation = [p for p in points if p.name == "epoch/validation_loss"]
+    assert [(p.step, p.value) for p in validation] == [
+        (e.step, e.validation_loss) for e in run.result.epochs
+    ]
+
+
+def test_a_missing_tracker_names_its_package(study, monkeypatch, tmp_path):
+    import lorastudy.exchange.trackers as trackers
+
+    def fail(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(trackers.importlib, "import_module", fail)
+    answer = call("export", study, "--to", "mlflow", "--out", tmp_path / "out")
+    assert answer.code == 2 and "pip install" in answer.err and "mlflow" in answer.err
+
+
+def test_tensorboard_reads_back_every_point(study, runs, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert call("export", study, "--to", "tensorboard", "--out", tmp_path / "tb").code == 0
+    run = runs["lora"]
+    read = EventAccumulator(str(tmp_path / "tb" / run.result.run_id), {"scalars": 0}).Reload()
+    found = {(tag, e.step): e.value for tag in read.Tags()["scalars"] for e in read.Scalars(tag)}
+    expected = {(p.name, p.step): p.value for p in list_points(run)}
+    assert found.keys() == expected.keys()
+    assert all(math.isclose(found[key], expected[key], rel_tol=1e-6) for key in expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that mlflow uses
+def test_mlflow_reads_back_every_point(study, runs, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    assert call("export", study, "--to", "mlflow", "--out", tmp_path / "ml").code == 0
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}")
+    home = client.get_experiment_by_name("tiny").experiment_id
+    stored = {found.info.run_name: found for found in client.search_runs([home])}
+    assert stored.keys() == {run.result.run_id for run in runs.values()}
+    run = runs["lora"]
+    history = client.get_metric_history(stored[run.result.run_id].info.run_id, "train/loss")
+    assert [m.value for m in sorted(history, key=lambda m: m.step)] == [s.loss for s in run.steps]
+    assert stored[run.result.run_id].data.params["arm"] == "lora"
