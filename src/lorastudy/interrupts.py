@@ -1,17 +1,21 @@
 """Signals become a flag that is looked at where stopping is safe.
 
-The first SIGINT, SIGTERM or SIGUSR1 asks for a checkpoint and an orderly end (exit 75); a
+The first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 asks for a checkpoint and an orderly end (exit 75); a
 second SIGINT ends the process at once, and the last checkpoint is what remains.
 """
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
 from lorastudy.errors import InterruptedRunError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# USR1 and USR2 are what clusters send ahead of the end of a job
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass
@@ -32,6 +36,16 @@ class StopFlag:
                 os._exit(130)
             self._was_interrupted = True
         self.requested = True
+
+    def follow(self, wait: Callable[[], object]) -> None:
+        """Set the flag when `wait` returns or cannot read on: whoever started this has died."""
+
+        def watch() -> None:
+            with contextlib.suppress(EOFError, OSError):
+                wait()
+            self.requested = True
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def poll(self) -> None:
         """Stop here if it was asked for.

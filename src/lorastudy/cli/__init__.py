@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from lorastudy.cli import exports, folders, models, studies
+from lorastudy.cli import exports, folders, models, studies, submit
 from lorastudy.errors import UserError
 
 _INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
@@ -29,6 +29,7 @@ app = typer.Typer(
 studies.register(app)
 folders.register(app)
 exports.register(app)
+submit.register(app)
 models.register(app)
 
 

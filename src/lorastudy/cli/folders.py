@@ -1,6 +1,7 @@
 """`status`, `table`, `report`, `run-one`, `extend`, `fsck`: on a study's folder."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,6 +96,13 @@ def run_one(
     offline: Offline = False,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")] = 0,
+    while_input_is_open: Annotated[
+        bool,
+        typer.Option(
+            "--while-input-is-open",
+            help="Stop at a checkpoint when standard input closes: its starter has died.",
+        ),
+    ] = False,
 ) -> None:
     """Execute one run in this process: what every engine starts; safe to start twice."""
     options.check_device(device)
@@ -109,6 +117,8 @@ def run_one(
 
     stop = StopFlag()
     stop.listen()
+    if while_input_is_open:
+        stop.follow(lambda: os.read(0, 1))
     result = execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
     print(f"{run_id}  {result.status}")
 

@@ -58,8 +58,8 @@ def run(
     from lorastudy.launch.local import warm_up
 
     warm_up()
-    _execute(opened, chosen, jobs=jobs, device=device)
-    _finish(opened.folder, chosen)
+    execute_locally(opened, chosen, jobs=jobs, device=device)
+    finish(opened.folder, chosen)
 
 
 def _choose_runs(
@@ -79,10 +79,37 @@ def _choose_runs(
     )
 
 
-def _execute(opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, device: str) -> None:
-    from lorastudy.environment import choose_device
+def execute_locally(
+    opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, device: str
+) -> None:
+    """Execute what is missing of `runs` on this machine, `jobs` at a time.
+
+    Raises:
+        UserError: See `start_or_continue`; also when a signal came.
+    """
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.local import LocalEngine
+
+    missing = start_or_continue(opened, runs, device=device)
+    folder = opened.folder
+    print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
+    if not missing:
+        return
+    stop = StopFlag()
+    stop.listen()
+    with watch_study(folder) as watcher:
+        LocalEngine(folder, opened.places, device, jobs, stop, watcher.look).execute(missing)
+
+
+def start_or_continue(
+    opened: OpenedStudy, runs: tuple[RunSpec, ...], *, device: str
+) -> tuple[RunSpec, ...]:
+    """Check the study, write or compare its folder, and return those of `runs` that are missing.
+
+    Raises:
+        UserError: Anything that can be known to be wrong before the first training step.
+    """
+    from lorastudy.environment import choose_device
     from lorastudy.model.base import check_weights, quieten_libraries
     from lorastudy.study import check_study, lock_study, missing_runs, remember_places, start_study
 
@@ -94,16 +121,15 @@ def _execute(opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, devic
     start_study(study, folder)
     lock_study(checked.lock, folder)
     remember_places(opened.places, folder)
-    print(f"{study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
-    if not missing:
-        return
-    stop = StopFlag()
-    stop.listen()
-    with watch_study(folder) as watcher:
-        LocalEngine(folder, opened.places, device, jobs, stop, watcher.look).execute(missing)
+    return missing
 
 
-def _finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
+def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
+    """Write results and report, print the table, and say by the exit code what is missing.
+
+    Raises:
+        UserError: Not all of `chosen` are done.
+    """
     from lorastudy.cli.show import print_table
     from lorastudy.report.build import write_report
 

@@ -5,7 +5,6 @@ Imported by the fork server, so that the libraries behind it are loaded once for
 
 import os
 import sys
-import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,7 +58,7 @@ def work(
     """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
     stop = StopFlag()
     stop.listen()
-    threading.Thread(target=_stop_without_parent, args=(parent, stop), daemon=True).start()
+    stop.follow(parent.recv)  # the pipe closes when the parent dies, however it dies
     study = StudyFolder(folder)
     log = study.run(run_id).path / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +77,3 @@ def work(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no library may hold a finished run back
-
-
-def _stop_without_parent(parent: Connection, stop: StopFlag) -> None:
-    """The pipe closes when the parent dies, however it dies; then stop at a checkpoint."""
-    try:
-        parent.recv()
-    except (EOFError, OSError):
-        stop.requested = True

@@ -1,0 +1,155 @@
+"""`submit`: hand the missing runs of a study to an engine."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.live import watch_study
+from lorastudy.cli.options import Device, Mirror, Offline, OpenedStudy, Overrides
+from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_continue
+from lorastudy.errors import ConfigError
+from lorastudy.launch.command import run_command
+from lorastudy.spec import RunSpec, expand_study
+
+Engine = Literal["local", "slurm", "ray", "sky"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("submit")(submit)
+
+
+def submit(
+    study: StudyName,
+    engine: Annotated[Engine, typer.Option(help="Who executes the runs.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 16,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of a run.")] = 2,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a run.")] = 0,
+    minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of a run.")] = 240,
+    partition: Annotated[str | None, typer.Option(help="slurm: partition.")] = None,
+    memory_gb: Annotated[int | None, typer.Option(min=1, help="slurm: memory of a run.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="ray: address of a cluster; without it, this machine.")
+    ] = None,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Only print what would be started.")
+    ] = False,
+) -> None:
+    """Hand the missing runs of a study to an engine. The same command resumes.
+
+    Every engine starts `lorastudy run-one DIR RUN_ID`, which may be started any number of times.
+    The study's folder must lie where all machines see it.
+
+    Examples:  lorastudy submit my-study.yaml --engine slurm --partition gpu --gpus 1
+    """
+    options.check_device(device)
+    opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
+    if only_print:
+        _print_plan(opened, engine, gpus=gpus, cpus=cpus)
+        return
+    if engine == "sky":
+        raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
+    runs = expand_study(opened.study)
+    if engine == "local":
+        execute_locally(opened, runs, jobs=jobs, device=device)
+        finish(opened.folder, runs)
+        return
+    missing = start_or_continue(opened, runs, device=device)
+    print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}")
+    commands = {
+        run.run_id: run_command(
+            opened.folder.path, run.run_id, ("--device", device, "--threads", str(cpus))
+        )
+        for run in missing
+    }
+    if engine == "slurm":
+        _to_slurm(
+            opened,
+            list(commands.values()),
+            minutes=minutes,
+            partition=partition,
+            gpus=gpus,
+            cpus=cpus,
+            memory_gb=memory_gb,
+            jobs=jobs,
+        )
+    else:
+        _on_ray(opened, commands, address=address, cpus=cpus, gpus=gpus)
+        finish(opened.folder, runs)
+
+
+def _to_slurm(
+    opened: OpenedStudy,
+    commands: list[tuple[str, ...]],
+    *,
+    minutes: int,
+    partition: str | None,
+    gpus: int,
+    cpus: int,
+    memory_gb: int | None,
+    jobs: int,
+) -> None:
+    try:
+        from lorastudy.launch.slurm import SlurmOptions, submit_runs
+    except ImportError as error:
+        raise _not_installed("slurm", "submitit") from error
+    settings = SlurmOptions(
+        minutes=minutes,
+        partition=partition,
+        gpus=gpus,
+        cpus=cpus,
+        memory_gb=memory_gb,
+        at_once=jobs,
+    )
+    if commands:
+        submitted = submit_runs(commands, opened.folder.path / "slurm", settings)
+        print(f"Submitted: {', '.join(job.job_id for job in submitted)}")
+    print(
+        f"Follow them:  lorastudy status {opened.folder.path} --watch\n"
+        f"Then:  lorastudy report {opened.folder.path}"
+    )
+
+
+def _on_ray(
+    opened: OpenedStudy,
+    commands: dict[str, tuple[str, ...]],
+    *,
+    address: str | None,
+    cpus: int,
+    gpus: int,
+) -> None:
+    try:
+        from lorastudy.launch.ray_engine import RayOptions, execute_on_ray
+    except ImportError as error:
+        raise _not_installed("ray", "ray") from error
+    settings = RayOptions(address=address, cpus=cpus, gpus=gpus)
+    with watch_study(opened.folder) as watcher:
+        codes = execute_on_ray(commands, settings, watcher.look)
+    for code, count in sorted(Counter(codes.values()).items()):
+        print(f"{count} runs ended with exit code {code}")
+
+
+def _not_installed(engine: str, package: str) -> ConfigError:
+    return ConfigError(
+        f"--engine {engine} needs the package {package}, which is not installed. "
+        f"Install it:  ./run python -m pip install {package}"
+    )
+
+
+def _print_plan(opened: OpenedStudy, engine: Engine, *, gpus: int, cpus: int) -> None:
+    runs: tuple[RunSpec, ...] = expand_study(opened.study)
+    if engine == "sky":
+        from lorastudy.launch.sky import make_sky_task
+
+        print(make_sky_task(opened.study, gpus=gpus, cpus=cpus), end="")
+        return
+    for run in runs:
+        print(" ".join(run_command(opened.folder.path, run.run_id)[2:]))

@@ -1,0 +1,68 @@
+"""One run as a child process: what the engines that do not share our memory start.
+
+The child is `lorastudy run-one DIR RUN_ID`, which may be started any number of times: what is
+finished stays finished, and what was interrupted goes on from its checkpoint. It reads its
+standard input only to see it close: when whoever started it dies, however it dies, the child
+stops at a checkpoint and gives the run free.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+OWNED, INTERRUPTED = 73, 75
+STOP_SECONDS = 120  # for a checkpoint after a signal
+_OWNED_WAIT_SECONDS = 5.0
+
+
+class RunProcess:
+    """A run being executed by a child of this process."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = tuple(command)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def execute(self, *, owned_seconds: float = 600.0) -> int:
+        """Start the run and return its exit code.
+
+        A run that another process owns (73) is waited for: an owner that lost its parent
+        gives it free at its next checkpoint.
+        """
+        deadline = time.monotonic() + owned_seconds
+        while True:
+            with subprocess.Popen(self.command, stdin=subprocess.PIPE) as self._child:
+                code = self._child.wait()
+            if code != OWNED or time.monotonic() > deadline:
+                return code
+            time.sleep(_OWNED_WAIT_SECONDS)
+
+    def stop(self) -> None:
+        """Have the run stop at a checkpoint, and wait for that, at most `STOP_SECONDS`.
+
+        May be called by a signal's handler while `execute` waits: it leaves the child's exit
+        code to that, since `Popen.wait` cannot be entered twice by one thread.
+        """
+        if self._child is None or self._child.returncode is not None:
+            return
+        self._child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        while not _has_ended(self._child.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def run_command(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """The command line of one run, whichever engine starts it."""
+    return (
+        *(sys.executable, "-m", "lorastudy", "run-one"),
+        *(str(folder.resolve()), run_id, "--while-input-is-open", *extra),
+    )

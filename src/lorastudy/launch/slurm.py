@@ -1,0 +1,76 @@
+"""Hand runs to Slurm through submitit: one array task a run, requeued when it is preempted.
+
+There is no state here beyond what submitit keeps of its own jobs: a task only starts
+`lorastudy run-one`, and the run's folder knows the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+from submitit.helpers import DelayedSubmission
+
+from lorastudy.launch.command import INTERRUPTED, RunProcess
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmOptions:
+    """What a cluster wants to know; None leaves its default."""
+
+    minutes: int = 240
+    partition: str | None = None
+    gpus: int = 0
+    cpus: int = 2
+    memory_gb: int | None = None
+    at_once: int = 16  # most tasks of the array at the same time
+
+
+class RunTask:
+    """One run as a job."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = RunProcess(command)
+
+    def __call__(self) -> int:
+        """The exit code of the run: 0, or 75 if it was interrupted at a checkpoint.
+
+        Raises:
+            RuntimeError: The run failed, so that the job does not look finished.
+        """
+        code = self._process.execute()
+        if code not in (0, INTERRUPTED):
+            raise RuntimeError(f"{' '.join(self._process.command)} ended with exit code {code}")
+        return code
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by submitit before it requeues: stop at a checkpoint, then go on later."""
+        self._process.stop()
+        return DelayedSubmission(RunTask(self._process.command))
+
+
+def submit_runs(
+    commands: Sequence[Sequence[str]], logs: Path, options: SlurmOptions, *, cluster: str = "slurm"
+) -> list[submitit.Job[int]]:
+    """Submit one task for each command.
+
+    Args:
+        commands: See `run_command`.
+        logs: Folder of submitit's files; on the shared file system.
+        options: Time, partition and resources of every task.
+        cluster: "slurm", or "local" for processes of this machine.
+    """
+    executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
+    executor.update_parameters(
+        name="lorastudy",
+        timeout_min=options.minutes,
+        cpus_per_task=options.cpus,
+        gpus_per_node=options.gpus,
+        tasks_per_node=1,
+        slurm_array_parallelism=options.at_once,
+    )
+    if options.partition is not None:
+        executor.update_parameters(slurm_partition=options.partition)
+    if options.memory_gb is not None:
+        executor.update_parameters(mem_gb=options.memory_gb)
+    return list(executor.submit_array([RunTask(command) for command in commands]))

@@ -1,0 +1,204 @@
+"""Whoever starts the runs, the study comes out the same; and runs survive their starters."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
+from command_line import assert_same_training, call, lines_of, until, write_study
+
+from lorastudy.cli.options import open_study
+from lorastudy.cli.studies import start_or_continue
+from lorastudy.launch.command import RunProcess, run_command
+from lorastudy.launch.local import count_cores
+from lorastudy.spec import expand_study
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.study_file import load_study
+
+ROOT = Path(__file__).resolve().parents[2]
+LORA = "lora"
+
+
+@pytest.fixture(autouse=True)
+def children_find_the_package(monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+
+
+@pytest.fixture(scope="module")
+def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+    """A study whose lora run takes long enough to be interrupted in its middle."""
+    path = write_study(tmp_path_factory.mktemp("engines"), tiny_gpt2)
+    text = (
+        path.read_text().replace("epochs: 2", "epochs: 14").replace("seeds: [0, 1]", "seeds: [0]")
+    )
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(study_file, tmp_path_factory) -> RunFolder:
+    """The lora run as the local engine does it, on one thread as in the other engines here."""
+    out = tmp_path_factory.mktemp("local") / "out"
+    assert call("run", study_file, "--out", out, "--arm", LORA, "--jobs", count_cores()).code == 0
+    return run_of(out)
+
+
+def run_of(study: Path) -> RunFolder:
+    (path,) = (study / "runs").glob("lora-*")
+    return RunFolder(path)
+
+
+def start_study(study_file: Path, out: Path) -> str:
+    """Start the folder without executing anything; the id of its lora run."""
+    opened = open_study(str(study_file), out=out, overrides=[], mirror=None, offline=True)
+    runs = start_or_continue(opened, expand_study(opened.study), device="cpu")
+    (run_id,) = (run.run_id for run in runs if run.arm.name == LORA)
+    return run_id
+
+
+def executing(run_id: str) -> list[psutil.Process]:
+    """Processes that execute the run."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "run-one" in words and run_id in words:
+            found.append(process)
+    return found
+
+
+def is_in_its_middle(run: RunFolder) -> bool:
+    return run.steps.is_file() and len(lines_of(run.steps)) > 3 and not run.result.exists()
+
+
+def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(study_file, local, tmp_path):
+    out = tmp_path / "out"
+    run_id = start_study(study_file, out)
+    run = StudyFolder(out).run(run_id)
+    command = (*run_command(out, run_id), "--threads", "1")
+    starter = os.fork()
+    if starter == 0:
+        RunProcess(command).execute()
+        os._exit(0)
+    until(lambda: is_in_its_middle(run))
+    os.kill(starter, signal.SIGKILL)
+    os.waitpid(starter, 0)
+    until(lambda: not run.is_owned())
+    assert not run.result.exists() and any(run.checkpoints.iterdir())
+
+    assert RunProcess(command).execute() == 0
+    assert_same_training(run, local)
+
+
+def test_a_run_that_another_process_owns_is_waited_for(study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("lorastudy.launch.command._OWNED_WAIT_SECONDS", 0.2)
+    out = tmp_path / "out"
+    run_id = start_study(study_file, out)
+    run = StudyFolder(out).run(run_id)
+    codes: list[int] = []
+    with run.claim():
+        waiting = threading.Thread(
+            target=lambda: codes.append(RunProcess(run_command(out, run_id)).execute())
+        )
+        waiting.start()
+        waiting.join(8)
+        assert waiting.is_alive() and not run.result.exists()
+    waiting.join(120)
+    assert codes == [0] and run.result.exists()
+
+
+def test_submitit_requeues_a_preempted_run_which_goes_on(study_file, local, tmp_path):
+    pytest.importorskip("submitit")
+    from submitit.local.local import LocalJobEnvironment
+
+    from lorastudy.launch.slurm import SlurmOptions, submit_runs
+
+    out = tmp_path / "out"
+    run_id = start_study(study_file, out)
+    run = StudyFolder(out).run(run_id)
+    command = (*run_command(out, run_id), "--threads", "1")
+    (job,) = submit_runs([command], out / "slurm", SlurmOptions(minutes=5), cluster="local")
+    until(lambda: is_in_its_middle(run))
+    controller = psutil.Process(int(job.job_id))
+    (task,) = controller.children()
+    task.send_signal(LocalJobEnvironment._usr_sig())  # what Slurm sends ahead of a preemption
+    until(lambda: not task.is_running() or task.status() == psutil.STATUS_ZOMBIE)
+    assert not run.result.exists(), "it was preempted too late for this test to say anything"
+    assert job.result() == 0
+    assert "Requeued" in job.stderr() + job.stdout()
+    assert_same_training(run, local)
+
+
+def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_path):
+    ray = pytest.importorskip("ray")
+    from lorastudy.launch.ray_engine import RayOptions, execute_on_ray
+
+    out = tmp_path / "out"
+    run_id = start_study(study_file, out)
+    run = StudyFolder(out).run(run_id)
+    commands = {run_id: (*run_command(out, run_id), "--threads", "1")}
+    driver = os.fork()
+    if driver == 0:
+        os.setsid()
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        execute_on_ray(commands, RayOptions(), lambda: None)
+        os._exit(0)
+    until(lambda: is_in_its_middle(run), 120)
+    for process in executing(run_id):  # the whole machine is lost, not the driver alone
+        process.kill()
+    os.killpg(driver, signal.SIGKILL)
+    os.waitpid(driver, 0)
+    assert not run.result.exists()
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
+    assert_same_training(run, local)
+    before = run.result.stat().st_mtime_ns
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
+    assert run.result.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("engine", ["slurm", "ray"])
+def test_an_engine_that_is_not_installed_names_its_package(
+    engine, study_file, tmp_path, monkeypatch
+):
+    module = {"slurm": "slurm", "ray": "ray_engine"}[engine]
+    monkeypatch.setitem(sys.modules, f"lorastudy.launch.{module}", None)
+    answer = call("submit", study_file, "--engine", engine, "--out", tmp_path / "out")
+    assert answer.code == 2 and "pip install" in answer.err
+
+
+def test_what_every_engine_starts_can_be_printed(study_file, tmp_path):
+    answer = call("submit", study_file, "--engine", "slurm", "--print", "--out", tmp_path / "out")
+    assert [line.split()[1] for line in answer.out.splitlines()] == ["run-one"] * 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_submitting_locally_is_running(study_file, tmp_path):
+    out = tmp_path / "out"
+    short = ("--set", "training.epochs=1", "--set", "seeds=[0]")
+    answer = call("submit", study_file, "--engine", "local", "--out", out, *short)
+    assert answer.code == 0 and (out / "report" / "index.html").is_file()
+
+
+def test_a_sky_task_holds_the_study_and_the_command_that_continues_it(study_file):
+    answer = call("submit", study_file, "--engine", "sky", "--print", "--gpus", 2)
+    assert answer.code == 0
+    task = yaml.safe_load(answer.out)
+    head, *study, end, command = task["run"].rstrip("\n").split("\n")
+    assert head.endswith(f"<<'{end}'")
+    assert load_study("\n".join(study), "sky") == load_study(study_file.read_text(), "file")
+    assert command == "./run lorastudy run study.yaml --out /study --jobs 2"
+    assert task["resources"]["accelerators"] == "A100:2"
+    assert task["file_mounts"]["/study"]["mode"] == "MOUNT_CACHED"
+
+
+def test_sky_is_never_started_from_here(study_file):
+    answer = call("submit", study_file, "--engine", "sky")
+    assert answer.code == 2 and "--print" in answer.err
