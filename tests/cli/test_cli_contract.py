@@ -391,3 +391,18 @@ def test_init_writes_a_study_file_that_is_read_back(tmp_path) -> None:
     assert "#" in path.read_text()
     assert call("init", "demo", "--out", path).code == 2  # nothing is overwritten
     assert json.loads(call("check", path, "--json").out)["arms"][0]["name"] == "baseline"
+
+
+def test_the_schema_describes_every_key_of_a_study() -> None:
+    answer = call("schema")
+    found = json.loads(answer.out)
+    assert answer.code == 0 and found["additionalProperties"] is False
+    described = [found, *found["$defs"].values()]
+    missing = [
+        f"{part['title']}.{key}"
+        for part in described
+        for key, content in part["properties"].items()
+        if not content.get("description")
+    ]
+    assert missing == []
+    assert {"name", "arms", "benchmarks", "training"} <= found["properties"].keys()

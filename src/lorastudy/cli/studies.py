@@ -1,4 +1,4 @@
-"""`run`, `init`, `check`: from a study file to a finished study."""
+"""`run`, `init`, `check`, `schema`: from a study file to a finished study."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.live import watch_study
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, OpenedStudy, Overrides
+from lorastudy.config import Study
 from lorastudy.errors import (
     ConfigError,
     InterruptedRunError,
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run)
     app.command("init")(init)
     app.command("check")(check)
+    app.command("schema")(schema)
 
 
 def run(
@@ -171,6 +173,15 @@ def init(
         raise ConfigError(f"{path} exists already. Give another name with --out.")
     write_text(path, text)
     print(f"Wrote {path}. Edit it, then:  lorastudy check {path}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of study files, for editors that complete and check YAML.
+
+    Example:  lorastudy schema > study.schema.json, and as the first line of a study file
+    # yaml-language-server: $schema=study.schema.json
+    """
+    print(json.dumps(Study.model_json_schema(), indent=1))
 
 
 def check(
