@@ -16,11 +16,21 @@ from pydantic_core import PydanticCustomError
 LAYER_TYPES = ("attention", "projection", "attention-projection", "feed-forward", "output")
 # Linear modules at the root of a model: the only patterns without a dot.
 ROOT_PATTERNS = ("lm_head", "embed_out")
-PROTOCOL_EXAMPLES = ("rows-text", "paper-padded", "document", "blocks-1024", "sliding-1024-512")
+PROTOCOL_EXAMPLES = (
+    "rows-text",
+    "paper-padded",
+    "document",
+    "blocks-1024",
+    "sliding-1024-512",
+    "lm-eval-wikitext",
+    "lm-eval-lambada",
+)
 PROTOCOL_PATTERN = (
     re.compile(r"rows-text"),
     re.compile(r"paper-padded"),
     re.compile(r"document"),
+    re.compile(r"lm-eval-wikitext"),
+    re.compile(r"lm-eval-lambada"),
     re.compile(r"blocks-(?P<length>[1-9][0-9]{0,6})"),
     re.compile(r"sliding-(?P<length>[1-9][0-9]{0,6})-(?P<stride>[1-9][0-9]{0,6})"),
 )

@@ -12,9 +12,9 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import read_documents
+from lorastudy.data.texts import Form
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
-    STREAM_JOIN,
     Protocol,
     SpecialTokens,
     lay_out_rows,
@@ -32,14 +32,14 @@ class Reader:
     base: BaseDescription
     tokenizer: Tokenizer
     places: Places
-    _opened: dict[tuple[Source, bool], Corpus] = field(default_factory=dict)
+    _opened: dict[tuple[Source, Form], Corpus] = field(default_factory=dict)
 
     @property
     def special(self) -> SpecialTokens:
         """Ids that rows need."""
         return SpecialTokens(self.tokenizer.start_id, self.tokenizer.end_id)
 
-    def corpus(self, source: Source, *, is_joined: bool) -> Corpus:
+    def corpus(self, source: Source, form: Form) -> Corpus:
         """The tokenised documents of `source`, from the cache if they are there.
 
         Arms and protocols share sources, so each is read once and kept open.
@@ -48,28 +48,17 @@ class Reader:
             InputError: The source cannot be read, or a token id has no embedding.
         """
         where = Source.model_validate(source.model_dump(include=set(Source.model_fields)))
-        if (where, is_joined) not in self._opened:
-            self._opened[where, is_joined] = self._open(where, is_joined=is_joined)
-        return self._opened[where, is_joined]
+        if (where, form) not in self._opened:
+            self._opened[where, form] = self._open(where, form)
+        return self._opened[where, form]
 
-    def _open(self, source: Source, *, is_joined: bool) -> Corpus:
-        documents = read_documents(
-            source,
-            mirror=self.places.mirror,
-            offline=self.places.offline,
-            base=self.places.base,
-        )
-        corpus = prepare_corpus(
-            documents,
-            self.tokenizer,
-            self.places.cache / "corpora",
-            join=STREAM_JOIN if is_joined else None,
-        )
+    def _open(self, source: Source, form: Form) -> Corpus:
+        corpus = open_corpus_of(source, form, self.tokenizer, self.places)
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
-                f"{documents.origin}: token id {highest} has no row in the base model's embedding "
-                f"of {self.base.vocabulary_size}. The tokenizer belongs to another model."
+                f"{name_source(source)}: token id {highest} has no row in the base model's "
+                f"embedding of {self.base.vocabulary_size}. The tokenizer belongs to another model."
             )
         return corpus
 
@@ -83,7 +72,7 @@ class Reader:
         Raises:
             InputError: No row holds a target.
         """
-        corpus = self.corpus(source, is_joined=rows.cut == "stream")
+        corpus = self.corpus(source, "stream" if rows.cut == "stream" else "texts")
         table = (
             cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
             if rows.cut == "lines"
@@ -103,7 +92,7 @@ class Reader:
             InputError: Nothing can be scored.
         """
         protocol = self.protocol(name, rows)
-        corpus = self.corpus(benchmark, is_joined=protocol.joins_documents)
+        corpus = self.corpus(benchmark, protocol.form)
         table, padding = lay_out_rows(protocol, corpus, self.special)
         if table.n_rows == 0:
             raise InputError(
@@ -121,6 +110,19 @@ class BenchmarkRows:
     corpus: Corpus
     table: RowTable
     padding: Padding
+
+
+def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:
+    """The documents that `form` makes of `source`, tokenised; a limit counts these documents.
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    # pages are made of many rows, so a limit on rows would cut a page
+    limit = source.limit if form == "pages" else None
+    read = source if limit is None else source.model_copy(update={"limit": None})
+    documents = read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
+    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
 
 
 def make_reader(folder: Path, places: Places) -> Reader:

@@ -12,13 +12,12 @@ import pytest
 from lorastudy.config import Source
 from lorastudy.data.corpus import (
     RECORD,
-    count_words,
-    digest_texts,
     open_corpus,
     prepare_corpus,
 )
 from lorastudy.data.rows import cut_lines
 from lorastudy.data.sources import Documents, read_documents
+from lorastudy.data.texts import Text, count_words, digest_texts
 from lorastudy.errors import InputError, StorageError
 
 
@@ -45,7 +44,7 @@ TEXTS = documents("ab", "", " cde\n", "  \n", "é")
 
 
 def test_each_filled_text_is_a_document_without_white_space_at_its_ends(tmp_path) -> None:
-    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None)
+    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     assert bytes(corpus.tokens.tolist()).decode() == "abcdeé"
     assert corpus.offsets.tolist() == [0, 2, 5, 7]
     assert corpus.n_bytes.tolist() == [2, 3, 2]
@@ -54,7 +53,7 @@ def test_each_filled_text_is_a_document_without_white_space_at_its_ends(tmp_path
 
 
 def test_joined_texts_are_one_document_with_blank_ones_counted(tmp_path) -> None:
-    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join="\n\n")
+    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="stream")
     text = "ab\n\n\n\n cde\n\n\n  \n\n\né"
     assert bytes(corpus.tokens.tolist()).decode() == text
     assert corpus.offsets.tolist() == [0, len(text.encode())]
@@ -73,21 +72,21 @@ def test_ids_take_the_smallest_type_that_holds_the_vocabulary(
     tmp_path, vocabulary_size, dtype
 ) -> None:
     tokenizer = ByteTokenizer(vocabulary_size, first=vocabulary_size - 256)
-    corpus = prepare_corpus(documents("a\u00ff"), tokenizer, tmp_path, join=None)
+    corpus = prepare_corpus(documents("a\u00ff"), tokenizer, tmp_path, form="texts")
     assert corpus.tokens.dtype == np.dtype(dtype)
     assert corpus.tokens.max() == vocabulary_size - 256 + 0xC3
 
 
 def test_documents_beyond_one_batch_keep_their_order(tmp_path) -> None:
     texts = [str(number) for number in range(2_500)]
-    corpus = prepare_corpus(documents(*texts), ByteTokenizer(), tmp_path, join=None)
+    corpus = prepare_corpus(documents(*texts), ByteTokenizer(), tmp_path, form="texts")
     last = corpus.tokens[corpus.offsets[-2] : corpus.offsets[-1]]
     assert bytes(last.tolist()) == b"2499"
     assert corpus.n_documents == 2_500
 
 
 def test_line_of_ten_megabytes_is_one_document(tmp_path) -> None:
-    corpus = prepare_corpus(documents("x" * 10_000_000), ByteTokenizer(), tmp_path, join=None)
+    corpus = prepare_corpus(documents("x" * 10_000_000), ByteTokenizer(), tmp_path, form="texts")
     assert corpus.offsets.tolist() == [0, 10_000_000]
 
 
@@ -95,9 +94,9 @@ def test_second_call_does_not_tokenise(tmp_path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
     tokenizer = ByteTokenizer(calls=calls)
-    first = prepare_corpus(TEXTS, tokenizer, tmp_path / "cache", join=None)
+    first = prepare_corpus(TEXTS, tokenizer, tmp_path / "cache", form="texts")
     (calls / f"{os.getpid()}").unlink()
-    second = prepare_corpus(TEXTS, tokenizer, tmp_path / "cache", join=None)
+    second = prepare_corpus(TEXTS, tokenizer, tmp_path / "cache", form="texts")
     assert second.folder == first.folder
     assert second.record == first.record
     assert not list(calls.iterdir())
@@ -105,27 +104,29 @@ def test_second_call_does_not_tokenise(tmp_path) -> None:
 
 def test_corpus_of_another_tokenizer_text_or_join_is_another_entry(tmp_path) -> None:
     made = [
-        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None),
-        prepare_corpus(TEXTS, ByteTokenizer(digest="other"), tmp_path, join=None),
-        prepare_corpus(TEXTS, ByteTokenizer(300), tmp_path, join=None),
-        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=""),
-        prepare_corpus(documents("a", "b"), ByteTokenizer(), tmp_path, join=None),
-        prepare_corpus(documents("ab"), ByteTokenizer(), tmp_path, join=None),
+        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts"),
+        prepare_corpus(TEXTS, ByteTokenizer(digest="other"), tmp_path, form="texts"),
+        prepare_corpus(TEXTS, ByteTokenizer(300), tmp_path, form="texts"),
+        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="stream"),
+        prepare_corpus(documents("a", "b"), ByteTokenizer(), tmp_path, form="texts"),
+        prepare_corpus(documents("ab"), ByteTokenizer(), tmp_path, form="texts"),
     ]
     assert len({corpus.folder for corpus in made}) == len(made)
 
 
 def test_digest_tells_where_documents_end(tmp_path) -> None:
-    assert digest_texts(["a", "b"]) != digest_texts(["ab"])
-    one = prepare_corpus(documents("ab"), ByteTokenizer(), tmp_path, join=None)
-    two = prepare_corpus(documents("a", "b"), ByteTokenizer(), tmp_path, join=None)
-    again = prepare_corpus(documents("ab", " "), ByteTokenizer(digest="same"), tmp_path, join=None)
+    assert digest_texts([Text("a", "a"), Text("b", "b")]) != digest_texts([Text("ab", "ab")])
+    one = prepare_corpus(documents("ab"), ByteTokenizer(), tmp_path, form="texts")
+    two = prepare_corpus(documents("a", "b"), ByteTokenizer(), tmp_path, form="texts")
+    again = prepare_corpus(
+        documents("ab", " "), ByteTokenizer(digest="same"), tmp_path, form="texts"
+    )
     assert one.digest != two.digest
     assert one.digest == again.digest
 
 
 def test_arrays_cannot_be_changed(tmp_path) -> None:
-    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None)
+    corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     for values in (corpus.tokens, corpus.offsets, corpus.n_bytes, corpus.n_words):
         assert not values.flags.writeable
 
@@ -135,13 +136,13 @@ def test_id_outside_the_vocabulary_is_refused_and_leaves_nothing(tmp_path, first
     tokenizer = ByteTokenizer(vocabulary_size=98, first=first)
     place = f"made here, document 2: the tokenizer gives id {wrong},"
     with pytest.raises(InputError, match=place):
-        prepare_corpus(documents("B", "BAa"), tokenizer, tmp_path, join=None)
+        prepare_corpus(documents("B", "BAa"), tokenizer, tmp_path, form="texts")
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
 def test_text_without_any_token_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="no token at all"):
-        prepare_corpus(documents(" "), ByteTokenizer(), tmp_path, join=None)
+        prepare_corpus(documents(" "), ByteTokenizer(), tmp_path, form="texts")
 
 
 def flip_a_bit(path: Path) -> None:
@@ -161,33 +162,33 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "documents.npz", RECORD])
 def test_damaged_entry_is_made_again(tmp_path, name, damage) -> None:
-    first = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None)
+    first = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     DAMAGES[damage](first.folder / name)
     with pytest.raises(StorageError, match=name):
         open_corpus(first.folder, check_hashes=True)
-    second = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None)
+    second = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     assert second.tokens.tolist() == list("abcdeé".encode())
     assert open_corpus(second.folder, check_hashes=True).record == first.record
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path) -> None:
-    folder = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None).folder
+    folder = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts").folder
     leftover = tmp_path / f".{folder.name}.1.partial"
     folder.rename(leftover)
-    prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, join=None)
+    prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     assert not leftover.exists()
 
 
 def test_cache_that_cannot_be_made_is_a_storage_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="token cache"):
-        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path / "file" / "cache", join=None)
+        prepare_corpus(TEXTS, ByteTokenizer(), tmp_path / "file" / "cache", form="texts")
 
 
 def _prepare_at_once(cache: Path, barrier, answers) -> None:
     barrier.wait()
     tokenizer = ByteTokenizer(calls=cache.parent / "calls")
-    corpus = prepare_corpus(TEXTS, tokenizer, cache, join=None)
+    corpus = prepare_corpus(TEXTS, tokenizer, cache, form="texts")
     answers.put(bytes(corpus.tokens.tolist()))
 
 
@@ -222,7 +223,7 @@ def test_rows_and_their_text_share_are_those_of_the_published_study(
     tokenizer = load_tokenizer(shared_data / "openai-community/gpt2")
     source = Source(id=repository, config=config, split="test")
     read = read_documents(source, mirror=shared_data, offline=True)
-    corpus = prepare_corpus(read, tokenizer, tmp_path, join=None)
+    corpus = prepare_corpus(read, tokenizer, tmp_path, form="texts")
     table = cut_lines(corpus.offsets, 350, tokenizer.start_id)
     assert table.n_rows == n_rows
     assert round(int(table.n_scored.sum()) / (349 * n_rows), 4) == text_share
@@ -234,6 +235,6 @@ def test_joined_wikitext_has_the_tokens_that_others_report(tmp_path, shared_data
     source = Source(id="Salesforce/wikitext", config="wikitext-2-raw-v1", split="test")
     read = read_documents(source, mirror=shared_data, offline=True)
     corpus = prepare_corpus(
-        read, load_tokenizer(shared_data / "openai-community/gpt2"), tmp_path, join="\n\n"
+        read, load_tokenizer(shared_data / "openai-community/gpt2"), tmp_path, form="stream"
     )
     assert corpus.n_tokens == 287_644  # the perplexity guide of transformers

@@ -13,7 +13,6 @@ from lorastudy.data.rows import cut_lines
 from lorastudy.data.sources import Documents
 from lorastudy.errors import InputError
 from lorastudy.evaluate.protocols import (
-    STREAM_JOIN,
     Protocol,
     SpecialTokens,
     lay_out_rows,
@@ -57,7 +56,7 @@ class Benchmark:
     def __init__(self, texts: list[str], tokenizer: Tokenizer, cache: Path) -> None:
         documents = Documents(tuple(texts), "made here", None)
         self._corpora: dict[bool, Corpus] = {
-            joins: prepare_corpus(documents, tokenizer, cache, join=STREAM_JOIN if joins else None)
+            joins: prepare_corpus(documents, tokenizer, cache, form="stream" if joins else "texts")
             for joins in (False, True)
         }
 

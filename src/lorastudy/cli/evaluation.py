@@ -4,12 +4,11 @@ from pathlib import Path
 
 from lorastudy.config import BaseModelRef, Benchmark, Rows
 from lorastudy.environment import choose_device
-from lorastudy.evaluate.score import score_rows
 from lorastudy.inputs import make_reader
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import find_base_folder, load_base, quieten_libraries
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.scores import describe_scores
+from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
 
@@ -42,6 +41,6 @@ def evaluate_model(
     scorer = make_scorer(network, precision)
     records = []
     for part in laid_out:
-        scores = score_rows(scorer, part.corpus.tokens, part.table, part.padding, device=where)
+        scores = score_benchmark_rows(scorer, part, where)
         records.append(describe_scores(benchmark.name, part, scores).evaluation)
     return tuple(records)

@@ -27,7 +27,9 @@ def evaluate(
     benchmark: Annotated[
         str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
     ],
-    protocol: Annotated[list[str], typer.Option(help="rows-text, paper-padded, ... (repeatable).")],
+    protocol: Annotated[
+        list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
+    ],
     adapter: Annotated[
         Path | None, typer.Option(help="PEFT folder, such as a run's best/.")
     ] = None,
@@ -69,11 +71,25 @@ def evaluate(
 
 
 def _line(record: EvaluationRecord) -> str:
+    per = "document" if record.averaged_over == "documents" else "token"
+    cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
-        f"perplexity {record.perplexity:.4f}  cross-entropy {record.cross_entropy:.6f} nats/token  "
-        f"({record.n_tokens:,} tokens, {record.n_documents:,} documents, {record.seconds:.1f} s)"
+        f"perplexity {record.perplexity:.4f}  cross-entropy {record.cross_entropy:.6f} nats/{per}  "
+        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{cut}, "
+        f"{record.seconds:.1f} s)"
     )
+
+
+def _units(record: EvaluationRecord) -> str:
+    """What is defined besides, each with two spaces after it."""
+    found = (
+        ("accuracy", record.accuracy),
+        ("word perplexity", record.word_perplexity),
+        ("byte perplexity", record.byte_perplexity),
+        ("bits a byte", record.bits_per_byte),
+    )
+    return "".join(f"{name} {value:.4f}  " for name, value in found if value is not None)
 
 
 def model_reference(model: str) -> BaseModelRef:

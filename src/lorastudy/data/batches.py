@@ -83,11 +83,12 @@ def batches_by_length(
 def _fill(tokens: IntArray, table: RowTable, rows: IntArray, width: int, pad: int) -> IntArray:
     """Rows with their prefix, padded on the right to `width`: (B, width)."""
     filled = np.full((len(rows), width), pad, dtype=np.int64)
-    start = 0 if table.prefix is None else 1
-    if table.prefix is not None:
-        filled[:, 0] = table.prefix
+    lengths = table.lengths
     for b, row in enumerate(rows):
         text = tokens[table.begins[row] : table.ends[row]]
+        start = lengths[row] - len(text)  # 1 where a prefix stands before it
+        if start and table.prefix is not None:
+            filled[b, 0] = table.prefix
         filled[b, start : start + len(text)] = text
     return filled
 

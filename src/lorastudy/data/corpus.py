@@ -1,9 +1,9 @@
 """Token ids of a whole text, memory-mapped, made once and kept under the hash of its making.
 
-    CACHE/<key>/              key = SHA-256 of tokenizer, texts and join, first 32 digits
+    CACHE/<key>/              key = SHA-256 of tokenizer, texts and form, first 32 digits
       tokens.bin              ids, uint16 or (vocabulary over 65,536) uint32, no header
       offsets.npy             int64 (n_documents + 1,): where each document begins and ends
-      documents.npz           int64 (n_documents,): bytes, words
+      documents.npz           int64 (n_documents,): bytes, words, context
       corpus.json             counts, digests, size and SHA-256 of the three files
     CACHE/.<key>.lock         held while one process makes the folder; the others wait
 
@@ -11,12 +11,10 @@ Rows and protocols refer to positions in `tokens`; nothing after this module see
 """
 
 import hashlib
-import re
 import shutil
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -24,28 +22,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from lorastudy.data.sources import Documents
+from lorastudy.data.texts import Form, Text, count_words, digest_texts, form_texts
+from lorastudy.data.tokenising import TokenizerLike, encode_texts
 from lorastudy.errors import InputError, StorageError
 from lorastudy.store.files import publish_folder, read_record, write_record
 
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
-_LAYOUT = "lorastudy corpus 1"  # part of every key: a change of layout makes new entries
-_BATCH = 1_000  # documents tokenised at once: enough for the tokenizer's threads, little memory
-
-
-class TokenizerLike(Protocol):
-    """What a corpus needs of a tokenizer."""
-
-    @property
-    def digest(self) -> str:
-        """Hash of everything that decides the ids."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Every id is below this."""
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens."""
+_LAYOUT = "lorastudy corpus 2"  # part of every key: a change of layout makes new entries
 
 
 class StoredFile(BaseModel):
@@ -88,6 +72,7 @@ class Corpus:
     offsets: NDArray[np.int64]  # (n_documents + 1,)
     n_bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
+    n_context: NDArray[np.int64]  # (n_documents,) first tokens that are read and never scored
 
     @property
     def n_tokens(self) -> int:
@@ -96,7 +81,7 @@ class Corpus:
 
     @property
     def n_documents(self) -> int:
-        """Documents, each of them not blank."""
+        """Documents."""
         return self.record.n_documents
 
     @property
@@ -108,7 +93,12 @@ class Corpus:
 
 
 def prepare_corpus(
-    documents: Documents, tokenizer: TokenizerLike, cache: Path, *, join: str | None
+    documents: Documents,
+    tokenizer: TokenizerLike,
+    cache: Path,
+    *,
+    form: Form,
+    limit: int | None = None,
 ) -> Corpus:
     """The corpus of `documents`, from `cache` if it is there and whole, otherwise made anew.
 
@@ -116,20 +106,19 @@ def prepare_corpus(
     A damaged entry is replaced.
 
     Args:
-        documents: Texts; see `join` for blank ones.
+        documents: Texts of a source.
         tokenizer: Its digest is part of the entry's name.
         cache: Folder of all corpora.
-        join: None: each text that is not blank is one document, without white space at its
-            ends (so counted, WikiText-2's rows fill the published share of a row). A string:
-            all texts as they are, blank ones too, joined by it to a single document.
+        form: What becomes a document; see `data/texts.py`.
+        limit: Keep the first so many documents; None: all.
 
     Raises:
         InputError: No token at all, or one that the vocabulary does not have.
         StorageError: The cache cannot be written.
     """
-    texts = _documents_of(documents.texts, join)
+    texts = form_texts(documents.texts, form)[:limit]
     text_digest = digest_texts(texts)
-    folder = cache / _key(text_digest, tokenizer, join)
+    folder = cache / _key(text_digest, tokenizer, form)
     if (corpus := _open_if_whole(folder)) is not None:
         return corpus
     _make_cache(cache)
@@ -138,7 +127,8 @@ def prepare_corpus(
             return corpus
         for leftover in cache.glob(f".{folder.name}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        _publish(folder, texts, tokenizer, text_digest, documents.origin)
+        source = _Source(texts, text_digest, documents.origin, form)
+        _publish(folder, source, tokenizer)
     return open_corpus(folder)
 
 
@@ -160,40 +150,26 @@ def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
     try:
         offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
         with np.load(folder / "documents.npz", allow_pickle=False) as counts:
-            n_bytes, n_words = counts["bytes"], counts["words"]
+            numbers = (_frozen(counts[name]) for name in ("bytes", "words", "context"))
+            n_bytes, n_words, n_context = numbers
         tokens = np.memmap(folder / "tokens.bin", dtype=record.dtype, mode="r")
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, str(error)) from error
-    return Corpus(folder, record, tokens, offsets, _frozen(n_bytes), _frozen(n_words))
+    return Corpus(folder, record, tokens, offsets, n_bytes, n_words, n_context)
 
 
-def count_words(text: str) -> int:
-    r"""Words as lm-evaluation-harness counts them for word perplexity.
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What an entry is made of."""
 
-    It takes `len(re.split(r"\s+", text))` of the text as it is, so white space at either
-    end counts one more (lm_eval/tasks/wikitext/preprocess_wikitext.py).
-    """
-    return 1 + sum(1 for _ in re.finditer(r"\s+", text))
-
-
-def digest_texts(texts: Sequence[str]) -> str:
-    """SHA-256 over the texts with their lengths, so that moving a border changes it."""
-    digest = hashlib.sha256()
-    for text in texts:
-        raw = text.encode()
-        digest.update(len(raw).to_bytes(8, "big"))
-        digest.update(raw)
-    return digest.hexdigest()
+    texts: tuple[Text, ...]
+    digest: str
+    origin: str
+    form: Form
 
 
-def _documents_of(texts: Sequence[str], join: str | None) -> Sequence[str]:
-    if join is not None:
-        return (join.join(texts),)
-    return [text for text in map(str.strip, texts) if text]
-
-
-def _key(text_digest: str, tokenizer: TokenizerLike, join: str | None) -> str:
-    parts = (_LAYOUT, text_digest, tokenizer.digest, tokenizer.vocabulary_size, join)
+def _key(text_digest: str, tokenizer: TokenizerLike, form: Form) -> str:
+    parts = (_LAYOUT, text_digest, tokenizer.digest, tokenizer.vocabulary_size, form)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -215,64 +191,47 @@ def _make_cache(cache: Path) -> None:
         ) from error
 
 
-def _publish(
-    folder: Path, texts: Sequence[str], tokenizer: TokenizerLike, text_digest: str, origin: str
-) -> None:
+def _publish(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
     try:
-        publish_folder(folder, lambda path: _write(path, texts, tokenizer, text_digest, origin))
+        publish_folder(folder, lambda path: _write(path, source, tokenizer))
     except StorageError:
         # where locks do not work (NFS) another process may have come first
         if _open_if_whole(folder) is None:
             raise
 
 
-def _write(
-    folder: Path, texts: Sequence[str], tokenizer: TokenizerLike, text_digest: str, origin: str
-) -> None:
+def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
     dtype: Literal["uint16", "uint32"] = (
         "uint16" if tokenizer.vocabulary_size <= 2**16 else "uint32"
     )
     sizes: list[int] = []
+    n_context: list[int] = []
     with (folder / "tokens.bin").open("wb") as stream:
-        for ids in _encode(texts, tokenizer, origin):
+        for ids, n_read in encode_texts(source.texts, source.form, tokenizer, source.origin):
             sizes.append(len(ids))
+            n_context.append(n_read)
             stream.write(ids.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
     if offsets[-1] == 0:
-        raise InputError(f"{origin}: the text gives no token at all. Choose another text.")
+        raise InputError(f"{source.origin}: the text gives no token at all. Choose another text.")
     np.save(folder / "offsets.npy", offsets)
-    n_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
-    n_words = np.array([count_words(text) for text in texts], dtype=np.int64)
-    np.savez(folder / "documents.npz", bytes=n_bytes, words=n_words)
+    counted = [text.counted for text in source.texts]
+    np.savez(
+        folder / "documents.npz",
+        bytes=np.array([len(text.encode()) for text in counted], dtype=np.int64),
+        words=np.array([count_words(text) for text in counted], dtype=np.int64),
+        context=np.array(n_context, dtype=np.int64),
+    )
     record = CorpusRecord(
         n_documents=len(sizes),
         n_tokens=int(offsets[-1]),
         dtype=dtype,
         vocabulary_size=tokenizer.vocabulary_size,
         tokenizer_digest=tokenizer.digest,
-        text_digest=text_digest,
+        text_digest=source.digest,
         files=tuple(_describe(folder / name) for name in _FILES),
     )
     write_record(folder / RECORD, record.sealed())
-
-
-def _encode(
-    texts: Sequence[str], tokenizer: TokenizerLike, origin: str
-) -> Iterator[NDArray[np.int64]]:
-    """The ids of each document, none of them outside the vocabulary."""
-    number = 0
-    for begin in range(0, len(texts), _BATCH):
-        for row in tokenizer.encode(texts[begin : begin + _BATCH]):
-            number += 1
-            ids = np.asarray(row, dtype=np.int64)
-            outside = ids[(ids < 0) | (ids >= tokenizer.vocabulary_size)]
-            if outside.size:
-                raise InputError(
-                    f"{origin}, document {number}: the tokenizer gives id {outside[0]}, but its "
-                    f"vocabulary ends at {tokenizer.vocabulary_size - 1}. "
-                    "Use the tokenizer that belongs to the base model."
-                )
-            yield ids
 
 
 def _describe(path: Path) -> StoredFile:

@@ -1,7 +1,8 @@
 """Which tokens a model reads together, and which of them are scored: integers only.
 
-A row is `[prefix] + tokens[begin:end]`. Its targets are `tokens[scored_from:end]`; whatever
-stands before is context. A token without anything before it in its row cannot be scored.
+A row is `[prefix] + tokens[begin:end]`, the prefix being optional. Its targets are
+`tokens[scored_from:end]`; whatever stands before is context. A token without anything before
+it in its row cannot be scored.
 Nothing here reads a token, so every cut can be checked on paper:
 
     10 tokens, length 4, stride 2          10 tokens, length 4, stride 4
@@ -11,7 +12,7 @@ Nothing here reads a token, so every cut can be checked on paper:
                 6 7 8 9     scores 8 9
 
 Windows start at multiples of the stride and the last one is short, as in Hugging Face's
-perplexity example; lm-evaluation-harness moves its last window back instead.
+perplexity example; lm-evaluation-harness moves its last window back (`cut_rolling`).
 """
 
 from dataclasses import dataclass
@@ -31,20 +32,26 @@ class RowTable:
     prefix where there is one, since the model reads it; a prefix is never a target.
     """
 
-    prefix: int | None  # token before every row; None: rows start with their own first token
+    prefix: int | None  # token before rows; None: rows start with their own first token
     begins: IntArray
     ends: IntArray
     scored_from: IntArray
     documents: IntArray
+    has_prefix: NDArray[np.bool_] | None = None  # (N,); None: all rows where there is a prefix
 
     def __post_init__(self) -> None:
         """Make the arrays int64, read-only, and check that each row scores a token."""
+        all_or_none = np.full(len(self.begins), self.prefix is not None)
+        chosen = all_or_none if self.has_prefix is None else np.array(self.has_prefix, dtype=bool)
+        assert self.prefix is not None or not chosen.any(), "a prefix needs a token"
+        chosen.setflags(write=False)
+        object.__setattr__(self, "has_prefix", chosen)
         for name in ("begins", "ends", "scored_from", "documents"):
             values = np.asarray(getattr(self, name), dtype=np.int64).view()
             values.setflags(write=False)
             object.__setattr__(self, name, values)
             assert values.shape == self.begins.shape, name
-        first = self.begins if self.prefix is not None else self.begins + 1
+        first = self.begins + ~chosen
         assert np.all(first <= self.scored_from), "a scored token needs something before it"
         assert np.all(self.scored_from < self.ends), "every row scores at least one token"
 
@@ -56,7 +63,8 @@ class RowTable:
     @property
     def lengths(self) -> IntArray:
         """Tokens the model reads in each row, prefix included: (N,)."""
-        return self.ends - self.begins + (self.prefix is not None)
+        assert self.has_prefix is not None
+        return self.ends - self.begins + self.has_prefix
 
     @property
     def n_scored(self) -> IntArray:
@@ -70,12 +78,14 @@ class RowTable:
     def select(self, indices: ArrayLike | slice) -> "RowTable":
         """The rows `indices`, in that order; an index may come up more than once."""
         chosen = _index(indices)
+        assert self.has_prefix is not None
         return RowTable(
             prefix=self.prefix,
             begins=self.begins[chosen],
             ends=self.ends[chosen],
             scored_from=self.scored_from[chosen],
             documents=self.documents[chosen],
+            has_prefix=self.has_prefix[chosen],
         )
 
 
@@ -116,6 +126,50 @@ def cut_document_windows(
     return _cut(offsets, length=length, stride=stride, prefix=prefix)
 
 
+def cut_rolling(offsets: ArrayLike, length: int, prefix: int) -> RowTable:
+    """Windows of lm-evaluation-harness over each document: `length` targets side by side.
+
+    The first window reads the prefix and predicts the document's first `length` tokens; each
+    further one reads the token before its own and predicts the next `length`. The last one
+    predicts what is left and is moved back until it reads `length` tokens as well, so its
+    targets have more context. A row holds one token more than the model reads, its last target.
+
+    Raises:
+        ValueError: length < 1.
+    """
+    if length < 1:
+        raise ValueError(f"length {length}: a window predicts at least 1 token")
+    bounds = _checked_bounds(offsets)
+    n_windows = -(-np.diff(bounds) // length)
+    documents, rank = _number(n_windows)
+    scored_from = bounds[documents] + rank * length
+    ends = np.minimum(scored_from + length, bounds[documents + 1])
+    begins = np.where(rank > 0, ends - length - 1, bounds[documents])
+    return RowTable(prefix, begins, ends, scored_from, documents, rank == 0)
+
+
+def cut_continuations(
+    offsets: ArrayLike, n_context: ArrayLike, length: int, prefix: int
+) -> RowTable:
+    """One row a document, which scores what follows its first `n_context` tokens.
+
+    The model reads at most `length` tokens, the last target not among them; a longer document
+    loses its beginning. The prefix stands before documents without context only.
+
+    Raises:
+        ValueError: A document has more than `length` targets, or none.
+    """
+    bounds, read = _checked_bounds(offsets), np.asarray(n_context, dtype=np.int64)
+    n_targets = np.diff(bounds) - read
+    if np.any(n_targets < 1) or np.any(n_targets > length):
+        worst = int(np.argmax((n_targets < 1) | (n_targets > length)))
+        raise ValueError(f"document {worst}: {n_targets[worst]} targets, not 1 to {length}")
+    ends, scored_from = bounds[1:], bounds[:-1] + read
+    has_prefix = read == 0
+    begins = np.maximum(bounds[:-1], ends - length - 1 + has_prefix)
+    return RowTable(prefix, begins, ends, scored_from, np.arange(len(ends)), has_prefix)
+
+
 def cut_stream(offsets: ArrayLike, length: int) -> RowTable:
     """Disjoint rows of exactly `length` tokens over each (joined) document, for training.
 
@@ -128,9 +182,7 @@ def cut_stream(offsets: ArrayLike, length: int) -> RowTable:
 
 def _cut(offsets: ArrayLike, *, length: int, stride: int | None, prefix: int | None) -> RowTable:
     """All windows of all documents; stride None: the first window of each document only."""
-    bounds = np.asarray(offsets, dtype=np.int64)
-    assert bounds.ndim == 1 and len(bounds) > 0 and bounds[0] >= 0, "offsets: (n_documents + 1,)"
-    assert np.all(np.diff(bounds) >= 0), "offsets never fall"
+    bounds = _checked_bounds(offsets)
     room = _room(length, prefix)
     step = _checked_stride(room if stride is None else stride, room)
     sizes = np.diff(bounds)
@@ -138,14 +190,27 @@ def _cut(offsets: ArrayLike, *, length: int, stride: int | None, prefix: int | N
     n_windows = np.where(sizes > 0, 1 + np.maximum(0, -((room - sizes) // step)), 0)
     if stride is None:
         n_windows = np.minimum(n_windows, 1)
-    documents = np.repeat(np.arange(len(sizes)), n_windows)
-    rank = np.arange(len(documents)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    documents, rank = _number(n_windows)
     begins = bounds[documents] + rank * step
     ends = np.minimum(begins + room, bounds[documents + 1])
     already_scored = np.where(rank > 0, begins - step + room, begins)
     scored_from = np.maximum(already_scored, begins + (prefix is None))
     keep = np.flatnonzero(scored_from < ends)
     return RowTable(prefix, begins[keep], ends[keep], scored_from[keep], documents[keep])
+
+
+def _checked_bounds(offsets: ArrayLike) -> IntArray:
+    bounds = np.asarray(offsets, dtype=np.int64)
+    assert bounds.ndim == 1 and len(bounds) > 0 and bounds[0] >= 0, "offsets: (n_documents + 1,)"
+    assert np.all(np.diff(bounds) >= 0), "offsets never fall"
+    return bounds
+
+
+def _number(n_windows: IntArray) -> tuple[IntArray, IntArray]:
+    """For each window its document, and its number in it from 0."""
+    documents = np.repeat(np.arange(len(n_windows)), n_windows)
+    rank = np.arange(len(documents)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    return documents, rank
 
 
 def _room(length: int, prefix: int | None) -> int:

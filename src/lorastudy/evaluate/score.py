@@ -26,6 +26,14 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentSums:
+    """Sums over the scored targets of each of D documents."""
+
+    sum_nats: FloatArray  # (D,)
+    n_scored: IntArray  # (D,)
+
+
+@dataclass(frozen=True, slots=True)
 class RowScores:
     """Sums over the scored targets of each of N rows."""
 
@@ -34,11 +42,26 @@ class RowScores:
     class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding classes only where it is scored
     class_counts: IntArray  # (4,)
     seconds: float
+    n_first_choices: IntArray | None = None  # (N,) targets that the model ranks first, if asked
 
     @property
     def sums(self) -> LossSums:
         """All rows pooled."""
         return LossSums(float(self.sum_nats.sum()), int(self.n_scored.sum()))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of rows whose targets are all first choices; None where this was not asked."""
+        if self.n_first_choices is None:
+            return None
+        return float(np.mean(self.n_first_choices == self.n_scored))
+
+    def pooled_by(self, documents: IntArray) -> "DocumentSums":
+        """Rows of the same document added up, in the order of documents; (N,) -> (D,)."""
+        _, place = np.unique(documents, return_inverse=True)
+        sum_nats = np.bincount(place, weights=self.sum_nats)
+        n_scored = np.bincount(place, weights=self.n_scored.astype(np.float64))
+        return DocumentSums(sum_nats, n_scored.astype(np.int64))
 
 
 @torch.no_grad()
@@ -51,6 +74,7 @@ def score_rows(
     device: torch.device,
     poll: Callable[[], None] = lambda: None,
     max_positions: int = MAX_POSITIONS,
+    count_first_choices: bool = False,
 ) -> RowScores:
     """Score every row of `table` in evaluation mode.
 
@@ -62,25 +86,36 @@ def score_rows(
         device: Where the model is.
         poll: Called before every batch; may raise to stop.
         max_positions: Positions a batch, padding included.
+        count_first_choices: Also count targets that are the model's most likely token.
     """
     began = time.perf_counter()
     scorer.network.eval()
     sum_nats = np.zeros(table.n_rows)
     n_scored = np.zeros(table.n_rows, dtype=np.int64)
+    n_first = np.zeros(table.n_rows, dtype=np.int64) if count_first_choices else None
     class_nats, class_counts = np.zeros(4), np.zeros(4, dtype=np.int64)
     for batch in batches_by_length(tokens, table, padding, max_positions=max_positions):
         poll()
-        nats = scorer.score(batch.to(device)).double().cpu().numpy()  # (S,)
         b, classes = _rows_and_classes(batch, table)
+        if n_first is None:
+            nats = scorer.score(batch.to(device)).double().cpu().numpy()  # (S,)
+        else:
+            scored, is_first = scorer.score_choices(batch.to(device))
+            nats = scored.double().cpu().numpy()
+            found = b[is_first.cpu().numpy()]
+            n_first[batch.rows] = np.bincount(found, minlength=len(batch.rows))
         sum_nats[batch.rows] = np.bincount(b, nats, minlength=len(batch.rows))
         n_scored[batch.rows] = np.bincount(b, minlength=len(batch.rows))
         class_nats += np.bincount(classes, nats, minlength=4)
         class_counts += np.bincount(classes, minlength=4)
-    return RowScores(sum_nats, n_scored, class_nats, class_counts, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return RowScores(sum_nats, n_scored, class_nats, class_counts, seconds, n_first)
 
 
 def average_nats(protocol: Protocol, scores: RowScores) -> float:
-    """The protocol's cross-entropy: a mean over tokens, or the study's mean of batch means.
+    """The protocol's cross-entropy: a mean over tokens or documents, or of batch means.
+
+    A mean over documents needs rows that are documents; it is in nats a document.
 
     Raises:
         InputError: No token was scored.
@@ -88,6 +123,8 @@ def average_nats(protocol: Protocol, scores: RowScores) -> float:
     pooled = scores.sums.cross_entropy
     if protocol.average == "tokens":
         return pooled
+    if protocol.average == "documents":
+        return float(scores.sum_nats.mean())
     starts = np.arange(0, len(scores.sum_nats), PAPER_BATCH)
     means = np.add.reduceat(scores.sum_nats, starts) / np.add.reduceat(scores.n_scored, starts)
     return float(means.mean())

@@ -50,6 +50,27 @@ class Scorer:
             chunks = zip(hidden.split(SCORE_CHUNK), targets.split(SCORE_CHUNK), strict=True)
             return torch.cat([_nats(head(h), t) for h, t in chunks])
 
+    @torch.no_grad()
+    def score_choices(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As `score`, and whether each target is the model's most likely token, (S,) bool.
+
+        For few targets a row: their logits are held at once.
+        """
+        device = batch.input_ids.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            scored = batch.targets != IGNORE_INDEX  # (B, T)
+            targets = batch.targets[scored]  # (S,)
+            if self.splits_head:
+                head = self.network.get_output_embeddings()
+                assert head is not None
+                hidden = run_body(self.network, batch.input_ids, batch.attention_mask)
+                logits = head(hidden[scored])  # (S, V)
+            else:
+                logits = self.network(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+                ).logits[scored]
+            return _nats(logits, targets), logits.argmax(-1) == targets
+
 
 def make_scorer(network: PreTrainedModel, precision: str) -> Scorer:
     """A scorer for `network`; finds out whether its output layer can be run apart."""

@@ -1,6 +1,7 @@
 """Turn text into token ids with the base model's own tokenizer, and say which one it was.
 
-No special token is ever added here: start tokens belong to rows, and rows to protocols.
+Start tokens belong to rows, and rows to protocols; only the protocols that follow
+lm-evaluation-harness also take what a tokenizer adds by itself.
 """
 
 import hashlib
@@ -25,8 +26,26 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, without special tokens."""
+        return self._encode(texts, add_special_tokens=False)
+
+    def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of every text, with the special tokens that the tokenizer adds by itself.
+
+        A text that begins with the start token gets none: so encodes lm-evaluation-harness.
+        """
+        start = str(self.backend.decode([self.start_id]))
+        ids = self._encode(texts, add_special_tokens=True)
+        for i, text in enumerate(texts):
+            if text.startswith(start):
+                ids[i] = self._encode([text], add_special_tokens=False)[0]
+        return ids
+
+    def _encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         encoded = self.backend(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+            list(texts),
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            verbose=False,
         )
         ids: list[list[int]] = encoded["input_ids"]
         return ids

@@ -1,9 +1,15 @@
 """Score a model on every benchmark under every protocol, one file each."""
 
+from collections.abc import Callable
+
+import torch
+
 from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
+from lorastudy.evaluate.units import convert_nats, measure_coverage
 from lorastudy.inputs import BenchmarkRows, Reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.loss import perplexity_of
+from lorastudy.model.scoring import Scorer
 from lorastudy.run.setup import RunSetup
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import read_record, write_record
@@ -23,24 +29,37 @@ def score_benchmarks(
                 records.append(read_record(path, DocumentScores).evaluation)
                 continue
             rows = reader.benchmark_rows(benchmark, protocol, spec.data.rows)
-            scores = score_rows(
-                setup.scorer,
-                rows.corpus.tokens,
-                rows.table,
-                rows.padding,
-                device=setup.device,
-                poll=stop.poll,
-            )
+            scores = score_benchmark_rows(setup.scorer, rows, setup.device, stop.poll)
             stored = describe_scores(benchmark.name, rows, scores)
             write_record(path, stored)
             records.append(stored.evaluation)
     return tuple(records)
 
 
+def score_benchmark_rows(
+    scorer: Scorer,
+    rows: BenchmarkRows,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+) -> RowScores:
+    """Sums of a model on a benchmark that was laid out under a protocol."""
+    return score_rows(
+        scorer,
+        rows.corpus.tokens,
+        rows.table,
+        rows.padding,
+        device=device,
+        poll=poll,
+        count_first_choices=rows.protocol.has_accuracy,
+    )
+
+
 def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> DocumentScores:
     """The stored form of a score."""
     protocol, pooled = rows.protocol, scores.sums
     cross_entropy = average_nats(protocol, scores)
+    coverage = measure_coverage(protocol, rows.corpus, rows.table)
+    units = convert_nats(pooled.sum_nats, coverage)
     evaluation = EvaluationRecord(
         benchmark=benchmark,
         protocol=protocol.name,
@@ -52,11 +71,23 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
         sum_nats=pooled.sum_nats,
         seconds=scores.seconds,
         classes=_classes(scores) if protocol.scores_padding else (),
+        averaged_over=protocol.average,
+        n_unscored=coverage.n_unscored,
+        n_documents_cut=coverage.n_documents_cut,
+        n_words=coverage.n_words,
+        n_bytes=coverage.n_bytes,
+        word_perplexity=units.word_perplexity if units else None,
+        byte_perplexity=units.byte_perplexity if units else None,
+        bits_per_byte=units.bits_per_byte if units else None,
+        accuracy=scores.accuracy,
+        tokenizer_digest=rows.corpus.record.tokenizer_digest,
     )
+    parts = scores if protocol.joins_documents else scores.pooled_by(rows.table.documents)
     return DocumentScores(
         evaluation=evaluation,
-        n_targets=tuple(scores.n_scored.tolist()),
-        nats=tuple(scores.sum_nats.tolist()),
+        unit="window" if protocol.joins_documents else "document",
+        n_targets=tuple(parts.n_scored.tolist()),
+        nats=tuple(parts.sum_nats.tolist()),
     )
 
 

@@ -101,12 +101,13 @@ class EndedEpoch(Record):
 
 
 class DocumentScores(Record):
-    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums by row.
+    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums by document.
 
-    A row is a document where the protocol cuts lines, a window where it cuts a stream.
+    Where the protocol joins all documents, by window.
     """
 
     evaluation: "EvaluationRecord"
+    unit: Literal["document", "window", "row"] = "row"  # row: written before this was recorded
     n_targets: tuple[int, ...]
     nats: tuple[float, ...]
 
@@ -138,13 +139,23 @@ class EvaluationRecord(Record):
     benchmark: str
     protocol: str
     protocol_version: int
-    cross_entropy: float
+    cross_entropy: float  # nats a target; a document where `averaged_over` says so
     perplexity: float
     n_tokens: int  # scored targets
     n_documents: int
     sum_nats: float
     seconds: float
     classes: tuple[ClassSum, ...] = ()
+    averaged_over: Literal["tokens", "batch-means", "documents"] | None = None  # None: not recorded
+    n_unscored: int | None = None  # tokens of the text that are no target
+    n_documents_cut: int | None = None  # documents of which a part is not read
+    n_words: int | None = None  # of the original text, scored or not
+    n_bytes: int | None = None
+    word_perplexity: float | None = None  # these three: only if the whole text is scored
+    byte_perplexity: float | None = None
+    bits_per_byte: float | None = None
+    accuracy: float | None = None  # share of documents whose targets are all first choices
+    tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
 
 
 class RunResult(Record):

@@ -1,0 +1,81 @@
+"""Texts to token ids, document by document, with the tokens of a context counted.
+
+Plain forms are encoded without special tokens. The forms of lm-evaluation-harness are encoded
+as it does: with what the tokenizer adds by itself, and a last word as what the whole text has
+after as many tokens as its context alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorastudy.data.texts import Form, Text
+from lorastudy.errors import InputError
+
+_BATCH = 1_000  # documents tokenised at once: enough for the tokenizer's threads, little memory
+
+
+class TokenizerLike(Protocol):
+    """What a corpus needs of a tokenizer."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides the ids."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Every id is below this."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+
+    def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, with the special tokens that the tokenizer adds by itself."""
+
+
+def encode_texts(
+    texts: Sequence[Text], form: Form, tokenizer: TokenizerLike, origin: str
+) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """The ids of each document, none outside the vocabulary, and how many are context.
+
+    Raises:
+        InputError: The tokenizer gives an id that its vocabulary does not have, or a last
+            word has no token; `origin` is named.
+    """
+    number = 0
+    for begin in range(0, len(texts), _BATCH):
+        part = texts[begin : begin + _BATCH]
+        for row, n_read in zip(*_tokenise(part, form, tokenizer), strict=True):
+            number += 1
+            ids = np.asarray(row, dtype=np.int64)
+            outside = ids[(ids < 0) | (ids >= tokenizer.vocabulary_size)]
+            if outside.size:
+                raise InputError(
+                    f"{origin}, document {number}: the tokenizer gives id {outside[0]}, "
+                    f"but its vocabulary ends at {tokenizer.vocabulary_size - 1}. "
+                    "Use the tokenizer that belongs to the base model."
+                )
+            if form == "last-words" and len(ids) <= n_read:
+                raise InputError(
+                    f"{origin}, document {number}: no token belongs to its last word "
+                    "alone. Take out the document, or use another protocol."
+                )
+            yield ids, n_read
+
+
+def _tokenise(
+    texts: Sequence[Text], form: Form, tokenizer: TokenizerLike
+) -> tuple[list[list[int]], list[int]]:
+    """Ids of each text and of its context, as lm-evaluation-harness has them for its forms."""
+    if form in ("texts", "stream"):
+        return tokenizer.encode([text.text for text in texts]), [0] * len(texts)
+    ids = tokenizer.encode_as_configured([text.text for text in texts])
+    if form == "pages":
+        return ids, [0] * len(texts)
+    bare = tokenizer.encode([text.text for text in texts])
+    read = tokenizer.encode_as_configured([text.context for text in texts])
+    # without a context there is only the start token, which the row brings
+    whole = [a if text.context else b for a, b, text in zip(ids, bare, texts, strict=True)]
+    return whole, [len(c) if t.context else 0 for c, t in zip(read, texts, strict=True)]
