@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorastudy.cli.evaluation import evaluate_model
 from lorastudy.cli.models import find_benchmark, model_reference
 from lorastudy.store.places import Places, default_cache
+from lorastudy.store.records import EvaluationRecord
 
 WIKITEXT = "Salesforce/wikitext/wikitext-2-raw-v1/test-00000-of-00001.parquet"
 LAMBADA = "EleutherAI/lambada_openai/en/test-00000-of-00001.parquet"
@@ -37,6 +38,7 @@ TASKS = Path(lm_eval.__file__).parent / "tasks"
 
 
 def read_rows(path: Path) -> list[str]:
+    """The texts of a data set's file."""
     return pq.read_table(path)["text"].to_pylist()
 
 
@@ -63,6 +65,7 @@ def write_task(folder: Path, name: str, origin: Path, column: str, texts: list[s
 
 
 def run_harness(model: str, pages: list[str], passages: list[str]) -> dict[str, dict[str, float]]:
+    """The harness' metrics on pages ("w") and passages ("l")."""
     with tempfile.TemporaryDirectory() as folder:
         write_task(Path(folder), "w", TASKS / "wikitext/wikitext.yaml", "page", pages)
         write_task(Path(folder), "l", TASKS / "lambada/lambada_openai.yaml", "text", passages)
@@ -98,11 +101,13 @@ def slide(model: str, text: str, length: int, stride: int) -> tuple[float, int]:
 
 
 def show(name: str, ours: float, theirs: float) -> float:
+    """Print both and their distance, and return the distance."""
     print(f"  {name:<34} {ours:>16.8f} {theirs:>16.8f} {abs(ours - theirs):>12.2e}")
     return abs(ours - theirs)
 
 
 def main() -> None:
+    """Score thrice, print, and exit 1 where the numbers disagree."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--mirror", type=Path, required=True)
@@ -116,7 +121,7 @@ def main() -> None:
     passages = read_rows(options.mirror / LAMBADA)[: options.rows]
     places = Places(Path.cwd(), options.mirror, True, default_cache())
 
-    def score(benchmark: str, protocol: str, limit: int):
+    def score(benchmark: str, protocol: str, limit: int) -> EvaluationRecord:
         began = time.perf_counter()
         (record,) = evaluate_model(
             model_reference(options.model),

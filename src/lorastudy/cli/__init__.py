@@ -9,7 +9,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from lorastudy.cli import exports, folders, models, studies, submit
+from lorastudy.cli import audit, exports, folders, models, studies, submit
 from lorastudy.errors import UserError
 
 _INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
@@ -31,6 +31,7 @@ folders.register(app)
 exports.register(app)
 submit.register(app)
 models.register(app)
+audit.register(app)
 
 
 def main() -> None:

@@ -47,8 +47,7 @@ def evaluate(
     """
     options.check_device(device)
     options.check_mirror(mirror)
-    if precision not in ("float32", "bfloat16"):
-        raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
+    options.check_precision(precision)
     places = Places(Path.cwd(), mirror, offline, default_cache())
     source = find_benchmark(benchmark, tuple(protocol), limit)
     from lorastudy.cli.evaluation import evaluate_model

@@ -121,6 +121,16 @@ def check_device(device: str) -> None:
         raise ConfigError(f"--device {device}: use auto, cpu or cuda.")
 
 
+def check_precision(precision: str) -> None:
+    """Refuse a precision that does not exist.
+
+    Raises:
+        ConfigError: Not float32 or bfloat16.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
+
+
 def console_width() -> int:
     """Columns of the terminal, or 100 where there is none."""
     return shutil.get_terminal_size((100, 24)).columns

@@ -59,9 +59,11 @@ class RowScores:
     def pooled_by(self, documents: IntArray) -> "DocumentSums":
         """Rows of the same document added up, in the order of documents; (N,) -> (D,)."""
         _, place = np.unique(documents, return_inverse=True)
-        sum_nats = np.bincount(place, weights=self.sum_nats)
-        n_scored = np.bincount(place, weights=self.n_scored.astype(np.float64))
-        return DocumentSums(sum_nats, n_scored.astype(np.int64))
+        sum_nats = np.zeros(place.max(initial=-1) + 1)
+        n_scored = np.zeros(len(sum_nats), dtype=np.int64)
+        np.add.at(sum_nats, place, self.sum_nats)
+        np.add.at(n_scored, place, self.n_scored)
+        return DocumentSums(sum_nats, n_scored)
 
 
 @torch.no_grad()

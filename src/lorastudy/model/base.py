@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from lorastudy.errors import InputError
 from lorastudy.model.placement import LinearModule
 
 CausalModel = PreTrainedModel  # what other parts call it: transformers stays in this one
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+_TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]
+_HUB_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,31 @@ def find_base_folder(
     return folder
 
 
-def _hub_folder(identifier: str, revision: str, mirror: Path | None, offline: bool) -> Path:
+def find_tokenizer_folder(
+    reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
+) -> Path:
+    """The local folder of a tokenizer; a model's folder will do, and its weights stay away.
+
+    Raises:
+        InputError: It is nowhere.
+    """
+    if reference.id is not None:
+        return _hub_folder(reference.id, reference.revision, mirror, offline, _TOKENIZER_FILES)
+    if reference.path is None:
+        return find_base_folder(reference, mirror=mirror, offline=offline, base=base)
+    folder = base / Path(reference.path).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"tokenizer: {folder} is no folder. Give one with tokenizer.json.")
+    return folder
+
+
+def _hub_folder(
+    identifier: str,
+    revision: str,
+    mirror: Path | None,
+    offline: bool,
+    files: Sequence[str] = _HUB_FILES,
+) -> Path:
     if mirror is not None and (mirror / identifier).is_dir():
         return mirror / identifier
     try:
@@ -82,7 +108,7 @@ def _hub_folder(identifier: str, revision: str, mirror: Path | None, offline: bo
             snapshot_download(
                 identifier,
                 revision=revision,
-                allow_patterns=_HUB_FILES,
+                allow_patterns=list(files),
                 local_files_only=offline,
             )
         )
