@@ -185,7 +185,9 @@ class Benchmark(Source):
     name: Name
     """Used in tables and file names."""
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
-    """rows-text, paper-padded, document, blocks-N or sliding-N-S; N and S are tokens."""
+    """rows-text, paper-padded, document, blocks-N, sliding-N-S (tokens) or lm-eval-..."""
+    role: Literal["test", "forgetting"] = "test"
+    """forgetting: neutral text, on which tuned models are compared with the baseline."""
 
     @model_validator(mode="after")
     def _check_protocols(self) -> Self:
@@ -262,4 +264,13 @@ class Study(StudyModel):
         if self.data.rows.cut == "stream" and self.training.padding == "scored":
             what = "scored needs padded rows, but data.rows.cut: stream cuts full rows; use masked"
             refuse([("training.padding", what)])
+        has_baseline = any(arm.method == "baseline" for arm in self.arms)
+        what = "forgetting is base against tuned, so the study needs an arm with method: baseline"
+        refuse(
+            [
+                (f"benchmarks.{i}.role", what)
+                for i, benchmark in enumerate(self.benchmarks)
+                if benchmark.role == "forgetting" and not has_baseline
+            ]
+        )
         return self

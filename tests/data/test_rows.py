@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from lorastudy.data.rows import (
     RowTable,
+    cut_continuations,
     cut_document_windows,
     cut_lines,
+    cut_rolling,
     cut_stream,
     cut_windows,
 )
@@ -97,6 +99,84 @@ def test_stream_is_cut_into_disjoint_windows_whose_first_token_is_not_scored() -
         ([0, 1, 2, 3], [1, 2, 3]),
         ([4, 5, 6, 7], [5, 6, 7]),
     ]
+
+
+def test_rolling_windows_are_those_of_the_example_of_lm_evaluation_harness() -> None:
+    """Its docstring of `loglikelihood_rolling`: tokens 0 to 9, most context 4."""
+    table = cut_rolling([0, 10], 4, PREFIX)
+    assert written_out(table) == [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([3, 4, 5, 6, 7], [4, 5, 6, 7]),
+        ([5, 6, 7, 8, 9], [8, 9]),
+    ]
+    assert table.has_prefix is not None
+    assert table.has_prefix.tolist() == [True, False, False]
+    assert table.lengths.tolist() == [5, 5, 5]  # 4 that are read, and the last target
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, []),
+        (1, [([0], [0])]),
+        (3, [([0, 1, 2], [0, 1, 2])]),
+        (4, [([0, 1, 2], [0, 1, 2]), ([0, 1, 2, 3], [3])]),
+        (6, [([0, 1, 2], [0, 1, 2]), ([2, 3, 4, 5], [3, 4, 5])]),
+    ],
+)
+def test_rolling_windows_of_short_documents(size: int, expected: list) -> None:
+    assert written_out(cut_rolling([0, size], 3, PREFIX)) == expected
+
+
+def test_rolling_windows_stay_in_their_document() -> None:
+    table = cut_rolling([0, 2, 2, 7], 3, PREFIX)
+    assert written_out(table) == [
+        ([0, 1], [0, 1]),
+        ([2, 3, 4], [2, 3, 4]),
+        ([3, 4, 5, 6], [5, 6]),
+    ]
+    assert table.documents.tolist() == [0, 2, 2]
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 9))
+def test_rolling_windows_score_each_token_once_and_read_no_more_than_fits(sizes, length) -> None:
+    offsets = np.cumsum([0, *sizes])
+    table = cut_rolling(offsets, length, PREFIX)
+    assert [t for _, targets in written_out(table) for t in targets] == list(range(offsets[-1]))
+    assert all(table.lengths <= length + 1)
+
+
+def test_continuations_score_what_follows_the_context() -> None:
+    table = cut_continuations([0, 4, 6, 9], [3, 0, 1], 10, PREFIX)
+    assert written_out(table) == [
+        ([0, 1, 2, 3], [3]),
+        ([4, 5], [4, 5]),
+        ([6, 7, 8], [7, 8]),
+    ]
+    assert table.has_prefix is not None
+    assert table.has_prefix.tolist() == [False, True, False]
+
+
+def test_continuation_of_a_long_context_loses_its_beginning() -> None:
+    assert written_out(cut_continuations([0, 9], [7], 4, PREFIX)) == [([4, 5, 6, 7, 8], [7, 8])]
+
+
+@pytest.mark.parametrize("n_context", [4, 0])
+def test_continuation_without_a_target_or_with_too_many_is_refused(n_context: int) -> None:
+    with pytest.raises(ValueError, match="document 0"):
+        cut_continuations([0, 4], [n_context], 3, PREFIX)
+
+
+def test_row_with_a_prefix_that_the_table_lacks_is_our_own_mistake() -> None:
+    zero = np.zeros(1, np.int64)
+    with pytest.raises(AssertionError, match="prefix"):
+        RowTable(None, zero, zero + 2, zero + 1, zero, np.array([True]))
+
+
+def test_selection_keeps_which_rows_have_a_prefix() -> None:
+    table = cut_rolling([0, 10], 4, PREFIX).select([2, 0])
+    assert table.has_prefix is not None
+    assert table.has_prefix.tolist() == [False, True]
 
 
 def test_selection_keeps_its_order() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lorastudy.config import PROTOCOL_PATTERN
 from lorastudy.data.batches import Padding
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
     DOCUMENT_WINDOW,
     PAPER_BATCH,
@@ -18,7 +18,10 @@ from lorastudy.evaluate.protocols import (
 )
 
 START, END = 100, 101
-NAMES = ("rows-text", "paper-padded", "document", "blocks-8", "sliding-8-3")
+NAMES = (
+    *("rows-text", "paper-padded", "document", "blocks-8", "sliding-8-3"),
+    *("lm-eval-wikitext", "lm-eval-lambada"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Offsets:
     """What laying out rows reads of a corpus."""
 
     offsets: np.ndarray
+    n_context: np.ndarray
 
     @property
     def n_tokens(self) -> int:
@@ -36,10 +40,11 @@ def parse(name: str, *, context: int | None = 64) -> Protocol:
     return parse_protocol(name, row_length=6, context=context)
 
 
-def lay_out(name: str, *sizes: int, context: int | None = 64):
+def lay_out(name: str, *sizes: int, context: int | None = 64, n_read: tuple[int, ...] = ()):
     protocol = parse(name, context=context)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    table, padding = lay_out_rows(protocol, Offsets(offsets), SpecialTokens(START, END))
+    corpus = Offsets(offsets, np.array(n_read or [0] * len(sizes)))
+    table, padding = lay_out_rows(protocol, corpus, SpecialTokens(START, END))
     rows = list(zip(table.begins.tolist(), table.scored_from.tolist(), table.ends.tolist()))  # noqa: B905
     return rows, table.prefix, padding
 
@@ -73,6 +78,29 @@ def test_sliding_windows_score_what_the_one_before_did_not_hold() -> None:
     rows, prefix, padding = lay_out("sliding-8-3", 12)
     assert rows == [(0, 1, 8), (3, 8, 11), (6, 11, 12)]
     assert (prefix, padding) == (None, Padding(END))
+
+
+def test_lm_eval_wikitext_fills_the_context_with_targets_and_moves_the_last_window_back() -> None:
+    rows, prefix, padding = lay_out("lm-eval-wikitext", 3, 10, context=4)
+    assert rows == [(0, 0, 3), (3, 3, 7), (6, 7, 11), (8, 11, 13)]
+    assert (prefix, padding) == (START, Padding(END))
+
+
+def test_lm_eval_lambada_scores_what_follows_the_context() -> None:
+    rows, prefix, padding = lay_out("lm-eval-lambada", 5, 2, 9, context=6, n_read=(4, 0, 7))
+    assert rows == [(0, 4, 5), (5, 5, 7), (9, 14, 16)]
+    assert (prefix, padding) == (START, Padding(END))
+
+
+def test_last_word_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(InputError, match=r"document 1: 7 targets.*reads 6 tokens"):
+        lay_out("lm-eval-lambada", 3, 9, context=6, n_read=(2, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_last_words_are_averaged_by_document_and_have_an_accuracy(name: str) -> None:
+    assert (parse(name).average == "documents") == (name == "lm-eval-lambada")
+    assert parse(name).has_accuracy == (name == "lm-eval-lambada")
 
 
 def test_blocks_are_windows_that_slide_by_their_length() -> None:

@@ -356,7 +356,7 @@ def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2, tmp_path) -> None:
 
 
 def test_the_best_epoch_is_what_is_scored(done, tiny_gpt2, tmp_path, monkeypatch) -> None:
-    losses = iter([1.0, 3.0, 2.0])
+    losses = iter([1.0, 0.5, 3.0, 0.5, 2.0, 0.5])  # of validation and of training rows by turns
     monkeypatch.setattr(training, "average_nats", lambda *_: next(losses))
     folder = done.case.folder(tmp_path, "best-first")
     result = done.case.execute(folder)

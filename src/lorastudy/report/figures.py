@@ -144,6 +144,7 @@ def _draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
         _draw_curve(left, place, arm.losses(_train_losses))
         validation = arm.losses(_validation_losses)
         _draw_curve(right, place, validation)
+        _draw_dots(right, place, arm.losses(_train_losses_eval))
         _mark_best(right, place, validation)
     for axes, name in ((left, "training loss"), (right, "validation loss")):
         _finish_curves(axes, f"{name}, nats a target ({protocol})", has_curves=bool(trained))
@@ -152,7 +153,8 @@ def _draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
     caption = (
         "Mean over seeds; bands from the lowest to the highest seed; rings at the epoch with the "
         "lowest mean validation loss. Training loss is a running mean over the epoch with "
-        "dropout on, validation loss is taken after the epoch with dropout off."
+        "dropout on, validation loss is taken after the epoch with dropout off; dotted: the same "
+        "measurement on a fixed slice of the training rows."
     )
     return _save(figure, "fig2-losses", "Figure 2. Losses", caption)
 
@@ -225,6 +227,11 @@ def _draw_curve(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
     axes.plot(epochs, [point.mean for point in curve.values()], **_line_style(place))
 
 
+def _draw_dots(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
+    means = [point.mean for point in curve.values()]
+    axes.plot(list(curve), means, ":", color=_COLOURS[place % len(_COLOURS)], linewidth=1.0)
+
+
 def _mark_best(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
     if curve:
         best = min(curve, key=lambda epoch: curve[epoch].mean)
@@ -286,6 +293,10 @@ def _scaled(estimate: Estimate | None, unit: int) -> Estimate | None:
 
 def _train_losses(run: RunResult) -> dict[int, float]:
     return {record.epoch: record.train_loss for record in run.epochs}
+
+
+def _train_losses_eval(run: RunResult) -> dict[int, float]:
+    return {e.epoch: e.train_loss_eval for e in run.epochs if e.train_loss_eval is not None}
 
 
 def _validation_losses(run: RunResult) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lorastudy.config import Training
@@ -17,11 +18,14 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import digest_base, load_base, move_model
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import Scorer, make_scorer
+from lorastudy.seeds import derive_seed
 from lorastudy.spec import RunSpec
 from lorastudy.store.records import Manifest
 from lorastudy.train.loop import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
+
+MOST_SLICE_ROWS = 512  # keeps the measurement of training rows a small part of an epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class TrainingLayout:
     validation_corpus: Corpus
     validation_table: RowTable
     validation_protocol: Protocol
+    train_slice: RowTable  # training rows whose loss is measured as the validation loss is
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,19 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
         validation_protocol=reader.protocol(
             "paper-padded" if training.padding == "scored" else "rows-text", rows
         ),
+        train_slice=choose_slice(table, validation_table.n_rows),
     )
+
+
+def choose_slice(table: RowTable, n_validation_rows: int) -> RowTable:
+    """Training rows to measure in evaluation mode: as many as validation has, at most 512.
+
+    Drawn once and for all, so that every epoch, arm and seed of a study measures the same rows.
+    """
+    n_rows = min(table.n_rows, n_validation_rows, MOST_SLICE_ROWS)
+    bits = np.random.Philox(derive_seed(0, "train-slice"))
+    order = np.random.Generator(bits).permutation(table.n_rows)
+    return table.select(np.sort(order[:n_rows]))
 
 
 def choose_padding(training: Training, reader: Reader, cut: str, length: int) -> Padding:

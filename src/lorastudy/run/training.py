@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorastudy import faults
+from lorastudy.data.corpus import Corpus
+from lorastudy.data.rows import RowTable
 from lorastudy.errors import EnvironmentDriftError, InputError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.interrupts import StopFlag
@@ -101,15 +103,8 @@ class TrainingSession:
 
     def _finish_epoch(self, ended: EndedEpoch) -> None:
         layout = self._setup.layout
-        scores = score_rows(
-            self._setup.scorer,
-            layout.validation_corpus.tokens,
-            layout.validation_table,
-            layout.padding,
-            device=self._setup.device,
-            poll=self._stop.poll,
-        )
-        loss = average_nats(layout.validation_protocol, scores)
+        loss = self._measure_loss(layout.validation_corpus, layout.validation_table)
+        train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
         faults.hit("run:after-validation")
         if loss < min((e.validation_loss for e in self._epochs()), default=float("inf")):
             publish_folder(self._folder.best, self._setup.model.save)
@@ -120,9 +115,23 @@ class TrainingSession:
             validation_loss=loss,
             learning_rate=ended.learning_rate,
             train_seconds=ended.train_seconds,
+            train_loss_eval=train_loss_eval,
         )
         append_record(self._folder.epochs, record)
         faults.hit("run:after-epoch-line")
+
+    def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:
+        """Loss in evaluation mode, averaged as the protocol of the training rows says."""
+        layout = self._setup.layout
+        scores = score_rows(
+            self._setup.scorer,
+            corpus.tokens,
+            table,
+            layout.padding,
+            device=self._setup.device,
+            poll=self._stop.poll,
+        )
+        return average_nats(layout.validation_protocol, scores)
 
     def _checkpoint(self, ended: EndedEpoch | None) -> None:
         inputs, p = self._inputs, self.progress

@@ -1,14 +1,15 @@
 """Read a study back from its folder: the one source of every table and status line."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from lorastudy.config import Study
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunStatus, StudyFolder
-from lorastudy.store.records import StudyResults
+from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.study_file import load_study
 
 TrainingProtocol = Literal["rows-text", "paper-padded", "windows"]
@@ -45,18 +46,38 @@ def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
 
 
 def collect_results(folder: StudyFolder) -> StudyResults:
-    """All results of a study as they stand now, from the run folders alone."""
+    """All results of a study as they stand now, from the run folders alone.
+
+    Raises:
+        InputError: Runs of different tokenizers.
+    """
     study = read_study(folder)
     found = {s.run_id: folder.run(s.run_id).read_result() for s in expand_study(study)}
+    _refuse_mixed_tokenizers((result for result in found.values() if result), folder)
     return StudyResults(
         name=study.name,
         arms=tuple(arm.name for arm in study.arms),
         seeds=study.seeds,
         benchmarks=tuple(benchmark.name for benchmark in study.benchmarks),
+        forgetting=tuple(b.name for b in study.benchmarks if b.role == "forgetting"),
         training_protocol=training_protocol(study),
         runs=tuple(result for result in found.values() if result is not None),
         missing=tuple(run_id for run_id, result in found.items() if result is None),
     )
+
+
+def _refuse_mixed_tokenizers(runs: Iterable[RunResult], folder: StudyFolder) -> None:
+    """Perplexities a token of two tokenizers divide one text into different numbers of tokens."""
+    first: dict[str, str] = {}
+    for run in runs:
+        for digest in {e.tokenizer_digest for e in run.evaluations} - {None}:
+            first.setdefault(str(digest), run.run_id)
+    if len(first) > 1:
+        named = ", ".join(f"{run_id} ({digest[:8]})" for digest, run_id in first.items())
+        raise InputError(
+            f"{folder.path}: runs were scored with different tokenizers: {named}. Their numbers "
+            "cannot stand in one comparison; keep runs of one tokenizer in the folder."
+        )
 
 
 def write_results(folder: StudyFolder) -> StudyResults:

@@ -27,6 +27,7 @@ class EpochRecord(Record):
     validation_loss: float  # evaluation mode, nats a target, protocol of the training rows
     learning_rate: float  # of the last optimizer step
     train_seconds: float  # optimizer steps of this epoch only
+    train_loss_eval: float | None = None  # as validation_loss, on a fixed slice of training rows
 
 
 class Fingerprint(Record):
@@ -193,6 +194,7 @@ class StudyResults(Record):
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     benchmarks: tuple[str, ...]
+    forgetting: tuple[str, ...] = ()  # those of neutral text: tuned minus base is what was lost
     training_protocol: Literal["rows-text", "paper-padded", "windows"]
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result
