@@ -162,6 +162,13 @@ def test_names_that_are_unsafe_as_folders_are_refused(name: str):
     assert len(str(caught.value).splitlines()) == 3  # no line break of the name gets through
 
 
+def test_forgetting_needs_the_base_model_as_an_arm() -> None:
+    override = "benchmarks.held.role=forgetting"
+    assert load(override).benchmarks[0].role == "forgetting"
+    _, mistake, *_ = mistakes_of(override, "arms=[{name: f, method: full, learning_rates: [1e-4]}]")
+    assert mistake.startswith("benchmarks.held.role: forgetting is base against tuned")
+
+
 def test_all_mistakes_of_a_file_are_reported_at_once():
     overrides = ("training.epochs=0", "arms.lora-1.rank=-1", "seeds=[1, 1]", "data.rows.cut=x")
     first, *mistakes, _ = mistakes_of(*overrides)

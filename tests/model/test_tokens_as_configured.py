@@ -1,0 +1,44 @@
+"""Encoding with what a tokenizer adds by itself, as lm-evaluation-harness encodes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lorastudy.model.tokenizer import load_tokenizer
+
+START = 256
+
+
+@pytest.fixture
+def starting(byte_tokenizer: Path, tmp_path: Path) -> Path:
+    """The byte tokenizer, which puts its start token before every text."""
+    folder = tmp_path / "starting"
+    shutil.copytree(byte_tokenizer, folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    token = "<|endoftext|>"
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": token, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {token: {"id": token, "ids": [START], "tokens": [token]}},
+    }
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def test_start_token_is_added_only_where_it_is_asked_for_and_not_there(starting: Path) -> None:
+    tokenizer = load_tokenizer(starting)
+    texts = ["ab", "<|endoftext|>c", ""]
+    assert tokenizer.encode(texts) == [[97, 98], [START, 99], []]
+    assert tokenizer.encode_as_configured(texts) == [[START, 97, 98], [START, 99], [START]]
+
+
+def test_tokenizer_that_adds_nothing_encodes_alike(byte_tokenizer: Path) -> None:
+    tokenizer = load_tokenizer(byte_tokenizer)
+    assert tokenizer.encode_as_configured(["ab", ""]) == tokenizer.encode(["ab", ""])
