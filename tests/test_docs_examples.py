@@ -35,7 +35,10 @@ def test_every_example_prints_what_the_page_says() -> None:
 def test_every_protocol_has_an_example() -> None:
     code = "".join(_BLOCK.findall(PAGE.read_text(encoding="utf-8")))
     used = set(re.findall(r'lay_out\("([a-z-]+?)(?:-\d+)*"', code))
-    assert used == {"rows-text", "paper-padded", "document", "blocks", "sliding"}
+    assert used == {
+        *("rows-text", "paper-padded", "document", "blocks", "sliding"),
+        *("lm-eval-wikitext", "lm-eval-lambada"),
+    }
 
 
 @pytest.mark.parametrize("line", [">>> 1 + 1\n3\n", ">>> undefined\n", ">>> print('a')\n"])
