@@ -168,11 +168,14 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> None:
         )
 
 
-def missing_runs(runs: Iterable[RunSpec], folder: StudyFolder) -> tuple[RunSpec, ...]:
-    """Runs that are not done; those that diverged would diverge again and are left alone."""
+def missing_runs(
+    runs: Iterable[RunSpec], folder: StudyFolder, *, again: bool = False
+) -> tuple[RunSpec, ...]:
+    """Runs that are not done; those that diverged would do so again and wait for `again`."""
+    open_states = {"failed", "out-of-memory"} | ({"diverged"} if again else set())
 
     def is_missing(run: RunSpec) -> bool:
         result = folder.run(run.run_id).read_result()
-        return result is None or result.status in ("failed", "out-of-memory")
+        return result is None or result.status in open_states
 
     return tuple(run for run in runs if is_missing(run))

@@ -37,10 +37,14 @@ POINTS = (
     "checkpoint:before-weights.safetensors",
     "checkpoint:before-optimizer.safetensors",
     "checkpoint:before-trainer.json",
+    "checkpoint:before-manifest",
     "publish:before-rename",
+    "publish:between-renames",
     "checkpoint:before-delete-old",
     "run:after-validation",
     "run:after-epoch-line",
+    "append:before-line",
+    "write:before-bytes",
     "write:before-rename",
 )
 
@@ -166,8 +170,8 @@ def test_an_interrupt_while_a_checkpoint_or_best_is_written_loses_nothing(
 
 def test_an_interrupt_while_scoring_keeps_the_scores_that_are_done(reference, tmp_path) -> None:
     folder = reference.case.folder(tmp_path, "stopped")
-    last = reference.points.count("write:before-rename") - 1  # before it the last score is written
-    assert reference.case.child(folder, stop_at("write:before-rename", last - 2)) == INTERRUPTED
+    last = reference.points.count("write:before-rename") - 1  # hashes and result follow the scores
+    assert reference.case.child(folder, stop_at("write:before-rename", last - 3)) == INTERRUPTED
     before = {path: path.read_bytes() for path in folder.evaluations.iterdir()}
     assert len(before) == 2
     assert reference.case.child(folder) == 0

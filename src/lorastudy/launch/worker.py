@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from lorastudy.environment import choose_device
-from lorastudy.errors import UserError
+from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
@@ -24,10 +24,18 @@ from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest, RunResult
+from lorastudy.store.resuming import Resuming
 
 
 def execute_by_id(
-    folder: StudyFolder, run_id: str, places: Places, *, device: str, threads: int, stop: StopFlag
+    folder: StudyFolder,
+    run_id: str,
+    places: Places,
+    *,
+    device: str,
+    threads: int,
+    stop: StopFlag,
+    resuming: Resuming = Resuming(),  # noqa: B008  frozen
 ) -> RunResult:
     """Execute the run `run_id` of a study in this process.
 
@@ -42,7 +50,8 @@ def execute_by_id(
     if run_id not in specs:
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)
-    return execute_run(specs[run_id], folder.run(run_id), reader, choose_device(device), stop)
+    spec, run = specs[run_id], folder.run(run_id)
+    return execute_run(spec, run, reader, choose_device(device), stop, resuming)
 
 
 def _threads_of(run: RunFolder) -> int:
@@ -53,7 +62,13 @@ def _threads_of(run: RunFolder) -> int:
 
 
 def work(
-    folder: Path, run_id: str, places: Places, device: str, threads: int, parent: Connection
+    folder: Path,
+    run_id: str,
+    places: Places,
+    device: str,
+    threads: int,
+    resuming: Resuming,
+    parent: Connection,
 ) -> None:
     """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
     stop = StopFlag()
@@ -67,10 +82,12 @@ def work(
         os.dup2(stream.fileno(), sys.stderr.fileno())
     code = 1
     try:
-        execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
+        execute_by_id(
+            study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
+        )
         code = 0
     except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {redact_secrets(str(error))}", file=sys.stderr)
         code = error.exit_code
     except Exception:
         traceback.print_exc()
