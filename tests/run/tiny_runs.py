@@ -35,6 +35,25 @@ TRAIN[3] = "Nobody."  # rows of different lengths, one of them cut
 TRAIN[8] = "A longer line, which is cut where the row ends, says nothing new about the sheep."
 OTHER = ["The sheep came back without them.", "Rain.", "A bell rang twice, and then once more."]
 
+POINTS = (
+    "train:after-forward",
+    "train:after-backward",
+    "train:after-optimizer",
+    "run:after-step-line",
+    "checkpoint:before-weights.safetensors",
+    "checkpoint:before-optimizer.safetensors",
+    "checkpoint:before-trainer.json",
+    "checkpoint:before-manifest",
+    "publish:before-rename",
+    "publish:between-renames",
+    "checkpoint:before-delete-old",
+    "run:after-validation",
+    "run:after-epoch-line",
+    "append:before-line",
+    "write:before-bytes",
+    "write:before-rename",
+)  # all of faults.hit; tests/run/test_resume.py compares them with the source
+
 SOUND = {
     "epochs": 3,
     "rows_per_step": 4,
@@ -174,6 +193,14 @@ def kill_at(point: str, nth: int) -> Callable:
 def stop_at(point: str, nth: int) -> Callable:
     """A handler that asks for an orderly end, as a signal does, the nth time at `point`."""
     return _at(point, nth, lambda stop: setattr(stop, "requested", True))
+
+
+def note_in(log: Path) -> Callable:
+    def handler(point: str, _stop: object) -> None:
+        with log.open("a") as stream:
+            stream.write(f"{point}\n")
+
+    return handler
 
 
 def _at(wanted: str, nth: int, act: Callable) -> Callable:
