@@ -4,6 +4,7 @@ Every figure is a test here; `./run test tests/reliability -s` prints all their 
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,30 @@ class Row:
 
 
 def count_failures(trials: Sequence[Callable[[], object]]) -> int:
-    """How many of `trials` fail, each in a fork of its own, as many at once as there are cores."""
-    waiting, running, failed = list(reversed(trials)), set(), 0
+    """How many of `trials` fail, each in a fork of its own, as many at once as there are cores.
+
+    What the failed ones wrote to standard error is printed.
+    """
+    waiting, running, failed = list(reversed(trials)), {}, 0
     n_cores = len(os.sched_getaffinity(0))
     while waiting or running:
         while waiting and len(running) < n_cores:
-            running.add(start_child(waiting.pop()))
-        process = running.pop()
-        failed += wait_for_child(process) != 0
+            with tempfile.TemporaryFile() as log:
+                said = os.dup(log.fileno())
+            running[start_child(_quietly(waiting.pop(), said))] = said
+        process = next(iter(running))
+        code, said = wait_for_child(process), running.pop(process)
+        if code != 0:
+            failed += 1
+            os.lseek(said, 0, os.SEEK_SET)
+            print(os.read(said, 1_000_000).decode())
+        os.close(said)
     return failed
+
+
+def _quietly(trial: Callable[[], object], said: int) -> Callable[[], object]:
+    def carry_out() -> None:
+        os.dup2(said, 2)
+        trial()
+
+    return carry_out

@@ -61,8 +61,8 @@ def write_checkpoint(
 
     final = root / f"step-{step:08d}"
     publish_folder(final, fill, needed_bytes)
-    faults.hit("checkpoint:before-delete-old")
     with storage_errors(root):
+        faults.hit("checkpoint:before-delete-old")
         for old in list_checkpoints(root)[:-KEPT]:
             shutil.rmtree(old)
     return final
