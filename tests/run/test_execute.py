@@ -183,6 +183,8 @@ def test_no_optimizer_step_follows_a_value_that_is_not_finite(
     assert failure is not None
     assert (failure.status, failure.best_epoch, failure.evaluations) == ("diverged", None, ())
     assert "step 3" in str(failure.reason)
+    losses = [f"{record.loss:.4g}" for record in read_records(folder.steps, StepRecord)]
+    assert f"Losses of the last steps before it: {', '.join(losses)}." in str(failure.reason)
     assert folder.failure.is_file() and not folder.result.exists()
 
 

@@ -26,6 +26,8 @@ from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest, RunResult
 from lorastudy.store.resuming import Resuming
 
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
+
 
 def execute_by_id(
     folder: StudyFolder,
@@ -78,8 +80,8 @@ def work(
     log = study.run(run_id).path / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as stream:
-        os.dup2(stream.fileno(), sys.stdout.fileno())
-        os.dup2(stream.fileno(), sys.stderr.fileno())
+        os.dup2(stream.fileno(), _STANDARD_OUTPUT)
+        os.dup2(stream.fileno(), _STANDARD_ERROR)
     code = 1
     try:
         execute_by_id(
