@@ -145,7 +145,7 @@ def start_or_continue(
     quieten_libraries()
     study, folder = opened.study, opened.folder
     checked = check_study(study, opened.places, choose_device(device))
-    if missing := missing_runs(runs, folder, again=resuming.restart):
+    if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
     start_study(study, folder)
     lock_study(checked.lock, folder)

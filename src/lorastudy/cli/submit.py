@@ -59,7 +59,7 @@ def submit(
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     runs = expand_study(opened.study)
     if engine == "local":
-        execute_locally(opened, runs, jobs=jobs, device=device)
+        execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming())
         finish(opened.folder, runs)
         return
     missing = start_or_continue(opened, runs, device=device)
