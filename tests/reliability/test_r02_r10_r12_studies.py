@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -295,3 +297,67 @@ def test_a_second_interrupt_ends_the_process_at_once(study_file, tmp_path) -> No
     assert wait_for_child(process) == 130
     assert time.monotonic() - began < 30
     assert call("run-one", folder, run_id).code == 0
+
+
+# Memory and disk, looked at before anything is trained
+
+
+def test_a_probe_measures_every_arm_and_freezes_the_micro_batch(study_file, tmp_path) -> None:
+    folder = tmp_path / "study"
+    answer = call_study("run", study_file, "--out", folder, "--probe", "--seed", 0, "--jobs", 2)
+    assert answer.code == 0, answer.err
+    lock = json.loads((folder / "study.lock.json").read_text())
+    assert lock["micro_batch"] == 2
+    assert [arm["arm"] for arm in lock["probed"]] == ["baseline", "full", "lora"]
+    assert all(arm["fits"] and arm["peak_memory_bytes"]["resident"] for arm in lock["probed"])
+    assert call_study("run", folder).code == 0  # the lock still names the same data and model
+
+
+def test_a_probe_that_finds_too_little_memory_stops_the_study_before_it_trains(
+    study_file, tmp_path
+) -> None:
+    folder, count = tmp_path / "study", iter(range(10**9))
+
+    def handler(point: str) -> None:
+        is_ours = "full" in multiprocessing.current_process().name
+        if is_ours and point == "probe:after-forward" and next(count) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    answer = call_study("run", study_file, "--out", folder, "--probe", handler=handler)
+    assert answer.code == 7
+    assert "full would run out of memory" in answer.err
+    assert "full: does not fit (resident" in answer.err and "lora: fits" in answer.err
+    assert "--set training.micro_batch=1" in answer.err
+    assert not list((folder / "runs").glob("*/steps.jsonl"))
+
+
+def test_an_arm_that_the_system_kills_in_the_probe_does_not_fit(study_file, tmp_path) -> None:
+    def handler(point: str) -> None:
+        if point == "probe:after-forward" and "lora" in multiprocessing.current_process().name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    answer = call_study("run", study_file, "--out", tmp_path / "s", "--probe", handler=handler)
+    assert answer.code == 7
+    assert "lora: does not fit" in answer.err and "full: fits" in answer.err
+
+
+def test_a_disk_that_will_be_too_small_is_known_before_the_start(
+    study_file, tmp_path, monkeypatch
+) -> None:
+    arms = {arm["name"]: arm for arm in json.loads(call("check", study_file, "--json").out)["arms"]}
+    needed = arms["lora"]["predicted_disk_bytes"]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    command = ("run", study_file, "--out", tmp_path / "study", "--arm", "lora", "--seed", 0)
+    answer = call_study(*command)
+    assert answer.code == 74
+    assert f"{needed:,} are free" in answer.err and "bytes" in answer.err
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_finished_run_takes_about_the_disk_that_was_predicted(study_file, tmp_path) -> None:
+    folder = tmp_path / "study"
+    assert call_study("run", study_file, "--out", folder, "--arm", "full", "--seed", 0).code == 0
+    arms = {arm["name"]: arm for arm in json.loads(call("check", study_file, "--json").out)["arms"]}
+    tensors = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    assert tensors == pytest.approx(arms["full"]["predicted_disk_bytes"], rel=0.15)

@@ -69,6 +69,7 @@ def points_in_source() -> Iterator[str]:
 
 def test_every_hook_point_of_the_source_is_one_to_be_killed_at() -> None:
     found = set(points_in_source())
+    found = {point for point in found if not point.startswith("probe:")}  # before any run
     plain = {point for point in found if "*" not in point}
     filled = [p for p in POINTS if any(p.startswith(f.split("*")[0]) for f in found - plain)]
     assert plain | set(filled) == set(POINTS)

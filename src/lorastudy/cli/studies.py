@@ -65,6 +65,14 @@ def run(
         bool, typer.Option("--restart", help="Train unfinished runs again from their start.")
     ] = False,
     allow_drift: AllowDrift = False,
+    probe: Annotated[
+        bool | None,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Try every arm's memory on the longest rows first; without it, on CUDA only.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Execute what is missing of a study, then report. The same command resumes.
 
@@ -77,7 +85,7 @@ def run(
 
     warm_up()
     resuming = Resuming(restart=restart, allow_drift=allow_drift)
-    execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming)
+    execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming, probe=probe)
     finish(opened.folder, chosen)
 
 
@@ -105,6 +113,7 @@ def execute_locally(
     jobs: int,
     device: str,
     resuming: Resuming,
+    probe: bool | None = None,
 ) -> None:
     """Execute what is missing of `runs` on this machine, `jobs` at a time.
 
@@ -114,7 +123,7 @@ def execute_locally(
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.local import LocalEngine
 
-    missing = start_or_continue(opened, runs, device=device, again=resuming.restart)
+    missing = start_or_continue(opened, runs, device=device, again=resuming.restart, probe=probe)
     folder = opened.folder
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
     if not missing:
@@ -129,27 +138,46 @@ def execute_locally(
 
 
 def start_or_continue(
-    opened: OpenedStudy, runs: tuple[RunSpec, ...], *, device: str, again: bool = False
+    opened: OpenedStudy,
+    runs: tuple[RunSpec, ...],
+    *,
+    device: str,
+    again: bool = False,
+    probe: bool | None = None,
 ) -> tuple[RunSpec, ...]:
     """Check the study, write or compare its folder, and return those of `runs` that are missing.
 
-    With `again` those that diverged count as missing too.
+    With `again` those that diverged count as missing too. `probe` tries every arm's memory
+    first; None: on a device with memory of its own, where running out ends a run for good.
 
     Raises:
         UserError: Anything that can be known to be wrong before the first training step.
     """
     from lorastudy.environment import choose_device
     from lorastudy.model.base import check_weights, quieten_libraries
-    from lorastudy.study import check_study, lock_study, missing_runs, remember_places, start_study
+    from lorastudy.store.files import write_record
+    from lorastudy.study import (
+        check_study,
+        lock_study,
+        missing_runs,
+        refuse_full_disk,
+        remember_places,
+        start_study,
+    )
 
     quieten_libraries()
-    study, folder = opened.study, opened.folder
-    checked = check_study(study, opened.places, choose_device(device))
+    study, folder, where = opened.study, opened.folder, choose_device(device)
+    checked = check_study(study, opened.places, where)
     if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
+        refuse_full_disk(missing, checked.arms, folder.path)
     start_study(study, folder)
-    lock_study(checked.lock, folder)
+    lock = lock_study(checked.lock, folder)
     remember_places(opened.places, folder)
+    if missing and (where.type == "cuda" if probe is None else probe):
+        from lorastudy.launch.probe import probe_study
+
+        write_record(folder.lock, probe_study(lock, missing, folder, opened.places, device))
     return missing
 
 
@@ -267,5 +295,6 @@ def _describe_arm(arm: "ArmCheck", checked: "StudyCheck") -> dict[str, Any]:
         "warmup_steps": schedule.n_warmup if arm.trains else 0,
         "train_rows": plan.n_rows,
         "predicted_peak_bytes": arm.peak.total,
+        "predicted_disk_bytes": arm.disk_bytes,
         "fits": arm.peak.total <= checked.available_bytes,
     }

@@ -13,6 +13,7 @@ from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_c
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import run_command
 from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.resuming import Resuming
 
 Engine = Literal["local", "slurm", "ray", "sky"]
 

@@ -16,14 +16,17 @@ from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
+from lorastudy.resources import measure_peak_memory
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import expand_study
+from lorastudy.run.failures import is_out_of_memory
+from lorastudy.run.probe import probe_arm
+from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
-from lorastudy.store.records import Manifest, RunResult
+from lorastudy.store.records import Manifest, ProbedArm, RunResult
 from lorastudy.store.resuming import Resuming
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
@@ -54,6 +57,23 @@ def execute_by_id(
     reader = open_reader(study, places)
     spec, run = specs[run_id], folder.run(run_id)
     return execute_run(spec, run, reader, choose_device(device), stop, resuming)
+
+
+def probe_by_spec(
+    folder: StudyFolder, spec: RunSpec, places: Places, *, device: str
+) -> ProbedArm | UserError:
+    """What trying the arm of `spec` in this process gave, or the error that stopped it."""
+    quieten_libraries()
+    where, fits = choose_device(device), True
+    try:
+        peak = probe_arm(spec, open_reader(read_study(folder), places), where)
+    except UserError as error:
+        return error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fits, peak = False, measure_peak_memory(where)
+    return ProbedArm(arm=spec.arm.name, fits=fits, peak_memory_bytes=peak)
 
 
 def _threads_of(run: RunFolder) -> int:

@@ -79,11 +79,11 @@ class TrainingSession:
             if isinstance(event, StepDone):
                 self._record_step(event)
                 if self._stop.requested and not event.ends_epoch:
-                    self._checkpoint(None)
+                    self.checkpoint(None)
                     self._stop.poll()
             elif event.epoch > len(self._epochs()):
                 ended = _ended(event)
-                self._checkpoint(ended)
+                self.checkpoint(ended)
                 self._stop.poll()
                 self._finish_epoch(ended)
         return self._epochs()
@@ -136,7 +136,12 @@ class TrainingSession:
         self._setup.model.save(folder)
         write_sums(folder)
 
-    def _checkpoint(self, ended: EndedEpoch | None) -> None:
+    def checkpoint(self, ended: EndedEpoch | None) -> None:
+        """Commit where training stands; `ended` is the epoch that was trained just before, if any.
+
+        Raises:
+            StorageError: The disk refused.
+        """
         inputs, p = self._inputs, self.progress
         parameters = inputs.model.trained_tensors()
         state = TrainerState(

@@ -58,12 +58,22 @@ class Lease(Record):
     boot: str  # differs after a reboot, so that a process number of before means nothing
 
 
+class ProbedArm(Record):
+    """What trying an arm on the longest rows before the study gave."""
+
+    arm: str
+    fits: bool
+    peak_memory_bytes: dict[str, int]
+
+
 class StudyLock(Record):
     """`study.lock.json`: contents that every run of the study must find again."""
 
     base_digest: str
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+    micro_batch: int | None = None  # rows at once that every arm was seen to have memory for
+    probed: tuple[ProbedArm, ...] = ()
 
 
 class Manifest(Record):
