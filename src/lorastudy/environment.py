@@ -1,5 +1,6 @@
 """What a run's numbers depend on besides its spec: versions, device, threads."""
 
+import os
 import platform
 from importlib.metadata import version
 
@@ -25,7 +26,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def take_fingerprint(device: torch.device, precision: str) -> Fingerprint:
+def take_fingerprint(device: torch.device, precision: str, *, micro_batch: int) -> Fingerprint:
     """The environment of a run; a resumed run must find the same."""
     return Fingerprint(
         lorastudy=__version__,
@@ -35,6 +36,8 @@ def take_fingerprint(device: torch.device, precision: str) -> Fingerprint:
         precision=precision,
         threads=torch.get_num_threads() if device.type == "cpu" else 0,
         attention="sdpa",
+        micro_batch=micro_batch,
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun sets it
     )
 
 

@@ -4,6 +4,25 @@ A message says what is wrong, where (file and key path), and what to do next. Ev
 else that escapes is a defect of this program and keeps its traceback.
 """
 
+import re
+
+_SECRETS = (
+    (re.compile(r"\b(hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}"), r"\1[redacted]"),
+    (re.compile(r"(://)[^/@\s]+@"), r"\1[redacted]@"),
+    (re.compile(r"(?i)\b((?:api[_-]?key|token|password|secret)=)[^\s&]+"), r"\1[redacted]"),
+    (re.compile(r"(?i)(authorization: *(?:bearer|basic) )\S+"), r"\1[redacted]"),
+)
+
+
+def redact_secrets(text: str) -> str:
+    """`text` without tokens, and without passwords in addresses, as libraries put them in errors.
+
+    No environment variable is ever stored; messages are the only way such values could take.
+    """
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
 
 class UserError(Exception):
     """Something outside the program has to change; `cli` prints the message and exits."""

@@ -42,6 +42,24 @@ def available_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def describe_shortage(device: torch.device) -> str:
+    """Peak of this process, what is free, and what other processes hold, in MiB."""
+    import psutil
+
+    resident = psutil.Process().memory_info().rss
+    memory = psutil.virtual_memory()
+    ours, free, total = resident, int(memory.available), int(memory.total)
+    peak = measure_peak_memory(device)["resident"]
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        ours, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    others = max(0, total - free - ours)
+    return (
+        f"peak {peak / MIB:,.0f} MiB; {free / MIB:,.0f} of {total / MIB:,.0f} MiB are free, "
+        f"other processes hold {others / MIB:,.0f} MiB"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PeakPrediction:
     """Predicted peak bytes of one run by part; a model of the reference path, not a bound."""

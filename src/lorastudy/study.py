@@ -4,19 +4,22 @@ Nothing here trains. `prepare_study` stops for every mistake it can find before 
 training step; `missing_runs` asks the folders what is left.
 """
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from lorastudy.config import Study
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, StorageError
 from lorastudy.inputs import Reader, open_reader
 from lorastudy.model.base import digest_base
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.resources import PeakPrediction, available_bytes, predict_peak
 from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm
 from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.files import read_record, write_record, write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
@@ -34,6 +37,16 @@ class ArmCheck:
     adapter_parameters: int
     layout: TrainingLayout
     peak: PeakPrediction
+
+    @property
+    def disk_bytes(self) -> int:
+        """What a finished run keeps: two checkpoints (weight, two moments) and its best epoch."""
+        return self.trainable_parameters * 4 * (3 * KEPT + 1)
+
+    @property
+    def bytes_in_the_making(self) -> int:
+        """What is there for a moment besides: one more checkpoint and best epoch."""
+        return self.trainable_parameters * 4 * (3 + 1)
 
     @property
     def trains(self) -> bool:
@@ -150,29 +163,53 @@ def remember_places(places: Places, folder: StudyFolder) -> None:
     write_record(folder.places, FoundAt(base=str(places.base.resolve()), mirror=mirror))
 
 
-def lock_study(lock: StudyLock, folder: StudyFolder) -> None:
-    """Write `study.lock.json`, or see that data and model are still those it names.
+def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
+    """Write `study.lock.json`, or see that data and model are still those it names; return it.
 
     Raises:
         InputError: A file behind the study changed since it was started.
     """
     if not folder.lock.is_file():
         write_record(folder.lock, lock)
-        return
-    before = read_record(folder.lock, StudyLock).model_dump()
-    changed = [key for key, value in lock.model_dump().items() if before[key] != value]
+        return lock
+    before = read_record(folder.lock, StudyLock)
+    contents = lock.model_dump(exclude={"micro_batch", "probed"})
+    changed = [key for key, value in contents.items() if getattr(before, key) != value]
     if changed:
         raise InputError(
             f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data or the "
             "base model changed since the study was started. Restore them, or start a new folder."
         )
+    return before
 
 
-def missing_runs(runs: Iterable[RunSpec], folder: StudyFolder) -> tuple[RunSpec, ...]:
-    """Runs that are not done; those that diverged would diverge again and are left alone."""
+def refuse_full_disk(missing: Iterable[RunSpec], arms: Iterable[ArmCheck], path: Path) -> None:
+    """See that what the runs will write has room under `path`.
+
+    Raises:
+        StorageError: It has not (exit 74); names both numbers.
+    """
+    by_arm = {arm.spec.arm.name: arm for arm in arms}
+    runs = [by_arm[run.arm.name] for run in missing]
+    in_the_making = max((arm.bytes_in_the_making for arm in runs), default=0)
+    needed = sum(arm.disk_bytes for arm in runs) + in_the_making
+    where = next(parent for parent in (path, *path.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(where).free
+    if needed > free:
+        raise StorageError(
+            f"{path}: the {len(runs)} runs will write {needed:,} bytes, and {free:,} are free. "
+            "Free space, choose another folder with --out, or run fewer arms at a time with --arm."
+        )
+
+
+def missing_runs(
+    runs: Iterable[RunSpec], folder: StudyFolder, *, again: bool = False
+) -> tuple[RunSpec, ...]:
+    """Runs that are not done; those that diverged would do so again and wait for `again`."""
+    open_states = {"failed", "out-of-memory"} | ({"diverged"} if again else set())
 
     def is_missing(run: RunSpec) -> bool:
         result = folder.run(run.run_id).read_result()
-        return result is None or result.status in ("failed", "out-of-memory")
+        return result is None or result.status in open_states
 
     return tuple(run for run in runs if is_missing(run))

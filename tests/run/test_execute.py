@@ -33,8 +33,9 @@ from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import StepRecord
+from lorastudy.store.resuming import Resuming
 
-OWNED, DRIFTED = 73, 6
+OWNED, DRIFTED, DAMAGED = 73, 6, 3
 FILES = ("weights.safetensors", "optimizer.safetensors", "trainer.json", "MANIFEST.json")
 
 
@@ -182,6 +183,8 @@ def test_no_optimizer_step_follows_a_value_that_is_not_finite(
     assert failure is not None
     assert (failure.status, failure.best_epoch, failure.evaluations) == ("diverged", None, ())
     assert "step 3" in str(failure.reason)
+    losses = [f"{record.loss:.4g}" for record in read_records(folder.steps, StepRecord)]
+    assert f"Losses of the last steps before it: {', '.join(losses)}." in str(failure.reason)
     assert folder.failure.is_file() and not folder.result.exists()
 
 
@@ -253,12 +256,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_gives_the_same_resu
     assert_same_run(done.folder, folder)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_starts_again(done, tmp_path) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_until_it_is_restarted(
+    done, tmp_path
+) -> None:
     folder = done.copy_of_killed(tmp_path)
     for checkpoint in list_checkpoints(folder.checkpoints):
         flip(checkpoint / "weights.safetensors")
-    assert done.case.child(folder) == 0
-    assert len(list((folder.path / "quarantine").iterdir())) == 2
+    for _ in range(2):  # the first refusal moves nothing, so the second one is the same
+        assert done.case.child(folder) == DAMAGED
+        assert len(list_checkpoints(folder.checkpoints)) == 2
+    failure = folder.read_result()
+    assert failure is not None and "--restart" in str(failure.reason)
+    assert done.case.child(folder, resuming=Resuming(restart=True)) == 0
+    assert (folder.quarantine / "restart-1" / "checkpoints" / "step-00000009").is_dir()
     assert_same_run(done.folder, folder)
 
 
@@ -296,8 +306,9 @@ def test_nothing_half_written_by_a_killed_process_stays(done, point, tmp_path) -
 
 
 def changed_environment(**changes):
-    def take(device: torch.device, precision: str):
-        return take_fingerprint(device, precision).model_copy(update=changes)
+    def take(device: torch.device, precision: str, *, micro_batch: int):
+        found = take_fingerprint(device, precision, micro_batch=micro_batch)
+        return found.model_copy(update=changes)
 
     return take
 

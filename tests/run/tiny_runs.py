@@ -24,6 +24,7 @@ from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentScores, EpochRecord, RunResult, StepRecord
+from lorastudy.store.resuming import Resuming
 from lorastudy.study import check_study
 
 CPU = torch.device("cpu")
@@ -33,6 +34,25 @@ TRAIN = [f"{word} went over the hill with {n} sheep." for n, word in enumerate("
 TRAIN[3] = "Nobody."  # rows of different lengths, one of them cut
 TRAIN[8] = "A longer line, which is cut where the row ends, says nothing new about the sheep."
 OTHER = ["The sheep came back without them.", "Rain.", "A bell rang twice, and then once more."]
+
+POINTS = (
+    "train:after-forward",
+    "train:after-backward",
+    "train:after-optimizer",
+    "run:after-step-line",
+    "checkpoint:before-weights.safetensors",
+    "checkpoint:before-optimizer.safetensors",
+    "checkpoint:before-trainer.json",
+    "checkpoint:before-manifest",
+    "publish:before-rename",
+    "publish:between-renames",
+    "checkpoint:before-delete-old",
+    "run:after-validation",
+    "run:after-epoch-line",
+    "append:before-line",
+    "write:before-bytes",
+    "write:before-rename",
+)  # all of faults.hit; tests/run/test_resume.py compares them with the source
 
 SOUND = {
     "epochs": 3,
@@ -107,19 +127,29 @@ class Case:
     def folder(self, parent: Path, name: str) -> RunFolder:
         return RunFolder(parent / name / self.spec.run_id)
 
-    def execute(self, folder: RunFolder, stop: StopFlag | None = None) -> RunResult:
+    def execute(
+        self, folder: RunFolder, stop: StopFlag | None = None, resuming: Resuming | None = None
+    ) -> RunResult:
         quieten_libraries()  # as every engine does
-        return execute_run(self.spec, folder, self.reader, CPU, stop or StopFlag())
+        stop, resuming = stop or StopFlag(), resuming or Resuming()
+        return execute_run(self.spec, folder, self.reader, CPU, stop, resuming)
 
-    def child(self, folder: RunFolder, handler: Callable | None = None) -> int:
+    def child(
+        self,
+        folder: RunFolder,
+        handler: Callable | None = None,
+        resuming: Resuming | None = None,
+    ) -> int:
         """Exit code of a process that executes the run; `handler(point, stop)` may end it."""
-        return in_child(lambda: self._execute_with(folder, handler))
+        return in_child(lambda: self.execute_with(folder, handler, resuming))
 
-    def _execute_with(self, folder: RunFolder, handler: Callable | None) -> None:
+    def execute_with(
+        self, folder: RunFolder, handler: Callable | None, resuming: Resuming | None = None
+    ) -> None:
         os.fsync = lambda descriptor: None  # dies with the process; only a power cut would differ
         stop = StopFlag()
         faults.handler = None if handler is None else lambda point: handler(point, stop)
-        self.execute(folder, stop)
+        self.execute(folder, stop, resuming)
 
     def with_arm(self, **changes) -> "Case":
         other = object.__new__(Case)
@@ -131,6 +161,11 @@ class Case:
 
 def in_child(work: Callable[[], object]) -> int:
     """Exit code of a fork that does `work`: 0, the code of a UserError, or CRASHED."""
+    return wait_for_child(start_child(work))
+
+
+def start_child(work: Callable[[], object]) -> int:
+    """Process id of a fork that does `work`; see `in_child`."""
     process = os.fork()
     if process == 0:
         code = CRASHED
@@ -143,6 +178,10 @@ def in_child(work: Callable[[], object]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
+    return process
+
+
+def wait_for_child(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
@@ -154,6 +193,14 @@ def kill_at(point: str, nth: int) -> Callable:
 def stop_at(point: str, nth: int) -> Callable:
     """A handler that asks for an orderly end, as a signal does, the nth time at `point`."""
     return _at(point, nth, lambda stop: setattr(stop, "requested", True))
+
+
+def note_in(log: Path) -> Callable:
+    def handler(point: str, _stop: object) -> None:
+        with log.open("a") as stream:
+            stream.write(f"{point}\n")
+
+    return handler
 
 
 def _at(wanted: str, nth: int, act: Callable) -> Callable:

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lorastudy.cli import audit, exports, folders, models, studies, submit
-from lorastudy.errors import UserError
+from lorastudy.errors import UserError, redact_secrets
 
 _INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
 
@@ -41,7 +41,7 @@ def main() -> None:
         if code == _INTERRUPTED_IN_TYPER:
             raise typer.Abort
     except UserError as error:
-        print(f"lorastudy: {error}", file=sys.stderr)
+        print(f"lorastudy: {redact_secrets(str(error))}", file=sys.stderr)
         code = error.exit_code
     except TyperException as error:
         if message := error.format_message():  # none after the help of a command without arguments

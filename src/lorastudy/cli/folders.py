@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline, StudyDir
+from lorastudy.cli.options import AllowDrift, AsJson, Device, Mirror, Offline, StudyDir
 from lorastudy.errors import ConfigError, StorageError
 from lorastudy.store.collect import RunOverview, collect_results, read_overview, write_results
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.resuming import Resuming
 
 
 def register(app: typer.Typer) -> None:
@@ -103,6 +104,7 @@ def run_one(
             help="Stop at a checkpoint when standard input closes: its starter has died.",
         ),
     ] = False,
+    allow_drift: AllowDrift = False,
 ) -> None:
     """Execute one run in this process: what every engine starts; safe to start twice."""
     options.check_device(device)
@@ -119,7 +121,10 @@ def run_one(
     stop.listen()
     if while_input_is_open:
         stop.follow(lambda: os.read(0, 1))
-    result = execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
+    resuming = Resuming(allow_drift=allow_drift)
+    result = execute_by_id(
+        study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
+    )
     print(f"{run_id}  {result.status}")
 
 

@@ -23,6 +23,10 @@ Mirror = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AllowDrift = Annotated[
+    bool,
+    typer.Option("--allow-drift", help="Resume in another environment; the report shows it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Overrides = Annotated[
     list[str] | None,

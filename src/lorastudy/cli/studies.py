@@ -8,19 +8,31 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.live import watch_study
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline, OpenedStudy, Overrides
+from lorastudy.cli.options import (
+    AllowDrift,
+    AsJson,
+    Device,
+    Mirror,
+    Offline,
+    OpenedStudy,
+    Overrides,
+)
 from lorastudy.config import Study
 from lorastudy.errors import (
     ConfigError,
+    EnvironmentDriftError,
     InterruptedRunError,
     OwnedError,
     SomeRunsFailedError,
+    StorageError,
+    UserError,
 )
 from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.collect import write_results
 from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import StudyResults
+from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.resuming import Resuming
 from lorastudy.study_file import preset_text
 
 if TYPE_CHECKING:
@@ -49,6 +61,18 @@ def run(
     overrides: Overrides = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm (repeatable).")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed (repeatable).")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Train unfinished runs again from their start.")
+    ] = False,
+    allow_drift: AllowDrift = False,
+    probe: Annotated[
+        bool | None,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Try every arm's memory on the longest rows first; without it, on CUDA only.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Execute what is missing of a study, then report. The same command resumes.
 
@@ -60,7 +84,8 @@ def run(
     from lorastudy.launch.local import warm_up
 
     warm_up()
-    execute_locally(opened, chosen, jobs=jobs, device=device)
+    resuming = Resuming(restart=restart, allow_drift=allow_drift)
+    execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming, probe=probe)
     finish(opened.folder, chosen)
 
 
@@ -82,7 +107,13 @@ def _choose_runs(
 
 
 def execute_locally(
-    opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, device: str
+    opened: OpenedStudy,
+    runs: tuple[RunSpec, ...],
+    *,
+    jobs: int,
+    device: str,
+    resuming: Resuming,
+    probe: bool | None = None,
 ) -> None:
     """Execute what is missing of `runs` on this machine, `jobs` at a time.
 
@@ -92,7 +123,7 @@ def execute_locally(
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.local import LocalEngine
 
-    missing = start_or_continue(opened, runs, device=device)
+    missing = start_or_continue(opened, runs, device=device, again=resuming.restart, probe=probe)
     folder = opened.folder
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
     if not missing:
@@ -100,29 +131,53 @@ def execute_locally(
     stop = StopFlag()
     stop.listen()
     with watch_study(folder) as watcher:
-        LocalEngine(folder, opened.places, device, jobs, stop, watcher.look).execute(missing)
+        engine = LocalEngine(
+            folder, opened.places, device, jobs, stop, watcher.look, resuming=resuming
+        )
+        engine.execute(missing)
 
 
 def start_or_continue(
-    opened: OpenedStudy, runs: tuple[RunSpec, ...], *, device: str
+    opened: OpenedStudy,
+    runs: tuple[RunSpec, ...],
+    *,
+    device: str,
+    again: bool = False,
+    probe: bool | None = None,
 ) -> tuple[RunSpec, ...]:
     """Check the study, write or compare its folder, and return those of `runs` that are missing.
+
+    With `again` those that diverged count as missing too. `probe` tries every arm's memory
+    first; None: on a device with memory of its own, where running out ends a run for good.
 
     Raises:
         UserError: Anything that can be known to be wrong before the first training step.
     """
     from lorastudy.environment import choose_device
     from lorastudy.model.base import check_weights, quieten_libraries
-    from lorastudy.study import check_study, lock_study, missing_runs, remember_places, start_study
+    from lorastudy.store.files import write_record
+    from lorastudy.study import (
+        check_study,
+        lock_study,
+        missing_runs,
+        refuse_full_disk,
+        remember_places,
+        start_study,
+    )
 
     quieten_libraries()
-    study, folder = opened.study, opened.folder
-    checked = check_study(study, opened.places, choose_device(device))
-    if missing := missing_runs(runs, folder):
+    study, folder, where = opened.study, opened.folder, choose_device(device)
+    checked = check_study(study, opened.places, where)
+    if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
+        refuse_full_disk(missing, checked.arms, folder.path)
     start_study(study, folder)
-    lock_study(checked.lock, folder)
+    lock = lock_study(checked.lock, folder)
     remember_places(opened.places, folder)
+    if missing and (where.type == "cuda" if probe is None else probe):
+        from lorastudy.launch.probe import probe_study
+
+        write_record(folder.lock, probe_study(lock, missing, folder, opened.places, device))
     return missing
 
 
@@ -146,7 +201,7 @@ def _refuse_unfinished(folder: StudyFolder, results: StudyResults, chosen: set[s
     """Exit with the contract's code where runs failed or are in other hands."""
     bad = [r for r in results.runs if r.status != "done" and r.run_id in chosen]
     if bad:
-        raise SomeRunsFailedError(
+        raise _error_for(bad)(
             f"{len(bad)} of {len(chosen)} runs did not finish:\n"
             + "\n".join(f"  {r.run_id}  {r.status}: {r.reason}" for r in bad)
         )
@@ -160,6 +215,15 @@ def _refuse_unfinished(folder: StudyFolder, results: StudyResults, chosen: set[s
         raise InterruptedRunError(
             f"{', '.join(missing)}: stopped before the end. Run the same command again."
         )
+
+
+def _error_for(failed: list[RunResult]) -> type[UserError]:
+    """Some runs failed; unless all of them wait for the same thing outside of the runs."""
+    codes = {run.exit_code for run in failed}
+    for error in (EnvironmentDriftError, StorageError):
+        if codes == {error.exit_code}:
+            return error
+    return SomeRunsFailedError
 
 
 def init(
@@ -231,5 +295,6 @@ def _describe_arm(arm: "ArmCheck", checked: "StudyCheck") -> dict[str, Any]:
         "warmup_steps": schedule.n_warmup if arm.trains else 0,
         "train_rows": plan.n_rows,
         "predicted_peak_bytes": arm.peak.total,
+        "predicted_disk_bytes": arm.disk_bytes,
         "fits": arm.peak.total <= checked.available_bytes,
     }

@@ -13,6 +13,7 @@ from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_c
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import run_command
 from lorastudy.spec import RunSpec, expand_study
+from lorastudy.store.resuming import Resuming
 
 Engine = Literal["local", "slurm", "ray", "sky"]
 
@@ -59,7 +60,7 @@ def submit(
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     runs = expand_study(opened.study)
     if engine == "local":
-        execute_locally(opened, runs, jobs=jobs, device=device)
+        execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming())
         finish(opened.folder, runs)
         return
     missing = start_or_continue(opened, runs, device=device)

@@ -9,17 +9,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from lorastudy.errors import InterruptedRunError
+from lorastudy.errors import InterruptedRunError, OwnedError
 from lorastudy.interrupts import StopFlag
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
+from lorastudy.store.resuming import Resuming
 
 _WORKER = "lorastudy.launch.worker"
 _POLL_SECONDS = 0.2
@@ -35,6 +37,7 @@ class LocalEngine:
     jobs: int
     stop: StopFlag
     watch: Callable[[], None]  # called several times a second while runs are going on
+    resuming: Resuming = field(default_factory=Resuming)
     _running: dict[str, tuple[BaseProcess, Connection]] = field(default_factory=dict)
 
     def execute(self, runs: Sequence[RunSpec]) -> None:
@@ -60,7 +63,10 @@ class LocalEngine:
         threads = max(1, count_cores() // self.jobs)
         process = context.Process(
             target=_work,
-            args=(self.folder.path, run_id, self.places, self.device, threads, theirs),
+            args=(
+                *(self.folder.path, run_id, self.places, self.device),
+                *(threads, self.resuming, theirs),
+            ),
             name=run_id,
         )
         process.start()
@@ -94,8 +100,11 @@ class LocalEngine:
             learning_rate=spec.learning_rate,
             status="failed",
             reason=f"its process {how}. See {run.path.name}/log.txt; run the study again to retry.",
+            exit_code=exit_code if exit_code > 0 else 128 - exit_code,
         )
-        write_record(run.failure, failure)
+        with suppress(OwnedError), run.claim():  # another command may have taken the run over
+            if run.read_result() is None:
+                write_record(run.failure, failure)
 
     def _stop_all(self, specs: dict[str, RunSpec]) -> None:
         for process, _ in self._running.values():

@@ -12,22 +12,35 @@ from pathlib import Path
 import torch
 
 from lorastudy.environment import choose_device
-from lorastudy.errors import UserError
+from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
+from lorastudy.resources import measure_peak_memory
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import expand_study
+from lorastudy.run.failures import is_out_of_memory
+from lorastudy.run.probe import probe_arm
+from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
-from lorastudy.store.records import Manifest, RunResult
+from lorastudy.store.records import Manifest, ProbedArm, RunResult
+from lorastudy.store.resuming import Resuming
+
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
 
 
 def execute_by_id(
-    folder: StudyFolder, run_id: str, places: Places, *, device: str, threads: int, stop: StopFlag
+    folder: StudyFolder,
+    run_id: str,
+    places: Places,
+    *,
+    device: str,
+    threads: int,
+    stop: StopFlag,
+    resuming: Resuming = Resuming(),  # noqa: B008  frozen
 ) -> RunResult:
     """Execute the run `run_id` of a study in this process.
 
@@ -42,7 +55,25 @@ def execute_by_id(
     if run_id not in specs:
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)
-    return execute_run(specs[run_id], folder.run(run_id), reader, choose_device(device), stop)
+    spec, run = specs[run_id], folder.run(run_id)
+    return execute_run(spec, run, reader, choose_device(device), stop, resuming)
+
+
+def probe_by_spec(
+    folder: StudyFolder, spec: RunSpec, places: Places, *, device: str
+) -> ProbedArm | UserError:
+    """What trying the arm of `spec` in this process gave, or the error that stopped it."""
+    quieten_libraries()
+    where, fits = choose_device(device), True
+    try:
+        peak = probe_arm(spec, open_reader(read_study(folder), places), where)
+    except UserError as error:
+        return error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fits, peak = False, measure_peak_memory(where)
+    return ProbedArm(arm=spec.arm.name, fits=fits, peak_memory_bytes=peak)
 
 
 def _threads_of(run: RunFolder) -> int:
@@ -53,7 +84,13 @@ def _threads_of(run: RunFolder) -> int:
 
 
 def work(
-    folder: Path, run_id: str, places: Places, device: str, threads: int, parent: Connection
+    folder: Path,
+    run_id: str,
+    places: Places,
+    device: str,
+    threads: int,
+    resuming: Resuming,
+    parent: Connection,
 ) -> None:
     """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
     stop = StopFlag()
@@ -63,14 +100,16 @@ def work(
     log = study.run(run_id).path / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as stream:
-        os.dup2(stream.fileno(), sys.stdout.fileno())
-        os.dup2(stream.fileno(), sys.stderr.fileno())
+        os.dup2(stream.fileno(), _STANDARD_OUTPUT)
+        os.dup2(stream.fileno(), _STANDARD_ERROR)
     code = 1
     try:
-        execute_by_id(study, run_id, places, device=device, threads=threads, stop=stop)
+        execute_by_id(
+            study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
+        )
         code = 0
     except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {redact_secrets(str(error))}", file=sys.stderr)
         code = error.exit_code
     except Exception:
         traceback.print_exc()

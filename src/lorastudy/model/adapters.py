@@ -54,8 +54,6 @@ class ArmModel:
             # The base head stays out of the file even where the head is adapted (peft#2092).
             self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
             _sort_targets(folder / "adapter_config.json")
-            for path in folder.glob("*.safetensors"):
-                path.chmod(0o644)  # safetensors writes 0600
         else:
             save_model(self.network, folder)
 

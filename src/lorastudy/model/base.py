@@ -284,10 +284,8 @@ def _refuse_incomplete(folder: Path, report: dict[str, object]) -> None:
 
 
 def save_model(network: PreTrainedModel, folder: Path) -> None:
-    """Write a whole model folder that colleagues can read (safetensors writes mode 0600)."""
+    """Write a whole model folder."""
     network.save_pretrained(str(folder))
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)
 
 
 def quieten_libraries() -> None:

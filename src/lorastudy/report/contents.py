@@ -57,7 +57,7 @@ def build_table1(results: StudyResults) -> Table:
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
     columns = (*_ARM_COLUMNS, *map(_score_column, scores), *_cost_columns(kind))
-    return Table(title, columns, rows, _notes(scores, leads))
+    return Table(title, columns, rows, (*_notes(scores, leads), *_drift_notes(results)))
 
 
 def build_run_table(results: StudyResults) -> Table:
@@ -207,6 +207,14 @@ def _notes(scores: Sequence[Score], leads: Sequence[Lead | None]) -> tuple[Note,
     return (*marked, *general, *padded)
 
 
+def _drift_notes(results: StudyResults) -> list[Note]:
+    drifted = [run.run_id for run in results.runs if run.drift]
+    if not drifted:
+        return []
+    text = "resumed in another environment (--allow-drift), so of no single one"
+    return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
+
+
 def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
     loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
     rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
@@ -215,13 +223,19 @@ def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
         _text_cell(run.arm),
         Cell(str(run.seed), (run.seed,)),
         Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
-        _text_cell(run.status),
+        _text_cell(_status(run)),
         Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),
         Cell(ABSENT if loss is None else write_number(loss, 4), (loss,)),
         Cell(ABSENT if seconds is None else write_number(seconds, 1), (seconds,)),
         Cell(ABSENT if speed is None else write_number(speed, 0), (speed,)),
         Cell(ABSENT if memory is None else write_number(memory / MIB, 0), (memory,)),
     )
+
+
+def _status(run: RunResult) -> str:
+    """A run that went on in another environment (--allow-drift) is not one of a single one."""
+    drift = "; ".join(run.drift)
+    return f"{run.status}, resumed with {drift}" if drift else run.status
 
 
 def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:

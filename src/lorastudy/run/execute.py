@@ -4,26 +4,39 @@ Claim the folder, load what is needed, write the manifest, train, reload the bes
 score every protocol, write `result.json` last. Whatever goes wrong is kept as a row too.
 """
 
-import gc
+import hashlib
+import sys
 import time
+from dataclasses import replace
 
 import torch
 
-from lorastudy.errors import DivergedError, InterruptedRunError, OutOfMemoryError, UserError
+from lorastudy.errors import InterruptedRunError, OutOfMemoryError
 from lorastudy.inputs import Reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.resources import measure_peak_memory, start_memory_meter
+from lorastudy.run.drift import settle_drift
+from lorastudy.run.failures import describe_failure
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession, restore_best
 from lorastudy.spec import RunSpec
-from lorastudy.store.files import write_record
+from lorastudy.store.files import storage_errors, write_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import EpochRecord, EvaluationRecord, RunResult, Status
+from lorastudy.store.records import EpochRecord, EvaluationRecord, RunResult
+from lorastudy.store.resuming import Resuming
+from lorastudy.store.sums import hash_files, write_sums
+
+_CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
 
 
 def execute_run(
-    spec: RunSpec, folder: RunFolder, reader: Reader, device: torch.device, stop: StopFlag
+    spec: RunSpec,
+    folder: RunFolder,
+    reader: Reader,
+    device: torch.device,
+    stop: StopFlag,
+    resuming: Resuming = Resuming(),  # noqa: B008  frozen
 ) -> RunResult:
     """Do what is left of a run and return its result; a finished run is only read.
 
@@ -32,34 +45,54 @@ def execute_run(
         InterruptedRunError: A signal came; the same call continues.
         UserError: It failed; `failure.json` says why.
     """
-    with folder.claim():
+    with folder.claim() as abandoned:
         known = folder.read_result()
         if known is not None and known.status == "done":
             return known
-        folder.failure.unlink(missing_ok=True)
+        if abandoned is not None:
+            print(
+                f"{spec.run_id}: taken over from process {abandoned.pid} on {abandoned.host}, "
+                "which ended without giving it back.",
+                file=sys.stderr,
+            )
+        with storage_errors(folder.failure):
+            folder.failure.unlink(missing_ok=True)
+        if resuming.restart:
+            folder.set_aside()
         write_record(folder.spec, spec)
         try:
-            result = _train_and_score(spec, folder, reader, device, stop)
+            result = _train_and_score(
+                spec, folder, reader, device, stop, allow_drift=resuming.allow_drift
+            )
         except InterruptedRunError:
             raise
         except Exception as error:
-            failure = describe_failure(spec, error, device)
+            failure = describe_failure(spec, folder, error, device)
             write_record(folder.failure, failure)
             if failure.status == "out-of-memory":
                 raise OutOfMemoryError(str(failure.reason)) from error
             raise
-        write_record(folder.result, result)
+        _write_result(folder, result)
         return result
 
 
 def _train_and_score(
-    spec: RunSpec, folder: RunFolder, reader: Reader, device: torch.device, stop: StopFlag
+    spec: RunSpec,
+    folder: RunFolder,
+    reader: Reader,
+    device: torch.device,
+    stop: StopFlag,
+    *,
+    allow_drift: bool,
 ) -> RunResult:
     began = time.perf_counter()
     start_memory_meter(device)
     setup = set_up_run(spec, reader, device)
+    stop.poll()
+    manifest = settle_drift(folder, setup.manifest, allow_drift=allow_drift)
+    setup = replace(setup, manifest=manifest)
     if setup.inputs is None:
-        write_record(folder.manifest, setup.manifest)
+        write_record(folder.manifest, manifest)
         evaluations = score_benchmarks(spec, folder, reader, setup, stop)
         return _describe_result(
             spec,
@@ -68,9 +101,9 @@ def _train_and_score(
             total_seconds=time.perf_counter() - began,
             peak_memory_bytes=measure_peak_memory(device),
         )
-    session = TrainingSession(folder, setup, stop)
+    session = TrainingSession(folder, setup, stop, identity=spec.identity)
     session.resume()
-    write_record(folder.manifest, setup.manifest)
+    write_record(folder.manifest, manifest)
     epochs = session.run()
     trained_peak = session.peak_memory_bytes  # training and validation, as in the study
     restore_best(setup, folder)
@@ -85,6 +118,19 @@ def _train_and_score(
         total_seconds=session.total_seconds,
         peak_memory_bytes=trained_peak,
     )
+
+
+def _write_result(folder: RunFolder, result: RunResult) -> None:
+    """Write the hashes of all that stays, then the result itself, last."""
+    files = {
+        name: digest
+        for name, digest in hash_files(folder.path).items()
+        if not name.startswith(_CHANGING)
+    }
+    text = result.model_dump_json(indent=1) + "\n"
+    files[folder.result.name] = hashlib.sha256(text.encode()).hexdigest()
+    write_sums(folder.path, files)
+    write_record(folder.result, result)
 
 
 def _describe_result(
@@ -121,33 +167,6 @@ def _describe_result(
         peak_memory_bytes=peak_memory_bytes,
         device=manifest.environment.device,
         precision=manifest.environment.precision,
+        drift=manifest.drift,
         evaluations=evaluations,
-    )
-
-
-def describe_failure(spec: RunSpec, error: BaseException, device: torch.device) -> RunResult:
-    """The row of a run that could not finish, with its reason."""
-    status: Status = "failed"
-    reason = str(error).strip() or type(error).__name__
-    if isinstance(error, DivergedError):
-        status = "diverged"
-    elif isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        status = "out-of-memory"
-        gc.collect()
-        reason = (
-            f"{device} ran out of memory (peak bytes: {measure_peak_memory(device)}). "
-            "Lower training.micro_batch for all arms in a new study, or free the device and "
-            "run the same command again."
-        )
-    elif not isinstance(error, UserError):
-        reason = f"{type(error).__name__}: {reason}"
-    return RunResult(
-        run_id=spec.run_id,
-        arm=spec.arm.name,
-        method=spec.arm.method,
-        seed=spec.seed,
-        learning_rate=spec.learning_rate,
-        status=status,
-        reason=reason,
-        peak_memory_bytes=measure_peak_memory(device),
     )

@@ -22,6 +22,7 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.sums import SUMS
 
 CPU = torch.device("cpu")
 MERGED_TOLERANCE = 1e-4  # nats of a logit: (W + BA)x is rounded otherwise than Wx + BAx
@@ -67,7 +68,8 @@ def export_run(
             network = load_base(reader.base.folder, device=CPU)
             save_model(merge_adapter(load_adapter(network, folder.best)), partial)
         else:
-            shutil.copytree(folder.best, partial, dirs_exist_ok=True)
+            no_sums = shutil.ignore_patterns(SUMS)  # README.md is replaced below
+            shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_sums)
         if is_merged or not is_adapter:
             reader.tokenizer.backend.save_pretrained(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")

@@ -178,5 +178,7 @@ def _describe_run(
         tokenizer_digest=reader.tokenizer.digest,
         train_digest=layout.corpus.digest,
         validation_digest=layout.validation_corpus.digest,
-        environment=take_fingerprint(device, spec.training.precision),
+        environment=take_fingerprint(
+            device, spec.training.precision, micro_batch=spec.training.micro_batch
+        ),
     )

@@ -5,8 +5,9 @@ only then append the epoch's line. So a line in `epochs.jsonl` means that everyt
 it is on the disk; a crash in between repeats the validation, not the epoch.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from torch import Tensor
 from lorastudy import faults
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-from lorastudy.errors import EnvironmentDriftError, InputError
+from lorastudy.errors import DivergedError, StorageError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.interrupts import StopFlag
 from lorastudy.resources import measure_peak_memory
@@ -24,13 +25,15 @@ from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint, write_checkpoint
 from lorastudy.store.files import (
     append_record,
+    flush_to_disk,
     publish_folder,
     read_record,
     read_records,
     replace_records,
 )
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import EndedEpoch, EpochRecord, Manifest, StepRecord, TrainerState
+from lorastudy.store.records import EndedEpoch, EpochRecord, StepRecord, TrainerState
+from lorastudy.store.sums import find_changes, write_sums
 from lorastudy.train.loop import EpochDone, EpochSums, Progress, StepDone, TrainingInputs, train
 from lorastudy.train.optimizer import read_moments, restore_moments
 
@@ -38,8 +41,11 @@ from lorastudy.train.optimizer import read_moments, restore_moments
 class TrainingSession:
     """The training part of one run, from its newest checkpoint to its last epoch."""
 
-    def __init__(self, folder: RunFolder, setup: RunSetup, stop: StopFlag) -> None:
+    def __init__(
+        self, folder: RunFolder, setup: RunSetup, stop: StopFlag, *, identity: str
+    ) -> None:
         assert setup.inputs is not None
+        self._identity = identity
         self._folder, self._setup, self._stop = folder, setup, stop
         self._inputs: TrainingInputs = setup.inputs
         self._began = time.perf_counter()
@@ -75,11 +81,11 @@ class TrainingSession:
             if isinstance(event, StepDone):
                 self._record_step(event)
                 if self._stop.requested and not event.ends_epoch:
-                    self._checkpoint(None)
+                    self.checkpoint(None)
                     self._stop.poll()
             elif event.epoch > len(self._epochs()):
                 ended = _ended(event)
-                self._checkpoint(ended)
+                self.checkpoint(ended)
                 self._stop.poll()
                 self._finish_epoch(ended)
         return self._epochs()
@@ -104,10 +110,11 @@ class TrainingSession:
     def _finish_epoch(self, ended: EndedEpoch) -> None:
         layout = self._setup.layout
         loss = self._measure_loss(layout.validation_corpus, layout.validation_table)
+        _refuse_non_finite(ended.epoch, loss)
         train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
         faults.hit("run:after-validation")
         if loss < min((e.validation_loss for e in self._epochs()), default=float("inf")):
-            publish_folder(self._folder.best, self._setup.model.save)
+            publish_folder(self._folder.best, self._save_best)
         record = EpochRecord(
             epoch=ended.epoch,
             step=self.progress.step,
@@ -118,6 +125,7 @@ class TrainingSession:
             train_loss_eval=train_loss_eval,
         )
         append_record(self._folder.epochs, record)
+        flush_to_disk(self._folder.epochs)
         faults.hit("run:after-epoch-line")
 
     def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:
@@ -133,7 +141,16 @@ class TrainingSession:
         )
         return average_nats(layout.validation_protocol, scores)
 
-    def _checkpoint(self, ended: EndedEpoch | None) -> None:
+    def _save_best(self, folder: Path) -> None:
+        self._setup.model.save(folder)
+        write_sums(folder)
+
+    def checkpoint(self, ended: EndedEpoch | None) -> None:
+        """Commit where training stands; `ended` is the epoch that was trained just before, if any.
+
+        Raises:
+            StorageError: The disk refused.
+        """
         inputs, p = self._inputs, self.progress
         parameters = inputs.model.trained_tensors()
         state = TrainerState(
@@ -151,6 +168,8 @@ class TrainingSession:
         )
         weights = {name: p.detach() for name, p in parameters.items()}
         moments = read_moments(inputs.optimizer, parameters)
+        if self._folder.steps.exists():
+            flush_to_disk(self._folder.steps)
         write_checkpoint(
             self._folder.checkpoints,
             p.step,
@@ -159,43 +178,64 @@ class TrainingSession:
                 "optimizer.safetensors": _tensor_writer(moments),
                 "trainer.json": lambda path: path.write_text(state.model_dump_json(indent=1)),
             },
+            identity=self._identity,
+            environment=self._setup.manifest.environment,
+            needed_bytes=sum(t.nbytes for t in (*weights.values(), *moments.values())),
         )
 
     def resume(self) -> None:
         """Go back to the newest sound checkpoint and forget what was recorded after it.
 
         Raises:
-            EnvironmentDriftError: The checkpoint was made in another environment.
+            InputError: Every checkpoint is damaged.
+            StorageError: A line from before the checkpoint, or `best/`, is lost or damaged.
         """
         checkpoint = newest_sound_checkpoint(self._folder.checkpoints)
         if checkpoint is None:
             replace_records(self._folder.steps, ())
             replace_records(self._folder.epochs, ())
             return
-        _refuse_drift(self._folder, self._setup.manifest)
         state = read_record(checkpoint / "trainer.json", TrainerState)
         try:
             weights = load_file(checkpoint / "weights.safetensors")
             moments = load_file(checkpoint / "optimizer.safetensors")
         except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{checkpoint} cannot be read ({error}). Delete the folder."
-            ) from error
+            raise StorageError(f"{checkpoint} cannot be read ({error}). Try again.") from error
         self._inputs.model.load_trained(weights)
         restore_moments(self._inputs.optimizer, self._inputs.model.trained_tensors(), moments)
         self.progress = _progress(state)
         self._earlier_seconds = state.total_seconds
         self._earlier_peak = state.peak_memory_bytes
-        steps = read_records(self._folder.steps, StepRecord)
-        replace_records(self._folder.steps, tuple(s for s in steps if s.step <= state.step))
-        known = state.ended_epoch.epoch if state.ended_epoch else self._whole_epochs(state.step)
-        replace_records(self._folder.epochs, tuple(e for e in self._epochs() if e.epoch <= known))
         self._ended = state.ended_epoch
+        self._rewind(state)
+
+    def _rewind(self, state: TrainerState) -> None:
+        """Keep the lines up to the checkpoint, each once; all of them have to be there."""
+        folder = self._folder
+        steps = {s.step: s for s in read_records(folder.steps, StepRecord) if s.step <= state.step}
+        _refuse_gaps(folder.steps, steps, range(1, state.step + 1))
+        replace_records(folder.steps, tuple(steps[n] for n in sorted(steps)))
+        ended = state.ended_epoch
+        known = ended.epoch if ended else self._whole_epochs(state.step)
+        epochs = {e.epoch: e for e in self._epochs() if e.epoch <= known}
+        validated = known - 1 if ended and known not in epochs else known
+        _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
+        replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
+        if epochs:
+            check_best(folder)
 
     def _whole_epochs(self, step: int) -> int:
         """Epochs whose end lies before the first micro-batch that comes after `step`."""
         plan = self._inputs.plan
         return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+
+
+def _refuse_non_finite(epoch: int, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"epoch {epoch}: the validation loss is {loss:g}; training stops here. "
+            "Lower this arm's learning rate."
+        )
 
 
 def _tensor_writer(tensors: dict[str, Tensor]) -> Callable[[Path], None]:
@@ -225,31 +265,32 @@ def _progress(state: TrainerState) -> Progress:
     return Progress(state.step, sums, state.train_tokens, state.train_seconds)
 
 
-def _refuse_drift(folder: RunFolder, now: Manifest) -> None:
-    """A checkpoint is only continued in the environment and on the data it came from.
-
-    Raises:
-        EnvironmentDriftError: Something differs (exit 6).
-    """
-    if not folder.manifest.exists():
-        return
-    before = read_record(folder.manifest, Manifest)
-    changed = [*_differences(before.model_dump(), now.model_dump(), "")]
-    if changed:
-        raise EnvironmentDriftError(
-            f"{folder.path.name} was started differently ({'; '.join(changed)}). "
-            "Go back to that environment, or delete the run's folder to start it again."
+def _refuse_gaps(path: Path, found: Collection[int], expected: range) -> None:
+    lost = [number for number in expected if number not in found]
+    if lost:
+        raise StorageError(
+            f"{path}: {len(lost)} lines from before the checkpoint are lost, the first of them "
+            f"that of {lost[0]}. Restore the file, or train this run again with --restart."
         )
 
 
-def _differences(old: object, new: object, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-    elif old != new:
-        yield f"{path}: {old!r} then, {new!r} now"
+def check_best(folder: RunFolder) -> None:
+    """See that `best/` is what was written.
+
+    Raises:
+        StorageError: It is not.
+    """
+    if changes := find_changes(folder.best):
+        raise StorageError(
+            f"{'; '.join(changes)}. Restore the folder, or train this run again with --restart."
+        )
 
 
 def restore_best(setup: RunSetup, folder: RunFolder) -> None:
-    """Put the best epoch's tensors into the model."""
+    """Put the best epoch's tensors into the model.
+
+    Raises:
+        StorageError: They are not those that were written.
+    """
+    check_best(folder)
     setup.model.load_best(folder.best)

@@ -2,7 +2,7 @@
 
     checkpoints/
       step-00000120/
-        MANIFEST.json            size and SHA-256 of every other file
+        MANIFEST.json            step, identity, environment, size and SHA-256 of each file, seal
         weights.safetensors      trained tensors only
         optimizer.safetensors    AdamW's moments
         trainer.json             where training stands
@@ -12,15 +12,16 @@
 Resuming takes the newest checkpoint that verifies; damaged ones are set aside, never used.
 """
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lorastudy import faults
-from lorastudy.store.files import publish_folder, storage_errors
+from lorastudy.errors import InputError, StorageError
+from lorastudy.store.files import publish_folder, read_record, storage_errors
+from lorastudy.store.records import CheckpointFile, CheckpointManifest, Fingerprint
+from lorastudy.store.sums import hash_file, seal_of
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest, and one to fall back to
@@ -29,64 +30,108 @@ _FINAL_NAME = re.compile(r"step-(\d{8,})")
 FileWriter = Callable[[Path], object]  # for example: lambda path: save_file(tensors, path)
 
 
-def write_checkpoint(root: Path, step: int, files: Mapping[str, FileWriter]) -> Path:
-    """Write `files` as the checkpoint of `step`, delete all but the newest `KEPT`, return it."""
+def write_checkpoint(
+    root: Path,
+    step: int,
+    files: Mapping[str, FileWriter],
+    *,
+    identity: str,
+    environment: Fingerprint,
+    needed_bytes: int | None = None,
+) -> Path:
+    """Write `files` as the checkpoint of `step`, delete all but the newest `KEPT`, return it.
+
+    Raises:
+        StorageError: The disk refused; what was committed before is still there.
+    """
 
     def fill(folder: Path) -> None:
-        manifest: dict[str, dict[str, int | str]] = {}
+        written: dict[str, CheckpointFile] = {}
         for name, write_file in files.items():
             faults.hit(f"checkpoint:before-{name}")
             path = folder / name
             write_file(path)
-            path.chmod(0o644)  # safetensors writes 0600, which locks colleagues out
-            manifest[name] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-        text = json.dumps({"step": step, "files": manifest}, indent=1) + "\n"
-        (folder / MANIFEST).write_text(text)
+            written[name] = CheckpointFile(bytes=path.stat().st_size, sha256=hash_file(path))
+        faults.hit("checkpoint:before-manifest")
+        manifest = CheckpointManifest(
+            step=step, identity=identity, environment=environment, files=written
+        )
+        sealed = manifest.model_copy(update={"seal": seal_of(manifest)})
+        (folder / MANIFEST).write_text(_as_text(sealed))
 
     final = root / f"step-{step:08d}"
-    publish_folder(final, fill)
-    faults.hit("checkpoint:before-delete-old")
-    for old in list_checkpoints(root)[:-KEPT]:
-        shutil.rmtree(old)
+    publish_folder(final, fill, needed_bytes)
+    with storage_errors(root):
+        faults.hit("checkpoint:before-delete-old")
+        for old in list_checkpoints(root)[:-KEPT]:
+            shutil.rmtree(old)
     return final
 
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Finished checkpoint folders under `root`, oldest first; not yet verified."""
-    return sorted(path for path in root.glob("step-*") if _FINAL_NAME.fullmatch(path.name))
+    found = [path for path in root.glob("step-*") if _FINAL_NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_sound_checkpoint(root: Path) -> Path | None:
-    """The newest checkpoint that verifies, or None; those that do not go to quarantine/."""
+    """The newest checkpoint that verifies; those after it go to quarantine/. None without any.
+
+    Raises:
+        InputError: There are checkpoints, and every one of them is damaged; none is moved.
+    """
+    damage: dict[Path, list[str]] = {}
     for folder in reversed(list_checkpoints(root)):
-        if not find_damage(folder):
+        damage[folder] = find_damage(folder)
+        if not damage[folder]:
+            _set_aside([path for path in damage if path != folder], root.parent / "quarantine")
             return folder
+    if not damage:
+        return None
+    found = "\n".join(f"  {text}" for texts in damage.values() for text in texts)
+    raise InputError(
+        f"every checkpoint of {root.parent.name} is damaged:\n{found}\n"
+        "Restore one from a copy, or train this run again from its start with --restart."
+    )
+
+
+def _set_aside(folders: list[Path], quarantine: Path) -> None:
+    for folder in folders:
         with storage_errors(folder):
-            quarantine = root.parent / "quarantine"
             quarantine.mkdir(exist_ok=True)
             shutil.rmtree(quarantine / folder.name, ignore_errors=True)
             folder.rename(quarantine / folder.name)
-    return None
+
+
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """What `MANIFEST.json` of a checkpoint says.
+
+    Raises:
+        StorageError: It is not what was written.
+    """
+    path = folder / MANIFEST
+    manifest = read_record(path, CheckpointManifest)
+    is_whole = manifest.seal == seal_of(manifest) and path.read_text() == _as_text(manifest)
+    if not is_whole or folder.name != f"step-{manifest.step:08d}":
+        raise StorageError(f"{path} is not the file that was written.")
+    return manifest
+
+
+def _as_text(manifest: CheckpointManifest) -> str:
+    return manifest.model_dump_json(indent=1) + "\n"
 
 
 def find_damage(folder: Path) -> list[str]:
     """What in `folder` is not what was written, one sentence each; empty if all is sound."""
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{folder / MANIFEST} is not readable ({error})"]
+        files = read_manifest(folder).files
+    except StorageError as error:
+        return [str(error).splitlines()[0]]
     damage = []
-    for name, (n_bytes, digest) in expected.items():
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
             damage.append(f"{path} is missing")
-        elif path.stat().st_size != n_bytes or hash_file(path) != digest:
+        elif path.stat().st_size != expected.bytes or hash_file(path) != expected.sha256:
             damage.append(f"{path} is not the file that was written")
     return damage
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

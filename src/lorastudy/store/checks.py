@@ -1,10 +1,10 @@
 """Verify a study's folder: every hash, every record, every line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from lorastudy.errors import StorageError
 from lorastudy.spec import RunSpec
@@ -20,6 +20,7 @@ from lorastudy.store.records import (
     StudyLock,
     StudyResults,
 )
+from lorastudy.store.sums import find_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,32 @@ def _check_study(study: StudyFolder) -> Iterator[str]:
 
 def _check_run(run: RunFolder) -> Iterator[str]:
     records: list[tuple[Path, type[BaseModel]]] = [
-        (run.spec, RunSpec),
         (run.manifest, Manifest),
         (run.result, RunResult),
         (run.failure, RunResult),
         *((path, DocumentScores) for path in sorted(run.evaluations.glob("*.json"))),
     ]
+    yield from _check_spec(run)
     for path, kind in records:
         yield from _check_record(path, kind)
-    for path, line_kind in ((run.steps, StepRecord), (run.epochs, EpochRecord)):
-        yield from _check_lines(path, line_kind)
+    yield from _check_numbers(run.steps, _numbers_of(run.steps, StepRecord))
+    yield from _check_numbers(run.epochs, _numbers_of(run.epochs, EpochRecord))
     for folder in list_checkpoints(run.checkpoints):
         yield from find_damage(folder) or [""]
+    if run.best.is_dir():
+        yield from find_changes(run.best) or [""]
+    if run.result.exists():
+        yield from find_changes(run.path) or [""]
+
+
+def _check_spec(run: RunFolder) -> Iterator[str]:
+    if not run.spec.exists():
+        return
+    try:
+        run_id = read_record(run.spec, RunSpec).run_id
+        yield "" if run_id == run.path.name else f"{run.spec} is that of {run_id}"
+    except StorageError as error:
+        yield str(error)
 
 
 def _check_record(path: Path, kind: type[BaseModel]) -> Iterator[str]:
@@ -70,11 +85,25 @@ def _check_record(path: Path, kind: type[BaseModel]) -> Iterator[str]:
         yield str(error)
 
 
-def _check_lines(path: Path, kind: type[StepRecord] | type[EpochRecord]) -> Iterator[str]:
+def _numbers_of(
+    path: Path, kind: type[StepRecord] | type[EpochRecord]
+) -> Sequence[int] | StorageError | None:
+    """What its lines are numbered by, why they cannot be read, or None without a file."""
     if not path.exists():
-        return
+        return None
     try:
-        read_records(path, kind)
+        records = read_records(path, kind)
+    except StorageError as error:
+        return error
+    return [r.step if isinstance(r, StepRecord) else r.epoch for r in records]
+
+
+def _check_numbers(path: Path, found: Sequence[int] | StorageError | None) -> Iterator[str]:
+    if found is None:
+        return
+    if isinstance(found, StorageError):
+        yield str(found)
+    elif list(found) != list(range(1, len(found) + 1)):
+        yield f"{path} does not hold the lines 1, 2, 3, ... each once"
+    else:
         yield ""
-    except (ValidationError, ValueError) as error:
-        yield f"{path} holds a line that is no {kind.__name__} ({str(error).splitlines()[0]})"

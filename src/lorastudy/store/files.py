@@ -1,19 +1,22 @@
 """Writes that happen completely or not at all, and lines that survive a kill.
 
 Every file gets its final name by one rename after its bytes have reached the disk, so a
-reader needs no lock. Lines are appended with one write and flushed to the disk; a torn
-last line, left by a crash, is ignored by the reader and cut off before the next append.
+reader needs no lock. Lines are appended with one write, which a kill of the process cannot
+undo; a torn last line, left by a crash, is ignored by the reader and cut off before the next
+append. Files get the mode that the user's umask asks for (safetensors alone writes 0600).
 """
 
-import json
+import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 
 from lorastudy import faults
 from lorastudy.errors import StorageError
@@ -21,32 +24,54 @@ from lorastudy.errors import StorageError
 _UNFINISHED = (".partial", ".old")
 
 Model = TypeVar("Model", bound=BaseModel)
+_ATTEMPTS = 20  # at a folder that other processes publish at the same time
 _LONGEST_LINE_BYTES = 8192  # a step or an epoch has about 300
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the file system under `path` into a StorageError (exit 74)."""
+def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn a refusal of the file system under `path` into a StorageError (exit 74).
+
+    Args:
+        path: What was to be written or moved.
+        needed_bytes: How much was to be written, where that is known.
+    """
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed and "
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. "
-            f"{_free_space(path)} Free space or choose another folder, then run the command again."
+            f"cannot write {path}: {_reason(error)}. {needed}{_free_space(path)} "
+            "Free space or choose another folder, then run the command again."
         ) from error
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """In the words of the operating system; safetensors gives its number in brackets."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(found[1])) if found else str(error)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file `path` by `text` in one step that a crash cannot cut in half."""
-    with storage_errors(path):
+    content = text.encode()
+    with storage_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        faults.hit("write:before-rename")
-        partial.replace(path)
+        try:
+            faults.hit("write:before-bytes")
+            with partial.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            faults.hit("write:before-rename")
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)  # its space may be what is lacking
+            raise
         flush_to_disk(path.parent)
 
 
@@ -71,29 +96,53 @@ def read_record(path: Path, kind: type[Model]) -> Model:
 
 
 def append_record(path: Path, record: BaseModel) -> None:
-    """Add one line; when this returns, the line survives a kill of the process."""
-    with storage_errors(path), path.open("ab") as stream:
-        stream.write(record.model_dump_json().encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Add one line; when this returns, the line survives a kill of the process.
+
+    A loss of power may take it until the file is flushed, as every checkpoint does first.
+    """
+    line = record.model_dump_json().encode() + b"\n"
+    with storage_errors(path, len(line)):
+        faults.hit("append:before-line")
+        with path.open("ab", buffering=0) as stream:
+            n_written = stream.write(line)
+        if n_written != len(line):
+            raise OSError(errno.ENOSPC, f"only {n_written} bytes of a line were written")
 
 
 def read_records(path: Path, kind: type[Model]) -> tuple[Model, ...]:
-    """All whole lines of `path`; none if the file is not there."""
+    """All whole lines of `path`; none if the file is not there.
+
+    Raises:
+        StorageError: A line is not a `kind`.
+    """
     if not path.is_file():
         return ()
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-    return tuple(kind.model_validate(json.loads(line)) for line in lines)
+    return tuple(_read_line(path, kind, line, f"line {n}") for n, line in enumerate(lines, 1))
 
 
 def read_last_record(path: Path, kind: type[Model]) -> Model | None:
-    """The last whole line of `path`, found without reading the rest; None if there is none."""
+    """The last whole line of `path`, found without reading the rest; None if there is none.
+
+    Raises:
+        StorageError: It is not a `kind`.
+    """
     if not path.is_file():
         return None
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - _LONGEST_LINE_BYTES))
         lines = stream.read().split(b"\n")[:-1]
-    return kind.model_validate_json(lines[-1]) if lines else None
+    return _read_line(path, kind, lines[-1], "its last line") if lines else None
+
+
+def _read_line(path: Path, kind: type[Model], line: bytes, place: str) -> Model:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise StorageError(
+            f"{path}: {place} is no readable {kind.__name__} ({error.errors()[0]['msg']}). "
+            "Restore the file, or train this run again with --restart."
+        ) from error
 
 
 def replace_records(path: Path, records: tuple[BaseModel, ...]) -> None:
@@ -101,42 +150,76 @@ def replace_records(path: Path, records: tuple[BaseModel, ...]) -> None:
     write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
-def publish_folder(final: Path, fill: Callable[[Path], None]) -> None:
+def publish_folder(
+    final: Path, fill: Callable[[Path], None], needed_bytes: int | None = None
+) -> None:
     """Give a folder its final name after everything `fill` wrote into it is on the disk.
 
-    An older folder of that name is replaced.
+    An older folder of that name is replaced. What a failed attempt wrote is removed.
     """
-    with storage_errors(final):
+    with storage_errors(final, needed_bytes):
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        fill(partial)
-        for path in sorted(partial.rglob("*")):
-            flush_to_disk(path)
-        flush_to_disk(partial)
-        faults.hit("publish:before-rename")
-        old = final.with_name(f".{final.name}.{os.getpid()}.old")
-        if final.exists():
-            final.rename(old)
-        partial.rename(final)
+        try:
+            fill(partial)
+            for path in sorted(partial.rglob("*")):
+                if path.is_file():
+                    share_as_umask_says(path)
+                flush_to_disk(path)
+            flush_to_disk(partial)
+            faults.hit("publish:before-rename")
+            _replace_folder(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         flush_to_disk(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_folder(partial: Path, final: Path) -> None:
+    """Rename over a folder that is not empty, which no single call does; others may do the same."""
+    old = final.with_name(f".{final.name}.{os.getpid()}.old")
+    for attempt in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            final.rename(old)
+        faults.hit("publish:between-renames")
+        try:
+            partial.rename(final)
+            break
+        except OSError as error:  # another process came between the two
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == _ATTEMPTS - 1:
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def share_as_umask_says(path: Path) -> None:
+    """Give a file the mode its folder has, without the right to execute."""
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed writers left unfinished anywhere under `folder`.
 
-    Only its one owner may do this: the partial files of a living writer look the same.
+    A folder that was moved aside to be replaced, and was not, gets its name back. Only the
+    one owner may do this: the partial files of a living writer look the same.
     """
     with storage_errors(folder):
         for path in sorted(folder.rglob(".*")):
-            if not path.name.endswith(_UNFINISHED):
+            if path.name.endswith(".old") and not _final_of(path).exists():
+                path.rename(_final_of(path))
+            elif not path.name.endswith(_UNFINISHED):
                 continue
-            if path.is_dir():
+            elif path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)  # gone already if it lay in a folder before it
+
+
+def _final_of(leftover: Path) -> Path:
+    """`best` for `.best.4242.old`."""
+    return leftover.with_name(leftover.name[1:].rsplit(".", 2)[0])
 
 
 def flush_to_disk(path: Path) -> None:

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
-from lorastudy.errors import OwnedError
 from lorastudy.store.files import (
     read_last_record,
     read_record,
     remove_leftovers,
     storage_errors,
 )
-from lorastudy.store.records import EpochRecord, RunResult, Status, StepRecord
+from lorastudy.store.leases import is_owned, own
+from lorastudy.store.records import EpochRecord, Lease, RunResult, Status, StepRecord
 
-_CLAIM_SECONDS = 2.0  # `is_owned` in another process holds the lock for a moment
+_LOG = "log.txt"
 
 State = Status | Literal["missing", "running", "interrupted"]
 
@@ -73,6 +71,11 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def quarantine(self) -> Path:
+        """What failed verification, or was set aside by --restart; never read again."""
+        return self.path / "quarantine"
+
+    @property
     def result(self) -> Path:
         """Written last; the run is finished when it is there."""
         return self.path / "result.json"
@@ -83,37 +86,32 @@ class RunFolder:
         return self.path / "failure.json"
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
+    def claim(self) -> Iterator[Lease | None]:
         """Own the run while the block lasts; what a killed owner left half written is removed.
+
+        Gives the lease of an owner that ended without giving it back, if there was one.
 
         Raises:
             OwnedError: Another process owns it (exit 73).
         """
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=_CLAIM_SECONDS, poll_interval=0.02)
-        except Timeout:
-            raise OwnedError(
-                f"{self.path.name} is being executed by another process. "
-                "Wait for it, or stop that process; `lorastudy status` shows how far it is."
-            ) from None
-        try:
+        with own(self.path) as abandoned:
             remove_leftovers(self.path)
-            yield
-        finally:
-            lock.release()
+            yield abandoned
 
     def is_owned(self) -> bool:
         """Whether some process owns the run now."""
-        if not (self.path / ".lock").exists():
-            return False
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_owned(self.path)
+
+    def set_aside(self) -> None:
+        """Move all that the run wrote to quarantine/restart-N/, so that it starts anew."""
+        with storage_errors(self.path):
+            self.quarantine.mkdir(exist_ok=True)
+            number = 1 + sum(1 for _ in self.quarantine.glob("restart-*"))
+            aside = self.quarantine / f"restart-{number}"
+            aside.mkdir()
+            for path in sorted(self.path.iterdir()):
+                if path.name not in (_LOG, self.quarantine.name) and path.name[0] != ".":
+                    path.rename(aside / path.name)
 
     def read_result(self) -> RunResult | None:
         """The finished or failed run, or None while there is neither."""

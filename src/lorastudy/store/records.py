@@ -40,6 +40,8 @@ class Fingerprint(Record):
     precision: str
     threads: int  # of the CPU; 0 on CUDA
     attention: str
+    micro_batch: int
+    world_size: int = 1  # processes that train one run together
 
 
 class FoundAt(Record):
@@ -49,12 +51,30 @@ class FoundAt(Record):
     mirror: str | None
 
 
+class Lease(Record):
+    """`.lease` of a run's folder: which process works in it."""
+
+    host: str
+    pid: int
+    boot: str  # differs after a reboot, so that a process number of before means nothing
+
+
+class ProbedArm(Record):
+    """What trying an arm on the longest rows before the study gave."""
+
+    arm: str
+    fits: bool
+    peak_memory_bytes: dict[str, int]
+
+
 class StudyLock(Record):
     """`study.lock.json`: contents that every run of the study must find again."""
 
     base_digest: str
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+    micro_batch: int | None = None  # rows at once that every arm was seen to have memory for
+    probed: tuple[ProbedArm, ...] = ()
 
 
 class Manifest(Record):
@@ -74,6 +94,24 @@ class Manifest(Record):
     train_digest: str
     validation_digest: str
     environment: Fingerprint
+    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift let pass
+
+
+class CheckpointFile(Record):
+    """One file of a checkpoint, as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+class CheckpointManifest(Record):
+    """`MANIFEST.json` of a checkpoint."""
+
+    step: int
+    identity: str  # of the run's spec
+    environment: Fingerprint
+    files: dict[str, CheckpointFile]
+    seal: str = ""  # SHA-256 over the other fields
 
 
 class TrainerState(Record):
@@ -183,6 +221,8 @@ class RunResult(Record):
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
     device: str | None = None
     precision: str | None = None
+    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift let pass
+    exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()
 
 

@@ -1,0 +1,85 @@
+"""Try every arm before the study starts, each in a process of its own, and freeze the micro-batch.
+
+A study that would run out of memory in its last arm after a night stops here within a minute. The
+micro-batch is never lowered: it decides how sums are rounded, so another one is another study.
+"""
+
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from lorastudy.errors import OutOfMemoryError, UserError
+from lorastudy.launch.local import process_context
+from lorastudy.spec import RunSpec
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import ProbedArm, StudyLock
+
+MIB = 1024**2
+
+
+def probe_study(
+    lock: StudyLock, runs: Sequence[RunSpec], folder: StudyFolder, places: Places, device: str
+) -> StudyLock:
+    """`lock` with the micro-batch and the measured peak of every arm of `runs` in it.
+
+    Arms that it names already are not tried again.
+
+    Raises:
+        OutOfMemoryError: An arm does not fit (exit 7); says how much each needs, and what to do.
+    """
+    known = {arm.arm: arm for arm in lock.probed}
+    for run in runs:
+        if run.arm.name not in known:
+            known[run.arm.name] = _probe_in_process(run, folder, places, device)
+    short = [arm for arm in known.values() if not arm.fits]
+    if short:
+        raise OutOfMemoryError(_describe(short, list(known.values()), runs[0], folder))
+    micro_batch = runs[0].training.micro_batch
+    return lock.model_copy(update={"probed": tuple(known.values()), "micro_batch": micro_batch})
+
+
+def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device: str) -> ProbedArm:
+    context = process_context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(folder.path, run, places, device, theirs), name=f"probe-{run.run_id}"
+    )
+    process.start()
+    theirs.close()
+    try:
+        answer = ours.recv()
+    except EOFError:  # killed: on a machine without memory left, by the system
+        answer = ProbedArm(arm=run.arm.name, fits=False, peak_memory_bytes={})
+    finally:
+        process.join()
+        ours.close()
+    if isinstance(answer, UserError):
+        raise answer
+    assert isinstance(answer, ProbedArm)
+    return answer
+
+
+def _work(folder: Path, run: RunSpec, places: Places, device: str, parent: Connection) -> None:
+    from lorastudy.launch.worker import probe_by_spec
+
+    parent.send(probe_by_spec(StudyFolder(folder), run, places, device=device))
+
+
+def _describe(
+    short: list[ProbedArm], arms: list[ProbedArm], run: RunSpec, folder: StudyFolder
+) -> str:
+    lower = max(1, run.training.micro_batch // 2)
+    lines = "\n".join(f"  {arm.arm}: {_peak(arm)}" for arm in arms)
+    return (
+        f"{', '.join(arm.arm for arm in short)} would run out of memory with "
+        f"training.micro_batch {run.training.micro_batch}. Peaks that were measured:\n{lines}\n"
+        "Free memory and run the same command, or give all arms a smaller one in a new folder:\n"
+        f"  lorastudy run {folder.study} --out {folder.path}-micro-batch-{lower} "
+        f"--set training.micro_batch={lower}"
+    )
+
+
+def _peak(arm: ProbedArm) -> str:
+    peaks = ", ".join(f"{kind} {n / MIB:,.0f} MiB" for kind, n in arm.peak_memory_bytes.items())
+    return f"{'fits' if arm.fits else 'does not fit'}{f' ({peaks})' if peaks else ''}"

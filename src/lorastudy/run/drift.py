@@ -1,0 +1,70 @@
+"""May this process go on with what another one left? Only in the same environment.
+
+Another version, device or number of threads rounds otherwise, so the result would be that of no
+single environment. `--allow-drift` lets it pass, and the report then says so.
+"""
+
+from collections.abc import Iterator
+
+from lorastudy.errors import EnvironmentDriftError, InputError
+from lorastudy.store.checkpoints import list_checkpoints, read_manifest
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import Manifest
+
+_NOT_COMPARED = {"environment", "drift"}
+
+
+def settle_drift(folder: RunFolder, now: Manifest, *, allow_drift: bool) -> Manifest:
+    """The manifest to go on with: `now`, with every change of environment that was let pass.
+
+    Raises:
+        EnvironmentDriftError: The environment differs and `allow_drift` is off (exit 6).
+        InputError: Data or model differ, which nothing lets pass (exit 3).
+    """
+    before = _find_earlier(folder, now)
+    if before is None:
+        return now
+    if changed := _list_differences(_rest(before), _rest(now)):
+        raise InputError(
+            f"{folder.path.name} was started on something else ({'; '.join(changed)}). "
+            "Restore data and base model, or train this run again with --restart."
+        )
+    changed = _list_differences(before.environment.model_dump(), now.environment.model_dump())
+    changed = [f"environment.{text}" for text in changed]
+    if changed and not allow_drift:
+        raise EnvironmentDriftError(
+            f"{folder.path.name} was started differently ({'; '.join(changed)}). Go back to that "
+            "environment, go on in this one with --allow-drift (the report will say so), or "
+            "train the run again with --restart."
+        )
+    return now.model_copy(update={"drift": (*before.drift, *changed)})
+
+
+def _find_earlier(folder: RunFolder, now: Manifest) -> Manifest | None:
+    """What the run's files were made in; None if there is nothing to go on with."""
+    checkpoints = list_checkpoints(folder.checkpoints)
+    if not checkpoints and not any(folder.evaluations.glob("*.json")):
+        return None
+    if folder.manifest.exists():
+        return read_record(folder.manifest, Manifest)
+    if not checkpoints:
+        return None
+    environment = read_manifest(checkpoints[-1]).environment
+    return now.model_copy(update={"environment": environment})
+
+
+def _rest(manifest: Manifest) -> dict[str, object]:
+    return manifest.model_dump(exclude=_NOT_COMPARED)
+
+
+def _list_differences(old: object, new: object) -> list[str]:
+    return list(_differences(old, new, ""))
+
+
+def _differences(old: object, new: object, path: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+    elif old != new:
+        yield f"{path}: {old!r} then, {new!r} now"

@@ -1,0 +1,81 @@
+"""What a run that could not finish says of itself: a row of the report like any other."""
+
+import gc
+import re
+from contextlib import suppress
+
+import torch
+
+from lorastudy.errors import (
+    DivergedError,
+    OutOfMemoryError,
+    StorageError,
+    UserError,
+    redact_secrets,
+)
+from lorastudy.resources import describe_shortage, measure_peak_memory
+from lorastudy.spec import RunSpec
+from lorastudy.store.files import read_records
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import RunResult, Status, StepRecord
+
+_LAST_LOSSES = 3  # enough to see whether it rose or jumped
+
+
+def describe_failure(
+    spec: RunSpec, folder: RunFolder, error: BaseException, device: torch.device
+) -> RunResult:
+    """The row of a run that could not finish, with its reason and the exit code it stands for."""
+    status: Status = "failed"
+    reason = str(error).strip() or type(error).__name__
+    exit_code = error.exit_code if isinstance(error, UserError) else 1
+    if isinstance(error, DivergedError):
+        status = "diverged"
+        reason += _last_losses(folder)
+    elif is_out_of_memory(error):
+        status, exit_code = "out-of-memory", OutOfMemoryError.exit_code
+        reason = describe_shortage_of_run(spec, folder, device)
+    elif not isinstance(error, UserError):
+        reason = f"{type(error).__name__}: {reason}"
+    return RunResult(
+        run_id=spec.run_id,
+        arm=spec.arm.name,
+        method=spec.arm.method,
+        seed=spec.seed,
+        learning_rate=spec.learning_rate,
+        status=status,
+        reason=redact_secrets(reason),
+        peak_memory_bytes=measure_peak_memory(device),
+        exit_code=exit_code,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no memory left; CUDA's own calls say so in words."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = r"out of memory|not enough memory|can't allocate memory"
+    return isinstance(error, RuntimeError) and re.search(words, str(error)) is not None
+
+
+def describe_shortage_of_run(spec: RunSpec, folder: RunFolder, device: torch.device) -> str:
+    """The numbers of a lack of memory, and two commands to choose from."""
+    gc.collect()
+    study = folder.path.parent.parent
+    lower = max(1, spec.training.micro_batch // 2)
+    return (
+        f"{device} ran out of memory ({describe_shortage(device)}). "
+        f"When memory is free again:  lorastudy run {study}  "
+        "Or with a smaller training.micro_batch, for all arms and in a new folder:  "
+        f"lorastudy run {study / 'study.yaml'} --out {study}-micro-batch-{lower} "
+        f"--set training.micro_batch={lower}"
+    )
+
+
+def _last_losses(folder: RunFolder) -> str:
+    with suppress(StorageError):
+        steps = read_records(folder.steps, StepRecord)[-_LAST_LOSSES:]
+        if steps:
+            losses = ", ".join(f"{step.loss:.4g}" for step in steps)
+            return f" Losses of the last steps before it: {losses}."
+    return ""
