@@ -42,7 +42,7 @@ CONFINED = {
     "peft": ("model/",),
     "tokenizers": ("model/",),
     "datasets": ("data/sources.py",),
-    "matplotlib": ("report/figures.py",),
+    "matplotlib": ("report/figures",),
     "submitit": ("launch/",),
     "ray": ("launch/",),
 }

@@ -1,10 +1,13 @@
 """A study made by hand: 6 arms, 2 seeds, 3 benchmarks under 2 protocols, one failed run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from lorastudy.store.files import write_record
 from lorastudy.store.records import (
     ClassSum,
+    DocumentScores,
     EpochRecord,
     EvaluationRecord,
     RunResult,
@@ -150,3 +153,19 @@ def make_results(runs: Sequence[RunResult] | None = None, **fields: object) -> S
         "runs": tuple(runs),
     }
     return StudyResults.model_validate(values | fields)
+
+
+def write_sums(
+    folder: Path, results: StudyResults, spread: Callable[[str], float] = lambda _: 0.0
+) -> None:
+    """The sums by document behind every score: 10 documents, alike but for `spread` of the arm."""
+    pattern = [100.0 * (i - 4.5) for i in range(10)]
+    for run in results.runs:
+        for evaluation in run.evaluations:
+            scores = DocumentScores(
+                evaluation=evaluation,
+                n_targets=(100,) * 10,
+                nats=tuple(100 * evaluation.cross_entropy + spread(run.arm) * p for p in pattern),
+            )
+            name = f"{evaluation.benchmark}--{evaluation.protocol}.json"
+            write_record(folder / "runs" / run.run_id / "evaluations" / name, scores)

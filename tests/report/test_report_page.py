@@ -2,16 +2,19 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from report_results import make_epochs, make_failed_run, make_results, make_run
+from report_results import ARMS, make_epochs, make_failed_run, make_results, make_run, write_sums
 
 from lorastudy.report.build import write_report
-from lorastudy.report.figures import FORMATS, draw_figures
+from lorastudy.report.compare import compare_study
+from lorastudy.report.figures import draw_figures
+from lorastudy.report.figures_style import FORMATS
 from lorastudy.store.records import StudyResults
 from lorastudy.study_file import preset_text
 
@@ -21,6 +24,13 @@ NAMES = (
     "fig2-losses",
     "fig3-peak-memory",
     "fig4-training-time",
+    "fig5-differences",
+)
+TABLES = (
+    *("table1.md", "table1.csv", "table1.tex"),
+    *("comparisons.md", "comparisons.csv", "comparisons.json"),
+    *("claims.md", "claims.csv"),
+    *("learning_rates.md", "learning_rates.csv", "learning_rates.json"),
 )
 
 
@@ -33,6 +43,7 @@ def read_all(folder: Path) -> dict[str, bytes]:
 def study_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.yaml").write_text(preset_text("paper-sound"))
+    write_sums(folder, make_results(), lambda arm: ARMS.index(arm) / 100)
     write_report(make_results(), folder)
     return folder
 
@@ -48,13 +59,14 @@ def hostile_results() -> StudyResults:
 
 def test_report_has_the_promised_files(study_dir):
     figures = [f"figures/{name}.{extension}" for name in NAMES for extension in FORMATS]
-    expected = {"index.html", "table1.md", "table1.csv", "table1.tex", *figures}
+    expected = {"index.html", *TABLES, *figures}
     assert set(read_all(study_dir / "report")) == expected
 
 
 def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path):
     (tmp_path / "results.json").write_text(make_results().model_dump_json())
     (tmp_path / "study.yaml").write_text(preset_text("paper-sound"))
+    shutil.copytree(study_dir / "runs", tmp_path / "runs")
     code = (
         "import sys; from pathlib import Path; from lorastudy.report.build import write_report\n"
         "from lorastudy.store.records import StudyResults; folder = Path(sys.argv[1])\n"
@@ -76,7 +88,10 @@ def test_page_names_base_model_data_and_every_section(study_dir):
     page = (study_dir / "report" / "index.html").read_text()
     for text in ("openai-community/gpt2", "wikitext-2-raw-v1", "LoRA on attention", "25.0 %"):
         assert text in page
-    for section in ("compared", "table1", "figures", "failed", "runs", "files"):
+    for section in (
+        *("compared", "table1", "differences", "claims", "rates"),
+        *("figures", "failed", "runs", "files"),
+    ):
         assert f'<section id="{section}">' in page
 
 
@@ -136,7 +151,19 @@ def test_report_is_written_for_incomplete_studies(tmp_path, results):
 
 def test_arm_names_are_drawn_as_they_are():
     runs = [make_run(arm, 0) for arm in ("_x", "$y$")]
-    for figure in draw_figures(make_results(runs, arms=("_x", "$y$"))):
+    results = make_results(runs, arms=("_x", "$y$"))
+    for figure in draw_figures(results, compare_study(results, None)):
         words = " ".join(ElementTree.fromstring(figure.files["svg"]).itertext())
         assert "_x" in words, figure.name
         assert "$y$" in words, figure.name
+
+
+def test_baseline_is_said_to_be_not_trained_and_to_train_nothing():
+    figures = {figure.name: figure for figure in draw_figures(make_results(), ())}
+    words = {
+        name: list(ElementTree.fromstring(figure.files["svg"]).itertext())
+        for name, figure in figures.items()
+    }
+    assert "not trained" in words["fig4-training-time"]
+    assert "no result" not in words["fig4-training-time"]
+    assert "0" in words["fig1-trainable-parameters"]

@@ -2,15 +2,23 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
-from report_results import make_evaluations, make_failed_run, make_results, make_run
+from report_results import (
+    make_evaluations,
+    make_failed_run,
+    make_results,
+    make_run,
+    write_sums,
+)
 
-from lorastudy.report.build import render_table
+from lorastudy.report.build import TableFormat, render_table
+from lorastudy.report.compare import compare_study
 from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
 from lorastudy.report.numerals import write_duration, write_number, write_rate, write_share
 from lorastudy.report.tables import Cell, Column, Table, render_html, render_latex, render_markdown
-from lorastudy.store.records import StudyResults
+from lorastudy.store.records import RunResult, StudyResults
 
 HOSTILE = "<script>alert(1)</script> & a|b_c $x$ 100% \\input{x} ~^# `c`"
 
@@ -19,8 +27,16 @@ def hostile_table() -> Table:
     return Table(HOSTILE, (Column("t", ("t",), "left"),), ((Cell(HOSTILE, (HOSTILE,)),),))
 
 
+def render(results: StudyResults, format: TableFormat = "md") -> str:
+    return render_table(results, compare_study(results, None), format)
+
+
+def build_table(results: StudyResults, folder: Path | None = None) -> Table:
+    return build_table1(results, compare_study(results, folder))
+
+
 def markdown_row(results: StudyResults, arm: str) -> list[str]:
-    lines = render_table(results, "md").splitlines()
+    lines = render(results).splitlines()
     row = next(line for line in lines if line.startswith(f"| {arm} |"))
     return [cell.strip() for cell in row.strip("|").split("|")]
 
@@ -29,31 +45,55 @@ def test_table_one_shows_mean_and_deviation_of_both_seeds():
     # perplexities 20 and 22: mean 21, sample sd sqrt(2); seconds 9500 and 9800
     row = markdown_row(make_results(), "full")
     assert row[:5] == ["full", "124,439,808", "100 %", "1e-4", "2–3"]
-    assert row[5] == "**21.00** ± 1.41 (2) †"
+    assert row[5] == "21.00 ± 1.41 (2)"
     assert row[11] == "9,650 ± 212 (2)"
     assert row[12] == "9,402 ± 4 (2)"  # 9400 and 9405 MiB
 
 
-def test_only_the_lowest_mean_of_a_column_is_bold():
-    rows = build_table1(make_results()).rows
-    assert [row[5].is_emphasised for row in rows] == [False, True, False, False, False, False]
+def two_arms(*perplexities: float) -> list[RunResult]:
+    """Arms `full` and `lora-1` with the given perplexities for each seed in turn."""
+    return [
+        make_run(arm, seed, evaluations=make_evaluations(value + 0.001 * seed))
+        for arm, value in zip(("full", "lora-1"), perplexities, strict=True)
+        for seed in (0, 1, 2)
+    ]
 
 
-def test_a_clear_lead_carries_no_mark():
-    runs = [make_run("full", 0), make_run("full", 1)]
-    runs += [make_run("lora-1", s, evaluations=make_evaluations(9000.0 + s)) for s in (0, 1)]
-    row = build_table1(make_results(runs, arms=("full", "lora-1"))).rows[0]
-    assert (row[5].is_emphasised, row[5].mark) == (True, "")
+def test_a_lead_that_is_separated_from_every_arm_is_bold(tmp_path):
+    results = make_results(two_arms(20.0, 30.0), arms=("full", "lora-1"), seeds=(0, 1, 2))
+    write_sums(tmp_path, results)
+    cells = [row[5] for row in build_table(results, tmp_path).rows]
+    assert [(cell.is_emphasised, cell.mark) for cell in cells] == [(True, ""), (False, "")]
 
 
-def test_one_seed_is_said_to_support_no_claim():
-    runs = [make_run("full", 0), make_run("lora-1", 1)]
-    text = render_table(make_results(runs, arms=("full", "lora-1")), "md")
-    assert "‡ one seed: no claim about training." in text
+def test_where_nothing_is_separated_nothing_is_bold_and_the_tied_arms_are_named(tmp_path):
+    results = make_results(two_arms(20.0, 20.0001), arms=("full", "lora-1"), seeds=(0, 1, 2))
+    write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
+    table = build_table(results, tmp_path)
+    assert [(row[5].is_emphasised, row[5].mark) for row in table.rows] == [(False, "†")] * 2
+    assert "wikitext-2, rows-text v1: tied: full, lora-1." in [note.text for note in table.notes]
+
+
+def test_without_sums_by_document_nothing_is_bold_and_a_note_says_why():
+    table = build_table(make_results())
+    assert not any(cell.is_emphasised for row in table.rows for cell in row)
+    assert any("not judged: sums by document" in note.text for note in table.notes)
+
+
+def test_one_seed_is_said_to_support_no_claim(tmp_path):
+    runs = [make_run("full", 1), make_run("lora-1", 1, evaluations=make_evaluations(90.0))]
+    results = make_results(runs, arms=("full", "lora-1"))
+    write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
+    table = build_table(results, tmp_path)
+    assert [(row[5].is_emphasised, row[5].mark) for row in table.rows] == [
+        (False, "‡"),
+        (False, ""),
+    ]
+    assert any("one seed: no claim about training" in note.text for note in table.notes)
 
 
 def test_arms_come_in_the_order_of_the_study_and_padding_is_labelled():
-    table = build_table1(make_results())
+    table = build_table(make_results())
     assert [row[0].text for row in table.rows] == list(make_results().arms)
     padded = [c for c in table.columns if c.title.startswith("paper-padded")]
     assert [c.warning for c in padded] == ["padding scored"] * 3
@@ -68,7 +108,7 @@ def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason():
 
 def test_missing_runs_are_listed_as_not_run_yet():
     results = make_results([make_run("full", 0)], arms=("full",), missing=("full-s1-0123abcd",))
-    assert build_table1(results).rows[0][-1].detail == "1 not run yet"
+    assert build_table(results).rows[0][-1].detail == "1 not run yet"
     assert [row[4].text for row in build_run_table(results).rows] == ["done", "not run yet"]
 
 
@@ -76,12 +116,12 @@ def test_versions_of_a_protocol_are_never_mixed_in_one_column():
     old = make_run("full", 0)
     new = [e.model_copy(update={"protocol_version": 2}) for e in old.evaluations]
     runs = [old, make_run("full", 1, evaluations=new)]
-    titles = [c.title for c in build_table1(make_results(runs, arms=("full",))).columns]
+    titles = [c.title for c in build_table(make_results(runs, arms=("full",))).columns]
     assert titles.count("rows-text v1") == titles.count("rows-text v2") == 3
 
 
 def test_csv_holds_values_at_full_precision():
-    rows = list(csv.DictReader(io.StringIO(render_table(make_results(), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render(make_results(), "csv"))))
     full = rows[1]
     assert float(full["wikitext-2 rows-text v1 perplexity"]) == 21.0
     assert float(full["wikitext-2 rows-text v1 sd"]) == 2**0.5
@@ -91,7 +131,7 @@ def test_csv_holds_values_at_full_precision():
 
 def test_json_is_the_stored_record():
     results = make_results()
-    assert StudyResults.model_validate_json(render_table(results, "json")) == results
+    assert StudyResults.model_validate_json(render(results, "json")) == results
 
 
 def test_failure_table_keeps_the_whole_reason():
@@ -125,7 +165,7 @@ def test_markdown_escapes_cell_borders_and_markup():
 
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json"])
 def test_study_without_runs_has_a_table(format):
-    assert render_table(make_results([]), format)
+    assert render(make_results([]), format)
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,13 @@ def table(
     if format is None:
         from lorastudy.cli.show import print_table
 
-        print_table(results)
+        print_table(results, folder)
         return
     from lorastudy.report.build import render_table
+    from lorastudy.report.compare import compare_study
 
-    print(render_table(results, format), end="")
+    comparisons = compare_study(results, folder, with_bootstrap=False)
+    print(render_table(results, comparisons, format), end="")
 
 
 def report(folder: StudyDir) -> None:

@@ -1,6 +1,7 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from lorastudy.cli.options import console_width
 from lorastudy.config import Study
+from lorastudy.report.compare import compare_study
 from lorastudy.report.contents import build_table1
 from lorastudy.report.tables import Cell, Column
 from lorastudy.report.tables import Table as TableModel
@@ -20,9 +22,9 @@ _MIB = 1024**2
 _N_ARM_COLUMNS = 5  # of Table I, before the first score
 
 
-def print_table(results: StudyResults) -> None:
+def print_table(results: StudyResults, study_dir: Path) -> None:
     """Table I in parts that fit a terminal: what is trained, each protocol, what it costs."""
-    model = build_table1(results)
+    model = build_table1(results, compare_study(results, study_dir, with_bootstrap=False))
     console = Console(width=max(console_width(), 80), highlight=False)
     console.print(model.title, style="bold")
     for title, places in _sections(model.columns):

@@ -192,7 +192,7 @@ def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
 
     results = write_results(folder)
     page = write_report(results, folder.path)
-    print_table(results)
+    print_table(results, folder.path)
     print(f"\nReport: {page}")
     _refuse_unfinished(folder, results, {run.run_id for run in chosen})
 

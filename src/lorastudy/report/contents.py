@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lorastudy.report.comparison_tables import describe_lead
 from lorastudy.report.numerals import (
     ABSENT,
     MIB,
@@ -12,12 +13,12 @@ from lorastudy.report.numerals import (
     write_rate,
     write_share,
 )
-from lorastudy.report.statistics import Estimate, Lead, Verdict, estimate_mean, find_lead, mean
+from lorastudy.report.pairs import ONE_SEED, Comparison
+from lorastudy.report.statistics import Estimate, estimate_mean, mean
 from lorastudy.report.summary import (
     ArmSummary,
     Score,
     best_validation_loss,
-    list_scores,
     memory_kind,
     missing_of,
     summarise_arms,
@@ -25,26 +26,26 @@ from lorastudy.report.summary import (
 from lorastudy.report.tables import Cell, Column, Note, Table
 from lorastudy.store.records import RunResult, StudyResults
 
-MARKS: dict[Verdict, str] = {"separated": "", "not separated": "†", "one seed": "‡"}
-NOTES: dict[Verdict, str] = {
-    "separated": "",
-    "not separated": "lead not separated: the 95 % Welch interval of the difference in mean "
-    "cross-entropy to the runner-up includes zero.",
-    "one seed": "one seed: no claim about training.",
+MARKS = {
+    "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "
+    "and documents after Holm's adjustment.",
+    "‡": f"{ONE_SEED}.",
 }
 SCORE_NOTE = (
     "Perplexity: mean ± sample standard deviation over seeds (number of seeds), each run at the "
-    "epoch, each arm at the learning rate with the lowest validation loss. Bold: lowest mean of "
-    "the column; the test against the runner-up is not corrected for choosing the best of several."
+    "epoch, each arm at the learning rate with the lowest validation loss. Bold: separated from "
+    "every other arm of the column."
 )
 PADDING_NOTE = "paper-padded scores padding as text: compare it with that protocol only."
 
 
-def build_table1(results: StudyResults) -> Table:
-    """Table I: what every arm trains, costs and reaches; failed arms keep their row."""
-    arms, scores, kind = summarise_arms(results), list_scores(results), memory_kind(results)
-    leads = [find_lead([arm.sample(score) for arm in arms]) for score in scores]
-    score_cells = [_score_cells(arms, s, lead) for s, lead in zip(scores, leads, strict=True)]
+def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:
+    """Table I: what every arm trains, costs and reaches; failed arms keep their row.
+
+    `comparisons` are those of `compare_study`; they say which leads are printed bold.
+    """
+    arms, kind = summarise_arms(results), memory_kind(results)
+    score_cells = [[_score_cell(arm, c) for arm in arms] for c in comparisons]
     rows = tuple(
         (
             *_arm_cells(arm),
@@ -56,8 +57,8 @@ def build_table1(results: StudyResults) -> Table:
         for place, arm in enumerate(arms)
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
-    columns = (*_ARM_COLUMNS, *map(_score_column, scores), *_cost_columns(kind))
-    return Table(title, columns, rows, (*_notes(scores, leads), *_drift_notes(results)))
+    columns = (*_ARM_COLUMNS, *(_score_column(c.score) for c in comparisons), *_cost_columns(kind))
+    return Table(title, columns, rows, (*_notes(comparisons), *_drift_notes(results)))
 
 
 def build_run_table(results: StudyResults) -> Table:
@@ -144,24 +145,27 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
     )
 
 
-def _score_cells(arms: Sequence[ArmSummary], score: Score, lead: Lead | None) -> list[Cell]:
-    return [_score_cell(arm, score, lead) for arm in arms]
-
-
-def _score_cell(arm: ArmSummary, score: Score, lead: Lead | None) -> Cell:
-    sample = arm.sample(score)
+def _score_cell(arm: ArmSummary, comparison: Comparison) -> Cell:
+    sample = arm.sample(comparison.score)
     estimate = estimate_mean(sample.perplexities)
     if estimate is None:
         return Cell(ABSENT, (None, None, 0, None))
     text, detail = write_estimate(estimate, perplexity_decimals(estimate.mean))
-    is_leader = lead is not None and arm.arm in lead.leaders
     return Cell(
         text,
         (estimate.mean, estimate.sd, estimate.n, mean(sample.cross_entropies)),
         detail=detail,
-        is_emphasised=is_leader,
-        mark=MARKS[lead.verdict] if lead is not None and is_leader else "",
+        is_emphasised=comparison.leader == arm.arm,
+        mark=_mark(arm.arm, comparison),
     )
+
+
+def _mark(arm: str, comparison: Comparison) -> str:
+    if len(comparison.ranked) < 2 or comparison.n_documents == 0 or comparison.leader is not None:
+        return ""
+    if comparison.is_one_seed:
+        return "‡" if arm == comparison.ranked[0] else ""
+    return "†" if arm in comparison.tied_for_lead else ""
 
 
 def _estimate_cell(estimate: Estimate | None, *, unit: int = 1, decimals: int = 1) -> Cell:
@@ -199,12 +203,17 @@ def _why(run: RunResult) -> str:
     return f"{run.status}: {first}"
 
 
-def _notes(scores: Sequence[Score], leads: Sequence[Lead | None]) -> tuple[Note, ...]:
-    verdicts = {lead.verdict for lead in leads if lead is not None}
-    marked = [Note(MARKS[v], NOTES[v]) for v in MARKS if MARKS[v] and v in verdicts]
-    general = [Note("", SCORE_NOTE)] if scores else []
-    padded = [Note("", PADDING_NOTE)] if any(score.scores_padding for score in scores) else []
-    return (*marked, *general, *padded)
+def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
+    used = {_mark(arm, c) for c in comparisons for arm in c.ranked}
+    marked = [Note(mark, text) for mark, text in MARKS.items() if mark in used]
+    leads = [
+        Note("", f"{c.score.benchmark}, {c.score.protocol_name}: {describe_lead(c)}.")
+        for c in comparisons
+    ]
+    general = [Note("", SCORE_NOTE)] if comparisons else []
+    has_padding = any(c.score.scores_padding for c in comparisons)
+    padded = [Note("", PADDING_NOTE)] if has_padding else []
+    return (*leads, *marked, *general, *padded)
 
 
 def _drift_notes(results: StudyResults) -> list[Note]:

@@ -1,15 +1,12 @@
-"""The four figures of a study, the same bytes whenever the same results are drawn.
+"""The figures of a study, the same bytes whenever the same results are drawn.
 
-Drawn with `Figure` objects, so there is no global state and no display. Arms differ by
-colour, hatch, marker and line style at once: they stay apart in grey and for any colour
-vision. Text stays text in the SVG files. Files carry no date and no program version.
+Drawn with `Figure` objects, so there is no global state and no display.
 """
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,66 +15,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lorastudy.report.figures_forest import draw_differences
+from lorastudy.report.figures_style import (
+    COLOURS,
+    DASHES,
+    HATCHES,
+    INK,
+    MARKERS,
+    SETTINGS,
+    WIDTH_INCHES,
+    DrawnFigure,
+    save_figure,
+)
 from lorastudy.report.numerals import MIB, write_duration
+from lorastudy.report.pairs import Comparison
 from lorastudy.report.statistics import Estimate, estimate_mean
 from lorastudy.report.summary import ArmSummary, memory_kind, summarise_arms
 from lorastudy.store.records import RunResult, StudyResults
 
-Format = Literal["svg", "png", "pdf"]
-FORMATS: tuple[Format, ...] = ("svg", "png", "pdf")
-
-INK = "#1b2733"  # all text and lines; the page replaces it by the colour of its own text
 _LOG_RATIO = 20  # largest over smallest bar, from which a linear axis hides the small ones
-_WIDTH_INCHES = 8.0
-
-# Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
-_COLOURS = ("#7f7f7f", "#d55e00", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7")
-_HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo", "++")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
-_DASHES: tuple[tuple[int, tuple[float, ...]], ...] = (
-    (0, ()),
-    (0, (5, 1.5)),
-    (0, (1.5, 1.2)),
-    (0, (6, 1.5, 1.5, 1.5)),
-    (0, (3, 1)),
-)
-
-_SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "lorastudy",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "hatch.linewidth": 0.6,
-    "path.simplify": False,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-}
-_METADATA: dict[Format, dict[str, None]] = {
-    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
-    "png": {"Software": None},
-    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnFigure:
-    """One figure in all formats, with the words that stand with it."""
-
-    name: str  # file name without extension
-    title: str
-    caption: str
-    files: Mapping[Format, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +44,18 @@ class _Bar:
     label: str
 
 
-def draw_figures(results: StudyResults) -> tuple[DrawnFigure, ...]:
-    """Figures 1 to 4; what has no value is drawn as a labelled gap."""
+def draw_figures(
+    results: StudyResults, comparisons: Sequence[Comparison]
+) -> tuple[DrawnFigure, ...]:
+    """Figures 1 to 5; what has no value is drawn as a labelled gap."""
     arms = summarise_arms(results)
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(SETTINGS):
         return (
             _draw_parameters(arms),
             _draw_losses(arms, results.training_protocol),
             _draw_memory(arms, memory_kind(results)),
             _draw_time(arms),
+            draw_differences(arms, comparisons),
         )
 
 
@@ -111,7 +70,9 @@ def _draw_parameters(arms: Sequence[ArmSummary]) -> DrawnFigure:
         if is_log
         else ""
     )
-    return _save(figure, "fig1-trainable-parameters", "Figure 1. Trainable parameters", caption)
+    return save_figure(
+        figure, "fig1-trainable-parameters", "Figure 1. Trainable parameters", caption
+    )
 
 
 def _draw_memory(arms: Sequence[ArmSummary], kind: str | None) -> DrawnFigure:
@@ -122,21 +83,24 @@ def _draw_memory(arms: Sequence[ArmSummary], kind: str | None) -> DrawnFigure:
     figure, _ = _draw_bars(bars, f"peak {kind or 'memory'}, MiB")
     caption = f"Peak memory ({kind or 'none measured'}): mean over seeds, whiskers from the "
     caption += "lowest to the highest seed. 1 MiB = 1,048,576 bytes."
-    return _save(figure, "fig3-peak-memory", "Figure 3. Peak memory", caption)
+    return save_figure(figure, "fig3-peak-memory", "Figure 3. Peak memory", caption)
 
 
 def _draw_time(arms: Sequence[ArmSummary]) -> DrawnFigure:
-    bars = [_bar(place, arm, arm.train_seconds, write_duration) for place, arm in enumerate(arms)]
+    bars = [
+        _bar(place, arm, arm.train_seconds, write_duration, of_baseline="not trained")
+        for place, arm in enumerate(arms)
+    ]
     figure, _ = _draw_bars(bars, "training time, H:MM:SS", tick=write_duration)
     caption = (
         "Time in optimizer steps, without validation, checkpoints and scoring: mean over "
         "seeds, whiskers from the lowest to the highest seed."
     )
-    return _save(figure, "fig4-training-time", "Figure 4. Training time", caption)
+    return save_figure(figure, "fig4-training-time", "Figure 4. Training time", caption)
 
 
 def _draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
-    figure = Figure(figsize=(_WIDTH_INCHES, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharex=True)
     trained = [(p, arm) for p, arm in enumerate(arms) if any(run.epochs for run in arm.runs)]
@@ -156,7 +120,7 @@ def _draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
         "dropout on, validation loss is taken after the epoch with dropout off; dotted: the same "
         "measurement on a fixed slice of the training rows."
     )
-    return _save(figure, "fig2-losses", "Figure 2. Losses", caption)
+    return save_figure(figure, "fig2-losses", "Figure 2. Losses", caption)
 
 
 def _draw_bars(
@@ -167,7 +131,7 @@ def _draw_bars(
     tick: Callable[[float], str] | None = None,
 ) -> tuple[Figure, bool]:
     """Horizontal bars, first arm on top, and whether the axis is logarithmic."""
-    figure = Figure(figsize=(_WIDTH_INCHES, 0.9 + 0.42 * max(len(bars), 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, 0.9 + 0.42 * max(len(bars), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     drawn = [bar.value.mean for bar in bars if bar.value is not None and bar.value.mean > 0]
@@ -200,9 +164,9 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
             bar.value.mean - low,
             left=low,
             height=0.66,
-            color=_COLOURS[bar.place % len(_COLOURS)],
+            color=COLOURS[bar.place % len(COLOURS)],
             edgecolor=INK,
-            hatch=_HATCHES[bar.place % len(_HATCHES)],
+            hatch=HATCHES[bar.place % len(HATCHES)],
             linewidth=0.8,
         )
     if bar.value is not None and bar.value.n > 1 and bar.value.highest > bar.value.lowest:
@@ -218,7 +182,7 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
 
 def _draw_curve(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
     epochs = list(curve)
-    colour = _COLOURS[place % len(_COLOURS)]
+    colour = COLOURS[place % len(COLOURS)]
     if any(point.n > 1 for point in curve.values()):
         lowest, highest = (
             [getattr(p, end) for p in curve.values()] for end in ("lowest", "highest")
@@ -240,9 +204,9 @@ def _mark_best(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
 
 def _line_style(place: int) -> dict[str, Any]:
     return {
-        "color": _COLOURS[place % len(_COLOURS)],
-        "marker": _MARKERS[place % len(_MARKERS)],
-        "linestyle": _DASHES[place % len(_DASHES)],
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": DASHES[place % len(DASHES)],
         "markersize": 4.5,
         "linewidth": 1.5,
     }
@@ -273,10 +237,16 @@ def _add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
 
 
 def _bar(
-    place: int, arm: ArmSummary, value: Estimate | None, write: Callable[[float], str]
+    place: int,
+    arm: ArmSummary,
+    value: Estimate | None,
+    write: Callable[[float], str],
+    *,
+    of_baseline: str = "no result",
 ) -> _Bar:
     finite = value if value is not None and math.isfinite(value.mean) else None
-    return _Bar(arm.arm, place, finite, write(finite.mean) if finite else "no result")
+    missing = of_baseline if arm.is_baseline else "no result"
+    return _Bar(arm.arm, place, finite, write(finite.mean) if finite else missing)
 
 
 def _exact(value: int | None) -> Estimate | None:
@@ -301,18 +271,3 @@ def _train_losses_eval(run: RunResult) -> dict[int, float]:
 
 def _validation_losses(run: RunResult) -> dict[int, float]:
     return {record.epoch: record.validation_loss for record in run.epochs}
-
-
-def _save(figure: Figure, name: str, title: str, caption: str) -> DrawnFigure:
-    files: dict[Format, bytes] = {}
-    for extension in FORMATS:
-        stream = io.BytesIO()
-        figure.savefig(
-            stream,
-            format=extension,
-            dpi=160,
-            transparent=extension == "svg",
-            metadata=_METADATA[extension],
-        )
-        files[extension] = stream.getvalue()
-    return DrawnFigure(name, title, caption, files)

@@ -6,7 +6,7 @@ No clock and no program version: the same results give the same bytes.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorastudy.config import Arm, BaseModelRef, Source, Study
+from lorastudy.report.answers import answer_claims
+from lorastudy.report.claim_table import build_claim_table
+from lorastudy.report.comparison_tables import build_group_table, build_pair_table
 from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
-from lorastudy.report.figures import FORMATS, INK, DrawnFigure
+from lorastudy.report.figures_style import FORMATS, INK, DrawnFigure
 from lorastudy.report.numerals import write_rate
-from lorastudy.report.summary import list_scores, text_share
+from lorastudy.report.pairs import Comparison
+from lorastudy.report.rates import build_rate_table
+from lorastudy.report.summary import list_scores, summarise_arms, text_share
 from lorastudy.report.tables import render_html
 from lorastudy.store.records import StudyResults
 
@@ -42,7 +47,10 @@ class TextShare:
 
 
 def render_page(
-    results: StudyResults, figures: tuple[DrawnFigure, ...], study: Study | None = None
+    results: StudyResults,
+    comparisons: Sequence[Comparison],
+    figures: tuple[DrawnFigure, ...],
+    study: Study | None = None,
 ) -> str:
     """The whole page as HTML; `study` adds what was compared on which data."""
     environment = Environment(
@@ -58,7 +66,12 @@ def render_page(
         results=results,
         facts=describe_study(results, study),
         arms=[Fact(arm.name, describe_arm(arm)) for arm in study.arms] if study else [],
-        table1=render_html(build_table1(results)),
+        table1=render_html(build_table1(results, comparisons)),
+        groups=render_html(build_group_table(comparisons)) if comparisons else None,
+        pairs=[(c.score, render_html(build_pair_table(c))) for c in comparisons],
+        claims=render_html(build_claim_table(answer_claims(results, comparisons, study))),
+        rates=render_html(build_rate_table(results)),
+        has_several_rates=any(arm.n_rates_tried > 1 for arm in summarise_arms(results)),
         runs=render_html(build_run_table(results)),
         failures=render_html(failures) if failures.rows else None,
         shares=_text_shares(results),

@@ -53,6 +53,11 @@ class ArmSummary:
         return self.n_finished + len(self.failed) + self.n_missing
 
     @property
+    def is_baseline(self) -> bool:
+        """Nothing is trained, so one run stands for every seed."""
+        return any(run.method == "baseline" for run in self.runs)
+
+    @property
     def trainable_parameters(self) -> int | None:
         """Trained parameters; known from a failed run too, if it got that far."""
         return _first(run.trainable_parameters for run in (*self.runs, *self.failed))
@@ -83,7 +88,6 @@ class ArmSummary:
             arm=self.arm,
             perplexities=tuple(e.perplexity for e in found),
             cross_entropies=tuple(e.cross_entropy for e in found),
-            is_constant=any(run.method == "baseline" for run in self.runs),
         )
 
     def losses(self, read: Callable[[RunResult], dict[int, float]]) -> dict[int, Estimate]:

@@ -1,0 +1,41 @@
+"""Sums of single documents, read back for comparisons and checked against their score."""
+
+import math
+
+from lorastudy.errors import StorageError
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import DocumentScores, EvaluationRecord
+
+_TOLERANCE = 1e-6  # relative; the sums are the same numbers added in another order
+
+
+def read_document_scores(run: RunFolder, evaluation: EvaluationRecord) -> DocumentScores:
+    """The sums by document behind `evaluation` of a run.
+
+    Raises:
+        StorageError: The file is missing or damaged, belongs to another score, or its
+            parts do not add up to the score.
+    """
+    path = run.evaluations / f"{evaluation.benchmark}--{evaluation.protocol}.json"
+    if not path.is_file():
+        raise StorageError(f"{path} is missing. Restore it to compare document by document.")
+    found = read_record(path, DocumentScores)
+    if (problem := _find_problem(found, evaluation)) is not None:
+        raise StorageError(f"{path} {problem}. Restore the file that the run wrote.")
+    return found
+
+
+def _find_problem(found: DocumentScores, evaluation: EvaluationRecord) -> str | None:
+    if len(found.nats) != len(found.n_targets):
+        return f"has {len(found.nats)} sums of nats for {len(found.n_targets)} counts of targets"
+    if found.evaluation.protocol_version != evaluation.protocol_version:
+        return f"is of version {found.evaluation.protocol_version} of its protocol"
+    if sum(found.n_targets) != evaluation.n_tokens:
+        return f"counts {sum(found.n_targets)} targets, its score {evaluation.n_tokens}"
+    total = math.fsum(found.nats) if all(map(math.isfinite, found.nats)) else math.nan
+    if math.isfinite(evaluation.sum_nats) and not math.isclose(
+        total, evaluation.sum_nats, rel_tol=_TOLERANCE
+    ):
+        return f"adds up to {total:.6g} nats, its score to {evaluation.sum_nats:.6g}"
+    return None
