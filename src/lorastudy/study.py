@@ -4,6 +4,8 @@ Nothing here trains. `prepare_study` stops for every mistake it can find before 
 training step; `missing_runs` asks the folders what is left.
 """
 
+import hashlib
+import itertools
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 import torch
 
 from lorastudy.config import Study
+from lorastudy.data.corpus import Corpus
 from lorastudy.errors import ConfigError, InputError, StorageError
 from lorastudy.inputs import Reader, open_reader
 from lorastudy.model.base import digest_base
@@ -97,6 +100,35 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         corpora=digests,
     )
     return StudyCheck(reader, arms, len(runs), lock, available_bytes(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many documents of a benchmark are in the training split, token for token."""
+
+    benchmark: str
+    documents: int
+    of: int
+
+
+def count_overlap(study: Study, reader: Reader) -> tuple[Overlap, ...]:
+    """The documents that training and benchmarks share, white space at their ends left out."""
+    trained = _digest_documents(reader.corpus(study.data.train, is_joined=False))
+    found = []
+    for benchmark in study.benchmarks:
+        tested = _digest_documents(reader.corpus(benchmark, is_joined=False))
+        known = set(trained)
+        shared = sum(digest in known for digest in tested)
+        found.append(Overlap(benchmark.name, shared, len(tested)))
+    return tuple(found)
+
+
+def _digest_documents(corpus: Corpus) -> list[bytes]:
+    tokens, offsets = corpus.tokens, corpus.offsets.tolist()
+    return [
+        hashlib.sha256(tokens[begin:end].tobytes()).digest()
+        for begin, end in itertools.pairwise(offsets)
+    ]
 
 
 def _check_arm(

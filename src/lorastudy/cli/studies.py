@@ -1,6 +1,7 @@
 """`run`, `init`, `check`, `schema`: from a study file to a finished study."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -263,16 +264,23 @@ def check(
     )
     from lorastudy.environment import choose_device
     from lorastudy.model.base import quieten_libraries
-    from lorastudy.study import check_study
+    from lorastudy.study import check_study, count_overlap
 
     quieten_libraries()
     checked = check_study(opened.study, opened.places, choose_device(device))
+    overlap = count_overlap(opened.study, checked.reader)
     if as_json:
-        print(json.dumps(_describe_check(checked), indent=1))
+        shared = [asdict(part) for part in overlap if part.documents]
+        print(json.dumps({**_describe_check(checked), "overlap": shared}, indent=1))
     else:
         from lorastudy.cli.show import print_check
 
         print_check(opened.study, checked)
+        for part in (part for part in overlap if part.documents):
+            print(
+                f"{part.documents:,} of the {part.of:,} documents of {part.benchmark} are in the "
+                "training split: its scores show memory too."
+            )
 
 
 def _describe_check(checked: "StudyCheck") -> dict[str, Any]:

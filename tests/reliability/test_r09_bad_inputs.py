@@ -1,0 +1,238 @@
+"""R9: a table of bad inputs; each is refused by the command line before anything is trained.
+
+The message names the key or file, the value and what is allowed, and no folder is left behind.
+`tests/run/test_bad_inputs.py`, `tests/data` and `tests/config` hold the finer cases.
+"""
+
+import json
+import shutil
+import statistics
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import call, write_study
+from figures import Row
+from forked_studies import call_study
+from safetensors.torch import load_file, save_file
+
+CONFIG, INPUT = 2, 3
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
+ARM = "arms.lora."
+
+# name -> (--set values, exit code, words of the message)
+SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    "unknown key": (("training.epoch=3",), CONFIG, ("training.epoch", "did you mean 'epochs'")),
+    "epochs 0": (("training.epochs=0",), CONFIG, ("training.epochs", "at least 1, not 0")),
+    "epochs text": (("training.epochs=two",), CONFIG, ("training.epochs", "whole number")),
+    "rank -1": ((ARM + "rank=-1",), CONFIG, ("arms.lora.rank", "-1")),
+    "rate 1e9": ((ARM + "learning_rates=[1e9]",), CONFIG, ("learning_rates", "1000000000.0")),
+    "rate nan": ((ARM + "learning_rates=[.nan]",), CONFIG, ("learning_rates", "finite")),
+    "rate negative": ((ARM + "learning_rates=[-1e-3]",), CONFIG, ("learning_rates", "-0.001")),
+    "dropout 1.5": ((ARM + "dropout=1.5",), CONFIG, ("arms.lora.dropout", "1.5")),
+    "decay infinite": (("training.optimizer.weight_decay=.inf",), CONFIG, ("weight_decay",)),
+    "micro-batch that does not divide": (
+        ("training.micro_batch=3",),
+        CONFIG,
+        ("training", "micro_batch", "4"),
+    ),
+    "fewer rows than one step": (
+        ("training.rows_per_step=20", "training.micro_batch=20"),
+        CONFIG,
+        ("rows_per_step: 20", "has 10"),
+    ),
+    "length beyond the context": (("data.rows.length=65",), CONFIG, ("65", "64 positions")),
+    "window beyond the context": (
+        ("benchmarks.tale.protocols=[blocks-65]",),
+        CONFIG,
+        ("blocks-65", "64 positions"),
+    ),
+    "placement of nothing": (
+        (ARM + "placement=[transformer.h.*.attn.c_prj]",),
+        CONFIG,
+        ("'lora'", "c_prj", "transformer.h.*.attn.c_proj"),
+    ),
+    "placement twice": (
+        (ARM + "placement=[attention, transformer.h.*.attn.c_attn]",),
+        CONFIG,
+        ("transformer.h.0.attn.c_attn",),
+    ),
+    "tied head": ((ARM + "placement=[lm_head]",), CONFIG, ("lm_head", "allow_tied")),
+    "seeds twice": (("seeds=[0, 0]",), CONFIG, ("seeds",)),
+    "arm name that is a path": ((ARM + "name=../../etc",), CONFIG, ("../../etc",)),
+    "missing file": (("data.train.path=gone.txt",), INPUT, ("gone.txt", "is not there")),
+    "model that is nowhere": (
+        ("base_model={id: nobody/nothing}",),
+        INPUT,
+        ("nobody/nothing", "local cache"),
+    ),
+    "data set that is nowhere, offline": (
+        ("data.train={id: nobody/nothing, split: train}",),
+        INPUT,
+        ("nobody/nothing", "--mirror"),
+    ),
+    "column that is not there": (
+        ("data.train={path: texts/a.jsonl, column: body}",),
+        INPUT,
+        ("a.jsonl", "'body'", "text"),
+    ),
+}
+
+
+def write_bytes(name: str, content: bytes) -> Callable[[Path, Path], object]:
+    return lambda folder, base: (folder / "texts" / name).write_bytes(content)
+
+
+def edit(**values: object) -> Callable[[Path, Path], object]:
+    def change(folder: Path, base: Path) -> None:
+        path = base / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+def weights(change: Callable[[dict], object]) -> Callable[[Path, Path], object]:
+    def rewrite(folder: Path, base: Path) -> None:
+        path = base / "model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return rewrite
+
+
+def malicious_pickle(folder: Path, base: Path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(folder / "it-ran"), "w"))
+
+    (base / "model.safetensors").unlink()
+    torch.save({"weights": Trap()}, base / "pytorch_model.bin")
+
+
+def giant_header(folder: Path, base: Path) -> None:
+    path = base / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**62) + path.read_bytes()[8:])
+
+
+LAST = "transformer.h.1.mlp.c_proj.weight"
+TRAIN = "train.txt"
+# name -> (what is done to texts and base model, exit code, words of the message)
+FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = {
+    "empty split": (write_bytes(TRAIN, b""), INPUT, (TRAIN, "no document")),
+    "all blank": (write_bytes(TRAIN, b"\n \n\t\n"), INPUT, (TRAIN, "blank")),
+    "invalid UTF-8": (write_bytes(TRAIN, b"a\n\xff\n"), INPUT, (TRAIN, "line 2", "0xff")),
+    "NUL": (write_bytes(TRAIN, b"a\n\0\n"), INPUT, (TRAIN, "line 2", "NUL")),
+    "LFS pointer for data": (write_bytes(TRAIN, POINTER.encode()), INPUT, (TRAIN, "git lfs")),
+    "missing weight": (weights(lambda t: t.pop(LAST)), INPUT, ("lack", LAST)),
+    "mis-shaped weight": (weights(lambda t: t.update({LAST: torch.ones(7, 32)})), INPUT, (LAST,)),
+    "one layer more than its weights": (edit(n_layer=3), INPUT, ("transformer.h.2.",)),
+    "encoder-decoder": (
+        edit(model_type="t5", architectures=["T5ForConditionalGeneration"], d_model=32),
+        INPUT,
+        ("t5",),
+    ),
+    "encoder": (edit(model_type="bert", architectures=["BertForMaskedLM"]), INPUT, ("bert",)),
+    "quantised": (edit(quantization_config={"quant_method": "gptq", "bits": 4}), INPUT, ("quant",)),
+    "remote code": (
+        edit(model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.M"}),
+        INPUT,
+        ("own code",),
+    ),
+    "malicious pickle": (malicious_pickle, INPUT, ("no .safetensors",)),
+    "giant safetensors header": (giant_header, INPUT, ("cannot be read",)),
+    "truncated weights": (
+        lambda folder, base: (base / "model.safetensors").write_bytes(
+            (base / "model.safetensors").read_bytes()[:-100]
+        ),
+        INPUT,
+        ("cannot be read",),
+    ),
+    "LFS pointer for weights": (
+        lambda folder, base: (base / "model.safetensors").write_text(POINTER),
+        INPUT,
+        ("cannot be read",),
+    ),
+    "no tokenizer": (
+        lambda folder, base: [path.unlink() for path in base.glob("tokenizer*")],
+        INPUT,
+        ("tokenizer",),
+    ),
+    "tokenizer of another model": (edit(vocab_size=200), INPUT, ("200",)),
+}
+
+
+@pytest.fixture
+def place(tiny_gpt2, tmp_path) -> tuple[Path, Path]:
+    """A sound study file, and a base model that may be spoilt."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, base)
+    study = write_study(tmp_path, base)
+    (tmp_path / "texts" / "a.jsonl").write_text('{"text": "x"}\n')
+    return study, base
+
+
+def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2, tmp_path) -> None:
+    row, seconds, wrong = Row("R9"), [], []
+    cases = {
+        **{
+            name: (lambda f, b: None, sets, code, words)
+            for name, (sets, code, words) in SETTINGS.items()
+        },
+        **{name: (spoil, (), code, words) for name, (spoil, code, words) in FILES.items()},
+    }
+    for number, (name, (spoil, sets, code, words)) in enumerate(cases.items()):
+        folder = tmp_path / str(number)
+        base = folder / "base"
+        shutil.copytree(tiny_gpt2, base)
+        study = write_study(folder, base)
+        (folder / "texts" / "a.jsonl").write_text('{"text": "x"}\n')
+        spoil(folder, base)
+        values = [part for value in sets for part in ("--set", value)]
+        began = time.perf_counter()
+        answer = call_study("run", study, "--offline", "--out", folder / "out", *values)
+        seconds.append(time.perf_counter() - began)
+        missing = [word for word in words if word not in answer.err]
+        left = (folder / "out").exists() or (folder / "it-ran").exists()
+        if answer.code != code or missing or left or "Traceback" in answer.err:
+            wrong.append((name, answer.code, missing, answer.err, left))
+    n, median = len(cases), statistics.median(seconds)
+    row.show(f"{n - len(wrong)} of {n} refused, median {median:.2f} s without imports")
+    assert not wrong
+    assert median < 2
+
+
+def test_a_path_in_an_adapters_config_reads_nothing_but_the_given_model(place, tmp_path) -> None:
+    study, base = place
+    folder = tmp_path / "study"
+    answer = call_study("run", study, "--out", folder, "--arm", "lora", "--seed", 0)
+    assert answer.code == 0, answer.err
+    (best,) = (folder / "runs").glob("lora-*/best")
+    adapter = tmp_path / "adapter"
+    shutil.copytree(best, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    trap = tmp_path / "trap"
+    for key, value in (("base_model_name_or_path", f"{trap}/../../etc"), ("revision", "../../x")):
+        config[key] = value
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    command = ("--benchmark", study.parent / "texts" / "test.txt", "--protocol", "rows-text")
+    scored = call("evaluate", base, "--adapter", adapter, *command, "--length", 40, "--json")
+    plain = call("evaluate", base, "--adapter", best, *command, "--length", 40, "--json")
+    assert scored.code == plain.code == 0, scored.err
+    score = [json.loads(a.out)["evaluations"][0]["sum_nats"] for a in (scored, plain)]
+    assert score[0] == score[1]
+    assert not trap.exists()
+
+
+def test_texts_of_the_training_split_in_a_benchmark_are_counted(place) -> None:
+    study, _ = place
+    texts = study.parent / "texts"
+    lines = (texts / "train.txt").read_text().splitlines()
+    (texts / "test.txt").write_text("\n".join(["A new line.", lines[2], f"  {lines[5]} ", "B."]))
+    answer = call("check", study, "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["overlap"] == [{"benchmark": "tale", "documents": 2, "of": 4}]
+    assert "2 of the 4 documents of tale are in the training split" in call("check", study).out
