@@ -193,7 +193,7 @@ def _draw_curve(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
 
 def _draw_dots(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
     means = [point.mean for point in curve.values()]
-    axes.plot(list(curve), means, ":", color=_COLOURS[place % len(_COLOURS)], linewidth=1.0)
+    axes.plot(list(curve), means, ":", color=COLOURS[place % len(COLOURS)], linewidth=1.0)
 
 
 def _mark_best(axes: Axes, place: int, curve: dict[int, Estimate]) -> None:
