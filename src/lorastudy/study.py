@@ -113,10 +113,10 @@ class Overlap:
 
 def count_overlap(study: Study, reader: Reader) -> tuple[Overlap, ...]:
     """The documents that training and benchmarks share, white space at their ends left out."""
-    trained = _digest_documents(reader.corpus(study.data.train, is_joined=False))
+    trained = _digest_documents(reader.corpus(study.data.train, "texts"))
     found = []
     for benchmark in study.benchmarks:
-        tested = _digest_documents(reader.corpus(benchmark, is_joined=False))
+        tested = _digest_documents(reader.corpus(benchmark, "texts"))
         known = set(trained)
         shared = sum(digest in known for digest in tested)
         found.append(Overlap(benchmark.name, shared, len(tested)))
