@@ -87,6 +87,14 @@ def test_loras_within_the_margin_or_better_are_on_par(tmp_path):
     assert answers_to(results, tmp_path, ON_PAR)["wikitext-2"].verdict == "holds"
 
 
+def test_an_interval_that_reaches_beyond_the_margin_leaves_it_undecided(tmp_path):
+    results = make_study(tmp_path, {"full": 3.0, "lora-1": 2.99})
+    write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
+    answer = answers_to(results, tmp_path, ON_PAR)["wikitext-2"]
+    assert answer.interval.low < 0 < 0.02 < answer.interval.high
+    assert answer.verdict == "undecided"
+
+
 def test_transfer_is_asked_of_texts_of_other_kinds_only(tmp_path):
     results = make_study(tmp_path, NATS)
     assert set(answers_to(results, tmp_path, FAR)) == {"lambada"}

@@ -13,6 +13,9 @@ from lorastudy.report.comparison_tables import (
     build_pair_table,
     write_comparisons_json,
 )
+from lorastudy.report.pairs import Comparison, Pair
+from lorastudy.report.statistics import Interval
+from lorastudy.report.summary import Score
 from lorastudy.store.records import DocumentScores, StudyResults
 
 SPREAD = {"baseline": 0.0, "full": 0.01, "lora-1": -0.02, "lora-2": 0.03}
@@ -196,6 +199,14 @@ def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path):
     smallest = min(pairs, key=lambda pair: pair.p)
     assert smallest.p_holm == pytest.approx(3 * smallest.p)
     assert all(pair.p_holm >= pair.p for pair in pairs)
+
+
+def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead():
+    # a mean of batch means may rank two arms otherwise than their sums do
+    pair = Pair("full", "lora-1", 0.1, interval=Interval(0.05, 0.15), p=0.001, p_holm=0.001)
+    score = Score("wikitext-2", "paper-padded", 1)
+    comparison = Comparison(score, ("full", "lora-1"), (pair,), (("full",), ("lora-1",)), 10, ())
+    assert comparison.leader is None
 
 
 def test_group_table_gives_letters_and_the_lead(tmp_path):
