@@ -139,6 +139,16 @@ def test_a_run_whose_sums_do_not_fit_is_left_out_with_a_note(tmp_path, damage, r
     assert reason in " ".join(note.text for note in build_pair_table(comparison).notes)
 
 
+def test_where_all_sums_are_damaged_the_note_says_what_is_wrong(tmp_path):
+    runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 24.0, 24.0)
+    results = make_study(tmp_path, runs, seeds=(0, 1))
+    for path in tmp_path.rglob("wikitext-2--rows-text.json"):
+        path.write_text("{")
+    notes = compare_one(results, tmp_path).notes
+    assert [("is not a readable" in note) for note in notes] == [False, True, True, True, False]
+    assert notes[-1] == "left out: 1 more runs."
+
+
 def test_a_score_that_is_not_finite_is_left_out_with_a_note(tmp_path):
     runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 30.0, math.inf)
     comparison = compare_one(make_study(tmp_path, runs, seeds=(0, 1)), tmp_path)
@@ -161,6 +171,14 @@ def test_a_score_averaged_over_documents_is_compared_over_documents(tmp_path):
     first = compare_one(before, tmp_path).find_pair("full", "lora-1")
     second = compare_one(after, tmp_path).find_pair("full", "lora-1")
     assert second.mean == pytest.approx(100 * first.mean)
+
+
+def test_windows_of_joined_text_are_called_windows(tmp_path):
+    runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 24.0, 24.0)
+    results = make_study(tmp_path, runs, seeds=(0, 1))
+    for path in tmp_path.rglob("wikitext-2--rows-text.json"):
+        rewrite(path, unit="window")
+    assert "windows of the joined text" in compare_one(results, tmp_path).notes[0]
 
 
 def test_an_average_that_is_no_ratio_of_sums_is_said_to_disagree(tmp_path):

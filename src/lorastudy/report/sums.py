@@ -21,7 +21,10 @@ NO_SUMS = (
 WINDOWS = (
     "documents are windows of the joined text; that neighbours resemble each other is left out."
 )
-_JOINED = ("blocks-", "sliding-")
+BATCH_MEANS = (
+    "differences are over all targets, while the score is a mean of means of 14 rows; "
+    "they disagree where the last of these is smaller."
+)
 _TOLERANCE = 1e-6  # relative
 _MOST_NOTES = 3
 
@@ -43,7 +46,7 @@ def read_sums(score: Score, arms: tuple[ArmSummary, ...], study_dir: Path | None
     found: dict[str, FloatArray] = {}
     weights: FloatArray | None = None
     problems: list[str] = []
-    is_exact = True
+    is_exact, has_windows = True, False
     for arm, run, evaluation in wanted:
         if study_dir is None or not math.isfinite(evaluation.cross_entropy):
             continue
@@ -58,9 +61,15 @@ def read_sums(score: Score, arms: tuple[ArmSummary, ...], study_dir: Path | None
             problems.append(f"{arm}, seed {run.seed}: other documents than the runs before it.")
             continue
         is_exact = is_exact and is_exact_here
+        has_windows = has_windows or scores.unit == "window"
         found[run.run_id] = np.asarray(scores.nats, dtype=np.float64)
-    notes = _notes(score, problems, has_some=bool(found), is_exact=is_exact)
-    return ScoreSums(np.zeros(0) if weights is None else weights, found, notes if wanted else ())
+    if not found:
+        damaged = [problem for problem in problems if not problem.endswith(" is missing.")]
+        notes = [NO_SUMS, *_list_problems(damaged)] if wanted else []
+        return ScoreSums(np.zeros(0), {}, tuple(notes))
+    notes = [*_list_problems(problems), *([] if is_exact else [BATCH_MEANS])]
+    notes += [WINDOWS] if has_windows else []
+    return ScoreSums(np.zeros(0) if weights is None else weights, found, tuple(notes))
 
 
 def _weights(scores: DocumentScores, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
@@ -73,20 +82,11 @@ def _weights(scores: DocumentScores, evaluation: EvaluationRecord) -> tuple[Floa
     return targets, False
 
 
-def _notes(score: Score, problems: list[str], *, has_some: bool, is_exact: bool) -> tuple[str, ...]:
-    if not has_some:
-        return (NO_SUMS,)
+def _list_problems(problems: list[str]) -> list[str]:
     notes = [f"left out: {problem}" for problem in problems[:_MOST_NOTES]]
     if len(problems) > _MOST_NOTES:
         notes.append(f"left out: {len(problems) - _MOST_NOTES} more runs.")
-    if not is_exact:
-        notes.append(
-            "differences are over all targets, while the score is a mean of means of 14 rows; "
-            "they disagree where the last of these is smaller."
-        )
-    if score.protocol.startswith(_JOINED):
-        notes.append(WINDOWS)
-    return tuple(notes)
+    return notes
 
 
 def _shorten(message: str, study_dir: Path) -> str:
