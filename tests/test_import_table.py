@@ -192,7 +192,13 @@ def _is_unsafe(call: ast.Call, safe_loaders: list[str]) -> bool:
             return not name.endswith("SafeLoader") and name not in safe_loaders
         case "yaml.unsafe_load" | "yaml.full_load" | "yaml.unsafe_load_all" | "eval" | "exec":
             return True
-    return False
+        case "os.system" | "os.popen" | "torch.hub.load" | "runpy.run_path" | "compile":
+            return True
+        case "Environment" | "jinja2.Environment" | "Template":
+            return not _is_constant(given.get("autoescape"), True)
+        case name if name.endswith(".from_pretrained") and "Model" in name:
+            return not _is_constant(given.get("use_safetensors"), True)
+    return not _is_constant(given.get("shell"), None, False)
 
 
 def _is_constant(node: ast.expr | None, *values: object) -> bool:
@@ -214,6 +220,11 @@ def _is_constant(node: ast.expr | None, *values: object) -> bool:
         "load(name, trust_remote_code=flag)",
         "np.load(path, allow_pickle=True)",
         "eval(text)",
+        "os.system(command)",
+        "subprocess.run(command, shell=True)",
+        "AutoModelForCausalLM.from_pretrained(folder)",
+        "PeftModel.from_pretrained(network, folder, use_safetensors=False)",
+        "jinja2.Environment(loader=loader)",
     ],
 )
 def test_unsafe_calls_are_found(code: str) -> None:
@@ -229,6 +240,10 @@ def test_unsafe_calls_are_found(code: str) -> None:
         "class Own(yaml.SafeLoader): ...\nyaml.load(text, Loader=Own)",
         "load(name, trust_remote_code=False)",
         "model.eval()",
+        "re.compile(pattern)",
+        "subprocess.run(command)",
+        "PeftModel.from_pretrained(network, folder, use_safetensors=True)",
+        "AutoTokenizer.from_pretrained(folder)",
     ],
 )
 def test_safe_calls_are_not_taken_for_unsafe_ones(code: str) -> None:

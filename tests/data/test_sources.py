@@ -1,5 +1,6 @@
 """Documents from every kind of source, and what is said where there are none."""
 
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorastudy.config import Source
+from lorastudy.data.files import _csv_values
 from lorastudy.data.sources import Documents, read_documents
 from lorastudy.errors import InputError
 
@@ -152,6 +154,16 @@ def test_json_is_a_list_or_lines(tmp_path, text) -> None:
 def test_csv_keeps_quoted_line_breaks(tmp_path) -> None:
     (tmp_path / "a.csv").write_text('id,text\n1,"one\ntwo"\n2,three\n')
     assert read(tmp_path, "a.csv").texts == ("one\ntwo", "three")
+
+
+def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text\na\n")
+    before = csv.field_size_limit()
+    lowest = []
+    for _ in _csv_values(path, path.read_text(), "text"):
+        lowest.append(csv.field_size_limit())
+    assert min(lowest) >= before == csv.field_size_limit()
 
 
 def test_parquet_keeps_blank_rows(tmp_path) -> None:

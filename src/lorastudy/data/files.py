@@ -196,7 +196,8 @@ def _parse_json(path: Path, line: int, text: str) -> Any:
 
 
 def _csv_values(path: Path, text: str, column: str) -> Iterator[tuple[int, str | None]]:
-    limit = csv.field_size_limit(len(text) + 1)  # the default refuses fields over 128 KiB
+    limit = csv.field_size_limit()  # of the whole process, so it is never lowered
+    csv.field_size_limit(max(limit, len(text) + 1))  # the default refuses fields over 128 KiB
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = reader.fieldnames or []
