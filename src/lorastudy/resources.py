@@ -11,7 +11,7 @@ from lorastudy.model.base import BaseDescription
 
 MIB = 1024**2
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
-_EVALUATION_CHUNK = 1024  # scored positions whose logits exist at once in evaluation
+_EVALUATION_CHUNK = 512  # scored positions whose logits exist at once in evaluation
 
 
 def start_memory_meter(device: torch.device) -> None:
