@@ -79,7 +79,7 @@ def prepare(options: argparse.Namespace, rows: list[list[int]], per_step: int) -
     plan = StepPlan(len(rows), 1, per_step, options.micro_batch, "full", options.seed)
     return TrainingInputs(
         model=model,
-        scorer=make_scorer(network, options.precision, engine=options.engine),
+        scorer=make_scorer(network, options.precision, implementation=options.implementation),
         optimizer=make_optimizer(model.trained_tensors(), settings.optimizer),
         schedule=lay_out_schedule(settings.schedule, arm.learning_rates[0], plan),
         settings=settings,
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--engine", choices=["fast", "reference"], default="fast")
+    parser.add_argument("--implementation", choices=["fast", "reference"], default="fast")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     silence_output()

@@ -105,7 +105,7 @@ class Training(StudyModel):
     """Rows computed at once; rows_per_step must be a multiple. Never changed silently."""
     token_budget: Count | None = None
     """A micro-batch of more tokens is computed in parts: same sums, less memory; null: never."""
-    engine: Literal["fast", "reference"] = "fast"
+    implementation: Literal["fast", "reference"] = "fast"
     """fast: the same function computed leaner; reference: transformers + PEFT as they are."""
     schedule: Schedule = Schedule()
     """Shape of the learning rate over the steps."""

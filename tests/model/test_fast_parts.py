@@ -1,4 +1,4 @@
-"""Parts of the fast engine: what dropout draws, and functions against their definitions."""
+"""Parts of the fast implementation: what dropout draws, and functions against their definitions."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lorastudy.model.fast import dropout as fast_dropout
 from lorastudy.model.fast.documents import Documents, attend
 from lorastudy.model.fast.dropout import FastDropout, draw_keep_mask, drop
-from lorastudy.model.fast.engine import FusedGelu, speed_up
+from lorastudy.model.fast.exchange import FusedGelu, speed_up
 from lorastudy.model.fast.lora import FastLoraLinear
 
 N = 400_000  # elements; five standard errors of a keep rate are then below 0.4 %

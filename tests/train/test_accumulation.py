@@ -79,7 +79,7 @@ def prepare(
     model = ArmModel(load_without_dropout(folder))
     return TrainingInputs(
         model=model,
-        scorer=make_scorer(model.network, "float32", engine=training.engine),
+        scorer=make_scorer(model.network, "float32", implementation=training.implementation),
         optimizer=RecordingAdamW(model.trained_tensors()),
         schedule=lay_out_schedule(training.schedule, RATE, plan),
         settings=training,
@@ -146,10 +146,10 @@ def test_token_budget_changes_no_mean_of_a_micro_batch(
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_gradient_does_not_depend_on_the_engine(
+def test_gradient_does_not_depend_on_the_implementation(
     tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
 ) -> None:
-    inputs = prepare(tiny_gpt2, corpus, micro_batch=2, engine="reference")
+    inputs = prepare(tiny_gpt2, corpus, micro_batch=2, implementation="reference")
     assert not inputs.scorer.packs
     assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
 

@@ -22,7 +22,7 @@ def evaluate_model(
     length: int,
     device: str,
     precision: str,
-    engine: str = "fast",
+    implementation: str = "fast",
 ) -> tuple[EvaluationRecord, ...]:
     """One record for each protocol of `benchmark`.
 
@@ -40,7 +40,7 @@ def evaluate_model(
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)
-    scorer = make_scorer(network, precision, engine=engine)
+    scorer = make_scorer(network, precision, implementation=implementation)
     records = []
     for part in laid_out:
         scores = score_benchmark_rows(scorer, part, where)

@@ -61,7 +61,7 @@ def evaluate(
         length=length,
         device=device,
         precision=precision,
-        engine="reference" if is_reference else "fast",
+        implementation="reference" if is_reference else "fast",
     )
     if as_json:
         evaluations = [json.loads(record.model_dump_json()) for record in records]

@@ -35,7 +35,7 @@ Overrides = Annotated[
 Reference = Annotated[
     bool,
     typer.Option(
-        "--reference", help="transformers + PEFT as they are, in place of the fast engine."
+        "--reference", help="transformers + PEFT as they are, in place of the fast implementation."
     ),
 ]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]

@@ -82,7 +82,7 @@ def run(
     """
     options.check_device(device)
     if is_reference:
-        overrides = [*(overrides or []), "training.engine=reference"]
+        overrides = [*(overrides or []), "training.implementation=reference"]
     opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
     chosen = _choose_runs(expand_study(opened.study), arm or [], seed or [])
     from lorastudy.launch.local import warm_up

@@ -7,7 +7,7 @@ logits of a row of 350 tokens are the largest tensor of a small model. Whether "
 output layer" is the whole model is tried once, on random tokens, when the model is wrapped;
 where it is not (soft-capped or scaled logits), the model's own logits are used.
 
-The "fast" engine exchanges parts of the model for leaner ones and runs rows one behind the
+The "fast" implementation exchanges parts of the model for leaner ones and runs rows one behind the
 other instead of padded (`model/fast`); "reference" is transformers + PEFT as they are.
 """
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
 from lorastudy.model.fast.documents import Documents
-from lorastudy.model.fast.engine import packs_documents, run_documents, speed_up
+from lorastudy.model.fast.exchange import packs_documents, run_documents, speed_up
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
 
 SCORE_CHUNK = 512  # scored positions a chunk when no gradient is needed: bounds the logits
@@ -100,13 +100,15 @@ class Scorer:
         return _select(hidden, batch.scored)
 
 
-def make_scorer(network: PreTrainedModel, precision: str, *, engine: str = "fast") -> Scorer:
+def make_scorer(
+    network: PreTrainedModel, precision: str, *, implementation: str = "fast"
+) -> Scorer:
     """A scorer for `network`; finds out what may be run apart and what one behind the other.
 
-    With the "fast" engine, modules of `network` are exchanged in place for leaner ones.
+    With the "fast" implementation, modules of `network` are exchanged in place for leaner ones.
     """
     splits_head = _head_is_separate(network)
-    if engine == "reference":
+    if implementation == "reference":
         return Scorer(network, precision, splits_head)
     speed_up(network, precision)
     head = network.get_output_embeddings()

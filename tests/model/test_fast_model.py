@@ -1,4 +1,4 @@
-"""The fast engine against transformers + PEFT on padded, masked rows: one function, two ways.
+"""The fast implementation against transformers + PEFT on padded, masked rows: one function, two ways.
 
 Float32, dropout off unless said otherwise; "relative" is the norm of a difference over the
 norm of the tensor, for each tensor by itself.
@@ -149,10 +149,10 @@ def test_packing_computes_no_padding(tiny_gpt2: Path, corpus: tuple[np.ndarray, 
     assert batch.n_read.sum() < batch.input_ids.numel()
 
 
-def test_reference_engine_leaves_the_model_as_it_is(tiny_gpt2: Path) -> None:
+def test_reference_implementation_leaves_the_model_as_it_is(tiny_gpt2: Path) -> None:
     model = attach(tiny_gpt2, ARMS["lora-2"])
     before = [type(module) for module in model.network.modules()]
-    scorer = make_scorer(model.network, "float32", engine="reference")
+    scorer = make_scorer(model.network, "float32", implementation="reference")
     assert [type(module) for module in model.network.modules()] == before
     assert not scorer.packs and not scorer.chunks_head
 
@@ -299,9 +299,9 @@ def test_bfloat16_gradients_are_as_near_to_float32_as_those_of_autocast(
     offsets = np.concatenate([[0], np.cumsum([40, 3, 17, 9, 11, 17, 30])])
     table = cut_lines(offsets, LENGTH, PAD)
 
-    def gradients(tokens: np.ndarray, precision: str, engine: str) -> Gradients:
+    def gradients(tokens: np.ndarray, precision: str, implementation: str) -> Gradients:
         model = arm_model(folder, ARMS[arm])
-        scorer = make_scorer(model.network, precision, engine=engine)
+        scorer = make_scorer(model.network, precision, implementation=implementation)
         batch = batch_of((tokens, table))
         return gradients_of(model, scorer.sum_nats(batch) / batch.n_scored)
 
@@ -309,8 +309,10 @@ def test_bfloat16_gradients_are_as_near_to_float32_as_those_of_autocast(
     for seed in range(8):  # one batch is a matter of luck: ratios from 0.85 to 1.11 were seen
         tokens = np.random.default_rng(seed).integers(0, 256, size=offsets[-1])
         exact = gradients(tokens, "float32", "reference")
-        for engine in errors:
-            errors[engine] += squared_error(exact, gradients(tokens, "bfloat16", engine))
+        for implementation in errors:
+            errors[implementation] += squared_error(
+                exact, gradients(tokens, "bfloat16", implementation)
+            )
     assert 0 < errors["fast"] <= 1.05**2 * errors["reference"]
 
 
