@@ -30,7 +30,8 @@ GPT2 = BaseDescription(
     attention_dropout=0.1,
     linear_modules=(),
 )
-PAPER = Training(epochs=8, rows_per_step=70, micro_batch=14)
+PAPER = Training(epochs=8, rows_per_step=70, micro_batch=14, implementation="reference")
+FAST = PAPER.model_copy(update={"implementation": "fast"})
 
 
 def predict(
@@ -126,3 +127,22 @@ def test_libraries_are_counted_where_the_process_is_measured() -> None:
 
 def test_total_is_the_sum_of_its_parts() -> None:
     assert PeakPrediction(1, 20, 300, 4_000, 50_000).total == 54_321
+
+
+def test_fast_implementation_needs_a_fraction_of_the_reference() -> None:
+    for device in ("cuda", "cpu"):
+        fast, reference = predict(training=FAST, device=device), predict(device=device)
+        assert fast.activations < 0.6 * reference.activations
+        assert fast.logits < 0.1 * reference.logits
+
+
+def test_logits_of_the_fast_implementation_do_not_grow_with_the_micro_batch() -> None:
+    double = FAST.model_copy(update={"micro_batch": 28})
+    assert predict(training=double).logits == predict(training=FAST).logits
+    assert predict(training=double).activations == 2 * predict(training=FAST).activations
+
+
+def test_token_budget_bounds_the_rows_computed_at_once() -> None:
+    two_rows = FAST.model_copy(update={"micro_batch": 2})
+    budget = FAST.model_copy(update={"token_budget": 2 * 350})
+    assert predict(training=budget) == predict(training=two_rows)

@@ -10,7 +10,7 @@ import json
 
 from lorastudy.config import Arm, BaseModelRef, Benchmark, Data, Study, StudyModel, Training
 
-_IDENTITY_FORMAT = 1  # raise it when equal settings begin to mean other weights
+_IDENTITY_FORMAT = 2  # raise it when equal settings begin to mean other weights
 
 
 class RunSpec(StudyModel):

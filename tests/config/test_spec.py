@@ -86,6 +86,8 @@ def test_run_ids_are_the_same_in_another_process():
         "training.padding=scored",
         "training.accumulation=micro-batch-means",
         "training.first_group=one",
+        "training.token_budget=1000",
+        "training.implementation=reference",
         "seeds=[5]",
         "arms.lora-1.placement=[attention-projection]",
         "arms.lora-1.rank=32",

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorastudy.data.batches import Batch, Padding, batches_by_length, count_scored, make_batch
+from lorastudy.data.batches import (
+    Batch,
+    Padding,
+    batches_by_length,
+    count_scored,
+    cut_by_budget,
+    make_batch,
+)
 from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_windows
 from lorastudy.loss import IGNORE_INDEX
 
@@ -145,3 +152,24 @@ def test_batches_by_length_hold_every_row_once_longest_first(
     assert np.all(np.diff(table.lengths[together]) <= 0)
     for batch in batches:
         assert batch.input_ids.numel() <= max_positions or len(batch.rows) == 1
+
+
+def test_budget_is_counted_on_paper() -> None:
+    table = cut_lines(OFFSETS, 10, P)  # rows of 3, 2 and 5 tokens
+    parts = {
+        budget: cut_by_budget(table, rows(0, 1, 2), Padding(P), budget) for budget in (1, 5, 7)
+    }
+    assert [part.tolist() for part in parts[1]] == [[0], [1], [2]]
+    assert [part.tolist() for part in parts[5]] == [[0, 1], [2]]
+    assert [part.tolist() for part in parts[7]] == [[0, 1], [2]]
+    scored = cut_by_budget(table, rows(0, 1, 2), Padding(P, 10), 20)
+    assert [part.tolist() for part in scored] == [[0, 1], [2]]
+    (whole,) = cut_by_budget(table, rows(2, 0), Padding(P), None)
+    assert whole.tolist() == [2, 0]
+
+
+def test_batch_says_how_much_of_a_row_is_read() -> None:
+    table = cut_lines(OFFSETS, 10, P)
+    assert make_batch(TOKENS, table, rows(0, 2), Padding(P)).n_read.tolist() == [2, 4]
+    assert make_batch(TOKENS, table, rows(0, 2), Padding(P, 10)).n_read.tolist() == [9, 9]
+    assert make_batch(TOKENS, table, rows(0, 2), Padding(P)).scored.tolist() == [0, 1, 4, 5, 6, 7]

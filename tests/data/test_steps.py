@@ -127,6 +127,28 @@ def test_sorted_cut_holds_the_rows_of_the_drawn_group(plan: StepPlan, data: st.D
         assert np.all(np.diff(lengths[np.concatenate(cut)]) >= 0)
 
 
+@given(plans(first_groups=("full",)), st.data())
+def test_balanced_cut_holds_the_rows_of_the_drawn_group(
+    plan: StepPlan, data: st.DataObject
+) -> None:
+    lengths = np.array(data.draw(st.lists(st.integers(1, 9), min_size=60, max_size=60)))
+    for step in range(1, plan.n_steps + 1):
+        group = plan.group_of(step)
+        cut = [plan.rows_of_balanced(i, lengths) for i in group]
+        drawn = np.concatenate([plan.rows_of(i) for i in group])
+        assert sorted(np.concatenate(cut)) == sorted(drawn)
+        tokens = [int(lengths[rows].sum()) for rows in cut]
+        assert min(tokens) > 0 and max(tokens) - min(tokens) <= max(lengths[drawn])
+
+
+def test_balanced_cut_on_paper() -> None:
+    # 9 | 8 -> 9 | 8 5 -> 9 4 | 8 5 -> 9 4 | 8 5 3 is 13 and 16, or 9 4 3 and 8 5: ties go left
+    plan = StepPlan(5, 1, rows_per_step=6, micro_batch=3, first_group="full", seed=0)
+    lengths = np.array([3, 9, 4, 8, 5])
+    cut = [plan.rows_of_balanced(i, lengths).tolist() for i in (0, 1)]
+    assert [[int(lengths[row]) for row in rows] for rows in cut] == [[9, 4, 3], [8, 5]]
+
+
 def test_order_differs_by_seed_and_by_epoch() -> None:
     orders = {tuple(order_of_epoch(seed, epoch, 50)) for seed in (0, 1) for epoch in (1, 2)}
     assert len(orders) == 4

@@ -143,14 +143,14 @@ def test_a_killed_owner_does_not_keep_the_run(done, tmp_path) -> None:
 
 
 def change_score(monkeypatch, number: int, change: Callable) -> None:
-    """Let `change` replace what the call `number` (from 0) of the model returns."""
-    score, calls = Scorer.score, iter(range(10**9))
+    """Let `change` replace what the training batch `number` (from 0) returns."""
+    score, calls = Scorer.sum_nats, iter(range(10**9))
 
     def changed(self: Scorer, batch: object) -> torch.Tensor:
         nats = score(self, batch)
         return change(nats) if next(calls) == number else nats
 
-    monkeypatch.setattr(Scorer, "score", changed)
+    monkeypatch.setattr(Scorer, "sum_nats", changed)
 
 
 def with_infinite_gradient(nats: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,7 @@ def prepare(
     *,
     micro_batch: int,
     padding: Padding = Padding(PAD),  # noqa: B008  frozen
-    **settings: str,
+    **settings: str | int,
 ) -> TrainingInputs:
     tokens, table = corpus
     training = Training(
@@ -79,7 +79,7 @@ def prepare(
     model = ArmModel(load_without_dropout(folder))
     return TrainingInputs(
         model=model,
-        scorer=make_scorer(model.network, "float32"),
+        scorer=make_scorer(model.network, "float32", implementation=training.implementation),
         optimizer=RecordingAdamW(model.trained_tensors()),
         schedule=lay_out_schedule(training.schedule, RATE, plan),
         settings=training,
@@ -123,13 +123,44 @@ def test_gradient_does_not_depend_on_micro_batching(
     assert 0 < difference(cut, whole_step) < 1e-6
 
 
+@pytest.mark.parametrize("budget", [1, 30, 60])
+def test_gradient_does_not_depend_on_the_token_budget(
+    budget: int, tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
+) -> None:
+    inputs = prepare(tiny_gpt2, corpus, micro_batch=6, token_budget=budget)
+    assert len(list(inputs.batches(inputs.rows(0)))) > 1
+    assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
+
+
+def test_token_budget_changes_no_mean_of_a_micro_batch(
+    tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable]
+) -> None:
+    means = {"accumulation": "micro-batch-means", "first_group": "one"}
+    whole = prepare(tiny_gpt2, corpus, micro_batch=3, **means)
+    cut = prepare(tiny_gpt2, corpus, micro_batch=3, token_budget=20, **means)
+    assert difference(first_gradient(cut), first_gradient(whole)) < 1e-6
+    losses = [
+        [e.train_loss for e in train(inputs, Progress()) if isinstance(e, EpochDone)]
+        for inputs in (whole, cut)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_gradient_does_not_depend_on_the_implementation(
+    tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
+) -> None:
+    inputs = prepare(tiny_gpt2, corpus, micro_batch=2, implementation="reference")
+    assert not inputs.scorer.packs
+    assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
+
+
 def test_gradient_does_not_depend_on_sorting_the_rows_of_a_step(
     tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable]
 ) -> None:
     by_length = prepare(tiny_gpt2, corpus, micro_batch=2)
     again = prepare(tiny_gpt2, corpus, micro_batch=2)
     drawn = DrawnOrder(**{name: getattr(again, name) for name in TrainingInputs.__slots__})
-    assert by_length.batch(0).rows.tolist() != drawn.batch(0).rows.tolist()
+    assert by_length.rows(0).tolist() != drawn.rows(0).tolist()
     assert difference(first_gradient(by_length), first_gradient(drawn)) < 1e-6
 
 

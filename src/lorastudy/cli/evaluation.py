@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lorastudy.config import BaseModelRef, Benchmark, Rows
-from lorastudy.environment import choose_device
+from lorastudy.environment import choose_device, keep_freed_memory
 from lorastudy.inputs import make_reader
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import find_base_folder, load_base, quieten_libraries
@@ -22,6 +22,7 @@ def evaluate_model(
     length: int,
     device: str,
     precision: str,
+    implementation: str = "fast",
 ) -> tuple[EvaluationRecord, ...]:
     """One record for each protocol of `benchmark`.
 
@@ -30,6 +31,7 @@ def evaluate_model(
         ConfigError: A protocol does not fit the model.
     """
     quieten_libraries()
+    keep_freed_memory()
     where = choose_device(device)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
     reader = make_reader(folder, places)
@@ -38,7 +40,7 @@ def evaluate_model(
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)
-    scorer = make_scorer(network, precision)
+    scorer = make_scorer(network, precision, implementation=implementation)
     records = []
     for part in laid_out:
         scores = score_benchmark_rows(scorer, part, where)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline
+from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Reference
 from lorastudy.config import BaseModelRef, Benchmark
 from lorastudy.errors import ConfigError
 from lorastudy.store.places import Places, default_cache
@@ -39,6 +39,7 @@ def evaluate(
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
+    is_reference: Reference = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a benchmark under one or more protocols.
@@ -60,6 +61,7 @@ def evaluate(
         length=length,
         device=device,
         precision=precision,
+        implementation="reference" if is_reference else "fast",
     )
     if as_json:
         evaluations = [json.loads(record.model_dump_json()) for record in records]

@@ -32,6 +32,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one value, e.g. training.epochs=2."),
 ]
+Reference = Annotated[
+    bool,
+    typer.Option(
+        "--reference", help="transformers + PEFT as they are, in place of the fast implementation."
+    ),
+]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
 
 

@@ -17,6 +17,7 @@ from lorastudy.cli.options import (
     Offline,
     OpenedStudy,
     Overrides,
+    Reference,
 )
 from lorastudy.config import Study
 from lorastudy.errors import (
@@ -74,12 +75,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    is_reference: Reference = False,
 ) -> None:
     """Execute what is missing of a study, then report. The same command resumes.
 
     Examples:  lorastudy run demo  |  lorastudy run my-study.yaml --set training.epochs=2
     """
     options.check_device(device)
+    if is_reference:
+        overrides = [*(overrides or []), "training.implementation=reference"]
     opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
     chosen = _choose_runs(expand_study(opened.study), arm or [], seed or [])
     from lorastudy.launch.local import warm_up

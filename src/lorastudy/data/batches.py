@@ -1,6 +1,6 @@
 """Rows of token ids as tensors, with padding told apart by length.
 
-Shapes: B = rows of the batch, T = positions.
+Shapes: B = rows of the batch, T = positions, S = scored targets.
 
 "masked": rows are padded on the right to the longest of the batch and padding is never
 scored. Attention is causal, so no text position ever sees padding and no mask is needed.
@@ -35,8 +35,14 @@ class Batch:
     input_ids: Tensor  # (B, T) int64
     attention_mask: Tensor | None  # (B, T) int64, 1 = may be attended; None: causal only
     targets: Tensor  # (B, T) int64, IGNORE_INDEX where not scored
-    n_scored: int  # counted on the CPU when the batch was made
+    scored: IntArray  # (S,) places of scored targets in the flattened (B, T); stays on the CPU
+    n_read: IntArray  # (B,) positions of each row that anything scored depends on
     rows: IntArray  # (B,) numbers in the row table
+
+    @property
+    def n_scored(self) -> int:
+        """Scored targets."""
+        return len(self.scored)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
@@ -45,7 +51,8 @@ class Batch:
             self.input_ids.to(device, non_blocking=True),
             None if mask is None else mask.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
-            self.n_scored,
+            self.scored,
+            self.n_read,
             self.rows,
         )
 
@@ -62,6 +69,26 @@ def count_scored(table: RowTable, rows: IntArray, padding: Padding) -> int:
     if padding.scored_length is None:
         return int(table.n_scored[rows].sum())
     return len(rows) * (padding.scored_length - 1)
+
+
+def cut_by_budget(
+    table: RowTable, rows: IntArray, padding: Padding, budget: int | None
+) -> list[IntArray]:
+    """`rows` in order, in parts of at most `budget` tokens each (one row at least).
+
+    None: all in one. Rows whose padding is scored count with it.
+    """
+    if budget is None:
+        return [rows]
+    lengths = table.lengths[rows] if padding.scored_length is None else None
+    ends = np.cumsum(lengths if lengths is not None else [padding.scored_length] * len(rows))
+    parts, begin = [], 0
+    while begin < len(rows):
+        before = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        parts.append(rows[begin:end])
+        begin = end
+    return parts
 
 
 def batches_by_length(
@@ -105,7 +132,8 @@ def _masked_batch(tokens: IntArray, table: RowTable, rows: IntArray, padding: Pa
         torch.from_numpy(filled[:, :-1].copy()),
         None,
         torch.from_numpy(targets),
-        int(is_scored.sum()),
+        np.flatnonzero(is_scored),
+        lengths - 1,
         rows,
     )
 
@@ -120,6 +148,7 @@ def _scored_batch(
         torch.from_numpy(filled),
         torch.from_numpy((filled != pad).astype(np.int64)),
         torch.from_numpy(targets),
-        len(rows) * (length - 1),
+        np.flatnonzero(targets != IGNORE_INDEX),
+        np.full(len(rows), length - 1, dtype=np.int64),
         rows,
     )

@@ -107,11 +107,32 @@ class StepPlan:
         a micro-batch changes rounding only; similar lengths together need less padding.
         Only for groups that do not span epochs.
         """
-        group = self.group_of(self.step_of(index))
-        rows = np.concatenate([self.rows_of(i) for i in group])
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        group, rows = self._rows_of_step(index, lengths)
         begin = (index - group.start) * self.micro_batch
         return rows[begin : begin + self.micro_batch]
+
+    def rows_of_balanced(self, index: int, lengths: IntArray) -> IntArray:
+        """Rows of one micro-batch when those of its step are shared out to equal token counts.
+
+        For rows that are not padded: as many micro-batches as ever, none much larger than the
+        others, though their numbers of rows differ. Longest first, each row goes where the
+        fewest tokens are. Only for groups that do not span epochs.
+        """
+        group, rows = self._rows_of_step(index, lengths)
+        loads = [0] * len(group)
+        mine = []
+        for row in rows[::-1].tolist():
+            lightest = loads.index(min(loads))
+            loads[lightest] += int(lengths[row])
+            if lightest == index - group.start:
+                mine.append(row)
+        return np.array(mine, dtype=np.int64)
+
+    def _rows_of_step(self, index: int, lengths: IntArray) -> tuple[range, IntArray]:
+        """The accumulation group of a micro-batch, and the group's rows from short to long."""
+        group = self.group_of(self.step_of(index))
+        rows = np.concatenate([self.rows_of(i) for i in group])
+        return group, rows[np.argsort(lengths[rows], kind="stable")]
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lorastudy.environment import choose_device
+from lorastudy.environment import choose_device, keep_freed_memory
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
@@ -48,6 +48,7 @@ def execute_by_id(
         UserError: See `execute_run`; also if the study has no such run.
     """
     quieten_libraries()
+    keep_freed_memory()
     if count := _threads_of(folder.run(run_id)) or threads:
         torch.set_num_threads(count)
     study = read_study(folder)

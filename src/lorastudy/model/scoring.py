@@ -6,18 +6,25 @@ Labels are never passed to a model. Only scored positions go through the output 
 logits of a row of 350 tokens are the largest tensor of a small model. Whether "body, then
 output layer" is the whole model is tried once, on random tokens, when the model is wrapped;
 where it is not (soft-capped or scaled logits), the model's own logits are used.
+
+The "fast" implementation exchanges parts of the model for leaner ones and runs rows one behind the
+other instead of padded (`model/fast`); "reference" is transformers + PEFT as they are.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
-from lorastudy.loss import IGNORE_INDEX
+from lorastudy.data.rows import IntArray
+from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.exchange import packs_documents, run_documents, speed_up
+from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
 
-SCORE_CHUNK = 1024  # scored positions a chunk when no gradient is needed: bounds the logits
+SCORE_CHUNK = 512  # scored positions a chunk when no gradient is needed: bounds the logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +34,34 @@ class Scorer:
     network: PreTrainedModel
     precision: str
     splits_head: bool  # body and output layer can be run apart
+    packs: bool = False  # rows are run one behind the other, without padding
+    chunks_head: bool = False  # the output layer is trained without holding its logits
 
     def score(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each scored target, (S,) float32, row by row, in nats.
 
         Differentiable where gradients are on.
         """
-        device = batch.input_ids.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            scored = batch.targets != IGNORE_INDEX  # (B, T)
-            targets = batch.targets[scored]  # (S,)
+        with self._autocast(batch):
+            targets = _select(batch.targets, batch.scored)  # (S,)
             if not self.splits_head:
-                logits = self.network(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-                ).logits
-                return _nats(logits[scored], targets)
-            hidden = run_body(self.network, batch.input_ids, batch.attention_mask)[scored]  # (S, H)
+                return _nats(self._scored_logits(batch), targets)
+            hidden = self._scored_hidden(batch)
             head = self.network.get_output_embeddings()
-            assert head is not None
             if torch.is_grad_enabled():
                 return _nats(head(hidden), targets)
             chunks = zip(hidden.split(SCORE_CHUNK), targets.split(SCORE_CHUNK), strict=True)
-            return torch.cat([_nats(head(h), t) for h, t in chunks])
+            nats = _nats_in_place if self.chunks_head else _nats
+            return torch.cat([nats(head(h), t) for h, t in chunks])
+
+    def sum_nats(self, batch: Batch) -> Tensor:
+        """The sum of `score`, (), for training: once backward, and lean where the head allows."""
+        if not self.chunks_head:
+            return self.score(batch).sum()
+        with self._autocast(batch):
+            targets = _select(batch.targets, batch.scored)
+            head = self.network.get_output_embeddings()
+            return sum_head_nats(head, self._scored_hidden(batch), targets)
 
     @torch.no_grad()
     def score_choices(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -56,25 +69,56 @@ class Scorer:
 
         For few targets a row: their logits are held at once.
         """
-        device = batch.input_ids.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            scored = batch.targets != IGNORE_INDEX  # (B, T)
-            targets = batch.targets[scored]  # (S,)
-            if self.splits_head:
-                head = self.network.get_output_embeddings()
-                assert head is not None
-                hidden = run_body(self.network, batch.input_ids, batch.attention_mask)
-                logits = head(hidden[scored])  # (S, V)
-            else:
-                logits = self.network(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-                ).logits[scored]
+        with self._autocast(batch):
+            targets = _select(batch.targets, batch.scored)  # (S,)
+            logits = self._scored_logits(batch)
             return _nats(logits, targets), logits.argmax(-1) == targets
 
+    def count_positions(self, batch: Batch) -> int:
+        """Positions that the model computes for `batch`."""
+        return int(batch.n_read.sum()) if self.packs else batch.input_ids.numel()
 
-def make_scorer(network: PreTrainedModel, precision: str) -> Scorer:
-    """A scorer for `network`; finds out whether its output layer can be run apart."""
-    return Scorer(network, precision, splits_head=_head_is_separate(network))
+    def _autocast(self, batch: Batch) -> torch.autocast:
+        device = batch.input_ids.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _scored_logits(self, batch: Batch) -> Tensor:
+        """What the model says at scored positions, (S, V)."""
+        if self.splits_head:
+            logits: Tensor = self.network.get_output_embeddings()(self._scored_hidden(batch))
+            return logits
+        output = self.network(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        )
+        return _select(output.logits, batch.scored)
+
+    def _scored_hidden(self, batch: Batch) -> Tensor:
+        """Hidden states in front of the output layer at scored positions, (S, H)."""
+        if self.packs:
+            return _run_packed(self.network, batch)
+        hidden = run_body(self.network, batch.input_ids, batch.attention_mask)
+        return _select(hidden, batch.scored)
+
+
+def make_scorer(
+    network: PreTrainedModel, precision: str, *, implementation: str = "fast"
+) -> Scorer:
+    """A scorer for `network`; finds out what may be run apart and what one behind the other.
+
+    With the "fast" implementation, modules of `network` are exchanged in place for leaner ones.
+    """
+    splits_head = _head_is_separate(network)
+    if implementation == "reference":
+        return Scorer(network, precision, splits_head)
+    speed_up(network, precision)
+    head = network.get_output_embeddings()
+    return Scorer(
+        network,
+        precision,
+        splits_head,
+        packs=splits_head and packs_documents(network),
+        chunks_head=splits_head and head is not None and can_be_chunked(head),
+    )
 
 
 def run_body(network: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -86,9 +130,39 @@ def run_body(network: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
     return hidden
 
 
+def _run_packed(network: PreTrainedModel, batch: Batch) -> Tensor:
+    """Hidden states at scored positions, (S, H); rows stand one behind the other, unpadded."""
+    width, device = batch.input_ids.shape[1], batch.input_ids.device
+    read = np.flatnonzero(np.arange(width) < batch.n_read[:, None])  # places in the padded batch
+    bounds = (0, *np.cumsum(batch.n_read).tolist())
+    visible = None
+    if batch.attention_mask is not None:
+        visible = _select(batch.attention_mask, read).bool()
+    hidden = run_documents(
+        network,
+        _select(batch.input_ids, read),
+        torch.from_numpy(read % width).to(device),
+        Documents(bounds, visible),
+    )
+    if len(batch.scored) == len(read):
+        return hidden
+    return hidden[torch.from_numpy(np.searchsorted(read, batch.scored)).to(device)]
+
+
+def _select(padded: Tensor, places: IntArray) -> Tensor:
+    """(B, T, ...) -> (n, ...): what stands at `places` of the flattened rows."""
+    index = torch.from_numpy(places).to(padded.device, non_blocking=True)
+    return padded.flatten(0, 1)[index]
+
+
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
     """(S, V), (S,) -> (S,); the softmax is taken in float32 whatever the logits are."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _nats_in_place(logits: Tensor, targets: Tensor) -> Tensor:
+    """As `_nats`, using up the logits; only without gradients."""
+    return exponentiate_(logits.float(), targets)[0]
 
 
 @torch.no_grad()

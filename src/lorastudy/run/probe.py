@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from lorastudy import faults
-from lorastudy.data.batches import make_batch
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.evaluate.score import score_rows
 from lorastudy.inputs import Reader
@@ -57,11 +56,11 @@ def _take_step(setup: RunSetup) -> None:
     inputs = setup.inputs
     assert inputs is not None
     rows = _longest(inputs.table, inputs.settings.micro_batch)
-    batch = make_batch(inputs.tokens, inputs.table, rows, inputs.padding).to(setup.device)
     inputs.model.network.train()
-    nats = setup.scorer.score(batch).sum()
-    faults.hit("probe:after-forward")
-    (nats / batch.n_scored).backward()
+    for batch in inputs.batches(rows):
+        nats = setup.scorer.sum_nats(batch.to(setup.device))
+        faults.hit("probe:after-forward")
+        (nats / batch.n_scored).backward()
     for group in inputs.optimizer.param_groups:
         group["lr"] = 0.0
     inputs.optimizer.step()

@@ -134,7 +134,9 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device) -> RunSetup:
     network = load_base(reader.base.folder, device=device)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
     move_model(network, device)
-    scorer = make_scorer(network, spec.training.precision)
+    scorer = make_scorer(
+        network, spec.training.precision, implementation=spec.training.implementation
+    )
     trained = model.trained_tensors()
     inputs = None
     if trained:

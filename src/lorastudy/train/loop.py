@@ -1,6 +1,7 @@
 """The training loop: a generator of events, with no knowledge of files or of evaluation.
 
-One micro-batch at a time: forward, sum of nats, backward; at the end of an accumulation
+One micro-batch at a time: forward, sum of nats, backward, in parts where a token budget says
+so; at the end of an accumulation
 group one optimizer step, at the end of an epoch one event. The state that a resume needs is
 the weights, the optimizer's moments and one small `Progress`; everything random is asked
 for by name again (seed, step, micro-batch).
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from lorastudy import faults
 from lorastudy.config import Training
-from lorastudy.data.batches import Batch, Padding, count_scored, make_batch
+from lorastudy.data.batches import Batch, Padding, count_scored, cut_by_budget, make_batch
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.data.steps import StepPlan
 from lorastudy.errors import DivergedError
@@ -104,23 +105,31 @@ class TrainingInputs:
 
     @property
     def cuts_by_length(self) -> bool:
-        """Whether rows of a step may be sorted before they are cut into micro-batches."""
+        """Whether rows of a step may be exchanged between its micro-batches."""
         return (
             self.settings.accumulation == "token-weighted"
             and self.plan.first_group == "full"
             and self.padding.scored_length is None
         )
 
-    def batch(self, index: int) -> Batch:
-        """The micro-batch `index`, computed directly."""
-        rows = (
-            self.plan.rows_of_sorted(index, self.table.lengths)
-            if self.cuts_by_length
-            else self.plan.rows_of(index)
-        )
-        return make_batch(self.tokens, self.table, rows, self.padding)
+    def rows(self, index: int) -> IntArray:
+        """Rows of the micro-batch `index`, computed directly.
 
-    def divisor(self, index: int, batch: Batch) -> float:
+        Where rows may be exchanged, they are sorted by length if they are going to be padded,
+        and shared out to equal token counts if not.
+        """
+        if not self.cuts_by_length:
+            return self.plan.rows_of(index)
+        if self.scorer.packs:
+            return self.plan.rows_of_balanced(index, self.table.lengths)
+        return self.plan.rows_of_sorted(index, self.table.lengths)
+
+    def batches(self, rows: IntArray) -> Iterator[Batch]:
+        """`rows` as one batch, or as several under the token budget."""
+        for part in cut_by_budget(self.table, rows, self.padding, self.settings.token_budget):
+            yield make_batch(self.tokens, self.table, part, self.padding)
+
+    def divisor(self, index: int, n_scored: int) -> float:
         """What the summed nats of micro-batch `index` are divided by before backward.
 
         Token-weighted: the scored tokens of the whole accumulation group, so that the cut
@@ -128,7 +137,7 @@ class TrainingInputs:
         divided by the nominal accumulation, whatever the group really holds.
         """
         if self.settings.accumulation == "micro-batch-means":
-            return batch.n_scored * self.plan.accumulation
+            return n_scored * self.plan.accumulation
         group = self.plan.group_of(self.plan.step_of(index))
         return sum(count_scored(self.table, self.plan.rows_of(i), self.padding) for i in group)
 
@@ -149,23 +158,19 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
     for index in range(start, plan.n_micro_batches):
         began = time.perf_counter()
         step, epoch = plan.step_of(index), plan.epoch_of(index)
-        batch = inputs.batch(index).to(inputs.device)
+        rows = inputs.rows(index)
         inputs.model.network.train()
         torch.manual_seed(
             derive_seed(plan.seed, "dropout", step, index - plan.group_of(step).start)
         )
-        nats = inputs.scorer.score(batch).sum()
-        faults.hit("train:after-forward")
-        (nats / inputs.divisor(index, batch)).backward()
-        faults.hit("train:after-backward")
-        group.add(nats.detach(), batch)
+        group.add(*_accumulate(inputs, index, rows))
         seconds = 0.0
         if plan.completes_step(index):
             rate = inputs.schedule.rate(step - 1)
             norm = _clip(parameters, inputs.settings.optimizer.max_grad_norm)
             sums, pending = group.close(sums), group.n_tokens
             loss = group.sum_nats / group.n_tokens
-            _refuse_non_finite(step, loss, norm, batch.rows)
+            _refuse_non_finite(step, loss, norm, rows)
             _step_optimizer(inputs.optimizer, rate)
             faults.hit("train:after-optimizer")
             seconds = group.seconds + time.perf_counter() - began
@@ -195,6 +200,22 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
             sums = EpochSums()
 
 
+def _accumulate(inputs: TrainingInputs, index: int, rows: IntArray) -> tuple[Tensor, int, int]:
+    """Add the gradient of a micro-batch: its sum of nats (), scored targets, positions."""
+    n_scored = count_scored(inputs.table, rows, inputs.padding)
+    divisor = inputs.divisor(index, n_scored)
+    sum_nats = torch.zeros((), device=inputs.device)
+    n_positions = 0
+    for batch in inputs.batches(rows):
+        nats = inputs.scorer.sum_nats(batch.to(inputs.device))
+        faults.hit("train:after-forward")
+        (nats / divisor).backward()
+        faults.hit("train:after-backward")
+        sum_nats += nats.detach()
+        n_positions += inputs.scorer.count_positions(batch)
+    return sum_nats, n_scored, n_positions
+
+
 class _Group:
     """The meter of one accumulation group; reads the device once, when it is closed."""
 
@@ -205,9 +226,9 @@ class _Group:
         self.n_positions = 0
         self.seconds = 0.0
 
-    def add(self, nats: Tensor, batch: Batch) -> None:
-        self._pending.append((nats, batch.n_scored))
-        self.n_positions += batch.input_ids.numel()
+    def add(self, nats: Tensor, n_scored: int, n_positions: int) -> None:
+        self._pending.append((nats, n_scored))
+        self.n_positions += n_positions
 
     def close(self, sums: EpochSums) -> EpochSums:
         """Read what is pending and add it to the epoch; may be called again later."""

@@ -1,0 +1,261 @@
+"""Attention within documents that stand one behind the other in one flat row.
+
+Shapes: H = heads, T = tokens of all documents, L = tokens of one document, D = width of a head.
+
+A batch without padding is one row of T tokens. Everything but attention works on single
+tokens; attention is computed for each document alone, so no (T, T) mask exists and no
+position sees another document. The layout reaches this function as a keyword argument that
+transformers' models hand through to their attention (`AttentionInterface`).
+
+On a CPU with dropout, one autograd function keeps the queries, keys, values and one byte a
+weight, and computes the weights again in backward. Elsewhere scaled-dot-product attention
+is used: for each document on a CPU, on other devices for all documents padded to the longest,
+which needs no mask since padding stands on the right of a causal row.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.frozen import runs_low
+
+IMPLEMENTATION = "lorastudy-documents"  # no mask function has this name, so no mask is made
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # what changes attention weights otherwise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Documents:
+    """Where documents begin and end in a flat row of T tokens."""
+
+    bounds: tuple[int, ...]  # (n + 1,) from 0 to T
+    visible: Tensor | None = None  # (T,) bool, which keys may be seen; None: all
+
+    @property
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Begin and end of each document."""
+        return pairwise(self.bounds)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(end - begin for begin, end in self.spans)
+
+
+@contextmanager
+def attend_within_documents(network: PreTrainedModel) -> Iterator[None]:
+    """Within, `network` takes `documents=` and keeps them apart; outside it is as it was."""
+    before = network.config._attn_implementation
+    network.config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        network.config._attn_implementation = before
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    documents: Documents,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: object,
+) -> tuple[Tensor, None]:
+    """Causal attention within `documents`: (1, H, T, D) each -> (1, T, H, D).
+
+    Raises:
+        NotImplementedError: The model asks for weights of another form.
+    """
+    unknown = [name for name in _UNSUPPORTED if others.get(name) is not None]
+    if unknown or attention_mask is not None or others.get("is_causal") is False:
+        raise NotImplementedError(f"attention with {unknown or 'a mask of its own'}")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # grouped-query attention: neighbouring heads share keys and values
+        # in float32, so that the gradients of heads that share are summed in it
+        key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if sliding_window and sliding_window < documents.longest else None
+    is_plain = documents.visible is None and window is None
+    if query.device.type == "cpu" and (torch.is_grad_enabled() or not is_plain):
+        low = runs_low(query)
+        with torch.autocast(query.device.type, enabled=False):  # weights are float32 within
+            attended: Tensor = _DocumentAttention.apply(  # type: ignore[no-untyped-call]
+                query[0], key[0], value[0], documents, dropout, scale, window, low
+            )
+        return attended[None], None
+    if is_plain and query.device.type == "cpu":
+        return _attend_one_by_one(query, key, value, documents, scale), None
+    return _attend_padded(query, key, value, documents, dropout, scale, window), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)
+
+
+_Layout = tuple[Documents, float, float, int | None]  # rate, scale, window
+
+
+@lru_cache(maxsize=4)
+def _causal_bias(size: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """0 where a key may be seen and -inf elsewhere, (size, size)."""
+    bias = torch.full((size, size), float("-inf"), dtype=dtype).triu_(1)
+    if window is not None:
+        bias += torch.full((size, size), float("-inf"), dtype=dtype).tril_(-window)
+    return bias
+
+
+def _round_up(length: int) -> int:
+    return -(-length // 256) * 256  # few sizes, so that the cached bias is made seldom
+
+
+class _DocumentAttention(torch.autograd.Function):
+    """Softmax attention of one document after another, with dropout on its weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        documents: Documents,
+        rate: float,
+        scale: float,
+        window: int | None,
+        low: bool,
+    ) -> Tensor:
+        """From (H, T, D) each to (T, H, D); low: inputs and output are rounded to bfloat16."""
+        n_heads, n_tokens, width = value.shape
+        ctx.layout = (documents, rate, scale, window)
+        ctx.dtypes = (query.dtype, key.dtype, value.dtype)
+        if low:
+            query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
+        out = query.new_empty(n_tokens, n_heads, width)
+        masks = None
+        if rate:
+            n_weights = sum((end - begin) ** 2 for begin, end in documents.spans) * n_heads
+            masks = draw_keep_mask((n_weights,), rate, query.device)
+        drawn = 0
+        for begin, end in documents.spans:
+            q, k, v = _document(begin, end, query, key, value)
+            weights = _weights(q, k, begin, ctx.layout)
+            if masks is not None:
+                mask = masks[drawn : drawn + weights.numel()].view(weights.shape)
+                drawn += weights.numel()
+                weights = apply_mask(weights, mask)
+            out[begin:end] = torch.bmm(weights, v).transpose(0, 1)
+        ctx.save_for_backward(query, key, value, masks)
+        return out.mul_(1.0 / (1.0 - rate)) if rate else out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, masks = ctx.saved_tensors
+        documents, rate, scale, _ = ctx.layout
+        if rate:
+            gradient = gradient * (1.0 / (1.0 - rate))
+        # laid out as (T, H, D), as the model's projections are, so that no copy is needed there
+        d_query, d_key, d_value = (
+            x.new_empty(x.shape[1], x.shape[0], x.shape[2], dtype=dtype).transpose(0, 1)
+            for x, dtype in zip((query, key, value), ctx.dtypes, strict=True)
+        )
+        drawn = 0
+        for begin, end in documents.spans:
+            span = slice(begin, end)
+            q, k, v, g = _document(begin, end, query, key, value, gradient.transpose(0, 1))
+            weights = _weights(q, k, begin, ctx.layout)
+            d_weights = torch.bmm(g, v.transpose(1, 2))
+            dropped = weights
+            if masks is not None:
+                mask = masks[drawn : drawn + weights.numel()].view(weights.shape).to(weights.dtype)
+                drawn += weights.numel()
+                d_weights.mul_(mask)
+                dropped = mask.mul_(weights)
+            d_value[:, span] = torch.bmm(dropped.transpose(1, 2), g)
+            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            d_scores.mul_(scale)
+            d_query[:, span] = torch.bmm(d_scores, k)
+            d_key[:, span] = torch.bmm(d_scores.transpose(1, 2), q)
+        return d_query, d_key, d_value, None, None, None, None, None
+
+
+def _document(begin: int, end: int, *tensors: Tensor) -> Iterator[Tensor]:
+    """The tokens of one document, (H, L, D); float32 where the tensors are bfloat16."""
+    for tensor in tensors:
+        part = tensor[:, begin:end]
+        yield part.float() if part.dtype == torch.bfloat16 else part
+
+
+def _weights(query: Tensor, key: Tensor, begin: int, layout: _Layout) -> Tensor:
+    """Attention weights of one document before dropout, (H, L, L); inputs (H, L, D)."""
+    documents, _, scale, window = layout
+    length = query.shape[1]
+    bias = _causal_bias(_round_up(length), window, query.dtype)[:length, :length]
+    visible = None if documents.visible is None else documents.visible[begin : begin + length]
+    if visible is not None:
+        bias = bias.masked_fill(~visible, float("-inf"))
+    weights = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scale).softmax(-1)
+    if visible is not None:
+        # a query that may see no key attends to nothing, as in scaled-dot-product attention
+        is_blind = bias.isneginf().all(-1)
+        weights.masked_fill_(is_blind[:, None], 0.0)
+    return weights
+
+
+def _attend_one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents, scale: float
+) -> Tensor:
+    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    for begin, end in documents.spans:
+        q, k, v = (x[:, :, begin:end] for x in (query, key, value))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        out[:, begin:end] = attended.transpose(1, 2)
+    return out
+
+
+def _attend_padded(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents,
+    rate: float,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """All documents at once, padded on the right to the longest."""
+    longest, device = documents.longest, query.device
+    lengths = torch.tensor([end - begin for begin, end in documents.spans], device=device)
+    starts = torch.tensor(documents.bounds[:-1], device=device)
+    offset = torch.arange(longest, device=device)
+    is_token = offset < lengths[:, None]  # (n, longest)
+    source = (starts[:, None] + offset).clamp_(max=documents.bounds[-1] - 1)
+    q, k, v = (x[0].transpose(0, 1)[source].transpose(1, 2) for x in (query, key, value))
+    mask = _padded_mask(documents, source, is_token, window)
+    attended = nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=rate, is_causal=mask is None, scale=scale
+    )
+    return attended.transpose(1, 2)[is_token][None]
+
+
+def _padded_mask(
+    documents: Documents, source: Tensor, is_token: Tensor, window: int | None
+) -> Tensor | None:
+    """Keys that may be seen, (n, 1, longest, longest); None where causality says it all."""
+    if documents.visible is None and window is None:
+        return None
+    longest = source.shape[1]
+    bias = _causal_bias(longest, window, torch.float32).to(source.device)
+    seen = bias.eq(0).expand(len(source), 1, longest, longest)
+    if documents.visible is None:
+        return seen
+    return seen & (documents.visible[source] & is_token)[:, None, None]

@@ -1,0 +1,90 @@
+"""Make a model fast in place: modules keep their tensors and their paths, and compute leaner.
+
+A module's class is exchanged for one that computes the same function. So saving, PEFT's
+switches and paths of modules work as before. Whether the model can run documents one behind
+the other is tried on random tokens, so a family that mixes positions in another way than by
+attention, or by attention of its own, is simply padded.
+"""
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.model.fast.documents import Documents, attend_within_documents
+from lorastudy.model.fast.dropout import FastDropout
+from lorastudy.model.fast.frozen import keep_low_copy
+from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
+
+_CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
+
+
+class FusedGelu(NewGELUActivation):
+    """GELU by tanh in one kernel; transformers writes it out in five."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Equal to the written-out form but for rounding."""
+        return nn.functional.gelu(input, approximate="tanh")
+
+
+def speed_up(network: PreTrainedModel, precision: str) -> None:
+    """Exchange the classes of modules for fast ones, in place; twice is once."""
+    for module in network.modules():
+        if precision == "bfloat16" and isinstance(module, (nn.Linear, Conv1D)):
+            if not module.weight.requires_grad:
+                keep_low_copy(module)
+            continue
+        if type(module) is NewGELUActivation:
+            module.__class__ = FusedGelu
+        elif type(module) is nn.Dropout:
+            module.__class__ = FastDropout
+        elif isinstance(module, LoraLayer) and can_be_fast(module):
+            module.__class__ = FastLoraLinear  # type: ignore[assignment]
+
+
+def run_documents(
+    network: PreTrainedModel, input_ids: Tensor, positions: Tensor, documents: Documents
+) -> Tensor:
+    """Hidden states in front of the output layer of a flat row: (T,), (T,) -> (T, E)."""
+    body = getattr(network, network.base_model_prefix)
+    with attend_within_documents(network):
+        hidden: Tensor = body(
+            input_ids=input_ids[None],
+            position_ids=positions[None],
+            use_cache=False,
+            documents=documents,
+        ).last_hidden_state
+    return hidden[0]
+
+
+@torch.no_grad()
+def packs_documents(network: PreTrainedModel) -> bool:
+    """Whether documents of a flat row come out as they do alone, untouched by each other."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    first, other, second = (
+        torch.arange(begin, end, device=device) for begin, end in ((1, 6), (11, 16), (1, 9))
+    )
+    try:
+        together = _run_pair(network, first, second)
+        beside_other = _run_pair(network, other, second)
+        body = getattr(network, network.base_model_prefix)
+        alone = body(input_ids=second[None], use_cache=False).last_hidden_state[0]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        return False
+    finally:
+        network.train(was_training)
+    if together.shape != alone.shape or not torch.equal(together, beside_other):
+        return False
+    return bool((together - alone).abs().max() <= _CLOSE * alone.abs().max())
+
+
+def _run_pair(network: PreTrainedModel, first: Tensor, second: Tensor) -> Tensor:
+    """Hidden states of `second` where it stands behind `first`."""
+    begin, end = len(first), len(first) + len(second)
+    positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
+    documents = Documents((0, begin, end))
+    return run_documents(network, torch.cat([first, second]), positions, documents)[begin:]

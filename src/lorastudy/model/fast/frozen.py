@@ -1,0 +1,62 @@
+"""Linear modules whose weight is never trained keep a bfloat16 copy of it.
+
+Autocast keeps casts only of weights that need a gradient, so a frozen base would be cast anew
+in every forward pass and the copies kept until backward. Nothing differs in float32.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+def runs_low(x: Tensor) -> bool:
+    """Whether matrix products on the device of `x` are taken in bfloat16 just now."""
+    return torch.is_autocast_enabled(x.device.type)
+
+
+class FrozenLinear(nn.Linear):
+    """`nn.Linear` with copies of what is frozen; (out, in)."""
+
+    low_weight: Tensor
+    low_bias: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        if not runs_low(input):
+            return super().forward(input)
+        return nn.functional.linear(input.bfloat16(), self.low_weight, self.low_bias)
+
+
+class FrozenConv1D(Conv1D):
+    """transformers' `Conv1D` with copies of what is frozen; (in, out)."""
+
+    low_weight: Tensor
+    low_bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Conv1D`."""
+        if not runs_low(x):
+            plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return plain
+        assert self.low_bias is not None
+        y = torch.addmm(self.low_bias, x.reshape(-1, x.shape[-1]).bfloat16(), self.low_weight)
+        return y.view(*x.shape[:-1], -1)
+
+
+def keep_low_copy(module: nn.Linear | Conv1D) -> None:
+    """Make bfloat16 copies for a frozen `module`, in place; made again if it has some."""
+    module.__class__ = FrozenConv1D if isinstance(module, Conv1D) else FrozenLinear
+    assert isinstance(module, (FrozenConv1D, FrozenLinear))
+    module.low_weight = module.weight.detach().bfloat16()
+    module.low_bias = None if module.bias is None else module.bias.detach().bfloat16()
+
+
+def low_tensors(module: nn.Module, *, low: bool) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear module in the type that products are taken in."""
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
+    if not low:
+        return weight, bias
+    if isinstance(module, (FrozenConv1D, FrozenLinear)):
+        return module.low_weight, module.low_bias
+    return weight.bfloat16(), None if bias is None else bias.bfloat16()

@@ -1,0 +1,109 @@
+"""A linear module with a LoRA adapter as one function: y = x W + b + s drop(x) A' B'.
+
+Shapes: T = tokens, r = rank; weights as stored, (in, out) in a Conv1D, (out, in) in nn.Linear.
+
+PEFT runs it as five modules, and autograd keeps the dropped copy of x beside x itself. Here x,
+one byte an element and the narrow (T, r) product are kept; the dropped copy is made again in
+backward. The base weight is frozen, so it only passes the gradient on.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.frozen import low_tensors, runs_low
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        rate: float,
+    ) -> Tensor:
+        """From x (T, in), weight (in, out), a (r, in), b (out, r) -> (T, out), all of one dtype."""
+        y = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+        mask = draw_keep_mask(x.shape, rate, x.device) if rate else None
+        narrow = torch.mm(x if mask is None else apply_mask(x, mask), a.t())
+        if rate:
+            narrow.mul_(1.0 / (1.0 - rate))
+        y.addmm_(narrow, b.t(), alpha=scale)
+        ctx.save_for_backward(x, mask, narrow, weight, a, b)
+        ctx.scale, ctx.rate = scale, rate
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, narrow, weight, a, b = ctx.saved_tensors
+        kept = 1.0 / (1.0 - ctx.rate)
+        d_narrow = torch.mm(dy, b).mul_(ctx.scale)
+        d_b = torch.mm(dy.t(), narrow).mul_(ctx.scale)
+        floats = None if mask is None else mask.to(x.dtype)
+        d_a = torch.mm(d_narrow.t(), x if floats is None else x * floats)
+        if floats is not None:
+            d_a.mul_(kept)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.mm(dy, weight.t())
+            if floats is None:
+                dx.addmm_(d_narrow, a)
+            else:
+                dx.addcmul_(torch.mm(d_narrow, a), floats, value=kept)
+        return dx, None, None, d_a, d_b, None, None
+
+
+class FastLoraLinear(PeftLinear):
+    """PEFT's LoRA module for nn.Linear and Conv1D, computed by one function."""
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """As PEFT's own forward, which is used for all that is not plain LoRA."""
+        if args or kwargs or not self._is_plain:
+            result: Tensor = super().forward(x, *args, **kwargs)
+            return result
+        (name,) = self.active_adapters
+        base = self.get_base_layer()
+        low = runs_low(x)
+        weight, bias = low_tensors(base, low=low)
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        if low:
+            x, a, b = x.bfloat16(), a.bfloat16(), b.bfloat16()
+        dropout = self.lora_dropout[name]
+        rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        y: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+            x.reshape(-1, x.shape[-1]),
+            weight if isinstance(base, Conv1D) else weight.t(),
+            bias,
+            a,
+            b,
+            self.scaling[name],
+            rate,
+        )
+        return y.view(*x.shape[:-1], -1)
+
+    @property
+    def _is_plain(self) -> bool:
+        return (
+            not self.disable_adapters
+            and not self.merged
+            and len(self.active_adapters) == 1
+            and not self.get_base_layer().weight.requires_grad
+        )
+
+
+def can_be_fast(module: nn.Module) -> bool:
+    """Whether `module` is a plain LoRA adapter (no DoRA, no bias in B) of a linear module."""
+    return (
+        type(module) is PeftLinear
+        and not module.lora_variant
+        and not any(module.lora_bias.values())
+        and isinstance(module.get_base_layer(), (nn.Linear, Conv1D))
+    )
