@@ -1,4 +1,4 @@
-"""The fast implementation against transformers + PEFT on padded, masked rows: one function, two ways.
+"""The fast implementation against transformers + PEFT on padded, masked rows: one function.
 
 Float32, dropout off unless said otherwise; "relative" is the norm of a difference over the
 norm of the tensor, for each tensor by itself.

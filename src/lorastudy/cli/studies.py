@@ -195,14 +195,28 @@ def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
     from lorastudy.cli.show import print_table
     from lorastudy.report.build import write_report
 
-    results = write_results(folder)
+    results, owned = _settle(folder)
     page = write_report(results, folder.path)
     print_table(results, folder.path)
     print(f"\nReport: {page}")
-    _refuse_unfinished(folder, results, {run.run_id for run in chosen})
+    _refuse_unfinished(results, owned, {run.run_id for run in chosen})
 
 
-def _refuse_unfinished(folder: StudyFolder, results: StudyResults, chosen: set[str]) -> None:
+def _settle(folder: StudyFolder) -> tuple[StudyResults, set[str]]:
+    """`results.json` brought up to date, and which of the missing runs another process owns.
+
+    An owner writes its result before it gives the run free: a run that is missing, then not
+    owned, and has a result after that, ended while this looked, so it looks again.
+    """
+    while True:
+        results = write_results(folder)
+        owned = {run_id for run_id in results.missing if folder.run(run_id).is_owned()}
+        free = set(results.missing) - owned
+        if not any(folder.run(run_id).read_result() for run_id in free):
+            return results, owned
+
+
+def _refuse_unfinished(results: StudyResults, owned: set[str], chosen: set[str]) -> None:
     """Exit with the contract's code where runs failed or are in other hands."""
     bad = [r for r in results.runs if r.status != "done" and r.run_id in chosen]
     if bad:
@@ -211,7 +225,7 @@ def _refuse_unfinished(folder: StudyFolder, results: StudyResults, chosen: set[s
             + "\n".join(f"  {r.run_id}  {r.status}: {r.reason}" for r in bad)
         )
     missing = sorted(chosen & set(results.missing))
-    if any(folder.run(run_id).is_owned() for run_id in missing):
+    if owned & chosen:
         raise OwnedError(
             f"{', '.join(missing)}: executed by another process. Run the same command again "
             "when it is done."

@@ -1,1 +1,1 @@
-"""The fast implementation: the same function as transformers + PEFT compute, in less time and memory."""
+"""The fast implementation: what transformers + PEFT compute, in less time and memory."""
