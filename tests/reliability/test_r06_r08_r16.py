@@ -74,7 +74,7 @@ def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
     case, tmp_path, monkeypatch
 ) -> None:
     row, after, trials = Row("R8"), 0, 0
-    score, step = Scorer.score, torch.optim.AdamW.step
+    score, step = Scorer.sum_nats, torch.optim.AdamW.step
     for kind, spoil in NON_FINITE.items():
         for micro_batch in (0, 1, 3, 4):  # a step has two; the epoch ends after five or six
             calls, steps = iter(range(10**9)), []
@@ -83,7 +83,7 @@ def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
                 nats = score(self, batch)
                 return spoil(nats) if next(calls) == at else nats
 
-            monkeypatch.setattr(Scorer, "score", changed)
+            monkeypatch.setattr(Scorer, "sum_nats", changed)
             monkeypatch.setattr(
                 torch.optim.AdamW, "step", lambda self, steps=steps: (steps.append(1), step(self))
             )
@@ -100,7 +100,7 @@ def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
 def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
     case, tmp_path, monkeypatch
 ) -> None:
-    losses = iter([1.0, math.nan])
+    losses = iter([1.0, 1.0, math.nan])  # validation and training slice, then validation
     monkeypatch.setattr(training, "average_nats", lambda *_: next(losses))
     folder = case.folder(tmp_path, "nan")
     with pytest.raises(DivergedError, match="epoch 2: the validation loss is nan"):

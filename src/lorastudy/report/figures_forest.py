@@ -20,6 +20,7 @@ from lorastudy.report.summary import ArmSummary
 
 _NAME, _TITLE = "fig5-differences", "Figure 5. Differences"
 _N_COLUMNS = 2
+_LONGEST_NAME = 24  # characters; a panel is half a page wide
 
 
 def draw_differences(arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> DrawnFigure:
@@ -70,11 +71,15 @@ def _draw_panel(
             mec=INK,
             mfc=colour if pair.interval is not None else "none",
         )
-    axes.set_yticks(range(len(others)), [arm for _, arm in others])
+    axes.set_yticks(range(len(others)), [_shorten(arm) for _, arm in others])
     axes.set_ylim(max(len(others), 1) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     score = comparison.score
     warning = " (padding scored)" if score.scores_padding else ""
-    axes.set_title(f"{score.benchmark}, {score.protocol_name}{warning}", fontsize=9)
-    axes.set_xlabel(f"nats a target, minus {reference}")
+    axes.set_title(f"{_shorten(score.benchmark)}, {score.protocol_name}{warning}", fontsize=9)
+    axes.set_xlabel(f"nats a target, minus {_shorten(reference)}")
     axes.grid(axis="x")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
