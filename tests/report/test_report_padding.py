@@ -1,0 +1,73 @@
+"""What padded scores are made of: parts that add up, and differences that are split alike."""
+
+import math
+
+import pytest
+from report_results import make_evaluation, make_results, make_run
+
+from lorastudy.report.padding import build_padding_table, split_padded_score
+from lorastudy.report.summary import Score
+from lorastudy.store.records import ClassSum
+
+PADDED = Score("wikitext-2", "paper-padded", 1)
+COUNTS = {"first": 2, "text": 18, "first-padding": 2, "other-padding": 78}
+
+
+def make_padded_run(arm, seed, nats, method="lora"):
+    """A run whose class costs `nats` a target, in the order of COUNTS."""
+    classes = tuple(
+        ClassSum(target_class=name, n_targets=n, sum_nats=n * each)
+        for (name, n), each in zip(COUNTS.items(), nats, strict=True)
+    )
+    score = make_evaluation("wikitext-2", "paper-padded", 2.0)
+    evaluation = score.model_copy(update={"classes": classes})
+    return make_run(arm, seed, method=method, evaluations=(evaluation,))
+
+
+def make_study():
+    full = [make_padded_run("full", seed, (4, 3, 1, 0.01), "full") for seed in (0, 1)]
+    lora = [make_padded_run("lora-1", seed, (4, 3, 1, 0.51 + seed)) for seed in (0, 1)]
+    return make_results([*full, *lora], arms=("full", "lora-1"))
+
+
+def test_parts_of_a_padded_score_add_up_to_it():
+    full, lora = split_padded_score(make_study(), PADDED)
+    assert full.score == pytest.approx((2 * 4 + 18 * 3 + 2 * 1 + 78 * 0.01) / 100)
+    assert full.text.nats == pytest.approx((2 * 4 + 18 * 3) / 20)
+    assert full.first_padding.nats == pytest.approx(1)
+    assert lora.other_padding.nats == pytest.approx(1.01)  # mean of both seeds
+    assert lora.n_seeds == 2
+
+
+def test_a_difference_that_padding_makes_is_not_put_down_to_language():
+    table = build_padding_table(make_study(), [PADDED])
+    values = dict(
+        zip(
+            [name for column in table.columns for name in column.names],
+            [value for cell in table.rows[1] for value in cell.values],
+            strict=True,
+        )
+    )
+    assert values["minus_full"] == pytest.approx(0.78)
+    assert values["minus_full_padding"] == pytest.approx(0.78)
+    assert values["minus_full_text"] == pytest.approx(0, abs=1e-12)
+    assert values["text_perplexity"] == pytest.approx(math.exp(3.1))
+
+
+def test_full_fine_tuning_is_not_compared_with_itself():
+    table = build_padding_table(make_study(), [PADDED])
+    assert [cell.text for cell in table.rows[0][-3:]] == ["–"] * 3
+
+
+def test_rows_without_padding_have_no_padding_part():
+    run = make_padded_run("full", 0, (4, 3, 1, 0.01), "full")
+    (padded,) = run.evaluations
+    text_only = padded.model_copy(update={"classes": padded.classes[:2]})
+    study = make_results([run.model_copy(update={"evaluations": (text_only,)})], arms=("full",))
+    (parts,) = split_padded_score(study, PADDED)
+    assert (parts.first_padding.nats, parts.from_padding) == (None, 0)
+
+
+def test_scores_of_text_are_left_out():
+    results = make_results()
+    assert build_padding_table(results, [Score("wikitext-2", "rows-text", 1)]).rows == ()
