@@ -143,6 +143,8 @@ class TrainingSession:
 
     def _save_best(self, folder: Path) -> None:
         self._setup.model.save(folder)
+        if self._setup.model.adapter is None:
+            self._setup.tokenizer.save(folder)  # a whole model is of use with its tokenizer only
         write_sums(folder)
 
     def checkpoint(self, ended: EndedEpoch | None) -> None:
