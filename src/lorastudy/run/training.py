@@ -103,6 +103,7 @@ class TrainingSession:
             learning_rate=event.learning_rate,
             gradient_norm=event.gradient_norm,
             seconds=event.seconds,
+            peak_memory_bytes=_shown_peak(measure_peak_memory(self._setup.device)),
         )
         append_record(self._folder.steps, record)
         faults.hit("run:after-step-line")
@@ -230,6 +231,10 @@ class TrainingSession:
         """Epochs whose end lies before the first micro-batch that comes after `step`."""
         plan = self._inputs.plan
         return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+
+
+def _shown_peak(by_kind: dict[str, int]) -> int:
+    return by_kind.get("allocated", by_kind["resident"])
 
 
 def _refuse_non_finite(epoch: int, loss: float) -> None:
