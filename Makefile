@@ -1,7 +1,7 @@
-.PHONY: setup demo test lint check clean
+.PHONY: setup demo test lint check docs clean
 
-setup demo test lint check:
+setup demo test lint check docs:
 	@./run $@
 
 clean:
-	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site src/*.egg-info

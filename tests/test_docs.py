@@ -1,11 +1,13 @@
 """What the pages name exists: files, parts, commands, exit codes, study files."""
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from test_import_table import ALLOWED
 
 from lorastudy import errors
@@ -20,7 +22,8 @@ PAGES = sorted(
     if path.is_file()
 )
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-QUICKSTART = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+OWN_DATA = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -112,15 +115,36 @@ def test_parts_that_may_import_all_before_them_stand_in_that_order() -> None:
     assert [len(ALLOWED[part]) for part in parts] == list(range(len(parts)))
 
 
-def test_study_files_in_the_quickstart_can_be_read() -> None:
-    studies = [block for kind, block in _FENCE.findall(QUICKSTART) if kind == "yaml"]
-    assert [load_study(text, "docs/quickstart.md").name for text in studies] == ["my-notes"]
+def test_study_files_in_the_pages_can_be_read() -> None:
+    blocks = [block for kind, block in _FENCE.findall(OWN_DATA) if kind == "yaml"]
+    studies = [text for text in blocks if text.startswith("name:")]
+    assert [load_study(text, "docs/own-data.md").name for text in studies] == ["my-notes"]
 
 
-def test_the_quickstart_lists_every_exit_code() -> None:
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", QUICKSTART, re.MULTILINE)}
+def test_the_page_of_commands_lists_every_exit_code() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     assert listed == {0} | {kind.exit_code for kind in kinds if issubclass(kind, errors.UserError)}
+
+
+def test_the_page_of_commands_lists_every_command() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)`.* \|", COMMANDS.partition("## JSON")[0], re.MULTILINE)
+    assert sorted(rows) == sorted(known_commands())
+
+
+def test_the_page_of_the_study_file_is_what_its_tool_writes() -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "describe_study_file.py"))
+    written = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
+    assert written == tool["describe_page"](), "run the tool again, as its first lines say"
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "docs_nav.py"))
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    placed = tool["complete_nav"](nav, ROOT / "docs")
+    docs = [path for path in PAGES if path.is_relative_to(ROOT / "docs")]
+    pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in docs)
+    assert sorted(tool["_pages_in"](placed)) == pages
 
 
 def test_every_command_is_written_about() -> None:

@@ -8,9 +8,10 @@ decided by the model part, against a real model.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 LAYER_TYPES = ("attention", "projection", "attention-projection", "feed-forward", "output")
@@ -113,12 +114,39 @@ def repeated(key: str, values: Sequence[object]) -> list[Mistake]:
     return [(f"{key}.{i}".strip("."), f"{values[i]!r} stands in this list twice") for i in found]
 
 
-Name = Annotated[str, AfterValidator(_checked_name)]
+def _for_editors(**hints: Any) -> FieldInfo:
+    """What the JSON Schema says of a text beside its type: editors offer and check it."""
+    field: FieldInfo = Field(json_schema_extra=hints)
+    return field
+
+
+def _without_names(pattern: str) -> str:
+    """A regular expression as ECMA-262 writes it, without Python's group names."""
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern)
+
+
+Name = Annotated[str, AfterValidator(_checked_name), _for_editors(pattern=f"^(?:{_NAME.pattern})$")]
 HubId = Annotated[str, AfterValidator(_checked_hub_id)]
 Revision = Annotated[str, AfterValidator(_checked_revision)]
 FilePath = Annotated[str, AfterValidator(_checked_path)]
-PlacementEntry = Annotated[str, AfterValidator(_checked_placement)]
-ProtocolName = Annotated[str, AfterValidator(_checked_protocol)]
+PlacementEntry = Annotated[
+    str,
+    AfterValidator(_checked_placement),
+    _for_editors(
+        anyOf=[
+            {"enum": [*LAYER_TYPES, *ROOT_PATTERNS]},
+            {"pattern": f"^(?:{_PLACEMENT_PATTERN.pattern})$"},
+        ]
+    ),
+]
+ProtocolName = Annotated[
+    str,
+    AfterValidator(_checked_protocol),
+    _for_editors(
+        pattern=f"^(?:{'|'.join(_without_names(p.pattern) for p in PROTOCOL_PATTERN)})$",
+        examples=list(PROTOCOL_EXAMPLES),
+    ),
+]
 LearningRate = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

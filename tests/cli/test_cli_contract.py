@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from command_line import (
     write_study,
 )
 
+from lorastudy.config import Study
+from lorastudy.config_syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
 from lorastudy.store.folders import RunFolder
 
 N_STEPS = 6  # 10 rows by 4 are 3 steps an epoch
@@ -357,22 +360,21 @@ def test_evaluate_gives_the_score_of_the_run(finished, study_file, tiny_gpt2, ar
     assert scores_of(answer) == pytest.approx({e["protocol"]: e["sum_nats"] for e in stored})
 
 
-def test_evaluate_gives_the_score_of_a_fully_trained_model_with_its_tokenizer(
-    finished, study_file, tiny_gpt2, tmp_path
+def test_best_of_a_full_run_is_a_whole_model_with_its_tokenizer(
+    finished, study_file, tmp_path
 ) -> None:
     run = finished.run_folders("full")[0]
     model = tmp_path / "model"
     shutil.copytree(run / "best", model)
     command = ("evaluate", model, "--benchmark", study_file.parent / "texts" / "test.txt")
     command += ("--protocol", "rows-text", "--length", 40, "--json")
-    if not (model / "tokenizer.json").exists():
-        answer = call(*command)
-        assert answer.code == 3
-        assert "no tokenizer" in answer.err
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(tiny_gpt2 / name, model)
     stored = json.loads((run / "result.json").read_text())["evaluations"]
     assert scores_of(call(*command)) == pytest.approx({"rows-text": stored[0]["sum_nats"]})
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    answer = call(*command)
+    assert answer.code == 3
+    assert "no tokenizer" in answer.err
 
 
 def test_evaluate_refuses_an_adapter_that_is_none(tiny_gpt2, study_file, tmp_path) -> None:
@@ -406,3 +408,23 @@ def test_the_schema_describes_every_key_of_a_study() -> None:
     ]
     assert missing == []
     assert {"name", "arms", "benchmarks", "training"} <= found["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "good", "bad"),
+    [
+        ("Benchmark", "protocols", PROTOCOL_EXAMPLES, ("rows-txt", "blocks-0", "sliding-8")),
+        ("Arm", "placement", (*LAYER_TYPES, "a.*.b", "lm_head"), ("atention", "a..b", "a b.c")),
+    ],
+)
+def test_the_schema_lets_editors_find_a_mistyped_text(part, key, good, bad) -> None:
+    items = Study.model_json_schema()["$defs"][part]["properties"][key]["items"]
+
+    def fits(text: str) -> bool:
+        choices = items.get("anyOf", [items])
+        return any(
+            text in c["enum"] if "enum" in c else re.search(c["pattern"], text) is not None
+            for c in choices
+        )
+
+    assert [text for text in (*good, *bad) if fits(text)] == list(good)

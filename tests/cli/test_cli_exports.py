@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lorastudy.cli.choice import choose_run
 from lorastudy.exchange.card import make_card
 from lorastudy.exchange.records import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
+from lorastudy.store.collect import read_overview
+from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 
 TIED = """
@@ -97,8 +101,80 @@ def test_an_adapter_on_the_head_never_carries_the_base_head(study, runs, tmp_pat
 
 def test_a_fully_tuned_model_is_exported_with_its_tokenizer(study, runs, tmp_path):
     to = tmp_path / "model"
-    assert call("export", study, runs["full"].result.run_id, "--to", to).code == 0
+    assert call("export", study, "full", "--to", to).code == 0
     assert (to / "tokenizer.json").is_file() and (to / "model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def llama_study(tiny_llama, tmp_path_factory) -> Path:
+    """A finished run with an adapter on the tied head of a Llama."""
+    folder = tmp_path_factory.mktemp("llama")
+    path = write_study(folder, tiny_llama)
+    path.write_text(path.read_text().replace("\nbenchmarks:", TIED))
+    only = ("--arm", "head", "--seed", 0, "--set", "training.epochs=1")
+    assert call("run", path, "--out", folder / "out", *only).code == 0
+    return folder / "out"
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # as it is told
+def test_the_tied_head_of_a_llama_is_untied_and_reloads_as_it_was(
+    llama_study, tiny_llama, tmp_path
+):
+    for name, options in (("adapter", ()), ("merged", ("--merge",))):
+        answer = call("export", llama_study, "head", "--to", tmp_path / name, *options)
+        assert answer.code == 0, answer.err
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert all(".lora_A." in name or ".lora_B." in name for name in tensors)
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    head, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
+    assert head.weight is not embedding.weight and not torch.equal(head.weight, embedding.weight)
+    ids = torch.arange(2, 40)[None]
+    assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
+
+
+# --- which run --------------------------------------------------------------------------------
+
+
+def test_an_arm_means_its_run_with_the_lowest_validation_loss(study, runs):
+    chosen = choose_run(StudyFolder(study), "lora")
+    assert chosen.spec.run_id == runs["lora"].result.run_id
+    assert chosen.reason is not None and "only run at learning rate 0.01" in chosen.reason
+    assert choose_run(StudyFolder(study), "lora-s0").spec == chosen.spec
+
+
+def test_of_several_seeds_the_best_is_taken_and_said(study, runs, tmp_path):
+    copy = StudyFolder(tmp_path / "copy")
+    shutil.copytree(study, copy.path)
+    assert call("extend", copy.path, "--seeds", 1).code == 0
+    (second,) = (r.spec for r in read_overview(copy) if r.spec.run_id.startswith("lora-s1-"))
+    ours = runs["lora"].result
+    epochs = tuple(
+        e.model_copy(update={"validation_loss": e.validation_loss - 0.5}) for e in ours.epochs
+    )
+    better = {"run_id": second.run_id, "seed": 1, "epochs": epochs}
+    write_record(copy.run(second.run_id).result, ours.model_copy(update=better))
+    chosen = choose_run(copy, "lora")
+    assert chosen.spec.run_id == second.run_id
+    assert chosen.reason is not None and "lowest validation loss of 2 runs" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("lroa", "did you mean 'lora'?"), ("lora-s7", "Give an arm (baseline, full")]
+)
+def test_a_name_that_nothing_has_is_answered_with_those_that_are(study, name, what, tmp_path):
+    answer = call("export", study, name, "--to", tmp_path / "to")
+    assert answer.code == 2 and what in answer.err
+
+
+def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    (run,) = (copy / "runs").glob("lora-s0-*")
+    (run / "result.json").unlink()
+    answer = call("export", copy, "lora", "--to", tmp_path / "to")
+    assert answer.code == 2 and f"lorastudy run {copy}" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -162,6 +238,13 @@ def test_push_uploads_nothing_unless_it_is_really_asked_to(study, runs, tmp_path
     call("export", study, runs["lora"].result.run_id, "--to", to)
     answer = call("push", to, "owner/name")  # the sockets of tests are closed
     assert answer.code == 0 and "Would go to the private repository owner/name" in answer.out
+
+
+@pytest.mark.parametrize("name", ["adapter", "a b/c", "owner/"])
+def test_push_refuses_a_name_that_the_hub_would_not_take(study, runs, name, tmp_path):
+    to = tmp_path / "adapter"
+    call("export", study, "lora", "--to", to)
+    assert call("push", to, name).code == 2
 
 
 def test_push_refuses_what_was_not_exported(tmp_path):

@@ -220,7 +220,8 @@ def outcome(folder: RunFolder) -> dict[str, object]:
     timing = {"train_seconds", "total_seconds", "tokens_per_second", "steps_per_second"}
     return {
         "steps": [
-            s.model_dump(exclude={"seconds"}) for s in read_records(folder.steps, StepRecord)
+            s.model_dump(exclude={"seconds", "peak_memory_bytes"})
+            for s in read_records(folder.steps, StepRecord)
         ],
         "epochs": [
             e.model_dump(exclude={"train_seconds"})

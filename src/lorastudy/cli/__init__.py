@@ -9,7 +9,8 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from lorastudy.cli import audit, exports, folders, models, studies, submit
+from lorastudy.cli import audit, exports, folders, models, push, start, studies, submit
+from lorastudy.cli.examples import show_examples
 from lorastudy.errors import UserError, redact_secrets
 
 _INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
@@ -26,12 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-studies.register(app)
-folders.register(app)
-exports.register(app)
-submit.register(app)
-models.register(app)
-audit.register(app)
+for part in (start, studies, folders, exports, push, submit, models, audit):
+    part.register(app)
+for command in app.registered_commands:
+    command.epilog = show_examples(str(command.name))
 
 
 def main() -> None:

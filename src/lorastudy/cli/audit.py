@@ -1,6 +1,5 @@
 """`audit`: what a perplexity over padded rows is made of, of a model or of a printed number."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,10 +48,7 @@ def audit(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Split the loss over padded rows into text and padding; or undo a reported perplexity.
-
-    Example:  lorastudy audit --reported 2.472 --benchmark wikitext-2 --tokenizer gpt2
-    """
+    """Split the loss over padded rows into text and padding; or undo a reported perplexity."""
     options.check_device(device)
     options.check_precision(precision)
     options.check_mirror(mirror)
@@ -87,7 +83,10 @@ def audit(
             device=device,
             precision=precision,
         )
-    print(json.dumps(_as_json(found, model), indent=1) if as_json else _as_text(found))
+    if as_json:
+        options.print_json(_as_json(found, model))
+    else:
+        print(_as_text(found))
 
 
 def _as_json(found: "Audit", model: str | None) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """`status`, `table`, `report`, `run-one`, `extend`, `fsck`: on a study's folder."""
 
-import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,11 +9,15 @@ from typing import Annotated, Literal
 import typer
 
 from lorastudy.cli import options
+from lorastudy.cli.choice import find_run
+from lorastudy.cli.completion import complete_runs
 from lorastudy.cli.options import AllowDrift, AsJson, Device, Mirror, Offline, StudyDir
 from lorastudy.errors import ConfigError, StorageError
 from lorastudy.store.collect import RunOverview, collect_results, read_overview, write_results
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.resuming import Resuming
+
+_UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
 
 
 def register(app: typer.Typer) -> None:
@@ -33,15 +37,22 @@ def status(
 ) -> None:
     """Show what is done, running, failed and missing."""
     study = StudyFolder(folder)
+    if as_json and watch:
+        raise ConfigError("--watch shows a table for people; leave it out with --json.")
     if as_json:
-        print(json.dumps({"runs": [_describe(run) for run in read_overview(study)]}, indent=1))
+        options.print_json({"runs": [_describe(run) for run in read_overview(study)]})
         return
     from rich.console import Console
 
     from lorastudy.cli.live import make_status_table, watch_study
 
+    overview = read_overview(study)
     if not watch:
-        Console().print(make_status_table(read_overview(study), str(folder)))
+        width = Console().width if sys.stdout.isatty() else _UNCUT_COLUMNS
+        console = Console(width=width, highlight=False)
+        console.print(make_status_table(overview, str(folder), width=width))
+        for line in (f"{r.spec.run_id}: {r.status.reason}" for r in overview if r.status.reason):
+            console.print(line, markup=False, soft_wrap=True)
         return
     with watch_study(study) as watcher:
         while any(r.status.status in ("running", "missing") for r in read_overview(study)):
@@ -60,6 +71,8 @@ def _describe(run: RunOverview) -> dict[str, object]:
         "epoch": state.last_epoch.epoch if state.last_epoch else None,
         "step": state.last_step.step if state.last_step else None,
         "reason": state.reason,
+        "seconds_left": state.seconds_left,
+        "peak_memory_bytes": state.last_step.peak_memory_bytes if state.last_step else None,
     }
 
 
@@ -69,8 +82,11 @@ def table(
         Literal["md", "csv", "latex", "json"] | None,
         typer.Option(help="For other programs; without it, a table for the terminal."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the results: perplexities, parameters, seconds, memory."""
+    if as_json:
+        format = "json"
     results = collect_results(StudyFolder(folder))
     if format is None:
         from lorastudy.cli.show import print_table
@@ -84,17 +100,26 @@ def table(
     print(render_table(results, comparisons, format), end="")
 
 
-def report(folder: StudyDir) -> None:
+def report(folder: StudyDir, as_json: AsJson = False) -> None:
     """Rebuild results.json, tables, figures and the page from the run folders."""
     from lorastudy.report.build import write_report
 
     study = StudyFolder(folder)
-    print(f"Report: {write_report(write_results(study), folder)}")
+    page = write_report(write_results(study), folder)
+    if as_json:
+        options.print_json({"report": page})
+    else:
+        print(f"Report: {page}")
 
 
 def run_one(
     folder: StudyDir,
-    run_id: Annotated[str, typer.Argument(help="As `status` lists it.", metavar="RUN_ID")],
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            help="As `status` lists it.", metavar="RUN_ID", autocompletion=complete_runs
+        ),
+    ],
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -107,14 +132,13 @@ def run_one(
         ),
     ] = False,
     allow_drift: AllowDrift = False,
+    as_json: AsJson = False,
 ) -> None:
     """Execute one run in this process: what every engine starts; safe to start twice."""
     options.check_device(device)
     options.check_mirror(mirror)
     study = StudyFolder(folder)
-    known = [run.spec.run_id for run in read_overview(study)]
-    if run_id not in known:
-        raise ConfigError(f"{folder} has no run {run_id!r}. It has: {', '.join(known)}.")
+    find_run(study, run_id)
     places = options.stored_places(study, mirror, offline)
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.worker import execute_by_id
@@ -127,7 +151,10 @@ def run_one(
     result = execute_by_id(
         study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
     )
-    print(f"{run_id}  {result.status}")
+    if as_json:
+        print(result.model_dump_json(indent=1))
+    else:
+        print(f"{run_id}  {result.status}")
 
 
 def extend(
@@ -136,6 +163,7 @@ def extend(
         list[Path] | None, typer.Option(help="YAML file with one arm or a list (repeatable).")
     ] = None,
     seeds: Annotated[int, typer.Option(min=0, help="How many more seeds.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
     from lorastudy.spec import expand_study
@@ -147,9 +175,13 @@ def extend(
     before = read_study(study)
     texts = [(str(path), _read_text(path)) for path in arm or []]
     after = extend_study(before, texts, n_seeds=seeds)
-    n_new = len(expand_study(after)) - len(expand_study(before))
+    known = {run.run_id for run in expand_study(before)}
+    added = [run.run_id for run in expand_study(after) if run.run_id not in known]
     write_text(study.study, dump_study(after))
-    print(f"{n_new} runs were added. Execute them:  lorastudy run {folder}")
+    if as_json:
+        options.print_json({"added": added})
+    else:
+        print(f"{len(added)} runs were added. Execute them:  lorastudy run {folder}")
 
 
 def _read_text(path: Path) -> str:
@@ -166,7 +198,7 @@ def fsck(folder: StudyDir, as_json: AsJson = False) -> None:
     read_overview(StudyFolder(folder))  # refuses what is no study folder
     found = check_folder(StudyFolder(folder))
     if as_json:
-        print(json.dumps({"n_checked": found.n_files, "damage": list(found.damage)}, indent=1))
+        options.print_json({"n_checked": found.n_files, "damage": found.damage})
     else:
         print(f"{found.n_files} records and checkpoints looked at, {len(found.damage)} damaged.")
     if found.damage:

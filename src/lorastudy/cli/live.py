@@ -6,6 +6,7 @@ another machine with the same file system, shows the same.
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,15 @@ from rich.live import Live
 from rich.table import Table
 
 from lorastudy.store.collect import RunOverview, read_overview
-from lorastudy.store.folders import RunStatus, StudyFolder
+from lorastudy.store.folders import RunStatus, State, StudyFolder
+from lorastudy.store.records import StepRecord
 
 _REFRESH_SECONDS = 1.0
+_MIB = 1024**2
+_FRAME_LINES = 6  # title, head, rules and the line below
+_COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
+_FEW_COLUMNS = ("status", "epoch", "valid", "left")  # where even arm and seed are long
+_ANY_WIDTH = 1000  # to see how wide a table would like to be
 _COLORS = {
     "done": "green",
     "running": "bold cyan",
@@ -28,35 +35,113 @@ _COLORS = {
     "diverged": "bold red",
     "out-of-memory": "bold red",
 }
+_INTEREST: tuple[State, ...] = (
+    "running",
+    "failed",
+    "diverged",
+    "out-of-memory",
+    "interrupted",
+    "done",
+    "missing",
+)
 
 
-def make_status_table(overview: tuple[RunOverview, ...], title: str) -> Table:
-    """One row a run: state, epoch, step, losses in nats a token, tokens a second.
+def make_status_table(
+    overview: tuple[RunOverview, ...], title: str, *, width: int, most_rows: int | None = None
+) -> Table:
+    """One row a run: state, epoch, step, losses in nats a token, pace, time left, memory.
 
-    Run ids are never cut short, however narrow the terminal: they are what commands take.
+    A run goes by its id, which commands take and which is never cut short; on a narrow terminal
+    by arm and seed, which `export` takes. Of more runs than `most_rows` those are shown that
+    something happens with; the line below counts all.
     """
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    longest = max((len(run.status.run_id) for run in overview), default=0)
-    table.add_column("run", no_wrap=True, min_width=longest)
-    table.add_column("status", no_wrap=True)
-    for name in ("epoch", "step", "train", "validation", "tokens/s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in overview:
-        table.add_row(*_cells(run.status), style=_COLORS[run.status.status])
+    shown = _most_interesting(overview, most_rows)
+    caption = _count(overview, n_shown=len(shown))
+    rates = _list_rates(overview)
+    for has_id, columns in ((True, _COLUMNS), (False, _COLUMNS), (False, _FEW_COLUMNS)):
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        table.padding, table.pad_edge = (0, 1, 0, 0), False
+        table.caption, table.caption_justify = caption, "left"
+        for name in (*(("run",) if has_id else ("arm", "seed")), *(("rate",) if rates else ())):
+            table.add_column(name, no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+        for run in shown:
+            names = (run.spec.run_id,) if has_id else (run.spec.arm.name, str(run.spec.seed))
+            cells = _cells(run)
+            table.add_row(
+                *names,
+                *((rates[run.spec.run_id],) if rates else ()),
+                *(cells[name] for name in columns),
+                style=_COLORS[run.status.status],
+            )
+        if Console(width=_ANY_WIDTH).measure(table).maximum <= width:
+            break
     return table
 
 
-def _cells(status: RunStatus) -> tuple[str, ...]:
-    step, epoch = status.last_step, status.last_epoch
-    return (
-        status.run_id,
-        status.status,
-        str(step.epoch) if step else "",
-        str(step.step) if step else "",
-        f"{step.loss:.4f}" if step else "",
-        f"{epoch.validation_loss:.4f}" if epoch else "",
-        f"{step.n_tokens / step.seconds:,.0f}" if step and step.seconds else "",
+def _most_interesting(
+    overview: tuple[RunOverview, ...], most_rows: int | None
+) -> tuple[RunOverview, ...]:
+    """At most `most_rows` runs, in the study's order: what runs or failed first, then the last."""
+    if most_rows is None or len(overview) <= most_rows:
+        return overview
+    by_interest = sorted(
+        enumerate(overview),
+        key=lambda item: (
+            _INTEREST.index(item[1].status.status),
+            -item[0] if item[1].status.status == "done" else item[0],
+        ),
     )
+    return tuple(run for _, run in sorted(by_interest[:most_rows], key=lambda item: item[0]))
+
+
+def _count(overview: tuple[RunOverview, ...], *, n_shown: int) -> str:
+    counts = Counter(run.status.status for run in overview)
+    parts = [f"{counts[state]} {state}" for state in _INTEREST if counts[state]]
+    hidden = len(overview) - n_shown
+    more = f"; {hidden} of them not shown" if hidden else ""
+    return f"{len(overview)} runs: {', '.join(parts)}{more}"
+
+
+def _list_rates(overview: tuple[RunOverview, ...]) -> dict[str, str]:
+    """Learning rates by run id; none where no arm has several."""
+    rates = {run.spec.run_id: run.spec.learning_rate for run in overview}
+    pairs = {(run.spec.arm.name, run.spec.learning_rate) for run in overview}
+    if len(pairs) == len({arm for arm, _ in pairs}):
+        return {}
+    return {run_id: f"{rate:g}" if rate else "" for run_id, rate in rates.items()}
+
+
+def _cells(run: RunOverview) -> dict[str, str]:
+    """What stands in each of `_COLUMNS`."""
+    status = run.status
+    step, epoch = status.last_step, status.last_epoch
+    cells = dict.fromkeys(_COLUMNS, "")
+    cells["status"] = status.status
+    if epoch:
+        cells["valid"] = f"{epoch.validation_loss:.3f}"
+    if step:
+        cells["epoch"] = f"{step.epoch}/{run.spec.training.epochs}"
+        cells["step"] = str(step.step)
+        cells["train"] = f"{step.loss:.3f}"
+        cells["tok/s"] = f"{_tokens_per_second(step):,.0f}" if step.seconds else ""
+        peak = step.peak_memory_bytes
+        cells["MiB"] = f"{peak / _MIB:,.0f}" if peak else ""
+    if status.seconds_left is not None:
+        cells["left"] = _write_duration(status.seconds_left)
+    return cells
+
+
+def _tokens_per_second(step: StepRecord) -> float:
+    return step.n_tokens / step.seconds
+
+
+def _write_duration(seconds: float) -> str:
+    """`0:42`, `12:05`, `3:04:59`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @dataclass
@@ -81,12 +166,12 @@ class LineProgress:
 
 
 def _epoch_line(status: RunStatus) -> str:
-    epoch = status.last_epoch
+    epoch, left = status.last_epoch, status.seconds_left
     assert epoch is not None
     return (
         f"{status.run_id}  epoch {epoch.epoch}  step {epoch.step}  "
         f"train {epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
-        f"{epoch.train_seconds:.1f} s"
+        f"{epoch.train_seconds:.1f} s" + (f", {_write_duration(left)} left" if left else "")
     )
 
 
@@ -105,12 +190,21 @@ class Watcher:
         self._next = time.monotonic() + _REFRESH_SECONDS
         self.refresh()
 
-    def refresh(self) -> None:
-        """Refresh now."""
+    def refresh(self, *, is_last: bool = False) -> None:
+        """Refresh now; the last table stays on the terminal and has every run."""
         if self._live is None:
             self._lines.look()
-        else:
-            self._live.update(make_status_table(read_overview(self._folder), "runs"), refresh=True)
+            return
+        console = self._live.console
+        table = make_status_table(
+            read_overview(self._folder),
+            str(self._folder.path),
+            width=console.width,
+            most_rows=None if is_last else max(3, console.height - _FRAME_LINES),
+        )
+        if is_last:
+            self._live.vertical_overflow = "visible"
+        self._live.update(table, refresh=True)
 
 
 @contextmanager
@@ -122,7 +216,7 @@ def watch_study(folder: StudyFolder) -> Iterator[Watcher]:
         yield watcher
         watcher.refresh()
         return
-    with Live(console=Console(), auto_refresh=False) as live:
+    with Live(console=Console(highlight=False), auto_refresh=False) as live:
         watcher = Watcher(folder, live)
         yield watcher
-        watcher.refresh()
+        watcher.refresh(is_last=True)

@@ -42,10 +42,7 @@ def evaluate(
     is_reference: Reference = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model on a benchmark under one or more protocols.
-
-    Example:  lorastudy evaluate ./model --benchmark notes.txt --protocol rows-text
-    """
+    """Score a model on a benchmark under one or more protocols."""
     options.check_device(device)
     options.check_mirror(mirror)
     options.check_precision(precision)
@@ -65,7 +62,7 @@ def evaluate(
     )
     if as_json:
         evaluations = [json.loads(record.model_dump_json()) for record in records]
-        print(json.dumps({"model": model, "evaluations": evaluations}, indent=1))
+        options.print_json({"model": model, "evaluations": evaluations})
         return
     for record in records:
         print(_line(record))

@@ -1,6 +1,10 @@
 """Options that several commands share, and what they mean together."""
 
+import json
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -144,3 +148,18 @@ def check_precision(precision: str) -> None:
 def console_width() -> int:
     """Columns of the terminal, or 100 where there is none."""
     return shutil.get_terminal_size((100, 24)).columns
+
+
+@contextmanager
+def progress_on(*, is_stderr: bool) -> Iterator[None]:
+    """Where progress goes: beside JSON on standard output it goes to standard error."""
+    if not is_stderr:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value to standard output; paths become text."""
+    print(json.dumps(value, indent=1, default=str))

@@ -1,4 +1,4 @@
-"""`run`, `init`, `check`, `schema`: from a study file to a finished study."""
+"""`run` and `check`: from a study file to a finished study."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorastudy.cli import options
+from lorastudy.cli.completion import complete_presets
 from lorastudy.cli.live import watch_study
 from lorastudy.cli.options import (
     AllowDrift,
@@ -19,7 +20,6 @@ from lorastudy.cli.options import (
     Overrides,
     Reference,
 )
-from lorastudy.config import Study
 from lorastudy.errors import (
     ConfigError,
     EnvironmentDriftError,
@@ -31,26 +31,27 @@ from lorastudy.errors import (
 )
 from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.collect import write_results
-from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.store.resuming import Resuming
-from lorastudy.study_file import preset_text
 
 if TYPE_CHECKING:
     from lorastudy.study import ArmCheck, StudyCheck
 
 StudyName = Annotated[
-    str, typer.Argument(help="Preset, YAML file, or study folder.", metavar="STUDY")
+    str,
+    typer.Argument(
+        help="Preset, YAML file, or study folder.",
+        metavar="STUDY",
+        autocompletion=complete_presets,
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("run")(run)
-    app.command("init")(init)
     app.command("check")(check)
-    app.command("schema")(schema)
 
 
 def run(
@@ -76,10 +77,12 @@ def run(
         ),
     ] = None,
     is_reference: Reference = False,
+    as_json: AsJson = False,
 ) -> None:
     """Execute what is missing of a study, then report. The same command resumes.
 
-    Examples:  lorastudy run demo  |  lorastudy run my-study.yaml --set training.epochs=2
+    STUDY is a preset (demo, paper, paper-sound), a YAML file, or the folder of a started study.
+    With --json progress goes to standard error.
     """
     options.check_device(device)
     if is_reference:
@@ -90,8 +93,9 @@ def run(
 
     warm_up()
     resuming = Resuming(restart=restart, allow_drift=allow_drift)
-    execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming, probe=probe)
-    finish(opened.folder, chosen)
+    with options.progress_on(is_stderr=as_json):
+        execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming, probe=probe)
+    finish(opened.folder, chosen, as_json=as_json)
 
 
 def _choose_runs(
@@ -186,8 +190,8 @@ def start_or_continue(
     return missing
 
 
-def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
-    """Write results and report, print the table, and say by the exit code what is missing.
+def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...], *, as_json: bool = False) -> None:
+    """Write results and report, print them, and say by the exit code what is missing.
 
     Raises:
         UserError: Not all of `chosen` are done.
@@ -197,8 +201,12 @@ def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...]) -> None:
 
     results, owned = _settle(folder)
     page = write_report(results, folder.path)
-    print_table(results, folder.path)
-    print(f"\nReport: {page}")
+    if as_json:
+        found = json.loads(results.model_dump_json(include={"runs", "missing"}))
+        options.print_json({"folder": folder.path, "report": page, **found})
+    else:
+        print_table(results, folder.path)
+        print(f"\nReport: {page}")
     _refuse_unfinished(results, owned, {run.run_id for run in chosen})
 
 
@@ -245,28 +253,6 @@ def _error_for(failed: list[RunResult]) -> type[UserError]:
     return SomeRunsFailedError
 
 
-def init(
-    preset: Annotated[str, typer.Argument(help="demo, paper or paper-sound.")],
-    out: Annotated[Path | None, typer.Option(help="File; default PRESET.yaml.")] = None,
-) -> None:
-    """Write a commented study file to start from."""
-    path = out or Path(f"{preset}.yaml")
-    text = preset_text(preset)
-    if path.exists():
-        raise ConfigError(f"{path} exists already. Give another name with --out.")
-    write_text(path, text)
-    print(f"Wrote {path}. Edit it, then:  lorastudy check {path}")
-
-
-def schema() -> None:
-    """Print the JSON Schema of study files, for editors that complete and check YAML.
-
-    Example:  lorastudy schema > study.schema.json, and as the first line of a study file
-    # yaml-language-server: $schema=study.schema.json
-    """
-    print(json.dumps(Study.model_json_schema(), indent=1))
-
-
 def check(
     study: StudyName,
     mirror: Mirror = None,
@@ -289,7 +275,7 @@ def check(
     overlap = count_overlap(opened.study, checked.reader)
     if as_json:
         shared = [asdict(part) for part in overlap if part.documents]
-        print(json.dumps({**_describe_check(checked), "overlap": shared}, indent=1))
+        options.print_json({**_describe_check(checked), "overlap": shared})
     else:
         from lorastudy.cli.show import print_check
 

@@ -1,5 +1,6 @@
 """`submit`: hand the missing runs of a study to an engine."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +9,7 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.live import watch_study
-from lorastudy.cli.options import Device, Mirror, Offline, OpenedStudy, Overrides
+from lorastudy.cli.options import AsJson, Device, Mirror, Offline, OpenedStudy, Overrides
 from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_continue
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import run_command
@@ -43,28 +44,28 @@ def submit(
     only_print: Annotated[
         bool, typer.Option("--print", help="Only print what would be started.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hand the missing runs of a study to an engine. The same command resumes.
 
     Every engine starts `lorastudy run-one DIR RUN_ID`, which may be started any number of times.
     The study's folder must lie where all machines see it.
-
-    Examples:  lorastudy submit my-study.yaml --engine slurm --partition gpu --gpus 1
     """
     options.check_device(device)
     opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
     if only_print:
-        _print_plan(opened, engine, gpus=gpus, cpus=cpus)
+        _print_plan(opened, engine, gpus=gpus, cpus=cpus, as_json=as_json)
         return
     if engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     runs = expand_study(opened.study)
     if engine == "local":
-        execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming())
-        finish(opened.folder, runs)
+        with options.progress_on(is_stderr=as_json):
+            execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming())
+        finish(opened.folder, runs, as_json=as_json)
         return
     missing = start_or_continue(opened, runs, device=device)
-    print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}")
+    _say(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}", as_json=as_json)
     commands = {
         run.run_id: run_command(
             opened.folder.path, run.run_id, ("--device", device, "--threads", str(cpus))
@@ -72,7 +73,7 @@ def submit(
         for run in missing
     }
     if engine == "slurm":
-        _to_slurm(
+        jobs_submitted = _to_slurm(
             opened,
             list(commands.values()),
             minutes=minutes,
@@ -82,9 +83,14 @@ def submit(
             memory_gb=memory_gb,
             jobs=jobs,
         )
+        if as_json:
+            options.print_json({"folder": opened.folder.path, "submitted": jobs_submitted})
+        else:
+            _say_submitted(opened, jobs_submitted)
     else:
-        _on_ray(opened, commands, address=address, cpus=cpus, gpus=gpus)
-        finish(opened.folder, runs)
+        with options.progress_on(is_stderr=as_json):
+            _on_ray(opened, commands, address=address, cpus=cpus, gpus=gpus)
+        finish(opened.folder, runs, as_json=as_json)
 
 
 def _to_slurm(
@@ -97,7 +103,8 @@ def _to_slurm(
     cpus: int,
     memory_gb: int | None,
     jobs: int,
-) -> None:
+) -> list[str]:
+    """Numbers of the jobs, none where nothing was missing."""
     try:
         from lorastudy.launch.slurm import SlurmOptions, submit_runs
     except ImportError as error:
@@ -110,9 +117,18 @@ def _to_slurm(
         memory_gb=memory_gb,
         at_once=jobs,
     )
-    if commands:
-        submitted = submit_runs(commands, opened.folder.path / "slurm", settings)
-        print(f"Submitted: {', '.join(job.job_id for job in submitted)}")
+    if not commands:
+        return []
+    return [job.job_id for job in submit_runs(commands, opened.folder.path / "slurm", settings)]
+
+
+def _say(line: str, *, as_json: bool) -> None:
+    print(line, file=sys.stderr if as_json else sys.stdout)
+
+
+def _say_submitted(opened: OpenedStudy, numbers: list[str]) -> None:
+    if numbers:
+        print(f"Submitted: {', '.join(numbers)}")
     print(
         f"Follow them:  lorastudy status {opened.folder.path} --watch\n"
         f"Then:  lorastudy report {opened.folder.path}"
@@ -145,12 +161,17 @@ def _not_installed(engine: str, package: str) -> ConfigError:
     )
 
 
-def _print_plan(opened: OpenedStudy, engine: Engine, *, gpus: int, cpus: int) -> None:
+def _print_plan(
+    opened: OpenedStudy, engine: Engine, *, gpus: int, cpus: int, as_json: bool
+) -> None:
     runs: tuple[RunSpec, ...] = expand_study(opened.study)
     if engine == "sky":
         from lorastudy.launch.sky import make_sky_task
 
-        print(make_sky_task(opened.study, gpus=gpus, cpus=cpus), end="")
-        return
-    for run in runs:
-        print(" ".join(run_command(opened.folder.path, run.run_id)[2:]))
+        plan = make_sky_task(opened.study, gpus=gpus, cpus=cpus).splitlines()
+    else:
+        plan = [" ".join(run_command(opened.folder.path, run.run_id)[2:]) for run in runs]
+    if as_json:
+        options.print_json({"engine": engine, "sky_task" if engine == "sky" else "commands": plan})
+    else:
+        print("\n".join(plan))

@@ -24,9 +24,10 @@ _TIED_HEAD_NOTE = """\
 This adapter also changes the output layer (`{head}`). Where that layer shares its weight with
 the token embedding, the adapter applies to the output only. Not every server does that:
 llama.cpp's converter has left such an adapter out without an error (ggml-org/llama.cpp#9065),
-and SGLang took it up only in 2026 (sgl-project/sglang#18634). Where in doubt, export with
-`--merge`: the merged model has an output layer of its own and needs no adapter. The adapter
-holds its own matrices only, never a copy of the base model's output layer.
+SGLang did too where the layer is shared, until 2026 (sgl-project/sglang#18634), and vLLM refuses
+it for families whose output layer it does not register (vllm-project/vllm#33234). Where in
+doubt, export with `--merge`: the merged model has an output layer of its own and needs no
+adapter. The adapter holds its own matrices only, never a copy of the base model's output layer.
 """
 
 

@@ -4,6 +4,7 @@ Three groups: `run_info` (what was asked), `train_info` (what happened), `meta_i
 what). What its schema has and a run here does not is null; a name that means something else
 here is not filled: its `test accuracy` stays null unless a benchmark measured an accuracy.
 Memory is the kind that was measured (on CUDA reserved, else allocated; on a CPU resident).
+A baseline has no place there: without an adapter its app calls a run full fine-tuning.
 """
 
 import json

@@ -24,6 +24,10 @@ class Tokenizer:
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files beside a model, so that the folder can be used alone."""
+        self.backend.save_pretrained(folder)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, without special tokens."""
         return self._encode(texts, add_special_tokens=False)

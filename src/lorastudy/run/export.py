@@ -71,7 +71,7 @@ def export_run(
             no_sums = shutil.ignore_patterns(SUMS)  # README.md is replaced below
             shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_sums)
         if is_merged or not is_adapter:
-            reader.tokenizer.backend.save_pretrained(partial)
+            reader.tokenizer.save(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         copy = _load(partial, reader, is_adapter=is_adapter and not is_merged)
         found.append(_compare(original, copy, spec, reader))

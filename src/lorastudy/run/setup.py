@@ -18,6 +18,7 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import digest_base, load_base, move_model
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import Scorer, make_scorer
+from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.seeds import derive_seed
 from lorastudy.spec import RunSpec
 from lorastudy.store.records import Manifest
@@ -48,6 +49,7 @@ class RunSetup:
     """A run in memory."""
 
     model: ArmModel
+    tokenizer: Tokenizer
     scorer: Scorer
     device: torch.device
     layout: TrainingLayout
@@ -153,7 +155,7 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device) -> RunSetup:
             device=device,
         )
     manifest = _describe_run(spec, reader, placement, layout, model, device)
-    return RunSetup(model, scorer, device, layout, inputs, manifest)
+    return RunSetup(model, reader.tokenizer, scorer, device, layout, inputs, manifest)
 
 
 def _describe_run(

@@ -103,6 +103,7 @@ class TrainingSession:
             learning_rate=event.learning_rate,
             gradient_norm=event.gradient_norm,
             seconds=event.seconds,
+            peak_memory_bytes=_shown_peak(measure_peak_memory(self._setup.device)),
         )
         append_record(self._folder.steps, record)
         faults.hit("run:after-step-line")
@@ -143,6 +144,8 @@ class TrainingSession:
 
     def _save_best(self, folder: Path) -> None:
         self._setup.model.save(folder)
+        if self._setup.model.adapter is None:
+            self._setup.tokenizer.save(folder)  # a whole model is of use with its tokenizer only
         write_sums(folder)
 
     def checkpoint(self, ended: EndedEpoch | None) -> None:
@@ -228,6 +231,10 @@ class TrainingSession:
         """Epochs whose end lies before the first micro-batch that comes after `step`."""
         plan = self._inputs.plan
         return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+
+
+def _shown_peak(by_kind: dict[str, int]) -> int:
+    return by_kind.get("allocated", by_kind["resident"])
 
 
 def _refuse_non_finite(epoch: int, loss: float) -> None:

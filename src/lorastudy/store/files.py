@@ -121,18 +121,32 @@ def read_records(path: Path, kind: type[Model]) -> tuple[Model, ...]:
     return tuple(_read_line(path, kind, line, f"line {n}") for n, line in enumerate(lines, 1))
 
 
+def read_last_records(path: Path, kind: type[Model], most: int) -> tuple[Model, ...]:
+    """Up to `most` whole lines from the end of `path`, found without reading the rest.
+
+    Fewer where lines are long: what lies more than 8 KiB before the end is not read.
+
+    Raises:
+        StorageError: One of them is not a `kind`.
+    """
+    if not path.is_file():
+        return ()
+    begin = max(0, path.stat().st_size - _LONGEST_LINE_BYTES)
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        lines = stream.read().split(b"\n")[:-1]
+    if begin and len(lines) > 1:
+        lines = lines[1:]  # the first one is cut off
+    return tuple(_read_line(path, kind, line, "one of its last lines") for line in lines[-most:])
+
+
 def read_last_record(path: Path, kind: type[Model]) -> Model | None:
-    """The last whole line of `path`, found without reading the rest; None if there is none.
+    """The last whole line of `path`; None if there is none.
 
     Raises:
         StorageError: It is not a `kind`.
     """
-    if not path.is_file():
-        return None
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _LONGEST_LINE_BYTES))
-        lines = stream.read().split(b"\n")[:-1]
-    return _read_line(path, kind, lines[-1], "its last line") if lines else None
+    return next(iter(read_last_records(path, kind, 1)), None)
 
 
 def _read_line(path: Path, kind: type[Model], line: bytes, place: str) -> Model:

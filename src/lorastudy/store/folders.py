@@ -17,14 +17,16 @@ from typing import Literal
 
 from lorastudy.store.files import (
     read_last_record,
+    read_last_records,
     read_record,
     remove_leftovers,
     storage_errors,
 )
 from lorastudy.store.leases import is_owned, own
-from lorastudy.store.records import EpochRecord, Lease, RunResult, Status, StepRecord
+from lorastudy.store.records import EpochRecord, Lease, Manifest, RunResult, Status, StepRecord
 
 _LOG = "log.txt"
+_RECENT_STEPS = 20  # whose mean says how fast a run is now
 
 State = Status | Literal["missing", "running", "interrupted"]
 
@@ -123,13 +125,23 @@ class RunFolder:
     def read_status(self) -> "RunStatus":
         """How far the run is, from its files alone."""
         result = self.read_result()
+        status = self._status(result)
+        steps = read_last_records(self.steps, StepRecord, _RECENT_STEPS)
+        n_steps = self._n_steps() if steps and status == "running" else None
         return RunStatus(
             run_id=self.path.name,
-            status=self._status(result),
-            last_step=read_last_record(self.steps, StepRecord),
+            status=status,
+            last_step=steps[-1] if steps else None,
             last_epoch=read_last_record(self.epochs, EpochRecord),
             reason=result.reason if result else None,
+            seconds_left=_seconds_left(steps, n_steps) if n_steps else None,
         )
+
+    def _n_steps(self) -> int | None:
+        """Optimizer steps of the whole run; None while there is no manifest."""
+        if not self.manifest.is_file():
+            return None
+        return read_record(self.manifest, Manifest).optimizer_steps
 
     def _status(self, result: RunResult | None) -> State:
         if self.is_owned():
@@ -148,6 +160,12 @@ class RunStatus:
     last_step: StepRecord | None
     last_epoch: EpochRecord | None
     reason: str | None
+    seconds_left: float | None = None  # of optimizer steps while it runs, at the latest pace
+
+
+def _seconds_left(steps: tuple[StepRecord, ...], n_steps: int) -> float:
+    pace = sum(step.seconds for step in steps) / len(steps)
+    return pace * max(0, n_steps - steps[-1].step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ class StepRecord(Record):
     learning_rate: float
     gradient_norm: float  # before clipping
     seconds: float
+    peak_memory_bytes: int | None = None  # so far: allocated on CUDA, else resident
 
 
 class ClassSum(Record):

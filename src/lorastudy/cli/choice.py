@@ -1,0 +1,83 @@
+"""Which run a person means: its id, or an arm (or an arm's seed) as the report shows it."""
+
+import math
+from dataclasses import dataclass
+
+from lorastudy.config_mistakes import nearest
+from lorastudy.errors import ConfigError
+from lorastudy.report.summary import best_validation_loss, summarise_arms
+from lorastudy.spec import RunSpec
+from lorastudy.store.collect import collect_results, read_overview
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A run, and why it is that one where the name left it open."""
+
+    spec: RunSpec
+    reason: str | None  # None: it was named by its id
+
+
+def find_run(study: StudyFolder, name: str) -> RunSpec:
+    """The run whose id is `name`.
+
+    Raises:
+        ConfigError: The study has no such run; its runs are listed.
+    """
+    specs = _runs_by_id(study)
+    if name not in specs:
+        raise ConfigError(
+            f"{study.path} has no run {name!r}{nearest(name, specs)}. It has: {', '.join(specs)}."
+        )
+    return specs[name]
+
+
+def choose_run(study: StudyFolder, name: str) -> Choice:
+    """The run that `name` means: a run id, an arm such as `lora-2`, or its seed, `lora-2-s0`.
+
+    Of several runs the one with the lowest validation loss is taken, among those that the
+    report stands on: finished, at the learning rate of the arm's row.
+
+    Raises:
+        ConfigError: No run or arm has this name, or none of the arm's runs has finished.
+    """
+    specs = _runs_by_id(study)
+    arms = list(dict.fromkeys(spec.arm.name for spec in specs.values()))
+    meant = {run_id for run_id, spec in specs.items() if name in (spec.arm.name, _arm_seed(spec))}
+    if name in specs:
+        return Choice(specs[name], None)
+    if not meant:
+        raise ConfigError(
+            f"{study.path} has no run {name!r}{nearest(name, [*arms, *specs])}. Give an arm "
+            f"({', '.join(arms)}), or a run as `lorastudy status {study.path}` lists it."
+        )
+    summaries = summarise_arms(collect_results(study))
+    runs = [run for arm in summaries for run in arm.runs if run.run_id in meant]
+    if not runs:
+        raise ConfigError(
+            f"no run of {name} has finished, so there is no best epoch to take away. "
+            f"Finish one:  lorastudy run {study.path}"
+        )
+    best = min(runs, key=_validation_loss)
+    return Choice(specs[best.run_id], _reason(name, best, n_runs=len(runs)))
+
+
+def _reason(name: str, best: RunResult, *, n_runs: int) -> str:
+    rate = f" at learning rate {best.learning_rate:g}" if best.learning_rate else ""
+    among = f"the lowest validation loss of {n_runs} runs" if n_runs > 1 else "the only run"
+    return f"{name} is {best.run_id}: {among}{rate} that finished."
+
+
+def _arm_seed(spec: RunSpec) -> str:
+    return f"{spec.arm.name}-s{spec.seed}"
+
+
+def _validation_loss(run: RunResult) -> float:
+    loss = best_validation_loss(run)
+    return math.inf if loss is None else loss
+
+
+def _runs_by_id(study: StudyFolder) -> dict[str, RunSpec]:
+    return {run.spec.run_id: run.spec for run in read_overview(study)}

@@ -1,0 +1,157 @@
+"""A study file for a folder of texts: which of its files are trained on, and which are held out.
+
+Told by their names and by nothing else: a split made up here would be a guess about which texts
+belong together.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from glob import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from lorastudy.data.files import find_files, read_texts
+from lorastudy.errors import ConfigError
+
+SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
+_TABLES = (".jsonl", ".json", ".csv", ".parquet")
+_PARTS = {
+    "train": ("train",),
+    "validation": ("valid", "val", "dev", "held"),
+    "test": ("test",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The files of one part, as a path or glob of a study file."""
+
+    pattern: str
+    n_files: int
+    n_documents: int
+
+
+def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
+    """The files to train on, to validate and, where there are any, to test on.
+
+    Raises:
+        ConfigError: It cannot be told from the names which files are which.
+        InputError: A file cannot be read as text; all of them are read.
+    """
+    found = {name: _find_part(folder, name, column) for name in _PARTS}
+    parts = {name: part for name, part in found.items() if part is not None}
+    if missing := [name for name in ("train", "validation") if name not in parts]:
+        raise ConfigError(_cannot_tell(folder, missing))
+    return parts
+
+
+def make_study_text(
+    folder: Path, parts: dict[str, Part], out: Path, *, base_model: str, column: str
+) -> str:
+    """The commented study file that compares arms on `parts` of `folder`.
+
+    Args:
+        folder: Named in the file.
+        parts: What `find_parts` found.
+        out: Where the study file will be, since its paths start there.
+        base_model: Hub id or folder.
+        column: Holds the text in files that have columns.
+    """
+    base = out.resolve().parent
+    sources = {name: _source(part, base, column) for name, part in parts.items()}
+    rows = max(n for n in (32, 16, 8, 4, 2, 1) if n <= max(1, parts["train"].n_documents))
+    tested = "test" if "test" in parts else "validation"
+    note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
+    template = Template((files("lorastudy") / "presets" / "own-data.template").read_text("utf-8"))
+    return template.substitute(
+        folder=folder.resolve().name or "this folder",
+        name=_study_name(folder),
+        base_model=_base_model(base_model, base),
+        train="{" + ", ".join(sources["train"]) + "}",
+        validation="{" + ", ".join(sources["validation"]) + "}",
+        rows_per_step=rows,
+        micro_batch=min(8, rows),
+        benchmark=tested,
+        benchmark_note=note,
+        benchmark_source="\n".join(f"    {line}" for line in sources[tested]),
+    )
+
+
+def _find_part(folder: Path, name: str, column: str) -> Part | None:
+    """The files whose name, or whose folder's name, begins with a word for this part."""
+    named = [p for p in sorted(folder.iterdir()) if p.name.lower().startswith(_PARTS[name])]
+    if any(path.is_dir() for path in named) and len(named) > 1:
+        raise ConfigError(
+            f"{folder}: {', '.join(path.name for path in named)} all look like {name}. "
+            "Keep one of them, or write the study file from `lorastudy init demo`."
+        )
+    is_folder = bool(named) and named[0].is_dir()
+    texts = [p for p in (sorted(named[0].iterdir()) if is_folder else named) if _is_text(p)]
+    if not texts:
+        return None
+    word = next((word for word in _PARTS[name] if texts[0].name.lower().startswith(word)), "")
+    pattern = _pattern_of(texts, "" if is_folder else texts[0].name[: len(word)])
+    n_documents = sum(
+        1
+        for path in texts
+        for text in read_texts(path, column=column, sample_by="line")
+        if text.strip()
+    )
+    return Part(pattern, len(texts), n_documents)
+
+
+def _pattern_of(texts: list[Path], beginning: str) -> str:
+    """A path or glob that matches `texts`, whose names begin so, and nothing else."""
+    if len(texts) == 1:
+        return str(texts[0])
+    pattern = f"{escape(str(texts[0].parent))}/{escape(beginning)}*{texts[0].suffix}"
+    if [path.resolve() for path in find_files(pattern, Path())] != [p.resolve() for p in texts]:
+        raise ConfigError(
+            f"{texts[0].parent}: no one pattern stands for {', '.join(p.name for p in texts)} and "
+            "nothing else. Put them into a folder of their own, all with the same ending."
+        )
+    return pattern
+
+
+def _is_text(path: Path) -> bool:
+    return path.is_file() and path.suffix in SUFFIXES
+
+
+def _cannot_tell(folder: Path, missing: list[str]) -> str:
+    there = [path.name for path in sorted(folder.iterdir())]
+    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return (
+        f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown or 'nothing'}. "
+        "Which texts are trained on and which are held out is yours to say: name them train, "
+        "validation and, better still, test, such as train.txt or train/*.txt "
+        f"({', '.join(SUFFIXES)})."
+    )
+
+
+def _source(part: Part, base: Path, column: str) -> list[str]:
+    """`key: value` lines of a source, with its path as seen from `base`."""
+    lines = [f"path: {_path_from(base, part.pattern)}"]
+    if column != "text" and part.pattern.endswith(_TABLES):
+        lines.append(f"column: {json.dumps(column, ensure_ascii=False)}")
+    return lines
+
+
+def _base_model(name: str, base: Path) -> str:
+    if Path(name).is_dir():
+        return f"{{path: {_path_from(base, name)}}}"
+    return f"{{id: {json.dumps(name)}}}"
+
+
+def _path_from(base: Path, path: str) -> str:
+    """`path` as a study file in `base` names it, in quotes; an absolute one stays as it is."""
+    seen = path if Path(path).is_absolute() else os.path.relpath(Path.cwd() / path, base)
+    return json.dumps(seen, ensure_ascii=False)
+
+
+def _study_name(folder: Path) -> str:
+    """The folder's name as far as it can name a study."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64]
+    return name or "my-study"

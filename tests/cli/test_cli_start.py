@@ -1,0 +1,110 @@
+"""`init`: study files from presets and from folders of texts, and the schema beside them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import call
+
+from lorastudy.study_file import list_presets, read_study_file
+
+LINE = "Ten boats came in with fish and no song.\n"
+
+
+def make_folder(folder: Path, **files: str) -> Path:
+    """Files by name, with `__` for a dot and `___` for a folder: train___a__txt is train/a.txt."""
+    for name, text in files.items():
+        path = folder / name.replace("___", "/").replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("preset", list_presets())
+def test_every_preset_is_written_with_its_comments_and_a_schema(
+    preset, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("init", preset).code == 0
+    text = Path(f"{preset}.yaml").read_text()
+    first, *rest = text.splitlines()
+    assert first == "# yaml-language-server: $schema=lorastudy.schema.json"
+    assert sum(line.lstrip().startswith("#") for line in rest) > 5
+    assert read_study_file(Path(f"{preset}.yaml")).name == preset
+    assert json.loads(Path("lorastudy.schema.json").read_text())["title"] == "Study"
+
+
+def test_a_schema_is_left_out_on_request(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("init", "demo", "--no-schema").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.yaml"]
+    assert "$schema" not in Path("demo.yaml").read_text()
+
+
+def test_a_file_that_is_no_schema_is_left_alone(tmp_path) -> None:
+    (tmp_path / "lorastudy.schema.json").write_text("mine")
+    answer = call("init", "demo", "--out", tmp_path / "demo.yaml")
+    assert answer.code == 2 and "--no-schema" in answer.err
+    assert (tmp_path / "lorastudy.schema.json").read_text() == "mine"
+
+
+def test_a_folder_of_texts_becomes_a_study_that_can_be_checked(
+    tiny_gpt2, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(
+        Path("my notes"),
+        train___b__txt=LINE * 3,
+        train___a__txt=LINE * 2,
+        valid__txt=LINE,
+        test__txt=LINE * 2,
+    )
+    path = Path("made/notes.yaml")
+    answer = call("init", folder, "--base", tiny_gpt2, "--out", path)
+    assert answer.code == 0, answer.err
+    assert "train: 5 documents" in answer.out
+    study = read_study_file(path)
+    assert study.name == "my-notes"
+    assert [benchmark.path for benchmark in study.benchmarks] == ["../my notes/test.txt"]
+    assert study.training.rows_per_step == 4  # of 5 rows
+    checked = call("check", path, "--set", "data.rows.length=40", "--json")
+    assert checked.code == 0, checked.err
+    arms = json.loads(checked.out)["arms"]
+    assert [arm["train_rows"] for arm in arms] == [5, 5, 5, 5]
+
+
+def test_tables_are_read_by_the_named_column(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = json.dumps({"body": "a text"}) + "\n"
+    folder = make_folder(Path("posts"), train_1__jsonl=line, train_2__jsonl=line, dev__jsonl=line)
+    answer = call("init", folder, "--out", tmp_path / "a.yaml")
+    assert answer.code == 3 and "its columns are body" in answer.err
+    assert call("init", folder, "--out", tmp_path / "a.yaml", "--column", "body").code == 0
+    study = read_study_file(tmp_path / "a.yaml")
+    assert (study.data.train.path, study.data.train.column) == ("posts/train*.jsonl", "body")
+    assert "it chose the epoch too" in (tmp_path / "a.yaml").read_text()  # there is no test file
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ({}, "it holds nothing"),
+        ({"a__txt": LINE, "b__txt": LINE}, "no file or folder named train or validation"),
+        ({"train__txt": LINE}, "no file or folder named validation"),
+        ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
+        ({"train1__txt": LINE, "train2__csv": LINE, "val__txt": LINE}, "no one pattern"),
+        ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no one pattern"),
+    ],
+)
+def test_a_folder_that_leaves_a_doubt_is_refused(files, what, tmp_path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    make_folder(folder, **files)
+    answer = call("init", folder, "--out", tmp_path / "a.yaml")
+    assert answer.code == 2 and what in answer.err
+    assert not (tmp_path / "a.yaml").exists()
+
+
+def test_neither_preset_nor_folder_names_the_presets() -> None:
+    answer = call("init", "papr")
+    assert answer.code == 2 and "did you mean 'paper'" in answer.err
