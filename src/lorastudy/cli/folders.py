@@ -139,16 +139,15 @@ def extend(
 ) -> None:
     """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
     from lorastudy.spec import expand_study
-    from lorastudy.store.collect import read_study
-    from lorastudy.store.files import write_text
-    from lorastudy.study_file import dump_study, extend_study
+    from lorastudy.store.collect import read_study, write_extension
+    from lorastudy.study_file import extend_study
 
     study = StudyFolder(folder)
     before = read_study(study)
     texts = [(str(path), _read_text(path)) for path in arm or []]
     after = extend_study(before, texts, n_seeds=seeds)
     n_new = len(expand_study(after)) - len(expand_study(before))
-    write_text(study.study, dump_study(after))
+    write_extension(study, before, after)
     print(f"{n_new} runs were added. Execute them:  lorastudy run {folder}")
 
 
