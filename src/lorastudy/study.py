@@ -15,6 +15,7 @@ import torch
 
 from lorastudy.config import Study
 from lorastudy.data.corpus import Corpus
+from lorastudy.environment import take_fingerprint
 from lorastudy.errors import ConfigError, InputError, StorageError
 from lorastudy.inputs import Reader, open_reader
 from lorastudy.model.base import digest_base
@@ -98,6 +99,10 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         base_digest=digest_base(reader.base.folder),
         tokenizer_digest=reader.tokenizer.digest,
         corpora=digests,
+        studies=(study,),
+        environment=take_fingerprint(
+            device, study.training.precision, micro_batch=study.training.micro_batch
+        ),
     )
     return StudyCheck(reader, arms, len(runs), lock, available_bytes(device))
 
@@ -185,7 +190,8 @@ def start_study(study: Study, folder: StudyFolder) -> None:
         raise ConfigError(
             f"{folder.path} was started with other settings:\n  "
             + "\n  ".join(differences)
-            + "\nGive another folder with --out, or run the folder itself to continue it."
+            + "\nGive another folder with --out, or continue this one with "
+            f"`lorastudy run {folder.path}`. Arms and seeds are added with `lorastudy extend`."
         )
 
 
@@ -205,8 +211,8 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
         write_record(folder.lock, lock)
         return lock
     before = read_record(folder.lock, StudyLock)
-    contents = lock.model_dump(exclude={"micro_batch", "probed"})
-    changed = [key for key, value in contents.items() if getattr(before, key) != value]
+    digests = ("base_digest", "tokenizer_digest", "corpora")
+    changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
     if changed:
         raise InputError(
             f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data or the "

@@ -167,9 +167,8 @@ def extend(
 ) -> None:
     """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
     from lorastudy.spec import expand_study
-    from lorastudy.store.collect import read_study
-    from lorastudy.store.files import write_text
-    from lorastudy.study_file import dump_study, extend_study
+    from lorastudy.store.collect import read_study, write_extension
+    from lorastudy.study_file import extend_study
 
     study = StudyFolder(folder)
     before = read_study(study)
@@ -177,7 +176,7 @@ def extend(
     after = extend_study(before, texts, n_seeds=seeds)
     known = {run.run_id for run in expand_study(before)}
     added = [run.run_id for run in expand_study(after) if run.run_id not in known]
-    write_text(study.study, dump_study(after))
+    write_extension(study, before, after)
     if as_json:
         options.print_json({"added": added})
     else:

@@ -30,9 +30,9 @@ from lorastudy.errors import (
     UserError,
 )
 from lorastudy.spec import RunSpec, expand_study
-from lorastudy.store.collect import write_results
+from lorastudy.store.collect import list_strangers, write_results
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.records import RunResult, StudyLock, StudyResults
 from lorastudy.store.resuming import Resuming
 
 if TYPE_CHECKING:
@@ -135,15 +135,22 @@ def execute_locally(
     missing = start_or_continue(opened, runs, device=device, again=resuming.restart, probe=probe)
     folder = opened.folder
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
+    if strangers := list_strangers(folder):
+        print(f"No run of this study, and left out of its report: runs/{', '.join(strangers)}")
     if not missing:
         return
     stop = StopFlag()
     stop.listen()
-    with watch_study(folder) as watcher:
-        engine = LocalEngine(
-            folder, opened.places, device, jobs, stop, watcher.look, resuming=resuming
-        )
-        engine.execute(missing)
+    try:
+        with watch_study(folder) as watcher:
+            engine = LocalEngine(
+                folder, opened.places, device, jobs, stop, watcher.look, resuming=resuming
+            )
+            engine.execute(missing)
+    except ConfigError as error:  # it was a study's folder when this began
+        raise StorageError(
+            f"{folder.path} was deleted or edited during its runs. {error}"
+        ) from error
 
 
 def start_or_continue(
@@ -164,7 +171,7 @@ def start_or_continue(
     """
     from lorastudy.environment import choose_device
     from lorastudy.model.base import check_weights, quieten_libraries
-    from lorastudy.store.files import write_record
+    from lorastudy.store.files import read_record, write_record
     from lorastudy.study import (
         check_study,
         lock_study,
@@ -186,7 +193,10 @@ def start_or_continue(
     if missing and (where.type == "cuda" if probe is None else probe):
         from lorastudy.launch.probe import probe_study
 
-        write_record(folder.lock, probe_study(lock, missing, folder, opened.places, device))
+        probed = probe_study(lock, missing, folder, opened.places, device)
+        now = read_record(folder.lock, StudyLock)  # it may have been extended meanwhile
+        found = {"probed": probed.probed, "micro_batch": probed.micro_batch}
+        write_record(folder.lock, now.model_copy(update=found))
     return missing
 
 

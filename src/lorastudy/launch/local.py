@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from lorastudy.errors import InterruptedRunError, OwnedError
+from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
 from lorastudy.interrupts import StopFlag
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import write_record
@@ -39,13 +39,24 @@ class LocalEngine:
     watch: Callable[[], None]  # called several times a second while runs are going on
     resuming: Resuming = field(default_factory=Resuming)
     _running: dict[str, tuple[BaseProcess, Connection]] = field(default_factory=dict)
+    _refused: StorageError | None = None  # the last time the disk did not take a run's failure
 
     def execute(self, runs: Sequence[RunSpec]) -> None:
         """Execute all of `runs`; a run that fails is left as a row and the others go on.
 
         Raises:
             InterruptedRunError: A signal came; every process stopped at a checkpoint.
+            StorageError: What became of a run could not be written, or the folder is gone.
         """
+        try:
+            self._execute(runs)
+        finally:  # nothing else may leave a process behind
+            for process, _ in self._running.values():
+                process.terminate()
+        if self._refused is not None:
+            raise self._refused
+
+    def _execute(self, runs: Sequence[RunSpec]) -> None:
         waiting = list(reversed(runs))
         specs = {run.run_id: run for run in runs}
         while waiting or self._running:
@@ -85,6 +96,9 @@ class LocalEngine:
     def _record_death(self, spec: RunSpec, exit_code: int) -> None:
         """A process that was killed could not write its own failure."""
         run = self.folder.run(spec.run_id)
+        if not self.folder.path.is_dir():
+            self._refused = StorageError(f"{self.folder.path} was deleted during its runs.")
+            return
         if exit_code in (0, 73, 75) or run.read_result() is not None or self.stop.requested:
             return
         how = (
@@ -102,9 +116,12 @@ class LocalEngine:
             reason=f"its process {how}. See {run.path.name}/log.txt; run the study again to retry.",
             exit_code=exit_code if exit_code > 0 else 128 - exit_code,
         )
-        with suppress(OwnedError), run.claim():  # another command may have taken the run over
-            if run.read_result() is None:
-                write_record(run.failure, failure)
+        try:
+            with suppress(OwnedError), run.claim():  # another command may have taken the run over
+                if run.read_result() is None:
+                    write_record(run.failure, failure)
+        except StorageError as error:
+            self._refused = error  # the other runs go on
 
     def _stop_all(self, specs: dict[str, RunSpec]) -> None:
         for process, _ in self._running.values():

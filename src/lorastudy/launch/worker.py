@@ -6,6 +6,7 @@ Imported by the fork server, so that the libraries behind it are loaded once for
 import os
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
 from lorastudy.resources import measure_peak_memory
+from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run
 from lorastudy.run.failures import is_out_of_memory
 from lorastudy.run.probe import probe_arm
 from lorastudy.spec import RunSpec, expand_study
-from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
@@ -79,7 +80,7 @@ def probe_by_spec(
 
 def _threads_of(run: RunFolder) -> int:
     """Threads that a started run was started with: sums come out otherwise with other ones."""
-    if not run.manifest.is_file() or not list_checkpoints(run.checkpoints):
+    if not run.manifest.is_file() or not has_progress(run):
         return 0
     return read_record(run.manifest, Manifest).environment.threads
 
@@ -110,10 +111,15 @@ def work(
         )
         code = 0
     except UserError as error:
-        print(f"{type(error).__name__}: {redact_secrets(str(error))}", file=sys.stderr)
         code = error.exit_code
+        _log(f"{type(error).__name__}: {redact_secrets(str(error))}")
     except Exception:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
+        _log(redact_secrets(traceback.format_exc()))
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(code)  # no library may hold a finished run back
+
+
+def _log(text: str) -> None:
+    with suppress(OSError):  # the log lies on the disk that may be full; the exit code says so too
+        print(text, file=sys.stderr, flush=True)

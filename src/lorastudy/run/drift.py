@@ -41,14 +41,18 @@ def settle_drift(folder: RunFolder, now: Manifest, *, allow_drift: bool) -> Mani
     return now.model_copy(update={"drift": (*before.drift, *changed)})
 
 
+def has_progress(folder: RunFolder) -> bool:
+    """Whether an earlier process left anything to go on with: a checkpoint or a score."""
+    return bool(list_checkpoints(folder.checkpoints)) or any(folder.evaluations.glob("*.json"))
+
+
 def _find_earlier(folder: RunFolder, now: Manifest) -> Manifest | None:
     """What the run's files were made in; None if there is nothing to go on with."""
-    checkpoints = list_checkpoints(folder.checkpoints)
-    if not checkpoints and not any(folder.evaluations.glob("*.json")):
+    if not has_progress(folder):
         return None
     if folder.manifest.exists():
         return read_record(folder.manifest, Manifest)
-    if not checkpoints:
+    if not (checkpoints := list_checkpoints(folder.checkpoints)):
         return None
     environment = read_manifest(checkpoints[-1]).environment
     return now.model_copy(update={"environment": environment})

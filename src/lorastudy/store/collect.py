@@ -7,10 +7,10 @@ from typing import Literal
 from lorastudy.config import Study
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.spec import RunSpec, expand_study
-from lorastudy.store.files import write_record
+from lorastudy.store.files import read_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
-from lorastudy.store.records import RunResult, StudyResults
-from lorastudy.study_file import load_study
+from lorastudy.store.records import RunResult, StudyLock, StudyResults
+from lorastudy.study_file import describe_difference, dump_study, load_study
 
 TrainingProtocol = Literal["rows-text", "paper-padded", "windows"]
 
@@ -27,14 +27,31 @@ def read_study(folder: StudyFolder) -> Study:
     """The study of a folder.
 
     Raises:
-        ConfigError: The folder is not a study's.
+        ConfigError: The folder is not a study's, or its study.yaml was edited after the start.
     """
     if not folder.study.is_file():
         raise ConfigError(
             f"{folder.path} holds no study.yaml, so it is not a study folder. "
             "Give the folder that `lorastudy run` wrote to."
         )
-    return load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+    study = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+    started = read_record(folder.lock, StudyLock).studies if folder.lock.is_file() else ()
+    if started and study not in started:
+        raise ConfigError(
+            f"{folder.study} was edited after the study was started:\n  "
+            + "\n  ".join(describe_difference(started[-1], study))
+            + "\nUndo that. Arms and seeds are added with `lorastudy extend`; other settings are "
+            "another study: run a copy of the file with another --out."
+        )
+    return study
+
+
+def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:
+    """Make `after` the study of a folder; a crash in between leaves it `before`."""
+    if folder.lock.is_file():
+        lock = read_record(folder.lock, StudyLock)
+        write_record(folder.lock, lock.model_copy(update={"studies": (before, after)}))
+    write_text(folder.study, dump_study(after))
 
 
 def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
@@ -43,6 +60,13 @@ def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
         RunOverview(spec, folder.run(spec.run_id).read_status())
         for spec in expand_study(read_study(folder))
     )
+
+
+def list_strangers(folder: StudyFolder) -> list[str]:
+    """Folders in runs/ that are no run of the study, as older versions left them."""
+    known = {spec.run_id for spec in expand_study(read_study(folder))}
+    found = (folder.path / "runs").glob("[!.]*")
+    return sorted(path.name for path in found if path.is_dir() and path.name not in known)
 
 
 def collect_results(folder: StudyFolder) -> StudyResults:

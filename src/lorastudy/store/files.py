@@ -89,10 +89,26 @@ def read_record(path: Path, kind: type[Model]) -> Model:
     try:
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
+        if (newer := _say_if_newer(path, error)) is not None:
+            raise StorageError(newer) from error
         raise StorageError(
             f"{path} is not a readable {kind.__name__}: {error}. "
             "Restore the file, or delete it to have it made again."
         ) from error
+
+
+def _say_if_newer(path: Path, error: Exception) -> str | None:
+    """What to do if nothing is wrong with a record but keys that this version does not know."""
+    if not isinstance(error, ValidationError):
+        return None
+    mistakes = error.errors(include_url=False)
+    if {mistake["type"] for mistake in mistakes} != {"extra_forbidden"}:
+        return None
+    keys = ", ".join(".".join(map(str, mistake["loc"])) for mistake in mistakes)
+    return (
+        f"{path} was written by a newer version of lorastudy: this one does not know {keys}. "
+        "Use that version for this folder; the file is whole."
+    )
 
 
 def append_record(path: Path, record: BaseModel) -> None:
@@ -153,6 +169,8 @@ def _read_line(path: Path, kind: type[Model], line: bytes, place: str) -> Model:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
+        if (newer := _say_if_newer(path, error)) is not None:
+            raise StorageError(newer) from error
         raise StorageError(
             f"{path}: {place} is no readable {kind.__name__} ({error.errors()[0]['msg']}). "
             "Restore the file, or train this run again with --restart."

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lorastudy.config import Study
+
 Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
 
 
@@ -75,6 +77,8 @@ class StudyLock(Record):
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
     micro_batch: int | None = None  # rows at once that every arm was seen to have memory for
     probed: tuple[ProbedArm, ...] = ()
+    studies: tuple[Study, ...] = ()  # what study.yaml may say: before and after the last extension
+    environment: Fingerprint | None = None  # in which the study was started; runs have their own
 
 
 class Manifest(Record):

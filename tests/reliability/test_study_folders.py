@@ -1,0 +1,215 @@
+"""The folder of a started study: edited, extended, moved, deleted, locked, of another version."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import call, stamps, write_study
+from forked_studies import call_study, in_run, start_study
+from tiny_runs import KILLED, wait_for_child
+
+from lorastudy.launch import worker
+from lorastudy.store import collect
+from lorastudy.store.folders import StudyFolder
+
+ONE_RUN = ("--arm", "lora", "--seed", "0")
+
+
+@pytest.fixture(scope="module")
+def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
+
+
+@pytest.fixture(scope="module")
+def finished(study_file, tmp_path_factory) -> Path:
+    """A study whose baseline and first LoRA run are done."""
+    folder = tmp_path_factory.mktemp("finished") / "study"
+    command = ("run", study_file, "--out", folder, "--jobs", 2, "--seed", 0)
+    assert call_study(*command, "--arm", "lora", "--arm", "baseline").code == 0
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path) -> Path:
+    shutil.copytree(finished, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def id_of(folder: Path, arm: str, seed: int) -> str:
+    runs = json.loads(call("status", folder, "--json").out)["runs"]
+    return next(r["run_id"] for r in runs if (r["arm"], r["seed"]) == (arm, seed))
+
+
+def lora_run(folder: Path) -> Path:
+    (path,) = (folder / "runs").glob("lora-s0-*")
+    return path
+
+
+@pytest.mark.parametrize("command", ["run", "status", "table", "report", "run-one", "extend"])
+def test_an_edited_study_file_of_a_started_study_is_refused_with_the_difference(
+    folder, command
+) -> None:
+    edit(folder / "study.yaml", "rank: 2", "rank: 3")
+    before = stamps(folder)
+    extra = {"run-one": [lora_run(folder).name], "extend": ["--seeds", 1]}.get(command, [])
+    answer = call(command, folder, *extra)
+    assert answer.code == 2
+    assert "arms.lora.rank: 2 -> 3" in answer.err and "`lorastudy extend`" in answer.err
+    assert stamps(folder) == before
+
+
+def test_another_study_file_for_a_started_study_is_refused_with_the_difference(
+    folder, study_file
+) -> None:
+    answer = call("run", study_file, "--out", folder, "--set", "training.epochs=3")
+    assert answer.code == 2
+    assert "training.epochs: 2 -> 3" in answer.err and "`lorastudy extend`" in answer.err
+
+
+def test_an_extended_study_runs_only_what_is_new(folder, tmp_path) -> None:
+    before = stamps(folder / "runs")
+    arm = tmp_path / "more.yaml"
+    arm.write_text(
+        "{name: wider, method: lora, placement: [attention], rank: 3, alpha: 4, "
+        "learning_rates: [1.0e-2]}\n"
+    )
+    assert call("extend", folder, "--arm", arm).code == 0
+    answer = call_study("run", folder, "--seed", 0, "--arm", "wider", "--arm", "lora")
+    assert answer.code == 0 and "1 of 2 runs to execute" in answer.out, answer.err
+    after = stamps(folder / "runs")
+    assert before.items() < after.items()
+    assert all(name.startswith("wider-s0-") for name in after.keys() - before.keys())
+    assert call("fsck", folder).code == 0
+
+
+def test_an_extension_that_is_killed_halfway_is_as_if_it_had_not_begun(folder, monkeypatch) -> None:
+    monkeypatch.setattr(collect, "write_text", lambda *_: os._exit(KILLED))
+    assert wait_for_child(start_study("extend", folder, "--seeds", 2)) == KILLED
+    monkeypatch.undo()
+    runs = json.loads(call("status", folder, "--json").out)["runs"]
+    assert len(runs) == 5
+    assert call("extend", folder, "--seeds", 2).code == 0
+    runs = json.loads(call("status", folder, "--json").out)["runs"]
+    assert len(runs) == 9 and {run["seed"] for run in runs} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ["result.json", "manifest.json", "epochs.jsonl"])
+def test_a_folder_written_by_a_newer_version_is_left_to_that_version(folder, name) -> None:
+    path = lora_run(folder) / name
+    lines = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        if name[-1] == "l"
+        else [json.loads(path.read_text())]
+    )
+    path.write_text("".join(json.dumps({**line, "invented_later": 1}) + "\n" for line in lines))
+    before = stamps(folder / "runs")
+    answer = call("fsck", folder)
+    assert answer.code == 74
+    assert f"{path} was written by a newer version" in answer.err.replace(": line 1 ", " ")
+    assert "invented_later" in answer.err and "Use that version" in answer.err
+    assert stamps(folder / "runs") == before
+
+
+def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_is_not_its(
+    folder,
+) -> None:
+    """Older versions wrote fewer keys, and gave runs other identities."""
+    lock = json.loads((folder / "study.lock.json").read_text())
+    for key in ("studies", "environment"):
+        del lock[key]
+    (folder / "study.lock.json").write_text(json.dumps(lock))
+    (folder / "runs" / "lora-s0-01234567").mkdir()
+    answer = call_study("run", folder, *ONE_RUN)
+    assert answer.code == 0 and "0 of 1 runs to execute" in answer.out
+    assert "left out of its report: runs/lora-s0-01234567" in answer.out
+
+
+def test_a_study_folder_that_is_moved_goes_on_where_it_lies(folder, tmp_path) -> None:
+    run_id = id_of(folder, "full", 0)
+    count = iter(range(10**9))
+
+    def interrupt(point: str) -> None:
+        if point == "train:after-optimizer" and next(count) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert call_study("run-one", folder, run_id, handler=interrupt).code == 75
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    folder.rename(moved)
+    assert call("run-one", moved, run_id).code == 0
+    assert call("fsck", moved).code == 0
+    texts = [p.read_text() for p in moved.rglob("*.json*") if p.name not in (".places.json",)]
+    assert not [text for text in texts if str(folder) in text]
+
+
+def test_a_study_folder_that_is_deleted_in_flight_is_a_storage_error(folder) -> None:
+    def delete() -> None:
+        shutil.rmtree(folder)
+
+    handler = in_run("full", "train:after-optimizer", 3, delete)
+    answer = call_study("run", folder, "--arm", "full", "--seed", 0, handler=handler)
+    assert answer.code == 74, answer.err
+    assert not (folder / "results.json").exists()
+
+
+@pytest.fixture
+def read_only(folder) -> Iterator[Path]:
+    """The folder mounted so that nobody, root included, may write in it."""
+    bind = ["mount", "--bind", str(folder), str(folder)]
+    try:
+        mounted = subprocess.run(bind, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("this process may not mount a file system")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_read_only_folder_can_be_read_and_is_not_run(read_only) -> None:
+    for command in ("status", "table", "fsck"):
+        assert call(command, read_only).code == 0, command
+    for command in (("run", read_only, "--seed", 0), ("report", read_only)):
+        answer = call_study(*command)
+        assert answer.code == 74, command
+        assert "Read-only file system" in answer.err and str(read_only) in answer.err
+
+
+def test_a_baseline_that_was_interrupted_keeps_its_threads(folder, monkeypatch) -> None:
+    run = StudyFolder(folder).run(next((folder / "runs").glob("baseline-*")).name)
+    for path in (run.result, run.evaluations / "tale--paper-padded.json"):
+        path.unlink()
+    asked: list[int] = []
+    monkeypatch.setattr(worker.torch, "set_num_threads", asked.append)
+    answer = call("run-one", folder, run.path.name, "--threads", 7)
+    assert answer.code == 0, answer.err
+    assert asked == [1]  # as this session runs its tests
+
+
+def test_a_run_whose_failure_cannot_be_written_ends_with_74_and_others_go_on(
+    folder,
+) -> None:
+    def take_nothing_more(point: str) -> None:
+        """The first run's folder becomes a file, so that not even its failure can be written."""
+        is_first = multiprocessing.current_process().name == run.path.name
+        if is_first and point == "train:after-optimizer":
+            shutil.rmtree(run.path)
+            run.path.write_text("no folder any more")
+
+    run = StudyFolder(folder).run(id_of(folder, "full", 0))
+    answer = call_study("run", folder, "--arm", "full", handler=take_nothing_more)
+    assert answer.code == 74, answer.err
+    assert len(list((folder / "runs").glob("full-s1-*/result.json"))) == 1, answer.err
