@@ -192,6 +192,8 @@ class Benchmark(Source):
     """rows-text, paper-padded, document, blocks-N, sliding-N-S (tokens) or lm-eval-..."""
     role: Literal["test", "forgetting"] = "test"
     """forgetting: neutral text, on which tuned models are compared with the baseline."""
+    sample: Annotated[int, Field(ge=2)] | None = None
+    """Score a random so many documents (or windows), with a standard error; null: all."""
 
     @model_validator(mode="after")
     def _check_protocols(self) -> Self:

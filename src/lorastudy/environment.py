@@ -29,6 +29,31 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def refuse_precision(device: torch.device, precision: str) -> None:
+    """See that `device` computes in `precision`.
+
+    Raises:
+        ConfigError: bfloat16 on a CUDA device that has no such arithmetic.
+    """
+    if precision != "bfloat16" or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"precision bfloat16: {describe_device(device)} has no bfloat16 arithmetic. "
+            "Use float32, or another device."
+        )
+
+
+def forbid_tf32() -> None:
+    """Let float32 be float32 on every device.
+
+    TF32 keeps 10 bits of a product's factors, and whether it is on depends on the version of
+    torch and on what other libraries set; here it never is.
+    """
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
 def take_fingerprint(device: torch.device, precision: str, *, micro_batch: int) -> Fingerprint:
     """The environment of a run; a resumed run must find the same."""
     return Fingerprint(

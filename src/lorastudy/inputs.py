@@ -20,6 +20,7 @@ from lorastudy.evaluate.protocols import (
     lay_out_rows,
     parse_protocol,
 )
+from lorastudy.evaluate.subset import draw_subset, units_of
 from lorastudy.model.base import BaseDescription, describe_base, find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 from lorastudy.store.places import Places
@@ -99,7 +100,11 @@ class Reader:
                 f"benchmark {benchmark.name!r} has no scored token under {name!r}. "
                 "Its documents are empty; look at its split and column."
             )
-        return BenchmarkRows(protocol, corpus, table, padding)
+        if benchmark.sample is None:
+            return BenchmarkRows(protocol, corpus, table, padding)
+        n_population = len(set(units_of(protocol, table).tolist()))
+        table = draw_subset(protocol, table, benchmark.sample)
+        return BenchmarkRows(protocol, corpus, table, padding, n_population)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class BenchmarkRows:
     corpus: Corpus
     table: RowTable
     padding: Padding
+    n_population: int | None = None  # units that `table` is a random part of; None: it is all
 
 
 def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:

@@ -15,12 +15,12 @@ import torch
 
 from lorastudy.config import Study
 from lorastudy.data.corpus import Corpus
-from lorastudy.environment import take_fingerprint
-from lorastudy.errors import ConfigError, InputError, StorageError
+from lorastudy.environment import refuse_precision, take_fingerprint
+from lorastudy.errors import ConfigError, InputError, OutOfMemoryError, StorageError
 from lorastudy.inputs import Reader, open_reader
 from lorastudy.model.base import digest_base
 from lorastudy.model.placement import ResolvedPlacement
-from lorastudy.resources import PeakPrediction, available_bytes, predict_peak
+from lorastudy.resources import MIB, PeakPrediction, available_bytes, predict_peak
 from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm
 from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.checkpoints import KEPT
@@ -76,6 +76,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         ConfigError: Settings that cannot be carried out with this model.
         InputError: Data or model files that are missing or unfit.
     """
+    refuse_precision(device, study.training.precision)
     reader = open_reader(study, places)
     runs = expand_study(study)
     first_of_arm = {run.arm.name: run for run in reversed(runs)}
@@ -237,6 +238,30 @@ def refuse_full_disk(missing: Iterable[RunSpec], arms: Iterable[ArmCheck], path:
         raise StorageError(
             f"{path}: the {len(runs)} runs will write {needed:,} bytes, and {free:,} are free. "
             "Free space, choose another folder with --out, or run fewer arms at a time with --arm."
+        )
+
+
+def refuse_oversized(
+    missing: Iterable[RunSpec], arms: Iterable[ArmCheck], *, total_bytes: int
+) -> None:
+    """See that the predicted peak of every missing run is no more than the memory there is.
+
+    Raises:
+        OutOfMemoryError: It is more (exit 7); says of which arm, and what to do.
+    """
+    names = {run.arm.name for run in missing}
+    largest = max(
+        (arm for arm in arms if arm.spec.arm.name in names),
+        key=lambda arm: arm.peak.total,
+        default=None,
+    )
+    if largest is not None and largest.peak.total > total_bytes:
+        raise OutOfMemoryError(
+            f"{largest.spec.arm.name}: a micro-batch of {largest.spec.training.micro_batch} rows "
+            f"of {largest.spec.data.rows.length} tokens needs about "
+            f"{largest.peak.total / MIB:,.0f} MiB, and {total_bytes / MIB:,.0f} MiB is all there "
+            "is. Lower training.micro_batch, or set training.token_budget, which cuts it without "
+            "changing the sums. With --probe this is measured and not predicted."
         )
 
 

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from lorastudy.config import BaseModelRef, Benchmark, Rows
-from lorastudy.environment import choose_device, keep_freed_memory
+from lorastudy.environment import (
+    choose_device,
+    forbid_tf32,
+    keep_freed_memory,
+    refuse_precision,
+)
 from lorastudy.inputs import make_reader
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import find_base_folder, load_base, quieten_libraries
@@ -32,7 +37,9 @@ def evaluate_model(
     """
     quieten_libraries()
     keep_freed_memory()
+    forbid_tf32()
     where = choose_device(device)
+    refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
     reader = make_reader(folder, places)
     rows = Rows(cut="lines", length=length)

@@ -35,6 +35,9 @@ def evaluate(
     ] = None,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a row, for row protocols.")] = 350,
     limit: Annotated[int | None, typer.Option(min=1, help="First documents only.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="Random documents only; prints the standard error.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     mirror: Mirror = None,
     offline: Offline = False,
@@ -47,7 +50,7 @@ def evaluate(
     options.check_mirror(mirror)
     options.check_precision(precision)
     places = Places(Path.cwd(), mirror, offline, default_cache())
-    source = find_benchmark(benchmark, tuple(protocol), limit)
+    source = find_benchmark(benchmark, tuple(protocol), limit, sample)
     from lorastudy.cli.evaluation import evaluate_model
 
     records = evaluate_model(
@@ -70,11 +73,14 @@ def evaluate(
 
 def _line(record: EvaluationRecord) -> str:
     per = "document" if record.averaged_over == "documents" else "token"
+    error = f" ± {record.standard_error:.6f}" if record.standard_error is not None else ""
+    of = f", a random part of {record.n_population:,}" if record.n_population else ""
     cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
-        f"perplexity {record.perplexity:.4f}  cross-entropy {record.cross_entropy:.6f} nats/{per}  "
-        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{cut}, "
+        f"perplexity {record.perplexity:.4f}  "
+        f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
+        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}, "
         f"{record.seconds:.1f} s)"
     )
 
@@ -97,7 +103,9 @@ def model_reference(model: str) -> BaseModelRef:
     return BaseModelRef(id=model)
 
 
-def find_benchmark(name: str, protocols: tuple[str, ...], limit: int | None) -> Benchmark:
+def find_benchmark(
+    name: str, protocols: tuple[str, ...], limit: int | None, sample: int | None = None
+) -> Benchmark:
     """A benchmark of the presets by name, or a file.
 
     Raises:
@@ -117,6 +125,8 @@ def find_benchmark(name: str, protocols: tuple[str, ...], limit: int | None) -> 
     source["protocols"] = protocols
     if limit is not None:
         source["limit"] = limit
+    if sample is not None:
+        source["sample"] = sample
     return _checked_benchmark(source)
 
 

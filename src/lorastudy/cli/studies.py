@@ -171,12 +171,14 @@ def start_or_continue(
     """
     from lorastudy.environment import choose_device
     from lorastudy.model.base import check_weights, quieten_libraries
+    from lorastudy.resources import total_bytes
     from lorastudy.store.files import read_record, write_record
     from lorastudy.study import (
         check_study,
         lock_study,
         missing_runs,
         refuse_full_disk,
+        refuse_oversized,
         remember_places,
         start_study,
     )
@@ -187,6 +189,8 @@ def start_or_continue(
     if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
         refuse_full_disk(missing, checked.arms, folder.path)
+        if probe is None:
+            refuse_oversized(missing, checked.arms, total_bytes=total_bytes(where))
     start_study(study, folder)
     lock = lock_study(checked.lock, folder)
     remember_places(opened.places, folder)

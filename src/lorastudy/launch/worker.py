@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lorastudy.environment import choose_device, keep_freed_memory
+from lorastudy.environment import choose_device, forbid_tf32, keep_freed_memory
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
@@ -50,6 +50,7 @@ def execute_by_id(
     """
     quieten_libraries()
     keep_freed_memory()
+    forbid_tf32()
     if count := _threads_of(folder.run(run_id)) or threads:
         torch.set_num_threads(count)
     study = read_study(folder)
@@ -66,6 +67,7 @@ def probe_by_spec(
 ) -> ProbedArm | UserError:
     """What trying the arm of `spec` in this process gave, or the error that stopped it."""
     quieten_libraries()
+    forbid_tf32()
     where, fits = choose_device(device), True
     try:
         peak = probe_arm(spec, open_reader(read_study(folder), places), where)

@@ -58,7 +58,12 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
     columns = (*_ARM_COLUMNS, *(_score_column(c.score) for c in comparisons), *_cost_columns(kind))
-    return Table(title, columns, rows, (*_notes(comparisons), *_drift_notes(results)))
+    return Table(
+        title,
+        columns,
+        rows,
+        (*_notes(comparisons), *_subset_notes(results), *_drift_notes(results)),
+    )
 
 
 def build_run_table(results: StudyResults) -> Table:
@@ -214,6 +219,23 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
     has_padding = any(c.score.scores_padding for c in comparisons)
     padded = [Note("", PADDING_NOTE)] if has_padding else []
     return (*leads, *marked, *general, *padded)
+
+
+def _subset_notes(results: StudyResults) -> list[Note]:
+    """What benchmarks of which a random part was scored leave open, by benchmark and protocol."""
+    largest: dict[tuple[str, str, int], float] = {}
+    for score in (score for run in results.runs for score in run.evaluations):
+        if score.n_population is not None and score.standard_error is not None:
+            key = (score.benchmark, score.protocol, score.n_population)
+            largest[key] = max(largest.get(key, 0.0), score.standard_error)
+    return [
+        Note(
+            "",
+            f"{benchmark}, {protocol}: a random part of {n:,} documents or windows, the same for "
+            f"every run; standard error of a cross-entropy, as that of all: at most {error:.4f}.",
+        )
+        for (benchmark, protocol, n), error in largest.items()
+    ]
 
 
 def _drift_notes(results: StudyResults) -> list[Note]:

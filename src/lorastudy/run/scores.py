@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
+from lorastudy.evaluate.subset import estimate_error
 from lorastudy.evaluate.units import convert_nats, measure_coverage
 from lorastudy.inputs import BenchmarkRows, Reader
 from lorastudy.interrupts import StopFlag
@@ -81,6 +82,10 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
         bits_per_byte=units.bits_per_byte if units else None,
         accuracy=scores.accuracy,
         tokenizer_digest=rows.corpus.record.tokenizer_digest,
+        n_population=rows.n_population,
+        standard_error=estimate_error(protocol, scores, rows.table, rows.n_population)
+        if rows.n_population
+        else None,
     )
     parts = scores if protocol.joins_documents else scores.pooled_by(rows.table.documents)
     return DocumentScores(

@@ -200,6 +200,8 @@ class EvaluationRecord(Record):
     bits_per_byte: float | None = None
     accuracy: float | None = None  # share of documents whose targets are all first choices
     tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
+    n_population: int | None = None  # documents, or windows, that a random part was scored of
+    standard_error: float | None = None  # of the cross-entropy, as that of all of them
 
 
 class RunResult(Record):

@@ -1,0 +1,71 @@
+"""A random part of a benchmark, and its standard error."""
+
+import numpy as np
+import pytest
+
+from lorastudy.data.rows import RowTable, cut_lines
+from lorastudy.evaluate.protocols import Protocol
+from lorastudy.evaluate.score import RowScores, average_nats
+from lorastudy.evaluate.subset import draw_subset, estimate_error, units_of
+
+LINES = Protocol("rows-text", 1, "lines", 50)
+WINDOWS = Protocol("blocks-8", 1, "windows", 8, stride=8, form="stream")
+
+
+def table_of(lengths: list[int]) -> RowTable:
+    return cut_lines(np.concatenate([[0], np.cumsum(lengths)]), 50, 0)
+
+
+def scores_of(nats: np.ndarray, counts: np.ndarray) -> RowScores:
+    return RowScores(nats, counts, np.zeros(4), np.zeros(4, dtype=np.int64), 0.0)
+
+
+def test_a_subset_is_drawn_alike_every_time_and_keeps_the_order() -> None:
+    table = table_of([5] * 100)
+    first, second = (draw_subset(LINES, table, 30) for _ in range(2))
+    assert first.n_rows == 30
+    assert first.documents.tolist() == second.documents.tolist()
+    assert first.documents.tolist() == sorted(set(first.documents.tolist()))
+    assert first.documents.tolist() != list(range(30))
+
+
+def test_a_document_is_drawn_with_all_of_its_rows() -> None:
+    table = table_of([5] * 10)
+    halves = table.select(np.repeat(np.arange(10), 2))  # every document in two rows
+    drawn = draw_subset(LINES, halves, 4)
+    assert drawn.n_rows == 8
+    assert np.all(np.unique(drawn.documents, return_counts=True)[1] == 2)
+
+
+def test_windows_are_drawn_where_all_text_is_one_document() -> None:
+    table = table_of([8] * 20)
+    assert len(set(units_of(WINDOWS, table).tolist())) == 20
+    assert draw_subset(WINDOWS, table, 5).n_rows == 5
+
+
+def test_the_standard_error_is_the_spread_of_many_subsets() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(2, 50, size=400)
+    nats = counts * rng.gamma(4.0, 1.0, size=400)
+    table = table_of(counts.tolist())
+    losses, errors = [], []
+    for _ in range(2000):
+        rows = np.sort(rng.permutation(400)[:100])
+        scores = scores_of(nats[rows], counts[rows])
+        losses.append(average_nats(LINES, scores))
+        errors.append(estimate_error(LINES, scores, table.select(rows), 400))
+    assert np.mean(errors) == pytest.approx(np.std(losses), rel=0.06)
+
+
+@pytest.mark.parametrize("average", ["tokens", "documents", "batch-means"])
+def test_all_of_it_leaves_no_error(average: str) -> None:
+    protocol = Protocol("p", 1, "lines", 50, average=average)
+    counts = np.arange(2, 30)
+    table, scores = table_of(counts.tolist()), scores_of(counts * 1.5 + 1, counts)
+    assert estimate_error(protocol, scores, table, 28) == 0
+    assert estimate_error(protocol, scores, table, 100) > 0
+
+
+def test_one_unit_says_nothing_of_the_others() -> None:
+    scores = scores_of(np.array([3.0]), np.array([2]))
+    assert estimate_error(LINES, scores, table_of([2]), 100) is None

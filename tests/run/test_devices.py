@@ -1,0 +1,72 @@
+"""Devices, precisions and sizes that this machine does not have are refused before training."""
+
+import pytest
+import torch
+from tiny_runs import make_study, write_texts
+
+from lorastudy.cli.options import OpenedStudy
+from lorastudy.cli.studies import start_or_continue
+from lorastudy.environment import choose_device, forbid_tf32, refuse_precision
+from lorastudy.errors import ConfigError, OutOfMemoryError
+from lorastudy.spec import expand_study
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.study import check_study
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def opened(tiny_gpt2, tmp_path) -> OpenedStudy:
+    places = Places(write_texts(tmp_path / "texts"), cache=tmp_path / "cache")
+    return OpenedStudy(make_study(tiny_gpt2), StudyFolder(tmp_path / "study"), places)
+
+
+@pytest.fixture
+def old_card(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Old Card")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(opened) -> None:
+    with pytest.raises(ConfigError, match="no CUDA device is visible"):
+        choose_device("cuda")
+    with pytest.raises(ConfigError, match="no CUDA device is visible"):
+        start_or_continue(opened, expand_study(opened.study), device="cuda")
+    assert not opened.folder.path.exists()
+
+
+def test_a_precision_that_the_device_lacks_is_refused(opened, old_card) -> None:
+    low = opened.study.training.model_copy(update={"precision": "bfloat16"})
+    study = opened.study.model_copy(update={"training": low})
+    with pytest.raises(ConfigError, match=r"Old Card has no bfloat16.*Use float32"):
+        check_study(study, opened.places, CUDA)
+
+
+def test_float32_and_processors_are_not_refused(old_card) -> None:
+    refuse_precision(CUDA, "float32")
+    refuse_precision(torch.device("cpu"), "bfloat16")
+
+
+def test_a_micro_batch_that_cannot_fit_is_refused_before_the_study_starts(
+    opened, monkeypatch
+) -> None:
+    runs = expand_study(opened.study)
+    monkeypatch.setattr("lorastudy.resources.total_bytes", lambda _device: 100 * 2**20)
+    with pytest.raises(OutOfMemoryError, match=r"lora: a micro-batch of 2 rows of 48.*100 MiB"):
+        start_or_continue(opened, runs, device="cpu")
+    assert not opened.folder.path.exists()
+    monkeypatch.setattr("lorastudy.resources.total_bytes", lambda _device: 2**40)
+    assert start_or_continue(opened, runs, device="cpu") == runs
+
+
+def test_float32_is_never_tf32() -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        forbid_tf32()
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
