@@ -310,6 +310,16 @@ def test_missing_weights_are_an_error_of_the_input(study_file, tiny_gpt2, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [(["export", "x"], "export"), (["run"], "run"), (["init", "-x"], "init")],
+)
+def test_a_mistake_of_usage_points_to_the_help(arguments, command) -> None:
+    answer = call(*arguments)
+    assert answer.code == 2
+    assert f"lorastudy {command} --help" in answer.err
+
+
 def test_a_folder_that_is_no_study_is_refused(tmp_path) -> None:
     answer = call("status", tmp_path)
     assert answer.code == 2

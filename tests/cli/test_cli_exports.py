@@ -288,9 +288,24 @@ READ_BY_PEFT = {
 }  # fmt: skip
 
 
+KEYS_OF_PEFT = {  # all that its runner writes
+    "run_info": {
+        *("created_at", "total_time", "experiment_name", "peft_branch", "train_config"),
+        *("peft_config", "error_msg"),
+    },
+    "train_info": {
+        *("accelerator_memory_reserved_avg", "accelerator_memory_max"),
+        *("accelerator_memory_reserved_99th", "train_time", "file_size", "num_trainable_params"),
+        *("num_total_params", "status", "metrics"),
+    },
+    "meta_info": {"model_info", "dataset_info", "package_info", "system_info", "pytorch_info"},
+}
+
+
 @pytest.mark.parametrize("arm", ["full", "lora"])
 def test_peft_results_hold_all_that_its_app_reads(study, runs, arm, tmp_path):
     content = read_shape(study, "peft-comparison", tmp_path / "out")[runs[arm].result.run_id]
+    assert {group: set(keys) for group, keys in content.items()} == KEYS_OF_PEFT
     groups = {**content, "metrics": content["train_info"]["metrics"][-1]}
     for group, keys in READ_BY_PEFT.items():
         for key, kind in keys.items():
@@ -303,6 +318,11 @@ def test_peft_results_hold_all_that_its_app_reads(study, runs, arm, tmp_path):
     packages = content["meta_info"]["package_info"]
     for name in ("peft", "transformers", "datasets", "torch", "bitsandbytes"):
         assert f"{name}-version" in packages
+
+
+def test_peft_gets_no_baseline_which_it_would_take_for_full_fine_tuning(study, runs, tmp_path):
+    found = read_shape(study, "peft-comparison", tmp_path / "out")
+    assert found.keys() == {run.result.run_id for arm, run in runs.items() if arm != "baseline"}
 
 
 def test_an_unknown_shape_is_refused_with_the_known_ones(study):
@@ -333,6 +353,12 @@ def test_a_missing_tracker_names_its_package(study, monkeypatch, tmp_path):
     monkeypatch.setattr(trackers.importlib, "import_module", fail)
     answer = call("export", study, "--to", "mlflow", "--out", tmp_path / "out")
     assert answer.code == 2 and "pip install" in answer.err and "mlflow" in answer.err
+
+
+def test_a_tracker_never_gets_a_run_twice(study, tmp_path):
+    (tmp_path / "earlier").write_text("")
+    answer = call("export", study, "--to", "tensorboard", "--out", tmp_path)
+    assert answer.code == 2 and "would show these runs twice" in answer.err
 
 
 def test_tensorboard_reads_back_every_point(study, runs, tmp_path):

@@ -33,6 +33,13 @@ for command in app.registered_commands:
     command.epilog = show_examples(str(command.name))
 
 
+def _point_to_help(error: TyperException) -> str:
+    """Where options and examples of the command stand, if the mistake was one of usage."""
+    context = getattr(error, "ctx", None)
+    command = context.info_name if context is not None and context.parent is not None else ""
+    return f"\nOptions and examples:  lorastudy {command} --help" if command else ""
+
+
 def main() -> None:
     """Run the command line and exit with the contract's code."""
     try:
@@ -44,7 +51,7 @@ def main() -> None:
         code = error.exit_code
     except TyperException as error:
         if message := error.format_message():  # none after the help of a command without arguments
-            print(f"lorastudy: {message}", file=sys.stderr)
+            print(f"lorastudy: {message}{_point_to_help(error)}", file=sys.stderr)
         code = 2
     except typer.Abort:
         print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)

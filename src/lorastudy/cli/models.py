@@ -9,6 +9,7 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Reference
 from lorastudy.config import BaseModelRef, Benchmark
+from lorastudy.config_mistakes import nearest
 from lorastudy.errors import ConfigError
 from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import EvaluationRecord
@@ -119,8 +120,8 @@ def find_benchmark(
         source = {"name": Path(name).stem, "path": name}
     else:
         raise ConfigError(
-            f"--benchmark {name}: not one of {', '.join(known)}, and not a file ending in "
-            f"{', '.join(_FILES)}."
+            f"--benchmark {name}: not one of {', '.join(known)}{nearest(name, known)}, and not a "
+            f"file ending in {', '.join(_FILES)}."
         )
     source["protocols"] = protocols
     if limit is not None:

@@ -69,9 +69,10 @@ def open_study(
     """
     check_mirror(mirror)
     path = Path(name)
-    if path.is_dir():
+    is_preset = name in list_presets()
+    if StudyFolder(path).study.is_file() or (path.is_dir() and not is_preset):
         return _open_folder(path, out, overrides, mirror, offline)
-    if name in list_presets():
+    if is_preset:
         study = load_study(preset_text(name), f"preset {name}", overrides or ())
         base = Path.cwd()
     elif path.suffix in (".yaml", ".yml") or path.is_file():
@@ -96,7 +97,7 @@ def _open_folder(
 ) -> OpenedStudy:
     if overrides or (out is not None and out.resolve() != path.resolve()):
         raise ConfigError(
-            f"{path} is a study that was started; --set and --out do not change it. "
+            f"{path} is the folder of a study that was started; --set and --out do not change it. "
             "Copy its study.yaml and run the copy."
         )
     folder = StudyFolder(path)

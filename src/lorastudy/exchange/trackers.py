@@ -63,10 +63,16 @@ def replay(runs: tuple[StoredRun, ...], tracker: str, out: Path) -> None:
     """Write every run to `tracker` under the folder `out`.
 
     Raises:
-        ConfigError: The tracker is unknown or its package is not installed.
+        ConfigError: The tracker is unknown, its package is not installed, or `out` holds
+            something: a tracker adds to what it finds and would show every run twice.
     """
     if tracker not in TRACKERS:
         raise ConfigError(f"--to {tracker}: not one of {', '.join(TRACKERS)}.")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(
+            f"{out} holds something already, and {tracker} would show these runs twice. "
+            "Delete it if it is an earlier export, or give a new folder with --out."
+        )
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         TRACKERS[tracker](run, out)
@@ -119,10 +125,12 @@ def _to_wandb(run: StoredRun, out: Path) -> None:
         mode="offline",
         dir=str(out),
         project=run.study.name,
+        id=run.result.run_id,  # so that syncing a second export replaces the first
         name=run.result.run_id,
         group=run.result.arm,
         config=list_settings(run),
         reinit="finish_previous",
+        settings=wandb.Settings(silent=True),
     ) as session:
         for step, values in _by_step(run):
             session.log(values, step=step)

@@ -29,6 +29,11 @@ def read_study(folder: StudyFolder) -> Study:
     Raises:
         ConfigError: The folder is not a study's, or its study.yaml was edited after the start.
     """
+    if not folder.path.exists():
+        raise ConfigError(
+            f"{folder.path} is not there. Give the folder that `lorastudy run` wrote to; it "
+            "named it in its first line."
+        )
     if not folder.study.is_file():
         raise ConfigError(
             f"{folder.path} holds no study.yaml, so it is not a study folder. "
