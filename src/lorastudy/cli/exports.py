@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.choice import choose_run
 from lorastudy.cli.completion import complete_runs
 from lorastudy.cli.options import AsJson, Mirror, Offline, StudyDir
 from lorastudy.errors import ConfigError
@@ -77,6 +76,8 @@ def export(
         return
     if out is not None:
         raise ConfigError("--out is for results of the whole study. With RUN, --to is the folder.")
+    from lorastudy.cli.choice import choose_run
+
     choice = choose_run(study, name)
     if choice.reason and not as_json:
         print(choice.reason)

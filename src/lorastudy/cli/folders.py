@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.choice import find_run
 from lorastudy.cli.completion import complete_runs
 from lorastudy.cli.options import AllowDrift, AsJson, Device, Mirror, Offline, StudyDir
 from lorastudy.errors import ConfigError, StorageError
@@ -138,6 +137,8 @@ def run_one(
     options.check_device(device)
     options.check_mirror(mirror)
     study = StudyFolder(folder)
+    from lorastudy.cli.choice import find_run
+
     find_run(study, run_id)
     places = options.stored_places(study, mirror, offline)
     from lorastudy.interrupts import StopFlag
