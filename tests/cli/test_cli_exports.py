@@ -4,18 +4,20 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from command_line import call, write_study
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lorastudy.cli.choice import choose_run
 from lorastudy.exchange.card import make_card
 from lorastudy.exchange.records import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
+from lorastudy.run import export
 from lorastudy.store.collect import read_overview
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
@@ -59,7 +61,7 @@ def scores_of(*arguments: object) -> dict[str, float]:
 def test_an_exported_adapter_computes_what_the_run_did(study, runs, arm, tiny_gpt2, tmp_path):
     run = runs[arm]
     answer = call("export", study, run.result.run_id, "--to", tmp_path / "adapter")
-    assert answer.code == 0 and "by at most 0;" in answer.out
+    assert answer.code == 0 and "by at most 0 (" in answer.out
 
     base = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -191,6 +193,25 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     name = runs[arm].result.run_id if arm else "lora-s9-00000000"
     answer = call("export", study, name, "--to", tmp_path / "to", *options)
     assert answer.code == 2 and what in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--merge"], []])
+def test_a_copy_that_computes_something_else_is_never_left(study, options, tmp_path, monkeypatch):
+    def forget(model):  # the adapter, as a merge that goes wrong would
+        return model.adapter.unload()
+
+    copytree = shutil.copytree
+
+    def spoil(*arguments, **settings):
+        copytree(*arguments, **settings)
+        path = arguments[1] / "adapter_model.safetensors"
+        save_file({name: 1.001 * tensor for name, tensor in load_file(path).items()}, path)
+
+    monkeypatch.setattr(export, "merge_adapter", forget)
+    monkeypatch.setattr(export, "shutil", SimpleNamespace(**{**vars(shutil), "copytree": spoil}))
+    answer = call("export", study, "lora", "--to", tmp_path / "to", *options)
+    assert answer.code == 3 and "computes something else" in answer.err
     assert list(tmp_path.iterdir()) == []
 
 

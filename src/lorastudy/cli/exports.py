@@ -151,6 +151,7 @@ def _say(written: "Exported") -> str:
     found = written.reloaded
     return (
         f"Wrote {written.folder}. Reloaded, its logits differ from the run's by at most "
-        f"{found.largest_logit_difference:g}; its cross-entropy on {found.n_rows} validation rows, "
+        f"{found.largest_logit_difference:g} (the largest is {found.largest_logit:.4g}); its "
+        f"cross-entropy on {found.n_rows} validation rows, "
         f"{found.cross_entropy:.4f} nats a token, by {abs(found.cross_entropy_difference):g}."
     )

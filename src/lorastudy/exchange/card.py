@@ -131,7 +131,7 @@ def _training(run: StoredRun) -> str:
         f"rows: {data.rows.cut}, at most {data.rows.length} tokens; padding {training.padding}",
         f"method: {_describe_arm(run.spec.arm)}",
         f"learning rate {run.result.learning_rate:g}, {training.schedule.shape} with "
-        f"{training.schedule.warmup:g} warm-up, {training.epochs} epochs, "
+        f"{training.schedule.warmup:g} warm-up, {_count(training.epochs, 'epoch')}, "
         f"{training.rows_per_step} rows an optimizer step, {run.result.optimizer_steps} steps",
         f"AdamW: weight decay {training.optimizer.weight_decay:g}, betas "
         f"{training.optimizer.betas[0]:g} and {training.optimizer.betas[1]:g}, "
@@ -144,6 +144,10 @@ def _training(run: StoredRun) -> str:
         libraries = run.manifest.environment.libraries
         facts.append(", ".join(f"{name} {version}" for name, version in sorted(libraries.items())))
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _describe_source(source: Source) -> str:

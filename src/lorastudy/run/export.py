@@ -25,7 +25,8 @@ from lorastudy.store.folders import RunFolder
 from lorastudy.store.sums import SUMS
 
 CPU = torch.device("cpu")
-MERGED_TOLERANCE = 1e-4  # nats of a logit: (W + BA)x is rounded otherwise than Wx + BAx
+# Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded otherwise than Wx + BAx.
+MERGED_TOLERANCE = 1e-4
 CHECKED_ROWS = 32  # validation rows scored by both: seconds even for a large model
 
 
@@ -34,6 +35,7 @@ class Reloaded:
     """How far the reloaded copy is from the run's own model."""
 
     largest_logit_difference: float
+    largest_logit: float  # of the run's own model, without its sign
     n_rows: int  # validation rows scored by both
     cross_entropy: float  # of the run's own model on them, nats a token
     cross_entropy_difference: float  # the copy's minus the run's
@@ -108,8 +110,10 @@ def _compare(original: CausalModel, copy: CausalModel, spec: RunSpec, reader: Re
         for network in (original, copy)
     )
     expected = ours.sums.cross_entropy
+    logits = _logits(original)
     return Reloaded(
-        largest_logit_difference=float((_logits(copy) - _logits(original)).abs().max()),
+        largest_logit_difference=float((_logits(copy) - logits).abs().max()),
+        largest_logit=float(logits.abs().max()),
         n_rows=rows.n_rows,
         cross_entropy=expected,
         cross_entropy_difference=theirs.sums.cross_entropy - expected,
@@ -118,14 +122,15 @@ def _compare(original: CausalModel, copy: CausalModel, spec: RunSpec, reader: Re
 
 def _refuse_different(found: Reloaded, tolerance: float) -> None:
     if (
-        found.largest_logit_difference <= tolerance
+        found.largest_logit_difference <= tolerance * found.largest_logit
         and abs(found.cross_entropy_difference) <= tolerance
     ):
         return
     raise InputError(
         f"the exported copy computes something else (logits differ by up to "
-        f"{found.largest_logit_difference:g}, cross-entropy by {found.cross_entropy_difference:g} "
-        "nats). Nothing was written; please report this with the run's manifest.json."
+        f"{found.largest_logit_difference:g} of {found.largest_logit:g}, cross-entropy by "
+        f"{found.cross_entropy_difference:g} nats). Nothing was written; please report this with "
+        "the run's manifest.json."
     )
 
 
