@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lorastudy.study import StudyCheck
 
 _MIB = 1024**2
+_WIDE = 100  # columns of a terminal that what is trained and what it costs fit into together
 _N_ARM_COLUMNS = 5  # of Table I, before the first score
 
 
@@ -27,13 +28,13 @@ def print_table(results: StudyResults, study_dir: Path) -> None:
     model = build_table1(results, compare_study(results, study_dir, with_bootstrap=False))
     console = Console(width=max(console_width(), 80), highlight=False)
     console.print(model.title, style="bold")
-    for title, places in _sections(model.columns):
+    for title, places in _sections(model.columns, is_narrow=console.width < _WIDE):
         console.print(_make_section(model, title, places))
     for note in model.notes:
         console.print(f"{note.mark} {note.text}".strip(), markup=False, style="dim")
 
 
-def _sections(columns: Sequence[Column]) -> list[tuple[str, list[int]]]:
+def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, list[int]]]:
     """Titles and column numbers of the parts; the arm, column 0, leads every part."""
     trained = [i for i, c in enumerate(columns) if i and not c.group and i < _N_ARM_COLUMNS]
     costs = [i for i, c in enumerate(columns) if not c.group and i >= _N_ARM_COLUMNS]
@@ -45,6 +46,8 @@ def _sections(columns: Sequence[Column]) -> list[tuple[str, list[int]]]:
         )
         for title, warning in protocols
     ]
+    if is_narrow:
+        return [*scores, ("what is trained", trained), ("what it costs", costs)]
     return [*scores, ("what is trained, and what it costs", trained + costs)]
 
 
