@@ -1,10 +1,10 @@
 """Large float32 matrix products on a CPU, through oneDNN where torch has it.
 
 torch takes float32 products with MKL and keeps oneDNN for bfloat16. On a processor with AVX-512
-oneDNN is the faster one: a tenth for the linear modules of GPT-2, and more than half for its
-output layer, whose 50,257 columns MKL writes unaligned (benchmarks/speed_2cores_202611). The
-operation is a private one of torch, so it is tried once against the public one before it is
-relied on; elsewhere, and for small products, that is what runs.
+oneDNN is the faster one, above all for GPT-2's output layer, whose 50,257 columns MKL writes
+unaligned (benchmarks/speed_2cores_202611/products.py prints the rates). The operation is a
+private one of torch, so it is tried once against the public one before it is relied on;
+elsewhere, and for small products, that is what runs.
 """
 
 from functools import lru_cache
