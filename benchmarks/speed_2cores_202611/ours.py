@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from documents import ACCUMULATION, BATCH, END, LENGTH, draw_grouped_steps, draw_steps
-from meter import report, report_step, resident_bytes, silence_output, wait_for_turn
+from documents import BATCH, Documents, Rows
+from meter import peak_bytes, report, report_step, side_parser, silence_output, wait_for_turn
 
 from lorastudy.config import Arm, Training
 from lorastudy.data import steps as data_steps
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
-from lorastudy.environment import keep_freed_memory
-from lorastudy.model.adapters import attach_arm
-from lorastudy.model.base import describe_base, load_base, quieten_libraries
+from lorastudy.environment import forbid_tf32, keep_freed_memory
+from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.base import describe_base, load_base, move_model, quieten_libraries
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.train.loop import Progress, StepDone, TrainingInputs, train
@@ -31,7 +31,7 @@ PLACEMENTS = {
 }
 
 
-def make_arm(name: str) -> Arm:
+def make_arm(name: str, rank: int = 16) -> Arm:
     """An arm of the study."""
     if name == "full":
         return Arm(name=name, method="full", learning_rates=(1e-4,))
@@ -39,25 +39,17 @@ def make_arm(name: str) -> Arm:
         name=name,
         method="lora",
         placement=PLACEMENTS[name],
-        rank=16,
-        alpha=32.0,
+        rank=rank,
+        alpha=2.0 * rank,
         dropout=0.1,
         allow_tied=name == "lora-4",
         learning_rates=(1e-3,),
     )
 
 
-def make_table(rows: list[list[int]]) -> tuple[np.ndarray, RowTable]:
-    """The rows as a corpus of documents and its table; the start token is the table's prefix."""
-    offsets = np.concatenate([[0], np.cumsum([len(row) - 1 for row in rows])])
-    tokens = np.array([token for row in rows for token in row[1:]], dtype=np.int64)
-    return tokens, cut_lines(offsets, LENGTH, END)
-
-
-def prepare(options: argparse.Namespace, rows: list[list[int]], per_step: int) -> TrainingInputs:
-    """What the loop reads, made as a run makes it."""
-    arm, base = make_arm(options.arm), describe_base(options.base)
-    placement = ResolvedPlacement(())
+def load_arm(folder: Path, arm: Arm, seed: int, device: torch.device = CPU) -> ArmModel:
+    """The base model with what the arm trains."""
+    base, placement = describe_base(folder), ResolvedPlacement(())
     if arm.method == "lora":
         placement = resolve_placement(
             arm.name,
@@ -66,68 +58,93 @@ def prepare(options: argparse.Namespace, rows: list[list[int]], per_step: int) -
             model_type=base.model_type,
             allow_tied=arm.allow_tied,
         )
-    network = load_base(options.base, device=CPU)
-    model = attach_arm(network, arm, placement, seed=options.seed)
-    settings = Training(
-        epochs=1,
-        rows_per_step=per_step,
-        micro_batch=options.micro_batch,
-        precision=options.precision,
-        padding="scored" if options.scored else "masked",
+    model = attach_arm(load_base(folder, device=device), arm, placement, seed=seed)
+    move_model(model.network, device)
+    return model
+
+
+def make_table(rows: Rows, longest: int) -> tuple[np.ndarray, RowTable]:
+    """The rows as a corpus of documents and its table; the start token is the table's prefix."""
+    offsets = np.concatenate([[0], np.cumsum([len(row) - 1 for row in rows])])
+    tokens = np.array([token for row in rows for token in row[1:]], dtype=np.int64)
+    return tokens, cut_lines(offsets, longest, rows[0][0])
+
+
+def prepare(
+    model: ArmModel,
+    rows: Rows,
+    settings: Training,
+    *,
+    longest: int,
+    device: torch.device = CPU,
+) -> TrainingInputs:
+    """What the loop reads, made as a run makes it."""
+    tokens, table = make_table(rows, longest)
+    plan = StepPlan(
+        len(rows), settings.epochs, settings.rows_per_step, settings.micro_batch, "full", 0
     )
-    tokens, table = make_table(rows)
-    plan = StepPlan(len(rows), 1, per_step, options.micro_batch, "full", options.seed)
+    scorer = make_scorer(model.network, settings.precision, implementation=settings.implementation)
     return TrainingInputs(
         model=model,
-        scorer=make_scorer(network, options.precision, implementation=options.implementation),
+        scorer=scorer,
         optimizer=make_optimizer(model.trained_tensors(), settings.optimizer),
-        schedule=lay_out_schedule(settings.schedule, arm.learning_rates[0], plan),
+        schedule=lay_out_schedule(settings.schedule, 1e-4, plan),
         settings=settings,
         plan=plan,
         table=table,
         tokens=tokens,
-        padding=Padding(END, LENGTH if options.scored else None),
-        device=CPU,
+        padding=Padding(rows[0][0], longest if settings.padding == "scored" else None),
+        device=device,
     )
+
+
+def keep_order() -> None:
+    """Rows come in the order given, as on the other side."""
+    data_steps.order_of_epoch = lambda _seed, _epoch, n_rows: np.arange(n_rows)
+
+
+def start_process(options: argparse.Namespace) -> None:
+    """As a run's process starts."""
+    silence_output()
+    quieten_libraries()
+    keep_freed_memory()
+    forbid_tf32()
+    torch.set_num_threads(options.threads)
 
 
 def main() -> None:
     """Train step by step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--lengths", type=Path, required=True)
-    parser.add_argument("--arm", choices=["full", *PLACEMENTS], default="lora-2")
-    parser.add_argument("--micro-batch", type=int, default=BATCH)
-    parser.add_argument("--rows", type=int, default=BATCH * ACCUMULATION)
-    parser.add_argument("--grouped", action="store_true")
-    parser.add_argument("--scored", action="store_true")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser = side_parser(__doc__)
+    parser.add_argument("--token-budget", type=int, help="of a pass; a step in one without it")
     parser.add_argument("--implementation", choices=["fast", "reference"], default="fast")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    silence_output()
-    quieten_libraries()
-    keep_freed_memory()
-    torch.set_num_threads(options.threads)
-
-    if options.grouped:
-        steps = draw_grouped_steps(options.lengths, options.steps, options.seed)
+    start_process(options)
+    keep_order()
+    documents = Documents(options.base, options.texts, options.seed)
+    if options.mode == "grouped":
+        steps = documents.grouped_steps(options.steps, options.micro_batches)
     else:
-        steps = draw_steps(options.lengths, options.steps, options.rows, options.seed)
-    if options.scored:
-        steps = steps[1:]
+        steps = documents.steps(options.steps, options.micro_batches, options.first)
+    per_step = BATCH * options.micro_batches
+    settings = Training(
+        epochs=1,
+        rows_per_step=per_step,
+        micro_batch=options.batch,
+        token_budget=options.token_budget,
+        precision=options.precision,
+        padding="scored" if options.mode == "scored" else "masked",
+        implementation=options.implementation,
+    )
+    device = torch.device(options.device)
+    model = load_arm(options.base, make_arm(options.arm), options.seed, device)
     rows = [row for step in steps for row in step]
-    # rows in the order given, as on the other side
-    data_steps.order_of_epoch = lambda _seed, _epoch, n_rows: np.arange(n_rows)
-    inputs = prepare(options, rows, options.rows)
-    report(ready=True, start_bytes=resident_bytes())
+    inputs = prepare(model, rows, settings, longest=documents.longest, device=device)
+    report(ready=True, start_bytes=peak_bytes(options.device))
     events = (e for e in train(inputs, Progress()) if isinstance(e, StepDone))
     for step in steps:
         begin = wait_for_turn()
         next(events)
-        report_step(begin, sum(map(len, step)))
+        report_step(begin, sum(map(len, step)), options.device)
 
 
 if __name__ == "__main__":

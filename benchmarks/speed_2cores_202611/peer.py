@@ -11,16 +11,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from documents import (
-    ACCUMULATION,
-    BATCH,
-    END,
-    LENGTH,
-    draw_grouped_steps,
-    draw_steps,
-    join_to_blocks,
-)
-from meter import report, report_step, resident_bytes, silence_output, wait_for_turn
+from documents import Documents, Rows, join_to_blocks
+from meter import peak_bytes, report, report_step, side_parser, silence_output, wait_for_turn
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
@@ -32,26 +24,29 @@ from transformers import (
 )
 
 TARGETS = {
-    "lora-1": ["c_attn"],
-    "lora-2": ["c_attn", "c_proj"],
-    "lora-3": ["c_attn", "c_proj", "c_fc"],
-    "lora-4": ["c_attn", "c_proj", "c_fc", "lm_head"],
+    "gpt2": {
+        "lora-1": ["c_attn"],
+        "lora-2": ["c_attn", "c_proj"],
+        "lora-3": ["c_attn", "c_proj", "c_fc"],
+        "lora-4": ["c_attn", "c_proj", "c_fc", "lm_head"],
+    },
+    "llama": {"lora-2": ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]},
 }
-MODES = ("padded", "scored", "dynamic", "grouped", "flattened", "blocks")
 Row = dict[str, list[int]]
 
 
 class Padder:
     """Rows to tensors, padded on the right to the longest or to the full length."""
 
-    def __init__(self, mode: str) -> None:
-        self.is_full, self.is_scored = mode in ("padded", "scored"), mode == "scored"
+    def __init__(self, mode: str, width: int, end: int) -> None:
+        self.width = width if mode in ("padded", "scored") else None
+        self.is_scored, self.end = mode == "scored", end
 
     def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Ids, attention mask and labels."""
         texts = [torch.tensor(row["input_ids"]) for row in rows]
-        width = LENGTH if self.is_full else max(map(len, texts))
-        ids = torch.full((len(rows), width), END)
+        width = self.width or max(map(len, texts))
+        ids = torch.full((len(rows), width), self.end)
         mask = torch.zeros_like(ids)
         for i, text in enumerate(texts):
             ids[i, : len(text)] = text
@@ -70,8 +65,8 @@ class InOrder(Trainer):
 class OnCommand(TrainerCallback):
     """Starts every optimizer step when the driver says so."""
 
-    def __init__(self, tokens_of_steps: list[int]) -> None:
-        self._tokens = iter(tokens_of_steps)
+    def __init__(self, tokens_of_steps: list[int], device: str) -> None:
+        self._tokens, self._device = iter(tokens_of_steps), device
 
     def on_step_begin(self, *_: object, **__: object) -> None:
         """Wait."""
@@ -79,73 +74,72 @@ class OnCommand(TrainerCallback):
 
     def on_step_end(self, *_: object, **__: object) -> None:
         """Tell."""
-        report_step(self._begin, next(self._tokens))
+        report_step(self._begin, next(self._tokens), self._device)
 
 
-def load_model(base: Path, arm: str) -> torch.nn.Module:
+def load_model(base: Path, arm: str, rank: int = 16) -> torch.nn.Module:
     """The base model, with an adapter unless everything is trained."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if arm == "full":
         return model
+    family = model.config.model_type
     settings = LoraConfig(
-        r=16,
-        lora_alpha=32,
+        r=rank,
+        lora_alpha=2 * rank,
         lora_dropout=0.1,
-        target_modules=TARGETS[arm],
+        target_modules=TARGETS[family][arm],
         task_type="CAUSAL_LM",
-        fan_in_fan_out=True,
+        fan_in_fan_out=family == "gpt2",
     )
     return get_peft_model(model, settings)
 
 
+def rows_of_steps(documents: Documents, options: argparse.Namespace) -> list[Rows]:
+    """Rows of every optimizer step, that before the timed ones first."""
+    n_steps, micro_batches = options.steps, options.micro_batches
+    if options.mode == "grouped":
+        return documents.grouped_steps(n_steps, micro_batches)
+    if options.mode != "blocks":
+        return documents.steps(n_steps, micro_batches, options.first)
+    longest, per_step = documents.longest, options.batch * micro_batches
+    rows = documents.steps(1, (n_steps + 1) * micro_batches * 2)[0]
+    blocks = join_to_blocks(rows, longest)
+    return [blocks[i * per_step : (i + 1) * per_step] for i in range(n_steps + 1)]
+
+
 def main() -> None:
     """Train step by step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--lengths", type=Path, required=True)
-    parser.add_argument("--arm", choices=["full", *TARGETS], default="lora-2")
-    parser.add_argument("--mode", choices=MODES, default="dynamic")
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--accumulation", type=int, default=ACCUMULATION)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser = side_parser(__doc__)
     parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     silence_output()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(options.threads)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"  # as ours, and as torch has it by default
     torch.manual_seed(options.seed)
 
-    per_step = options.batch * options.accumulation
-    if options.mode == "grouped":
-        steps = draw_grouped_steps(options.lengths, options.steps, options.seed)
-    elif options.mode == "blocks":
-        rows = draw_steps(options.lengths, 1, per_step * (options.steps + 1) * 6, options.seed)[1]
-        blocks = join_to_blocks(rows)
-        steps = [blocks[i * per_step : (i + 1) * per_step] for i in range(options.steps + 1)]
-    else:
-        steps = draw_steps(options.lengths, options.steps, per_step, options.seed)
-    if options.mode in ("padded", "scored"):
-        steps = steps[1:]  # where every row is padded to the full length, warming up costs as much
-
+    documents = Documents(options.base, options.texts, options.seed)
+    steps = rows_of_steps(documents, options)
     model = load_model(options.base, options.arm)
-    flattened = options.mode == "flattened"
+    collator = (
+        DataCollatorWithFlattening()
+        if options.mode == "flattened"
+        else Padder(options.mode, documents.longest, documents.end)
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = InOrder(
             model=model,
             args=TrainingArguments(
                 output_dir=folder,
                 per_device_train_batch_size=options.batch,
-                gradient_accumulation_steps=options.accumulation,
+                gradient_accumulation_steps=len(steps[0]) // options.batch,
                 max_steps=len(steps),
                 learning_rate=1e-4 if options.arm == "full" else 1e-3,
                 warmup_steps=1,
                 bf16=options.precision == "bfloat16",
                 gradient_checkpointing=options.checkpointing,
-                use_cpu=True,
+                use_cpu=options.device == "cpu",
                 dataloader_pin_memory=False,
                 remove_unused_columns=False,
                 save_strategy="no",
@@ -154,10 +148,10 @@ def main() -> None:
                 disable_tqdm=True,
             ),
             train_dataset=[{"input_ids": row} for step in steps for row in step],
-            data_collator=DataCollatorWithFlattening() if flattened else Padder(options.mode),
-            callbacks=[OnCommand([sum(map(len, step)) for step in steps])],
+            data_collator=collator,
+            callbacks=[OnCommand([sum(map(len, step)) for step in steps], options.device)],
         )
-        report(ready=True, start_bytes=resident_bytes())
+        report(ready=True, start_bytes=peak_bytes(options.device))
         trainer.train()
 
 

@@ -1,261 +1,137 @@
-"""Training steps of this package against Hugging Face Trainer + PEFT, alternated, as a table.
+"""This package against Hugging Face Trainer + PEFT, alternated, as JSON and Markdown.
 
-    python speed.py --lengths wikitext2_line_lengths.npy [--base GPT2_FOLDER] [--only NAME]...
+    python speed.py                          everything, added to results.json
+    python speed.py --only 'dynamic'         rows whose key has this in it (repeatable)
+    python speed.py --list                   the keys
+    python speed.py --table results.json     the tables of a file, measuring nothing
+    python speed.py --device cuda            what was aimed at on one GPU; nobody ran it yet
 
-Both sides are processes of their own that stay loaded; the driver lets them take one
-optimizer step in turn. A ratio is taken of neighbouring steps, and the median of the ratios is
-reported with its range: of wall seconds, and of processor seconds, which other programs on
-the machine disturb less. Memory is the peak of the whole process. Results are added to the
-JSON file after every comparison, so that an interrupted run loses little.
+Both sides are processes of their own that stay loaded; the driver lets them take a step in
+turn. A ratio is taken of neighbouring steps, and the median of the ratios is reported with its
+range: of wall seconds, and of processor seconds. Memory is the peak of the whole process.
+Results are written after every row, and a row that is measured again replaces its older self.
 """
 
 import argparse
 import json
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from comparisons import ARMS, EVALUATION, GPU, STEP_TARGETS, TRAINING, Comparison
+from sides import Side, alternate, compare, describe_machine
+from table import evaluation_line, markdown, training_line
 
 HERE = Path(__file__).resolve().parent
-MIB = 1024**2
+STEPS_OF_ARMS = "steps of the arms"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One row of the table."""
-
-    name: str
-    arm: str
-    mode: str  # of the peer
-    precision: str = "float32"
-    batch: int = 14
-    accumulation: int = 5
-    micro_batch: int = 14  # of ours
-    checkpointing: bool = False
-
-    @property
-    def peer_arguments(self) -> list[str]:
-        """Options of peer.py."""
-        return [
-            *("--arm", self.arm, "--mode", self.mode, "--precision", self.precision),
-            *("--batch", str(self.batch), "--accumulation", str(self.accumulation)),
-            *(["--checkpointing"] if self.checkpointing else []),
-        ]
-
-    @property
-    def our_arguments(self) -> list[str]:
-        """Options of ours.py; as many rows in a step, except where the peer's are blocks."""
-        rows = 70 if self.mode == "blocks" else self.batch * self.accumulation
-        return [
-            *("--arm", self.arm, "--precision", self.precision),
-            *("--micro-batch", str(self.micro_batch), "--rows", str(rows)),
-            *(["--grouped"] if self.mode == "grouped" else []),
-            *(["--scored"] if self.mode == "scored" else []),
-        ]
-
-
-BLOCKS = {"mode": "blocks", "batch": 4}  # 4 x 350 tokens, about as many as 14 lines hold
-SINGLE = {"mode": "dynamic", "batch": 1, "accumulation": 70}
-COMPARISONS = (
-    Comparison("micro-batch 1 x 70", "lora-2", **SINGLE),
-    Comparison("350-blocks (not exact)", "lora-2", **BLOCKS),
-    Comparison("350-blocks (not exact)", "lora-1", **BLOCKS),
-    Comparison("350-blocks (not exact)", "lora-4", **BLOCKS),
-    Comparison("350-blocks (not exact)", "full", **BLOCKS),
-    Comparison("grouped by length", "lora-2", "grouped"),
-    Comparison("padding-free", "lora-2", "flattened"),
-    Comparison("dynamic padding", "lora-2", "dynamic"),
-    Comparison("dynamic padding", "full", "dynamic"),
-    Comparison("padding-free", "full", "flattened"),
-    Comparison("dynamic padding", "lora-1", "dynamic"),
-    Comparison("dynamic padding", "lora-4", "dynamic"),
-    Comparison("padded to 350", "lora-2", "padded"),
-    Comparison("padding scored, 14 x 1", "lora-2", "scored", accumulation=1),
-    Comparison("micro-batch 1 x 70, ours 2 x 35", "lora-2", **SINGLE, micro_batch=2),
-    Comparison("dynamic + checkpointing", "lora-2", "dynamic", checkpointing=True),
-    Comparison("350-blocks (not exact)", "lora-2", precision="bfloat16", **BLOCKS),
-    Comparison("micro-batch 1 x 70", "lora-2", precision="bfloat16", **SINGLE),
-    Comparison("padding-free", "lora-2", "flattened", precision="bfloat16"),
-    Comparison("dynamic padding", "lora-2", "dynamic", precision="bfloat16"),
-    Comparison("dynamic padding", "full", "dynamic", precision="bfloat16"),
-    Comparison("padded to 350", "lora-2", "padded", precision="bfloat16"),
-)
-
-
-class Side:
-    """A process that takes a step when told to."""
-
-    def __init__(self, script: str, arguments: list[str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.start_bytes = int(self._read()["start_bytes"])
-
-    def _read(self) -> dict[str, float]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            command = " ".join(map(str, self._process.args))
-            raise SystemExit(f"a side ended early (exit {self._process.wait()}): {command}")
-        found: dict[str, float] = json.loads(line)
-        return found
-
-    def step(self) -> dict[str, float]:
-        """Take one optimizer step; what it cost."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
-
-def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, object]:
-    """Alternate `n_steps` steps of both sides."""
-    arguments = [*common, "--steps", str(n_steps)]
-    sides = {
-        "ours": Side("ours.py", [*row.our_arguments, *arguments]),
-        "peer": Side("peer.py", [*row.peer_arguments, *arguments]),
-    }
-    try:
-        if row.mode not in ("padded", "scored"):  # they warm up with a step of short rows
-            for side in sides.values():
-                side.step()
-        steps = [{name: side.step() for name, side in sides.items()} for _ in range(n_steps)]
-    finally:
-        for side in sides.values():
-            side.close()
-    return {
-        **asdict(row),
-        "steps": steps,
-        "start_bytes": {name: side.start_bytes for name, side in sides.items()},
-    }
-
-
-def ratios(found: dict[str, object], key: str) -> list[float]:
-    """Peer over ours of `key` a real token, for each pair of neighbouring steps."""
-    steps = found["steps"]
-    assert isinstance(steps, list)
-    return [
-        (s["peer"][key] / s["peer"]["tokens"]) / (s["ours"][key] / s["ours"]["tokens"])
-        for s in steps
-    ]
-
-
-def describe(found: dict[str, object]) -> str:
-    """One line of the table."""
-    steps, start = found["steps"], found["start_bytes"]
-    assert isinstance(steps, list) and isinstance(start, dict)
-    wall, cpu = ratios(found, "seconds"), ratios(found, "cpu_seconds")
-    per_token = {
-        name: statistics.median(1e3 * s[name]["seconds"] / s[name]["tokens"] for s in steps)
-        for name in ("ours", "peer")
-    }
-    peak = {name: max(s[name]["peak_bytes"] for s in steps) for name in per_token}
-    net = {name: peak[name] - start[name] for name in peak}
-    cells = [
-        f"{found['arm']}",
-        f"{found['name']}",
-        f"{found['precision']}",
-        f"{per_token['ours']:.2f} / {per_token['peer']:.2f}",
-        f"**{statistics.median(wall):.2f}x** ({min(wall):.2f}-{max(wall):.2f})",
-        f"{statistics.median(cpu):.2f}x",
-        f"{peak['ours'] / MIB:,.0f} / {peak['peer'] / MIB:,.0f}",
-        f"{peak['ours'] / peak['peer']:.2f} / {net['ours'] / net['peer']:.2f}",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-HEADER = """| arm | peer | precision | ms a token, ours / peer | speed (range) | processor time | \
-peak MiB, ours / peer | ratio / net of start |
-|---|---|---|---|---|---|---|---|"""
-
-
-def measure_ceiling(threads: int) -> dict[str, float]:
-    """Billion operations a second of large matrix products, the bound of both sides."""
+def make_base(folder: Path, name: str = "gpt2") -> Path:
+    """GPT-2 or a model of SmolLM2-135M's shape; speed does not depend on the random weights."""
     import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-    torch.set_num_threads(threads)
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(1400, 768, dtype=dtype), torch.randn(768, 3072, dtype=dtype))
-        seconds = []
-        for _ in range(30):
-            began = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - began)
-        found[str(dtype).removeprefix("torch.")] = (
-            2 * 1400 * 768 * 3072 / statistics.median(seconds) / 1e9
-        )
-    return found
-
-
-def make_base(folder: Path) -> None:
-    """GPT-2 of 124 million random weights; speed does not depend on their values."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
+    shapes = {
+        "gpt2": GPT2Config(),
+        "smollm2": LlamaConfig(
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            vocab_size=49_152,
+            max_position_embeddings=2_048,
+            tie_word_embeddings=True,
+            eos_token_id=0,
+        ),
+    }
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(shapes[name]).save_pretrained(folder / name)
+    return folder / name
 
 
-def describe_machine(threads: int) -> dict[str, object]:
-    """Versions and hardware."""
-    model = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-    return {
-        "processor": model[0].split(":")[1].strip() if model else platform.processor(),
-        "threads": threads,
-        "versions": {n: version(n) for n in ("torch", "transformers", "peft", "lorastudy")},
-        "matmul_gflops": measure_ceiling(threads),
-    }
+def count_products(base: Path) -> int:
+    """Weights that a token is multiplied with: those of the blocks and of the output layer."""
+    config = json.loads((base / "config.json").read_text())
+    width = config["n_embd"]
+    return int(12 * config["n_layer"] * width**2 + config["vocab_size"] * width)
+
+
+def compare_arms(common: list[str], n_steps: int) -> list[dict[str, Any]]:
+    """Steps of all arms of ours in turn, on the same rows."""
+    sides = {arm: Side("ours.py", [*common, "--arm", arm, "--steps", str(n_steps)]) for arm in ARMS}
+    steps, _ = alternate(sides, n_steps)
+    return [
+        {"arm": arm, "target": STEP_TARGETS.get(arm), "steps": [s[arm] for s in steps]}
+        for arm in ARMS
+    ]
+
+
+def choose(only: list[str] | None, device: str) -> list[Comparison]:
+    """Rows whose key holds one of `only`; all without it."""
+    rows = GPU if device == "cuda" else (*TRAINING, *EVALUATION)
+    return [row for row in rows if not only or any(part in row.key for part in only)]
+
+
+def measure(
+    rows: list[Comparison],
+    results: dict[str, Any],
+    common: list[str],
+    bases: dict[str, Path],
+    options: argparse.Namespace,
+) -> None:
+    """Measure `rows` and put them into `results` and into the file."""
+    out = options.out
+    for row in rows:
+        base = ["--base", str(bases[row.base])]
+        found = compare(row, [*base, *common], options.alternations)
+        kept = {f["key"]: f for f in results["comparisons"]}
+        results["comparisons"] = list({**kept, row.key: found}.values())
+        out.write_text(json.dumps(results, indent=1) + "\n")
+        print((training_line if row.task == "train" else evaluation_line)(found), flush=True)
 
 
 def main() -> None:
-    """Measure what is asked for and print the table of all results."""
+    """Measure what is asked for and print the tables of all results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lengths", type=Path, required=True, help="token counts of lines, .npy")
-    parser.add_argument("--base", type=Path, help="GPT-2 folder; random weights without it")
-    parser.add_argument("--only", action="append", help="index, arm or part of a name; repeatable")
+    parser.add_argument(
+        "--base", type=Path, help="folder of a model for all rows; random ones without it"
+    )
+    parser.add_argument("--only", action="append", help="part of a key; repeatable")
     parser.add_argument("--alternations", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    parser.add_argument("--list", action="store_true", help="print the keys")
+    parser.add_argument("--table", type=Path, help="print the tables of this file")
     options = parser.parse_args()
+    rows = choose(options.only, options.device)
+    wants_arms = STEPS_OF_ARMS in (options.only or [STEPS_OF_ARMS])
+    if options.list:
+        print("\n".join([*(row.key for row in rows), STEPS_OF_ARMS]))
+        return
+    if options.table:
+        print(markdown(json.loads(options.table.read_text())))
+        return
+    results: dict[str, Any] = {"comparisons": []}
+    if options.out.exists():
+        results = json.loads(options.out.read_text())
+    results["machine"] = describe_machine(options.threads, options.device)
     with tempfile.TemporaryDirectory() as folder:
-        base = options.base or Path(folder)
-        if options.base is None:
-            make_base(base)
-        results = {"machine": describe_machine(options.threads), "comparisons": []}
-        if options.out.exists():
-            results["comparisons"] = json.loads(options.out.read_text())["comparisons"]
-        common = [
-            *("--base", str(base), "--lengths", str(options.lengths)),
-            *("--threads", str(options.threads)),
-        ]
-        print(HEADER, flush=True)
-        for index, row in enumerate(COMPARISONS):
-            wanted = options.only or [str(index)]
-            if not any(
-                w == str(index) if w.isdecimal() else w == row.arm or w in row.name for w in wanted
-            ):
-                continue
-            found = compare(row, common, options.alternations)
-            results["comparisons"].append(found)
-            options.out.write_text(json.dumps(results, indent=1) + "\n")
-            print(describe(found), flush=True)
+        wanted = {row.base for row in rows} | ({"gpt2"} if wants_arms else set())
+        bases = {name: options.base or make_base(Path(folder), name) for name in sorted(wanted)}
+        common = ["--threads", str(options.threads), "--device", options.device]
+        if wants_arms:
+            window = ["--micro-batches", "5", "--batch", "70", "--token-budget", "10000"]
+            in_one_pass = window if options.device == "cuda" else []
+            arguments = ["--base", str(bases["gpt2"]), *common, *in_one_pass]
+            results["products"] = count_products(bases["gpt2"])
+            results["arms"] = compare_arms(arguments, options.alternations)
+        measure(rows, results, common, bases, options)
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n" + markdown(results))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from lorastudy.model.fast.documents import Documents, attend_within_documents
 from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
+from lorastudy.model.fast.products import LargeConv1D, LargeLinear
 
 _CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
 
@@ -32,9 +33,8 @@ class FusedGelu(NewGELUActivation):
 def speed_up(network: PreTrainedModel, precision: str) -> None:
     """Exchange the classes of modules for fast ones, in place; twice is once."""
     for module in network.modules():
-        if precision == "bfloat16" and isinstance(module, (nn.Linear, Conv1D)):
-            if not module.weight.requires_grad:
-                keep_low_copy(module)
+        if isinstance(module, (nn.Linear, Conv1D)):
+            _speed_up_linear(module, precision)
             continue
         if type(module) is NewGELUActivation:
             module.__class__ = FusedGelu
@@ -42,6 +42,16 @@ def speed_up(network: PreTrainedModel, precision: str) -> None:
             module.__class__ = FastDropout
         elif isinstance(module, LoraLayer) and can_be_fast(module):
             module.__class__ = FastLoraLinear  # type: ignore[assignment]
+
+
+def _speed_up_linear(module: nn.Linear | Conv1D, precision: str) -> None:
+    if precision == "bfloat16":
+        if not module.weight.requires_grad:
+            keep_low_copy(module)
+    elif type(module) is nn.Linear:
+        module.__class__ = LargeLinear
+    elif type(module) is Conv1D:
+        module.__class__ = LargeConv1D
 
 
 def run_documents(

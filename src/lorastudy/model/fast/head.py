@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.frozen import FrozenLinear, low_tensors, runs_low
+from lorastudy.model.fast.products import LargeLinear, multiply
 
 CHUNK = 512  # positions; the fastest of 128, 256, 512 on two cores (vocabulary 50,257)
 
@@ -44,9 +45,7 @@ class _HeadNats(torch.autograd.Function):
         for begin in range(0, len(hidden), CHUNK):
             span = slice(begin, begin + CHUNK)
             h = hidden[span].to(dtype)
-            logits = (
-                torch.mm(h, weight.t()) if bias is None else nn.functional.linear(h, weight, bias)
-            )
+            logits = multiply(h, weight, bias)
             if a is not None and b is not None:
                 dropped = h if mask is None else apply_mask(h, mask[span]).mul_(kept)
                 narrow = torch.mm(dropped, a.t())
@@ -114,7 +113,7 @@ def can_be_chunked(head: nn.Module) -> bool:
     """Whether `sum_head_nats` knows how `head` computes its logits."""
     if isinstance(head, LoraLayer):
         return isinstance(head.get_base_layer(), nn.Linear) and len(head.active_adapters) == 1
-    return type(head) in (nn.Linear, FrozenLinear)
+    return type(head) in (nn.Linear, LargeLinear, FrozenLinear)
 
 
 def sum_head_nats(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:

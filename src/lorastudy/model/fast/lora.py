@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.frozen import low_tensors, runs_low
+from lorastudy.model.fast.products import multiply
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -30,8 +31,8 @@ class _LoraLinear(torch.autograd.Function):
         scale: float,
         rate: float,
     ) -> Tensor:
-        """From x (T, in), weight (in, out), a (r, in), b (out, r) -> (T, out), all of one dtype."""
-        y = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+        """From x (T, in), weight (out, in), a (r, in), b (out, r) -> (T, out), all of one dtype."""
+        y = multiply(x, weight, bias)
         mask = draw_keep_mask(x.shape, rate, x.device) if rate else None
         narrow = torch.mm(x if mask is None else apply_mask(x, mask), a.t())
         if rate:
@@ -53,7 +54,7 @@ class _LoraLinear(torch.autograd.Function):
             d_a.mul_(kept)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = torch.mm(dy, weight.t())
+            dx = multiply(dy, weight.t())
             if floats is None:
                 dx.addmm_(d_narrow, a)
             else:
@@ -80,7 +81,7 @@ class FastLoraLinear(PeftLinear):
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         y: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
             x.reshape(-1, x.shape[-1]),
-            weight if isinstance(base, Conv1D) else weight.t(),
+            weight.t() if isinstance(base, Conv1D) else weight,
             bias,
             a,
             b,

@@ -1,0 +1,139 @@
+"""The two sides of a comparison as processes that stay loaded and take turns."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from comparisons import Comparison
+
+M, K, N = 1400, 768, 3072  # of the matrix product that both sides do most
+HERE = Path(__file__).resolve().parent
+Cost = dict[str, float]  # seconds, cpu_seconds, tokens, peak_bytes, and of an evaluation nats
+
+
+class Side:
+    """A process that takes a step when told to."""
+
+    def __init__(self, script: str, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.start_bytes = 0.0
+
+    def wait_until_ready(self) -> None:
+        """Block until everything is loaded."""
+        self.start_bytes = self._read()["start_bytes"]
+
+    def _read(self) -> Cost:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            command = " ".join(map(str, self._process.args))
+            last = self._process.stderr.read()[-2_000:]
+            raise SystemExit(f"a side ended early (exit {self._process.wait()}): {command}\n{last}")
+        found: Cost = json.loads(line)
+        return found
+
+    def step(self) -> Cost:
+        """Take one step; what it cost."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def alternate(
+    sides: dict[str, Side], n_steps: int, *, has_first: bool = True
+) -> tuple[list[dict[str, Cost]], dict[str, float]]:
+    """Steps of the sides in turn, and bytes at the start.
+
+    Of a first step that is not timed, only the memory counts: peaks are of the whole process.
+    """
+    try:
+        for side in sides.values():
+            side.wait_until_ready()
+        if has_first:
+            for side in sides.values():
+                side.step()
+        steps = [{name: side.step() for name, side in sides.items()} for _ in range(n_steps)]
+    finally:
+        for side in sides.values():
+            side.close()
+    return steps, {name: side.start_bytes for name, side in sides.items()}
+
+
+def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, object]:
+    """Alternate `n_steps` steps of ours and the peer's."""
+    shared = [
+        *common,
+        *("--arm", row.arm, "--precision", row.precision, "--texts", row.texts),
+        *("--micro-batches", str(row.micro_batches), "--steps", str(n_steps)),
+        *("--first", row.first_step),
+    ]
+    suffix = "" if row.task == "train" else "_scores"
+    ours = [*shared, "--batch", str(row.our_batch), "--mode", row.mode]
+    if row.token_budget is not None:
+        ours += ["--token-budget", str(row.token_budget)]
+    peer = [*shared, "--batch", str(row.peer_batch), "--mode", row.mode]
+    if row.checkpointing:
+        peer.append("--checkpointing")
+    sides = {
+        "ours": Side(f"ours{suffix}.py", ours),  # both stay loaded: on a GPU they share its memory
+        "peer": Side(f"peer{suffix}.py", peer),
+    }
+    steps, start_bytes = alternate(
+        sides, n_steps, has_first=row.task == "evaluate" or row.first_step != "none"
+    )
+    return {"key": row.key, **asdict(row), "steps": steps, "start_bytes": start_bytes}
+
+
+def measure_ceiling(threads: int, device: str = "cpu") -> dict[str, float]:
+    """Billion operations a second of large matrix products, the bound of both sides."""
+    import torch
+
+    torch.set_num_threads(threads)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(shape, dtype=dtype, device=device) for shape in ((M, K), (K, N)))
+        out = torch.empty(M, N, dtype=dtype, device=device)
+        seconds = []
+        for _ in range(30):
+            began = time.perf_counter()
+            torch.mm(a, b, out=out)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+        found[str(dtype).removeprefix("torch.")] = 2 * M * K * N / statistics.median(seconds) / 1e9
+    return found
+
+
+def describe_machine(threads: int, device: str = "cpu") -> dict[str, object]:
+    """Versions and hardware."""
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    model = [line.split(":")[1].strip() for line in info if "model name" in line]
+    flags = {flag for line in info if line.startswith("flags") for flag in line.split()}
+    return {
+        "processor": torch.cuda.get_device_name()
+        if device == "cuda"
+        else next(iter(model), "unknown"),
+        "instructions": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}),
+        "threads": threads,
+        "versions": {n: version(n) for n in ("torch", "transformers", "peft", "lorastudy")},
+        "matmul_gflops": measure_ceiling(threads, device),
+    }

@@ -1,0 +1,105 @@
+"""Large float32 matrix products on a CPU, through oneDNN where torch has it.
+
+torch takes float32 products with MKL and keeps oneDNN for bfloat16. On a processor with AVX-512
+oneDNN is the faster one, above all for GPT-2's output layer, whose 50,257 columns MKL writes
+unaligned (benchmarks/speed_2cores_202611/products.py prints the rates). The operation is a
+private one of torch, so it is tried once against the public one before it is relied on;
+elsewhere, and for small products, that is what runs.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.model.fast.frozen import runs_low
+
+LEAST_PRODUCTS = 1 << 22  # below, setting oneDNN up costs more than it saves
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `nn.functional.linear`, without a gradient: (T, in), (out, in), (out,) -> (T, out).
+
+    The weight may have any strides, so the transpose of another layout costs no copy.
+    """
+    is_large = len(x) * weight.numel() >= LEAST_PRODUCTS
+    if is_large and _is_plain(x) and _is_plain(weight) and _has_onednn():
+        return _onednn(x, weight, bias)
+    return nn.functional.linear(x, weight, bias)
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+@lru_cache(maxsize=1)
+def _has_onednn() -> bool:
+    """Whether the operation is there, takes these arguments and gives the product."""
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        return False
+    x, weight = (torch.linspace(-1, 1, 48).reshape(shape) for shape in ((6, 8), (8, 6)))
+    expected = nn.functional.linear(x, weight.t(), x[0, :6])
+    try:
+        got = _onednn(x, weight.t(), x[0, :6])
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return got.shape == expected.shape and bool(torch.allclose(got, expected, atol=1e-5))
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """From x (T, in), weight (out, in), bias (out,) -> (T, out)."""
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        return multiply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            multiply(dy, weight.t()) if needs_x else None,
+            _weight_gradient(x, dy, weight) if needs_weight else None,
+            dy.sum(0) if needs_bias else None,
+        )
+
+
+def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
+    """The product dy' x, (out, in), laid out as the weight is, so that no copy is needed."""
+    return torch.mm(dy.t(), x) if weight.is_contiguous() else torch.mm(x.t(), dy).t()
+
+
+def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As `nn.functional.linear`, for any shape (..., in)."""
+    y: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
+        x.reshape(-1, x.shape[-1]), weight, bias
+    )
+    return y.view(*x.shape[:-1], -1)
+
+
+class LargeLinear(nn.Linear):
+    """`nn.Linear` through `multiply`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        if runs_low(input):
+            return super().forward(input)
+        return apply_linear(input, self.weight, self.bias)
+
+
+class LargeConv1D(Conv1D):
+    """transformers' `Conv1D` through `multiply`; its weight is (in, out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Conv1D`."""
+        if runs_low(x):
+            plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return plain
+        return apply_linear(x, self.weight.t(), self.bias)
