@@ -169,3 +169,32 @@ def write_sums(
             )
             name = f"{evaluation.benchmark}--{evaluation.protocol}.json"
             write_record(folder / "runs" / run.run_id / "evaluations" / name, scores)
+
+
+PAPER_SEEDS, PAPER_RATES = (0, 1, 2), (3e-4, 1e-3, 3e-3)
+
+
+def make_paper_results() -> StudyResults:
+    """A study of the paper's size, sound and published protocols, 3 seeds and 3 rates."""
+    runs = [make_arm_runs(0)[0]]
+    for place, arm in enumerate(ARMS[1:], 1):
+        runs += [
+            make_run(
+                arm,
+                seed,
+                run_id=f"{arm}-s{seed}-{number:08x}",
+                method="full" if arm == "full" else "lora",
+                learning_rate=rate,
+                trainable_parameters=TRAINABLE[place],
+                epochs=make_epochs(
+                    [3.6 + 0.03 * number + 0.01 * seed - 0.05 * e for e in range(8)]
+                ),
+                train_seconds=8000.0 + 1500 * place + 300 * seed,
+                tokens_per_second=5000.0 - 40 * seed,
+                total_seconds=9000.0 + 1500 * place + 300 * seed,
+                evaluations=make_evaluations(BASE_PERPLEXITY[place] + 0.1 * seed),
+            )
+            for number, rate in enumerate(PAPER_RATES)
+            for seed in PAPER_SEEDS
+        ]
+    return make_results(runs, name="paper-sound", seeds=PAPER_SEEDS, forgetting=("imdb",))

@@ -7,11 +7,11 @@ import pytest
 from report_results import make_evaluation, make_evaluations, make_results, make_run, write_sums
 
 from lorastudy.report.compare import compare_study
+from lorastudy.report.comparison_json import write_comparisons_json
 from lorastudy.report.comparison_tables import (
     build_all_pairs,
     build_group_table,
     build_pair_table,
-    write_comparisons_json,
 )
 from lorastudy.report.pairs import Comparison, Pair
 from lorastudy.report.statistics import Interval
@@ -239,6 +239,6 @@ def test_json_and_csv_hold_every_pair_of_every_score(tmp_path):
     results = make_results(runs, arms=tuple(SPREAD))
     write_sums(tmp_path, results, lambda arm: SPREAD[arm])
     comparisons = compare_study(results, tmp_path)
-    content = json.loads(write_comparisons_json(comparisons))["comparisons"]
+    content = json.loads(write_comparisons_json(comparisons, ()))["comparisons"]
     assert [len(c["pairs"]) for c in content] == [6] * 6  # 4 arms, 3 benchmarks x 2 protocols
     assert len(build_all_pairs(comparisons).rows) == 36

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MIB = 1024**2
 _WIDE = 100  # columns of a terminal that what is trained and what it costs fit into together
-_N_ARM_COLUMNS = 5  # of Table I, before the first score
+_N_TRAINED = 4  # columns of Table I about what is trained; what it costs follows
 
 
 def print_table(results: StudyResults, study_dir: Path) -> None:
@@ -36,8 +36,7 @@ def print_table(results: StudyResults, study_dir: Path) -> None:
 
 def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, list[int]]]:
     """Titles and column numbers of the parts; the arm, column 0, leads every part."""
-    trained = [i for i, c in enumerate(columns) if i and not c.group and i < _N_ARM_COLUMNS]
-    costs = [i for i, c in enumerate(columns) if not c.group and i >= _N_ARM_COLUMNS]
+    others = [i for i, c in enumerate(columns) if i and not c.group]
     protocols = dict.fromkeys((c.title, c.warning) for c in columns if c.group)
     scores = [
         (
@@ -47,8 +46,9 @@ def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, 
         for title, warning in protocols
     ]
     if is_narrow:
+        trained, costs = others[:_N_TRAINED], others[_N_TRAINED:]
         return [*scores, ("what is trained", trained), ("what it costs", costs)]
-    return [*scores, ("what is trained, and what it costs", trained + costs)]
+    return [*scores, ("what is trained, and what it costs", others)]
 
 
 def _make_section(model: TableModel, title: str, places: list[int]) -> Table:

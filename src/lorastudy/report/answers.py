@@ -45,6 +45,7 @@ class Answer:
     n_seeds: int = 0
     n_documents: int = 0  # 0: the quantity has none
     remark: str = ""
+    scores_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ def _answer_score(
         n_seeds=answer.n_seeds,
         n_documents=comparison.n_documents,
         remark=answer.remark,
+        scores_padding=score.scores_padding,
     )
 
 

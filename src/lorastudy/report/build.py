@@ -1,18 +1,16 @@
 """Writes the report of a study, and prints its results.
 
     report/index.html                the page; needs nothing else
-    report/table1.{md,csv,tex}       Table I
-    report/comparisons.{md,csv,json} every pair of arms
-    report/claims.{md,csv}           the paper's claims, answered
-    report/learning_rates.{md,csv,json}
+    report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, learning_rates,
+                                     tuned_minus_baseline, fronts, documents, times
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
-be rebuilt at any time: it is made from `results.json`, `study.yaml` and the sums by document
-in the run folders; without the sums, differences have no intervals.
+be rebuilt at any time: it is made from `results.json`, `study.yaml` and the run folders;
+without the sums in these, differences have no intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -20,16 +18,22 @@ from lorastudy.config import Study
 from lorastudy.report.answers import answer_claims
 from lorastudy.report.claim_table import build_claim_table
 from lorastudy.report.compare import compare_study
+from lorastudy.report.comparison_json import write_comparisons_json
 from lorastudy.report.comparison_tables import (
     build_all_pairs,
     build_group_table,
     build_pair_table,
-    write_comparisons_json,
 )
 from lorastudy.report.contents import build_table1
+from lorastudy.report.documents import build_document_table
+from lorastudy.report.evidence import Evidence, read_evidence
+from lorastudy.report.forgetting import build_change_table, measure_changes
+from lorastudy.report.fronts import build_front_table, find_fronts
+from lorastudy.report.integrity import write_results_json
 from lorastudy.report.pairs import Comparison
 from lorastudy.report.rates import build_rate_table, write_rates_json
-from lorastudy.report.tables import render_csv, render_latex, render_markdown
+from lorastudy.report.tables import Table, render_csv, render_json, render_latex, render_markdown
+from lorastudy.report.times import build_time_table
 from lorastudy.store.files import publish_folder, write_text
 from lorastudy.store.records import StudyResults
 from lorastudy.study_file import read_study_file
@@ -50,41 +54,67 @@ def write_report(results: StudyResults, study_dir: Path) -> Path:
         StorageError: The disk refused a write; files already there are whole.
     """
     from lorastudy.report.figures import draw_figures  # slow to import, not needed by `table`
-    from lorastudy.report.page import render_page
+    from lorastudy.report.page import Report, render_page
 
     study_file = study_dir / "study.yaml"
     study = read_study_file(study_file) if study_file.is_file() else None
-    report = study_dir / "report"
-    comparisons = compare_study(results, study_dir)
-    figures = draw_figures(results, comparisons)
-    publish_folder(report / "figures", lambda folder: _write_figures(figures, folder))
-    for name, text in _write_tables(results, comparisons, study).items():
-        write_text(report / name, text)
-    page = report / "index.html"
-    write_text(page, render_page(results, comparisons, figures, study))
+    folder = study_dir / "report"
+    comparisons, evidence = compare_study(results, study_dir), read_evidence(results, study_dir)
+    tables = build_tables(results, comparisons, evidence, study)
+    files = _write_tables(tables, results, comparisons)
+    figures = draw_figures(results, comparisons, evidence)
+    report = Report(results, study, comparisons, evidence, tables, files)
+    publish_folder(folder / "figures", lambda folder: _write_figures(figures, folder))
+    for name, text in files.items():
+        write_text(folder / name, text)
+    page = folder / "index.html"
+    write_text(page, render_page(report, figures))
     return page
 
 
+def build_tables(
+    results: StudyResults,
+    comparisons: Sequence[Comparison],
+    evidence: Evidence,
+    study: Study | None,
+) -> dict[str, Table]:
+    """Every table that has files of its own, by the name of these."""
+    changes = measure_changes(results, comparisons)
+    return {
+        "table1": build_table1(results, comparisons),
+        "comparisons": build_all_pairs(comparisons),
+        "claims": build_claim_table(answer_claims(results, comparisons, study)),
+        "learning_rates": build_rate_table(results),
+        "tuned_minus_baseline": build_change_table(changes),
+        "fronts": build_front_table(find_fronts(results, comparisons, evidence)),
+        "documents": build_document_table(results, comparisons),
+        "times": build_time_table(results, evidence),
+    }
+
+
 def _write_tables(
-    results: StudyResults, comparisons: Sequence[Comparison], study: Study | None
+    tables: Mapping[str, Table], results: StudyResults, comparisons: Sequence[Comparison]
 ) -> dict[str, str]:
     """The content of every table's file, by name."""
     pairs = (build_group_table(comparisons), *map(build_pair_table, comparisons))
-    claims = build_claim_table(answer_claims(results, comparisons, study))
-    rates = build_rate_table(results)
-    return {
-        "table1.md": render_table(results, comparisons, "md"),
-        "table1.csv": render_table(results, comparisons, "csv"),
-        "table1.tex": render_table(results, comparisons, "latex"),
+    renderers = {
+        "md": render_markdown,
+        "csv": render_csv,
+        "tex": render_latex,
+        "json": render_json,
+    }
+    files = {
+        f"{name}.{extension}": render(table)
+        for name, table in tables.items()
+        for extension, render in renderers.items()
+    }
+    changes = measure_changes(results, comparisons)
+    richer = {
         "comparisons.md": "\n".join(map(render_markdown, pairs)),
-        "comparisons.csv": render_csv(build_all_pairs(comparisons)),
-        "comparisons.json": write_comparisons_json(comparisons),
-        "claims.md": render_markdown(claims),
-        "claims.csv": render_csv(claims),
-        "learning_rates.md": render_markdown(rates),
-        "learning_rates.csv": render_csv(rates),
+        "comparisons.json": write_comparisons_json(comparisons, changes),
         "learning_rates.json": write_rates_json(results),
     }
+    return files | richer
 
 
 def render_table(
@@ -99,7 +129,7 @@ def render_table(
         case "latex":
             return render_latex(build_table1(results, comparisons))
         case "json":
-            return results.model_dump_json(indent=1) + "\n"
+            return write_results_json(results)
         case _:
             assert_never(format)
 

@@ -24,8 +24,17 @@ from lorastudy.report.paired import (
     p_of_no_difference,
     seeds_needed,
 )
-from lorastudy.report.pairs import EQUIVALENCE_MARGIN, ONE_SEED, SMALL_DIFFERENCE, Comparison, Pair
-from lorastudy.report.statistics import mean
+from lorastudy.report.pairs import (
+    EQUIVALENCE_MARGIN,
+    ONE_SEED,
+    PERCENTS,
+    SMALL_DIFFERENCE,
+    Comparison,
+    DocumentSpread,
+    Level,
+    Pair,
+)
+from lorastudy.report.statistics import Interval, mean
 from lorastudy.report.summary import ArmSummary, Score, list_scores, score_of, summarise_arms
 from lorastudy.report.sums import NO_SUMS, ScoreSums, read_sums
 from lorastudy.store.records import RunResult, StudyResults
@@ -72,8 +81,27 @@ def _compare(
     separated = frozenset(frozenset((p.first, p.second)) for p in pairs if p.is_separated)
     notes = (*_left_out(arms, sides, score), *sums.notes)
     return Comparison(
-        score, ranked, tuple(pairs), group_tied(ranked, separated), len(sums.weights), notes
+        score=score,
+        ranked=ranked,
+        pairs=tuple(pairs),
+        groups=group_tied(ranked, separated),
+        n_documents=len(sums.weights),
+        notes=notes,
+        levels=tuple(level for side in sides if (level := _measure_level(side, sums)) is not None),
     )
+
+
+def _measure_level(side: _Side, sums: ScoreSums) -> Level | None:
+    """The arm's loss with the interval of its ratio of sums, centred on the score itself."""
+    nats = [sums.nats_of_runs.get(run.run_id) for run in side.runs.values()]
+    found = [array for array in nats if array is not None]
+    if not found:
+        return None
+    own = measure_difference(sums.weights, np.stack(found))
+    if (interval := interval_of(own)) is None:
+        return None
+    centre, half = mean(list(side.scores.values())), (interval.high - interval.low) / 2
+    return Level(side.arm, centre, len(found), Interval(centre - half, centre + half))
 
 
 def _add_bootstrap(pairs: list[Pair], sides: list[_Side], sums: ScoreSums) -> list[Pair]:
@@ -136,7 +164,18 @@ def _compare_pair(first: _Side, second: _Side, sums: ScoreSums, *, n_pairs: int)
         seeds_for_observed=seeds_needed(difference, difference.mean, n_pairs=n_pairs),
         seeds_for_small=seeds_needed(difference, SMALL_DIFFERENCE, n_pairs=n_pairs),
         remark=remark,
+        documents=_spread_documents(sums.weights, nats),
     )
+
+
+def _spread_documents(weights: FloatArray, nats: FloatArray) -> DocumentSpread | None:
+    """`nats` (S seeds, m documents), first minus second: over seeds averaged, by document."""
+    has_targets = weights > 0
+    if not has_targets.any():
+        return None
+    differences = nats.mean(axis=0)[has_targets] / weights[has_targets]
+    found = np.quantile(differences, np.asarray(PERCENTS) / 100)
+    return DocumentSpread(float((differences < 0).mean()), tuple(map(float, found)))
 
 
 def _common_seeds(

@@ -1,7 +1,5 @@
-"""How comparisons are written: pairs, groups of tied arms, and JSON for programs."""
+"""How comparisons are written for people: pairs, and groups of tied arms."""
 
-import json
-import math
 from collections.abc import Sequence
 
 from lorastudy.report.numerals import ABSENT
@@ -111,18 +109,6 @@ def describe_lead(comparison: Comparison) -> str:
     return f"tied: {', '.join(comparison.tied_for_lead)}"
 
 
-def write_comparisons_json(comparisons: Sequence[Comparison]) -> str:
-    """All comparisons at full precision."""
-    content = {
-        "unit": "nats a target, first arm minus second",
-        "confidence": 0.95,
-        "equivalence_margin": EQUIVALENCE_MARGIN,
-        "small_difference": SMALL_DIFFERENCE,
-        "comparisons": [_describe(comparison) for comparison in comparisons],
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
 def write_interval(interval: Interval | None, decimals: int = 4) -> str:
     """An interval as "[-0.012, 0.034]"."""
     if interval is None:
@@ -142,8 +128,8 @@ def write_p(p: float) -> str:
 
 
 def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
-    low, high = _ends(pair.interval)
-    boot_low, boot_high = _ends(pair.bootstrap)
+    low, high = ends_of(pair.interval)
+    boot_low, boot_high = ends_of(pair.bootstrap)
     mean, p, p_holm = pair.mean, pair.p, pair.p_holm
     is_equivalent = None if pair.p_equivalence is None else str(pair.is_equivalent).lower()
     shown = {None: ABSENT, "true": "yes", "false": "not shown"}[is_equivalent]
@@ -179,52 +165,9 @@ def _letters(comparison: Comparison, arm: str) -> str:
     return " ".join(str(place + 1) for place in places)
 
 
-def _describe(comparison: Comparison) -> dict[str, object]:
-    score = comparison.score
-    return {
-        "benchmark": score.benchmark,
-        "protocol": score.protocol,
-        "protocol_version": score.version,
-        "n_documents": comparison.n_documents,
-        "ranked": comparison.ranked,
-        "leader": comparison.leader,
-        "tied_for_lead": comparison.tied_for_lead,
-        "groups": comparison.groups,
-        "notes": comparison.notes,
-        "pairs": [_describe_pair(pair) for pair in comparison.pairs],
-    }
-
-
-def _describe_pair(pair: Pair) -> dict[str, object]:
-    difference = pair.difference
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "difference": pair.mean,
-        "interval": _ends(pair.interval),
-        "bootstrap": _ends(pair.bootstrap),
-        "p": pair.p,
-        "p_holm": pair.p_holm,
-        "verdict": pair.verdict,
-        "p_equivalence": pair.p_equivalence,
-        "is_equivalent": pair.is_equivalent,
-        "seeds": pair.seeds,
-        "n_documents": difference.n_documents if difference else None,
-        "seed_se": _root(difference.seed_variance) if difference else None,
-        "document_se": _root(difference.document_variance) if difference else None,
-        "shared_se": _root(difference.shared_variance) if difference else None,
-        "seeds_for_observed": pair.seeds_for_observed,
-        "seeds_for_small": pair.seeds_for_small,
-        "remark": pair.remark,
-    }
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+def ends_of(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Both ends of an interval; None twice without one."""
     return (None, None) if interval is None else (interval.low, interval.high)
-
-
-def _root(variance: float | None) -> float | None:
-    return None if variance is None else math.sqrt(variance)
 
 
 def _text(text: str) -> Cell:

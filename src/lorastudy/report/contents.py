@@ -1,5 +1,6 @@
 """What the tables of the report say: Table I, the list of runs, and the runs that failed."""
 
+import math
 from collections.abc import Sequence
 
 from lorastudy.report.comparison_tables import describe_lead
@@ -26,6 +27,8 @@ from lorastudy.report.summary import (
 from lorastudy.report.tables import Cell, Column, Note, Table
 from lorastudy.store.records import RunResult, StudyResults
 
+_LARGEST_NATS = 27.0  # exp of it is a million million
+
 MARKS = {
     "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "
     "and documents after Holm's adjustment.",
@@ -36,6 +39,11 @@ SCORE_NOTE = (
     "epoch, each arm at the learning rate with the lowest validation loss. Bold: separated from "
     "every other arm of the column."
 )
+INTERVAL_NOTE = (
+    "Brackets: 95 % interval of the arm by itself, over seeds and documents (with one seed over "
+    "documents only). Arms share their documents, so two such intervals may overlap though the "
+    "arms are separated: differences are judged in pairs."
+)
 PADDING_NOTE = "paper-padded scores padding as text: compare it with that protocol only."
 
 
@@ -45,11 +53,13 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
     `comparisons` are those of `compare_study`; they say which leads are printed bold.
     """
     arms, kind = summarise_arms(results), memory_kind(results)
-    score_cells = [[_score_cell(arm, c) for arm in arms] for c in comparisons]
+    n_seeds = len(results.seeds)
+    score_cells = [[_score_cell(arm, c, n_seeds) for arm in arms] for c in comparisons]
     rows = tuple(
         (
-            *_arm_cells(arm),
+            _text_cell(arm.arm),
             *(cells[place] for cells in score_cells),
+            *_arm_cells(arm),
             _estimate_cell(arm.train_seconds),
             _estimate_cell(arm.peak_memory_bytes(kind), unit=MIB, decimals=0),
             _finished_cell(arm),
@@ -57,13 +67,10 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
         for place, arm in enumerate(arms)
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
-    columns = (*_ARM_COLUMNS, *(_score_column(c.score) for c in comparisons), *_cost_columns(kind))
-    return Table(
-        title,
-        columns,
-        rows,
-        (*_notes(comparisons), *_subset_notes(results), *_drift_notes(results)),
-    )
+    scores = (_score_column(c.score) for c in comparisons)
+    columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
+    notes = (*_notes(comparisons), *_subset_notes(results), *_drift_notes(results))
+    return Table(title, columns, rows, notes)
 
 
 def build_run_table(results: StudyResults) -> Table:
@@ -103,8 +110,9 @@ def build_failure_table(results: StudyResults) -> Table:
     return Table("Runs that did not finish", columns, rows)
 
 
+SCORE_PARTS = ("perplexity", "sd", "n", "low", "high", "cross_entropy")
+
 _ARM_COLUMNS = (
-    Column("arm", ("arm",), "left"),
     Column("trainable parameters", ("trainable_parameters", "total_parameters")),
     Column("share", ("trainable_share",)),
     Column("learning rate", ("learning_rate",)),
@@ -116,7 +124,7 @@ def _score_column(score: Score) -> Column:
     prefix = f"{score.benchmark} {score.protocol_name}"
     return Column(
         title=score.protocol_name,
-        names=tuple(f"{prefix} {part}" for part in ("perplexity", "sd", "n", "cross_entropy")),
+        names=tuple(f"{prefix} {part}" for part in SCORE_PARTS),
         group=score.benchmark,
         warning="padding scored" if score.scores_padding else "",
     )
@@ -135,7 +143,6 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
     trained, total, rate = arm.trainable_parameters, arm.total_parameters, arm.learning_rate
     epochs = arm.best_epochs
     return (
-        _text_cell(arm.arm),
         Cell(ABSENT if trained is None else f"{trained:,}", (trained, total)),
         Cell(
             write_share(trained, total),
@@ -150,19 +157,37 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
     )
 
 
-def _score_cell(arm: ArmSummary, comparison: Comparison) -> Cell:
+def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
     sample = arm.sample(comparison.score)
     estimate = estimate_mean(sample.perplexities)
     if estimate is None:
-        return Cell(ABSENT, (None, None, 0, None))
-    text, detail = write_estimate(estimate, perplexity_decimals(estimate.mean))
+        is_failed = bool(arm.failed) and not arm.runs
+        text = "failed" if is_failed else ABSENT
+        return Cell(text, (None, None, 0, None, None, None), is_bad=is_failed)
+    decimals = perplexity_decimals(estimate.mean)
+    text, detail = write_estimate(estimate, decimals)
+    if not arm.is_baseline and estimate.n < n_seeds:
+        detail = detail.replace(f"({estimate.n})", f"({estimate.n} of {n_seeds})")
+    low, high = _perplexity_ends(arm, comparison)
+    is_known = low is not None and high is not None
     return Cell(
         text,
-        (estimate.mean, estimate.sd, estimate.n, mean(sample.cross_entropies)),
+        (estimate.mean, estimate.sd, estimate.n, low, high, mean(sample.cross_entropies)),
         detail=detail,
         is_emphasised=comparison.leader == arm.arm,
         mark=_mark(arm.arm, comparison),
+        more=f"[{low:,.{decimals}f}, {high:,.{decimals}f}]" if is_known else "",
     )
+
+
+def _perplexity_ends(
+    arm: ArmSummary, comparison: Comparison
+) -> tuple[float, float] | tuple[None, None]:
+    """The ends of the arm's own interval; none where they are beyond all bounds."""
+    level = comparison.find_level(arm.arm)
+    if level is None or level.interval.high > _LARGEST_NATS:
+        return None, None
+    return math.exp(level.interval.low), math.exp(level.interval.high)
 
 
 def _mark(arm: str, comparison: Comparison) -> str:
@@ -216,6 +241,7 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
         for c in comparisons
     ]
     general = [Note("", SCORE_NOTE)] if comparisons else []
+    general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
     has_padding = any(c.score.scores_padding for c in comparisons)
     padded = [Note("", PADDING_NOTE)] if has_padding else []
     return (*leads, *marked, *general, *padded)

@@ -4,34 +4,31 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from lorastudy.report.comparison_tables import write_interval, write_p, write_signed
 from lorastudy.report.figures_style import (
     COLOURS,
     INK,
     MARKERS,
-    WIDTH_INCHES,
     DrawnFigure,
+    label_rows,
+    mark,
+    new_figure,
     save_figure,
+    shorten,
 )
-from lorastudy.report.pairs import EQUIVALENCE_MARGIN, Comparison
-from lorastudy.report.summary import ArmSummary
+from lorastudy.report.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
+from lorastudy.report.summary import ArmSummary, reference_arm
 
-_NAME, _TITLE = "fig5-differences", "Figure 5. Differences"
 _N_COLUMNS = 2
-_LONGEST_NAME = 24  # characters; a panel is half a page wide
 
 
 def draw_differences(arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> DrawnFigure:
     """One panel a score: each arm minus full fine-tuning; or minus the first arm without it."""
-    of_full = [arm.arm for arm in arms if any(run.method == "full" for run in arm.runs)]
-    reference = (of_full or [arm.arm for arm in arms if arm.runs] or [""])[0]
+    reference = reference_arm(arms) or ""
     others = [(place, arm.arm) for place, arm in enumerate(arms) if arm.arm != reference]
     n_rows = math.ceil(max(len(comparisons), 1) / _N_COLUMNS)
-    height = 0.6 + n_rows * (0.75 + 0.24 * max(len(others), 1))
-    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(0.6 + n_rows * (0.75 + 0.24 * max(len(others), 1)))
     panels = figure.subplots(n_rows, _N_COLUMNS, squeeze=False).ravel()
     for axes, comparison in zip(panels, comparisons, strict=False):
         _draw_panel(axes, comparison, reference, others)
@@ -43,7 +40,7 @@ def draw_differences(arms: Sequence[ArmSummary], comparisons: Sequence[Compariso
         f"pairs). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open marker "
         "has no interval."
     )
-    return save_figure(figure, _NAME, _TITLE, caption)
+    return save_figure(figure, "fig5-differences", "Figure 5. Differences", caption)
 
 
 def _draw_panel(
@@ -58,28 +55,28 @@ def _draw_panel(
                 "no number", (0, row), xytext=(5, 0), textcoords="offset points", va="center"
             )
             continue
-        colour = COLOURS[place % len(COLOURS)]
-        if pair.interval is not None:
-            axes.plot(
-                [pair.interval.low, pair.interval.high], [row, row], color=colour, linewidth=2
-            )
-        axes.plot(
-            pair.mean,
-            row,
-            MARKERS[place % len(MARKERS)],
-            color=colour,
-            mec=INK,
-            mfc=colour if pair.interval is not None else "none",
-        )
-    axes.set_yticks(range(len(others)), [_shorten(arm) for _, arm in others])
-    axes.set_ylim(max(len(others), 1) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
+        _draw_pair(axes, row, place, pair, pair.mean)
+    label_rows(axes, others)
     score = comparison.score
     warning = " (padding scored)" if score.scores_padding else ""
-    axes.set_title(f"{_shorten(score.benchmark)}, {score.protocol_name}{warning}", fontsize=9)
-    axes.set_xlabel(f"nats a target, minus {_shorten(reference)}")
+    axes.set_title(f"{shorten(score.benchmark)}, {score.protocol_name}{warning}", fontsize=9)
+    axes.set_xlabel(f"nats a target, minus {shorten(reference)}")
     axes.grid(axis="x")
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+def _draw_pair(axes: Axes, row: int, place: int, pair: Pair, mean: float) -> None:
+    colour, interval = COLOURS[place % len(COLOURS)], pair.interval
+    if interval is not None:
+        (line,) = axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
+        mark(line, place)
+    (point,) = axes.plot(
+        mean,
+        row,
+        MARKERS[place % len(MARKERS)],
+        color=colour,
+        mec=INK,
+        mfc=colour if interval is not None else "none",
+    )
+    p = f", p {write_p(pair.p_holm)} after Holm" if pair.p_holm is not None else ""
+    hint = f"{pair.first} minus {pair.second}: {write_signed(mean)} {write_interval(interval)}{p}"
+    mark(point, place, [hint])

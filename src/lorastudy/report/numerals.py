@@ -36,6 +36,14 @@ def write_rate(rate: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def write_compact(value: float) -> str:
+    """A round number in little room: 0.1, 30, 10k, 1.5M, 2G."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def write_duration(seconds: float) -> str:
     """H:MM:SS; below ten seconds with a tenth, which is all such a run has."""
     if not math.isfinite(seconds):

@@ -1,40 +1,66 @@
-"""The report page: one file that needs no network, no script and no other file.
+"""The report page: one file that needs no network and no other file, and is read without script.
 
 Every word from outside (names, paths, reasons) goes through Jinja's autoescape; the only
-markup let through is our own tables and matplotlib's SVG, which escapes its text itself.
+markup let through is our own tables, matplotlib's SVG, which escapes its text itself, and
+`page.css` and `page.js`. The page's policy names the script's hash, so no other script runs.
 No clock and no program version: the same results give the same bytes.
 """
 
+import base64
+import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorastudy.config import Arm, BaseModelRef, Source, Study
+from lorastudy.config import Study
 from lorastudy.report.answers import answer_claims
 from lorastudy.report.claim_table import build_claim_table
 from lorastudy.report.comparison_tables import build_group_table, build_pair_table
 from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
-from lorastudy.report.figures_style import FORMATS, INK, DrawnFigure
-from lorastudy.report.numerals import write_rate
-from lorastudy.report.pairs import Comparison
-from lorastudy.report.rates import build_rate_table
-from lorastudy.report.summary import list_scores, summarise_arms, text_share
-from lorastudy.report.tables import render_html
+from lorastudy.report.describe import describe_study, summarise_study
+from lorastudy.report.differs import build_difference_table, build_module_table
+from lorastudy.report.documents import build_document_table
+from lorastudy.report.evidence import Evidence
+from lorastudy.report.figures_style import COLOURS, FORMATS, INK, DrawnFigure
+from lorastudy.report.forgetting import build_change_table, measure_changes
+from lorastudy.report.integrity import (
+    build_digest_table,
+    cite,
+    describe_environments,
+    list_commands,
+    list_warnings,
+)
+from lorastudy.report.pairs import Comparison, choose_main
+from lorastudy.report.summary import list_scores, text_share
+from lorastudy.report.tables import Table, render_html
+from lorastudy.report.times import build_time_table
+from lorastudy.report.verdict import state_headline, state_verdict
 from lorastudy.store.records import StudyResults
 
 TEMPLATE = "page.html.jinja"
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One line of what was compared."""
-
-    label: str
-    text: str
+_FOLDER = Path(__file__).parent
+_TYPES = {"csv": "text/csv", "json": "application/json"}
+SECTIONS = {
+    "verdict": "Verdict",
+    "claims": "Claims",
+    "table1": "Table I",
+    "differences": "Differences",
+    "curves": "Curves",
+    "costs": "Costs",
+    "fronts": "Quality against cost",
+    "documents": "By document",
+    "rates": "Learning rates",
+    "forgetting": "Forgetting",
+    "compared": "What was compared",
+    "integrity": "Integrity",
+    "runs": "All runs",
+    "data": "Data",
+    "citation": "Citation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,107 +72,153 @@ class TextShare:
     percent: float
 
 
-def render_page(
-    results: StudyResults,
-    comparisons: Sequence[Comparison],
-    figures: tuple[DrawnFigure, ...],
-    study: Study | None = None,
-) -> str:
-    """The whole page as HTML; `study` adds what was compared on which data."""
+@dataclass(frozen=True, slots=True)
+class Swatch:
+    """How an arm is drawn: its place in the study, name and colour."""
+
+    place: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure as it stands in the page."""
+
+    title: str
+    caption: str
+    svg: Markup
+    logarithmic: Markup | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is told of a study, before it is written."""
+
+    results: StudyResults
+    study: Study | None
+    comparisons: tuple[Comparison, ...]
+    evidence: Evidence
+    tables: Mapping[str, Table]  # those that have files of their own, by file name
+    files: Mapping[str, str]  # the content of every table's file
+
+
+def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
+    """The whole page as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    failures = build_failure_table(results)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(TEMPLATE).render(
-        results=results,
-        facts=describe_study(results, study),
-        arms=[Fact(arm.name, describe_arm(arm)) for arm in study.arms] if study else [],
-        table1=render_html(build_table1(results, comparisons)),
-        groups=render_html(build_group_table(comparisons)) if comparisons else None,
-        pairs=[(c.score, render_html(build_pair_table(c))) for c in comparisons],
-        claims=render_html(build_claim_table(answer_claims(results, comparisons, study))),
-        rates=render_html(build_rate_table(results)),
-        has_several_rates=any(arm.n_rates_tried > 1 for arm in summarise_arms(results)),
-        runs=render_html(build_run_table(results)),
-        failures=render_html(failures) if failures.rows else None,
-        shares=_text_shares(results),
-        has_padding=any(score.scores_padding for score in list_scores(results)),
-        figures=[(figure, inline_svg(figure)) for figure in figures],
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        sections=SECTIONS.items(),
         formats=FORMATS,
+        figures={figure.name: _chart(figure) for figure in figures},
+        swatches=[
+            Swatch(place, arm, COLOURS[place % len(COLOURS)])
+            for place, arm in enumerate(report.results.arms)
+        ],
+        **_words(report),
+        **_tables(report),
     )
 
 
-def describe_study(results: StudyResults, study: Study | None) -> list[Fact]:
-    """What was compared, from the study file if there is one and from the runs."""
-    n_done = sum(run.status == "done" for run in results.runs)
-    n_expected = len(results.runs) + len(results.missing)
-    facts = [
-        Fact("arms", ", ".join(results.arms)),
-        Fact("seeds", ", ".join(map(str, results.seeds))),
-        Fact("runs", f"{n_done} of {n_expected} finished"),
-        Fact("benchmarks", ", ".join(results.benchmarks)),
-        Fact("training protocol", results.training_protocol),
-        Fact("device", _distinct(run.device for run in results.runs)),
-        Fact("precision", _distinct(run.precision for run in results.runs)),
-    ]
-    before = _describe_inputs(study) if study else []
-    return [fact for fact in (*before, *facts) if fact.text]
-
-
-def describe_arm(arm: Arm) -> str:
-    """The arm in one line: method, placement, hyperparameters, rates that were tried."""
-    if arm.method == "baseline":
-        return "the base model as it is, nothing trained"
-    rates = "learning rate " + ", ".join(map(write_rate, arm.learning_rates))
-    if arm.method == "full":
-        return f"all parameters trained; {rates}"
-    where = ", ".join(arm.placement)
-    return (
-        f"LoRA on {where}; rank {arm.rank}, alpha {arm.alpha:g}, dropout {arm.dropout:g}; {rates}"
-    )
-
-
-def inline_svg(figure: DrawnFigure) -> Markup:
+def inline_svg(figure: DrawnFigure, svg: bytes, prefix: str) -> Markup:
     """The figure as an element of a page: its own ids, the page's text colour, no prologue."""
-    text = figure.files["svg"].decode()
+    text = svg.decode()
     text = text[text.index("<svg") :]
-    prefix = figure.name.partition("-")[0]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}-", text)
     text = text.replace(INK, "currentColor")
-    label = Markup('<svg role="img" aria-label="{}" ').format(figure.title)
+    label = Markup('<svg role="img" aria-label="{}. {}" ').format(figure.title, figure.caption)
     return Markup(text.replace("<svg ", label, 1))
 
 
-def _describe_inputs(study: Study) -> list[Fact]:
-    data, training = study.data, study.training
-    rows = "one row a document" if data.rows.cut == "lines" else "text joined, full rows only"
-    return [
-        Fact("base model", describe_source(study.base_model)),
-        Fact("training data", describe_source(data.train)),
-        Fact("validation data", describe_source(data.validation)),
-        Fact("rows", f"{rows}, at most {data.rows.length:,} tokens"),
-        Fact(
-            "training",
-            f"{training.epochs} epochs, {training.rows_per_step} rows an optimizer step, "
-            f"{training.schedule.shape} schedule, padding {training.padding}",
-        ),
+def _chart(figure: DrawnFigure) -> Chart:
+    prefix = figure.name.partition("-")[0]
+    return Chart(
+        title=figure.title,
+        caption=figure.caption,
+        svg=inline_svg(figure, figure.files["svg"], prefix),
+        logarithmic=inline_svg(figure, figure.logarithmic, f"{prefix}log")
+        if figure.logarithmic
+        else None,
+    )
+
+
+def _words(report: Report) -> dict[str, object]:
+    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    return {
+        "results": results,
+        "summary": summarise_study(results, report.study),
+        "headline": state_headline(results, comparisons),
+        "verdict": state_verdict(results, comparisons, evidence),
+        "facts": describe_study(results, report.study),
+        "environments": describe_environments(evidence),
+        "warnings": list_warnings(results, comparisons, evidence),
+        "commands": list_commands(results.name),
+        "shares": _text_shares(results),
+        "downloads": _downloads(report),
+        "tables": [(name, _formats(name, report.files)) for name in report.tables],
+        "citation": cite(results, evidence),
+    }
+
+
+def _tables(report: Report) -> dict[str, object]:
+    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    padded = [c for c in comparisons if c.score.scores_padding]
+    sound = [c for c in comparisons if not c.score.scores_padding] or padded
+    is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
+    failures, digests = build_failure_table(results), build_digest_table(evidence)
+    main = choose_main(comparisons)
+    changes = build_change_table(measure_changes(results, main))
+    answers = answer_claims(results, comparisons, report.study)
+    padded_answers = [a for a in answers if a.scores_padding and is_both]
+    return {
+        "claims": render_html(build_claim_table([a for a in answers if a not in padded_answers])),
+        "padded_claims": render_html(build_claim_table(padded_answers)) if padded_answers else None,
+        "fronts": render_html(report.tables["fronts"]),
+        "documents": render_html(build_document_table(results, main)),
+        "sound": render_html(build_table1(results, sound)),
+        "published": render_html(build_table1(results, padded)) if is_both else None,
+        "groups": render_html(build_group_table(comparisons)) if comparisons else None,
+        "pairs": [(c.score, render_html(build_pair_table(c))) for c in comparisons],
+        "rates": render_html(report.tables["learning_rates"]),
+        "runs": render_html(build_run_table(results)),
+        "times": render_html(build_time_table(results, evidence)),
+        "failures": render_html(failures) if failures.rows else None,
+        "changes": render_html(changes) if changes.rows else None,
+        "differing": render_html(build_difference_table(report.study)) if report.study else None,
+        "modules": render_html(build_module_table(results, evidence)),
+        "digests": render_html(digests) if digests else None,
+    }
+
+
+def _downloads(report: Report) -> list[tuple[str, str]]:
+    """Names and data addresses of what the page carries with it."""
+    of_results = report.results.model_dump_json(exclude_defaults=True)
+    carried = {name: text for name, text in report.files.items() if name.endswith(".csv")}
+    return [(name, _data_address(name, text)) for name, text in carried.items()] + [
+        ("results.json", _data_address("results.json", of_results))
     ]
 
 
-def describe_source(source: BaseModelRef | Source) -> str:
-    """Where a model or data set comes from: hub id with its parts, path, or builtin name."""
-    name = source.id or source.path or f"{source.builtin} (comes with lorastudy)"
-    details = [getattr(source, key, None) for key in ("config", "split")]
-    revision = source.revision if source.id else None
-    known = [detail for detail in details if detail]
-    known += [f"revision {revision}"] if revision else []
-    return f"{name} ({', '.join(known)})" if known else f"{name}"
+def _data_address(name: str, text: str) -> str:
+    kind = _TYPES[name.rpartition(".")[2]]
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _formats(name: str, files: Mapping[str, str]) -> list[tuple[str, str]]:
+    words = {"md": "Markdown", "csv": "CSV", "tex": "LaTeX", "json": "JSON"}
+    return [(words[e], f"{name}.{e}") for e in words if f"{name}.{e}" in files]
 
 
 def _text_shares(results: StudyResults) -> list[TextShare]:
@@ -156,7 +228,3 @@ def _text_shares(results: StudyResults) -> list[TextShare]:
         for score, share in shares
         if share is not None and score.scores_padding
     ]
-
-
-def _distinct(values: Iterable[str | None]) -> str:
-    return ", ".join(sorted({value for value in values if value}))

@@ -3,6 +3,7 @@
 Only values and what follows from them; `compare` makes them from the records of runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +15,27 @@ EQUIVALENCE_MARGIN = 0.02  # nats a target, about 2 % of a perplexity
 SMALL_DIFFERENCE = 0.01  # nats a target, for which seeds are counted beside the observed one
 ONE_SEED = "one seed: no claim about training"
 
+PERCENTS = tuple(range(101))  # at which differences of documents are read off
+
 PairVerdict = Literal["lower", "higher", "not separated", "one seed", "no interval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The loss of one arm under one score, on its own."""
+
+    arm: str
+    mean: float  # nats a target, as Table I has it
+    n_seeds: int
+    interval: Interval  # 95 %, over seeds and documents; over documents only with one seed
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSpread:
+    """How the difference of two arms spreads over documents, each in nats a target of its own."""
+
+    share_lower: float  # of documents on which the first arm has the lower loss
+    quantiles: tuple[float, ...]  # at PERCENTS, ascending
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +54,7 @@ class Pair:
     p_equivalence: float | None = None  # of a difference beyond EQUIVALENCE_MARGIN
     seeds_for_observed: int | None = None  # None: not by more seeds
     seeds_for_small: int | None = None  # for SMALL_DIFFERENCE
+    documents: DocumentSpread | None = None  # None: sums by document are missing
     remark: str = ""  # seeds that one arm lacks, why there is no number
 
     @property
@@ -67,6 +89,7 @@ class Comparison:
     groups: tuple[tuple[str, ...], ...]  # no two arms of a group are separated
     n_documents: int  # or windows; 0: sums by document are missing
     notes: tuple[str, ...]
+    levels: tuple[Level, ...] = ()  # of the arms with sums by document
 
     @property
     def tied_for_lead(self) -> tuple[str, ...]:
@@ -94,6 +117,10 @@ class Comparison:
                 return turn_round(pair)
         return None
 
+    def find_level(self, arm: str) -> Level | None:
+        """The arm's own loss with its interval; None without sums by document."""
+        return next((level for level in self.levels if level.arm == arm), None)
+
     def _is_lower(self, first: str, second: str) -> bool:
         pair = self.find_pair(first, second)
         return pair is not None and pair.verdict == "lower"
@@ -110,8 +137,26 @@ def turn_round(pair: Pair) -> Pair:
         difference=None if difference is None else replace(difference, mean=-difference.mean),
         interval=_mirror(pair.interval),
         bootstrap=_mirror(pair.bootstrap),
+        documents=None if pair.documents is None else _mirror_documents(pair.documents),
     )
+
+
+def choose_main(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """One comparison for each benchmark: its first protocol that scores text alone.
+
+    The first protocol at all where every one of them scores padding.
+    """
+    chosen: dict[str, Comparison] = {}
+    for comparison in sorted(comparisons, key=lambda c: c.score.scores_padding):
+        chosen.setdefault(comparison.score.benchmark, comparison)
+    return tuple(c for c in comparisons if c in chosen.values())
 
 
 def _mirror(interval: Interval | None) -> Interval | None:
     return None if interval is None else Interval(-interval.high, -interval.low)
+
+
+def _mirror_documents(spread: DocumentSpread) -> DocumentSpread:
+    """Ties apart, what was lower is higher; of documents that tie there are next to none."""
+    turned = tuple(-value for value in reversed(spread.quantiles))
+    return DocumentSpread(1 - spread.share_lower, turned)

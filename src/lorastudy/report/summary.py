@@ -6,7 +6,7 @@ these summaries, so they cannot disagree.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.report.statistics import Estimate, Sample, estimate_mean, mean
@@ -103,6 +103,12 @@ class ArmSummary:
 def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:
     """One summary for each arm, in the study's order."""
     return tuple(_summarise_arm(arm, results) for arm in results.arms)
+
+
+def reference_arm(arms: Sequence[ArmSummary]) -> str | None:
+    """What other arms are set against: full fine-tuning, else the first arm that finished."""
+    of_full = [arm.arm for arm in arms if any(run.method == "full" for run in arm.runs)]
+    return next(iter(of_full or [arm.arm for arm in arms if arm.runs]), None)
 
 
 def list_scores(results: StudyResults) -> tuple[Score, ...]:

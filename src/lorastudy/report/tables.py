@@ -1,17 +1,19 @@
-r"""One table model and its four ways to paper: Markdown, CSV, LaTeX and HTML.
+r"""One table model and its ways to paper and programs: Markdown, CSV, LaTeX, JSON and HTML.
 
 A cell keeps what people read (text, detail) apart from what programs read (values): CSV
-holds full-precision values in columns of their own, the other formats the rounded text.
+and JSON hold full-precision values in columns of their own, the others the rounded text.
 Every format escapes everything: names and failure reasons are data, never markup.
 
     group      | wikitext-2                    |      columns with equal group share a head
     title      | rows-text v1  paper-padded v1 |
-    cell       | **23.41** ± 0.05 (3) †        |      emphasis, text, detail, mark
+    cell       | **23.41** ± 0.05 (3) † [..]   |      emphasis, text, detail, mark, more
     notes      † lead not separated: ...
 """
 
 import csv
 import io
+import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ class Cell:
     detail: str = ""
     is_emphasised: bool = False
     mark: str = ""  # refers to a note of the table
+    more: str = ""  # a second detail, left out where there is little room
+    is_bad: bool = False  # stands where a number should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,17 @@ def render_csv(table: Table) -> str:
     return stream.getvalue()
 
 
+def render_json(table: Table) -> str:
+    """Rows as objects of the columns that CSV has; what is absent or not finite is null."""
+    names = [name for column in table.columns for name in column.names]
+    rows = [
+        dict(zip(names, (_json_value(v) for cell in row for v in cell.values), strict=True))
+        for row in table.rows
+    ]
+    content = {"title": table.title, "rows": rows, "notes": [n.text for n in table.notes]}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
 def render_latex(table: Table) -> str:
     r"""A `table*` float for the packages booktabs and graphicx (it is fitted to the line)."""
     spec = "".join({"left": "l", "right": "r", "wrap": "p{35mm}"}[c.align] for c in table.columns)
@@ -128,16 +143,35 @@ def render_latex(table: Table) -> str:
 
 
 def render_html(table: Table) -> Markup:
-    """A `figure` with a scrolling table, safe to place in a page; styled by the page."""
+    """A `figure` with a scrolling table, safe to place in a page; styled by the page.
+
+    Neighbouring rows with the same first cell share it.
+    """
     heads = Markup("").join(_html_heads(table))
-    rows = Markup("").join(_html_row(table.columns, row) for row in table.rows)
+    starts = [
+        0 if row and place and row[0] == table.rows[place - 1][0] else 1
+        for place, row in enumerate(table.rows)
+    ]
+    spans = [_span_from(starts, place) for place in range(len(starts))]
+    rows = Markup("").join(
+        _html_row(table.columns, row, span) for row, span in zip(table.rows, spans, strict=True)
+    )
     notes = Markup("").join(
         Markup("<p>{}</p>").format(_join(" ", note.mark, note.text)) for note in table.notes
     )
+    sortable = "" if 0 in starts or len(starts) < 3 else " sortable"
     return Markup(
-        '<figure class="table"><figcaption>{}</figcaption><div class="scroll"><table>'
+        '<figure class="table"><figcaption>{}</figcaption>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="grid{}">'
         '<thead>{}</thead><tbody>{}</tbody></table></div><div class="notes">{}</div></figure>'
-    ).format(table.title, heads, rows, notes)
+    ).format(table.title, table.title, sortable, heads, rows, notes)
+
+
+def _span_from(starts: Sequence[int], place: int) -> int:
+    """Rows that the first cell of the row at `place` stands for; 0: one above stands for it."""
+    if not starts[place]:
+        return 0
+    return next((n for n, start in enumerate(starts[place + 1 :], 1) if start), len(starts) - place)
 
 
 def _join(separator: str, *parts: str) -> str:
@@ -152,7 +186,7 @@ def _markdown_cell(cell: Cell) -> str:
     text = _escape_markdown(cell.text)
     if cell.is_emphasised:
         text = f"**{text}**"
-    return _join(" ", text, _escape_markdown(cell.detail), _escape_markdown(cell.mark))
+    return _join(" ", text, *map(_escape_markdown, (cell.detail, cell.mark, cell.more)))
 
 
 def _escape_markdown(text: str) -> str:
@@ -163,6 +197,10 @@ def _csv_value(value: Value) -> str:
     if value is None:
         return ""
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _json_value(value: Value) -> Value:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _LATEX = {
@@ -196,7 +234,7 @@ def _latex_cell(cell: Cell) -> str:
     if cell.is_emphasised:
         text = rf"\textbf{{{text}}}"
     mark = rf"\textsuperscript{{{_escape_latex(cell.mark)}}}" if cell.mark else ""
-    return _join(" ", text + mark, _escape_latex(cell.detail))
+    return _join(" ", text + mark, _escape_latex(cell.detail), _escape_latex(cell.more))
 
 
 def _latex_heads(table: Table) -> list[str]:
@@ -231,17 +269,27 @@ def _html_heads(table: Table) -> list[Markup]:
     return [*rows, Markup("<tr>{}</tr>").format(Markup("").join(titles))]
 
 
-def _html_row(columns: Sequence[Column], row: Sequence[Cell]) -> Markup:
+def _html_row(columns: Sequence[Column], row: Sequence[Cell], span: int) -> Markup:
     cells = [
-        Markup('<td class="{}">{}{}{}</td>').format(
-            f"{column.align} warned" if column.warning else column.align,
-            Markup("<strong>{}</strong>").format(cell.text) if cell.is_emphasised else cell.text,
-            Markup("<sup>{}</sup>").format(cell.mark) if cell.mark else "",
-            _html_span("detail", cell.detail),
-        )
-        for column, cell in zip(columns, row, strict=True)
+        _html_cell(column, cell, span if place == 0 else 1)
+        for place, (column, cell) in enumerate(zip(columns, row, strict=True))
+        if place or span
     ]
-    return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+    return Markup('<tr class="{}">{}</tr>').format("" if span else "more", Markup("").join(cells))
+
+
+def _html_cell(column: Column, cell: Cell, span: int) -> Markup:
+    names = [column.align, "warned" if column.warning else "", "bad" if cell.is_bad else ""]
+    value = cell.values[0]
+    return Markup("<td{}{}{}>{}{}{}{}</td>").format(
+        Markup(' class="{}"').format(_join(" ", *names)),
+        Markup(' rowspan="{}"').format(span) if span > 1 else "",
+        Markup(' data-value="{}"').format(value) if isinstance(value, (int, float)) else "",
+        Markup("<strong>{}</strong>").format(cell.text) if cell.is_emphasised else cell.text,
+        Markup("<sup>{}</sup>").format(cell.mark) if cell.mark else "",
+        _html_span("detail", cell.detail),
+        _html_span("detail", cell.more),
+    )
 
 
 def _html_span(name: str, text: str) -> Markup:

@@ -1,0 +1,146 @@
+"""The page in a real browser: quiet, self-contained, usable by pointer, keyboard and on a phone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Page, open_browser
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+# the contrast of two CSS colours (WCAG 2.2, definition of contrast ratio)
+CONTRAST = """(() => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map((n) => {
+      const c = n / 255;
+      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  const probe = document.createElement("span");
+  document.body.append(probe);
+  const found = ["ink", "quiet", "link", "warn", "bad"].map((name) => {
+    probe.style.color = `var(--${name})`;
+    const ink = light(getComputedStyle(probe).color);
+    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+  });
+  probe.remove();
+  return [getComputedStyle(document.body).backgroundColor, Math.min(...found)];
+})()"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    with open_browser() as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, paper_page: Path) -> Page:
+    browser.resize(1280, 900)
+    browser.prefer(prefers_color_scheme="light")
+    browser.open(paper_page)
+    return browser
+
+
+def is_shown(page: Page, selector: str) -> bool:
+    return bool(page.ask(f"document.querySelector({selector!r}).getClientRects().length > 0"))
+
+
+def click(page: Page, selector: str) -> None:
+    page.ask(f"document.querySelector({selector!r}).click()")
+
+
+def test_page_opens_without_complaint_and_asks_for_nothing_else(page, paper_page):
+    assert page.ask("document.querySelectorAll('figure.chart svg').length") >= 9
+    assert page.complaints() == []
+    assert page.requests() == [paper_page.as_uri()]
+
+
+def test_an_arm_is_hidden_in_every_figure_when_it_is_unticked(page):
+    hidden, other = "#fig2-losses .first .arm-2", "#fig2-losses .first .arm-3"
+    assert is_shown(page, hidden)
+    click(page, "#show-2")
+    assert not is_shown(page, hidden) and is_shown(page, other)
+    assert not is_shown(page, "#fig5-differences .arm-2")
+    click(page, "#show-2")
+    assert is_shown(page, hidden)
+
+
+def test_protocol_switch_shows_one_table_at_a_time(page):
+    def tables() -> tuple[bool, bool]:
+        return is_shown(page, "#table1 .first table"), is_shown(page, "#table1 .second table")
+
+    assert tables() == (True, False)
+    click(page, "label[for=show-published]")
+    assert tables() == (False, True)
+
+
+def test_switches_are_worked_with_the_keyboard(page):
+    page.ask("document.querySelector('#show-sound').focus()")
+    for kind in ("keyDown", "keyUp"):
+        key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
+        page.call("Input.dispatchKeyEvent", type=kind, **key)
+    assert page.ask("document.querySelector('#show-published').checked")
+
+
+def test_axis_switch_shows_the_logarithmic_figure(page):
+    click(page, "#fig2-losses-log")
+    assert not is_shown(page, "#fig2-losses .first svg")
+    assert is_shown(page, "#fig2-losses .second svg")
+
+
+def test_a_column_sorts_by_its_numbers_up_and_down(page):
+    rows = (
+        "[...document.querySelectorAll('#table1 .first tbody tr')].map(r => r.cells[0].innerText)"
+    )
+    buttons = "[...document.querySelectorAll('#table1 .first th button')]"
+    button = f"{buttons}.find(b => b.innerText.startsWith('trainable'))"
+    page.ask(f"{button}.click()")
+    assert page.ask(rows) == ["baseline", "lora-1", "lora-2", "lora-3", "lora-4", "full"]
+    page.ask(f"{button}.click()")
+    assert page.ask(rows)[0] == "full"
+    assert page.ask(f"{button}.parentElement.getAttribute('aria-sort')") == "descending"
+
+
+def test_a_point_says_its_numbers_under_the_pointer(page):
+    point = "document.querySelector('#fig2-losses .first .arm-1 use')"
+    page.ask(f"{point}.scrollIntoView({{block: 'center'}})")
+    x, y, width, height = page.ask(
+        f"(({{x, y, width, height}}) => [x, y, width, height])({point}.getBoundingClientRect())"
+    )
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
+    assert "full, training loss, epoch 1" in page.ask("document.querySelector('#hint').innerText")
+    assert is_shown(page, "#hint")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_page_never_scrolls_sideways(page, width):
+    page.resize(width, 800)
+    assert page.ask("document.documentElement.scrollWidth") == width
+
+
+def test_both_themes_have_enough_contrast(page):
+    found = {}
+    for theme in ("light", "dark"):
+        page.prefer(prefers_color_scheme=theme)
+        found[theme], contrast = page.ask(CONTRAST)
+        assert contrast >= 4.5, theme
+    assert found["light"] != found["dark"]
+
+
+def test_print_shows_both_protocols_and_no_controls(page):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    shown = [is_shown(page, f"#table1 .{name} table") for name in ("first", "second")]
+    assert shown == [True, True] and not is_shown(page, ".arms")
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(page):
+    page.ask(
+        "(() => { const script = document.createElement('script');"
+        " script.textContent = 'window.intruder = 1'; document.body.append(script) })()"
+    )
+    assert page.ask("window.intruder === undefined")
+    assert any("Content Security Policy" in text for text in page.complaints())
