@@ -5,6 +5,7 @@ The DevTools protocol: JSON messages, each ended by a zero byte, on the browser'
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -52,7 +53,8 @@ class Page:
         return dict(answer["result"])
 
     def open(self, path: Path) -> None:
-        """Load a file and wait until it is there."""
+        """Load a file and wait until it is there; earlier events are forgotten."""
+        self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
             self.events.append(self._read())
@@ -105,16 +107,18 @@ def open_browser() -> Iterator[Page]:
     assert CHROMIUM is not None
     (child_in, ours_out), (ours_in, child_out) = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory() as profile:
-        place = 'exec "$@" 3<&"$FROM" 4>&"$TO"'
+        # numbers from 10 on, so that neither is 3 or 4; bash takes them, the plain sh does not
+        inner = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (child_in, child_out)]
+        place = f'exec "$@" 3<&{inner[0]} 4>&{inner[1]}'
         process = subprocess.Popen(
-            ["sh", "-c", place, "sh", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
-            env={**os.environ, "FROM": str(child_in), "TO": str(child_out), "HOME": profile},
-            pass_fds=(child_in, child_out),
+            ["bash", "-c", place, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
+            env={**os.environ, "HOME": profile},
+            pass_fds=inner,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(child_in)
-        os.close(child_out)
+        for end in (child_in, child_out, *inner):
+            os.close(end)
         try:
             yield Page(ours_out, ours_in)
         finally:

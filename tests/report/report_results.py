@@ -187,7 +187,7 @@ def make_paper_results() -> StudyResults:
                 learning_rate=rate,
                 trainable_parameters=TRAINABLE[place],
                 epochs=make_epochs(
-                    [3.6 + 0.03 * number + 0.01 * seed - 0.05 * e for e in range(8)]
+                    [3.6 + 0.04 * place + 0.03 * number + 0.01 * seed - 0.05 * e for e in range(8)]
                 ),
                 train_seconds=8000.0 + 1500 * place + 300 * seed,
                 tokens_per_second=5000.0 - 40 * seed,

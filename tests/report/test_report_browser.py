@@ -105,7 +105,7 @@ def test_a_column_sorts_by_its_numbers_up_and_down(page):
 
 
 def test_a_point_says_its_numbers_under_the_pointer(page):
-    point = "document.querySelector('#fig2-losses .first .arm-1 use')"
+    point = "[...document.querySelectorAll('#fig2-losses .first use')].find(u => u.hintText)"
     page.ask(f"{point}.scrollIntoView({{block: 'center'}})")
     x, y, width, height = page.ask(
         f"(({{x, y, width, height}}) => [x, y, width, height])({point}.getBoundingClientRect())"

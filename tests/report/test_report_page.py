@@ -32,7 +32,7 @@ FIGURES = (
     "fig7-documents",
 )
 TABLES = (
-    *("table1", "comparisons", "claims", "learning_rates"),
+    *("table1", "comparisons", "claims", "padding", "learning_rates"),
     *("tuned_minus_baseline", "fronts", "documents", "times"),
 )
 
@@ -129,6 +129,10 @@ def test_points_say_their_numbers_under_the_pointer(study_dir):
     # full: means over seeds of 3.55 + 0.3, 3.20 and 3.22 + 0.3, and 3.19 + 0.3
     assert titles[0] == "full, training loss, epoch 1: 3.8500 nats, seeds from 3.8500 to 3.8500"
     assert [title.split(":")[0][-1] for title in titles] == ["1", "2", "3"]
+
+
+def test_page_of_a_study_of_the_papers_size_stays_below_a_megabyte(paper_page):
+    assert paper_page.stat().st_size < 1_000_000
 
 
 def test_page_has_no_id_twice(study_dir):

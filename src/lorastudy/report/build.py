@@ -1,8 +1,8 @@
 """Writes the report of a study, and prints its results.
 
     report/index.html                the page; needs nothing else
-    report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, learning_rates,
-                                     tuned_minus_baseline, fronts, documents, times
+    report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
+                                     learning_rates, tuned_minus_baseline, fronts, documents, times
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
@@ -30,6 +30,7 @@ from lorastudy.report.evidence import Evidence, read_evidence
 from lorastudy.report.forgetting import build_change_table, measure_changes
 from lorastudy.report.fronts import build_front_table, find_fronts
 from lorastudy.report.integrity import write_results_json
+from lorastudy.report.padding import build_padding_table
 from lorastudy.report.pairs import Comparison
 from lorastudy.report.rates import build_rate_table, write_rates_json
 from lorastudy.report.tables import Table, render_csv, render_json, render_latex, render_markdown
@@ -84,6 +85,7 @@ def build_tables(
         "table1": build_table1(results, comparisons),
         "comparisons": build_all_pairs(comparisons),
         "claims": build_claim_table(answer_claims(results, comparisons, study)),
+        "padding": build_padding_table(results, [c.score for c in comparisons]),
         "learning_rates": build_rate_table(results),
         "tuned_minus_baseline": build_change_table(changes),
         "fronts": build_front_table(find_fronts(results, comparisons, evidence)),

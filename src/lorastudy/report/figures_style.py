@@ -7,7 +7,6 @@ What belongs to an arm is marked in the SVG: `<g class="arm-2">` for the third a
 study, with a `<title>` for each point, which browsers show under the pointer.
 """
 
-import html
 import io
 import json
 import re
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 from markupsafe import escape
 from matplotlib.artist import Artist
@@ -66,6 +66,8 @@ SETTINGS: dict[Any, Any] = {
     "path.simplify": False,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
+_MARK = "lorastudy-arm"
+_MARKED_GROUP = re.compile(f'<g id="(%5B%22{_MARK}[^"]*)"')  # [" as `quote` writes it
 _COORDINATES = re.compile(r' (?:d|x|y|points|transform|width|height)="[^"]*"')
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _NO_DATE = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -92,7 +94,7 @@ def mark(artist: Artist, place: int, hints: Sequence[str] = ()) -> None:
 
     The mark travels as the artist's gid, which only SVG knows, and is read in `save_figure`.
     """
-    artist.set_gid(json.dumps(["arm", place, *hints]))
+    artist.set_gid(quote(json.dumps([_MARK, place, *hints])))
 
 
 def style_of(place: int) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _place_marks(svg: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r">\n +<", ">\n<", svg)
     svg = _COORDINATES.sub(lambda found: _LONG_NUMBER.sub(_round, found[0]), svg)
-    head, *parts = re.split(r'<g id="(\[[^"]*\])"', svg)
+    head, *parts = _MARKED_GROUP.split(svg)
     marked = (_place_mark(gid, rest) for gid, rest in zip(parts[::2], parts[1::2], strict=True))
     return head + "".join(marked)
 
@@ -186,7 +188,7 @@ def _round(number: re.Match[str]) -> str:
 
 def _place_mark(gid: str, rest: str) -> str:
     """The group that `gid` opens, and what follows up to the next one."""
-    _, place, *hints = json.loads(html.unescape(gid))
+    _, place, *hints = json.loads(unquote(gid))
     titles = [f"<title>{escape(hint)}</title>" for hint in hints]
     if len(titles) == 1:
         rest = rest.replace(">", f">{titles[0]}", 1)

@@ -177,6 +177,7 @@ def _tables(report: Report) -> dict[str, object]:
     padded = [c for c in comparisons if c.score.scores_padding]
     sound = [c for c in comparisons if not c.score.scores_padding] or padded
     is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
+    padding = report.tables["padding"]
     failures, digests = build_failure_table(results), build_digest_table(evidence)
     main = choose_main(comparisons)
     changes = build_change_table(measure_changes(results, main))
@@ -189,6 +190,7 @@ def _tables(report: Report) -> dict[str, object]:
         "documents": render_html(build_document_table(results, main)),
         "sound": render_html(build_table1(results, sound)),
         "published": render_html(build_table1(results, padded)) if is_both else None,
+        "padding": render_html(padding) if padding.rows else None,
         "groups": render_html(build_group_table(comparisons)) if comparisons else None,
         "pairs": [(c.score, render_html(build_pair_table(c))) for c in comparisons],
         "rates": render_html(report.tables["learning_rates"]),

@@ -64,12 +64,16 @@ def state_headline(results: StudyResults, comparisons: Sequence[Comparison]) -> 
 
 
 def _shade(pair: Pair) -> str:
-    return "equivalent" if pair.is_equivalent and not pair.is_separated else pair.verdict
+    if not pair.is_equivalent:
+        return pair.verdict
+    return f"{pair.verdict} within" if pair.is_separated else "equivalent"
 
 
 _SHORT = {
     "lower": "is better than {full}",
     "higher": "is worse than {full}",
+    "lower within": f"is better than {{full}}, by less than {EQUIVALENCE_MARGIN} nats a token,",
+    "higher within": f"is worse than {{full}}, by less than {EQUIVALENCE_MARGIN} nats a token,",
     "equivalent": f"equals {{full}} within {EQUIVALENCE_MARGIN} nats a token",
     "not separated": "cannot be told apart from {full}",
     "one seed": "cannot be judged beside {full}, since there is one seed,",
@@ -182,8 +186,8 @@ def _state_forgetting(results: StudyResults, comparisons: Sequence[Comparison]) 
             else ("no arm is separated from the base model on the side of forgetting")
         )
         sentences.append(
-            f"{benchmark}: {said}. The largest change is {write_signed(worst.mean or 0.0, 3)} nats "
-            f"a token, of {worst.first}."
+            f"{benchmark}: {said}. The highest difference is "
+            f"{write_signed(worst.mean or 0.0, 3)} nats a token, of {worst.first}."
         )
     return tuple(sentences)
 

@@ -1,0 +1,199 @@
+"""The verdict, what tuning changed, fronts and documents: words and tables from comparisons."""
+
+import json
+import math
+
+import pytest
+from report_results import (
+    make_epochs,
+    make_evaluations,
+    make_failed_run,
+    make_results,
+    make_run,
+    write_sums,
+)
+
+from lorastudy.report.compare import compare_study
+from lorastudy.report.comparison_json import write_comparisons_json
+from lorastudy.report.contents import build_table1
+from lorastudy.report.differs import build_difference_table, fold_modules
+from lorastudy.report.documents import build_document_table
+from lorastudy.report.evidence import read_evidence
+from lorastudy.report.forgetting import build_change_table, measure_changes
+from lorastudy.report.fronts import find_fronts
+from lorastudy.report.integrity import list_warnings
+from lorastudy.report.tables import Cell, Column, Table, render_csv, render_html, render_json
+from lorastudy.report.verdict import state_headline, state_verdict
+from lorastudy.study_file import load_study, preset_text
+
+SEEDS = (0, 1, 2)
+
+
+def make_study(folder, perplexities, *, seeds=SEEDS, validation=None, spread=None, **fields):
+    """One run for each arm and seed; perplexities of seeds differ by 0.001."""
+    runs = []
+    for place, (arm, value) in enumerate(perplexities.items()):
+        method = arm if arm in ("full", "baseline") else "lora"
+        for seed in seeds[:1] if arm == "baseline" else seeds:
+            runs.append(
+                make_run(
+                    arm,
+                    seed,
+                    method=method,
+                    learning_rate=None if arm == "baseline" else 1e-3,
+                    trainable_parameters=0 if arm == "baseline" else 1000 * (place + 1),
+                    epochs=make_epochs(((validation or {}).get(arm, 3.0),)),
+                    evaluations=make_evaluations(value + 0.001 * seed),
+                )
+            )
+    results = make_results(runs, arms=tuple(perplexities), seeds=seeds, **fields)
+    write_sums(folder, results, (spread or {}).get if spread else lambda _: 0.0)
+    return results, compare_study(results, folder)
+
+
+def say(results, comparisons):
+    found = state_verdict(results, comparisons, read_evidence(results, None))
+    return {statement.question: " ".join(statement.sentences) for statement in found}
+
+
+def test_headline_names_where_lora_is_worse(tmp_path):
+    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
+    headline = state_headline(results, comparisons)
+    assert "lora-1" in headline
+    assert "is worse than full on wikitext-2, lambada and imdb" in headline
+
+
+def test_headline_says_that_equal_arms_are_equal(tmp_path):
+    arms, spread = {"full": 20.0, "lora-1": 20.002}, {"full": 0.001, "lora-1": 0.0}
+    results, comparisons = make_study(tmp_path, arms, spread=spread)
+    assert "equals full within 0.02 nats a token" in state_headline(results, comparisons)
+
+
+def test_headline_says_how_small_a_separated_difference_is(tmp_path):
+    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 20.2})
+    headline = state_headline(results, comparisons)
+    assert "is worse than full, by less than 0.02 nats a token, on" in headline
+
+
+def test_one_seed_gives_no_judgement(tmp_path):
+    arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
+    results, comparisons = make_study(tmp_path, arms, seeds=(0,))
+    said = say(results, comparisons)
+    assert "one seed" in state_headline(results, comparisons)
+    assert "worse" not in said["Full fine-tuning or LoRA?"] and "LoRA where?" not in said
+    assert said["How far to trust this"].startswith("One seed:")
+
+
+def test_the_lora_arm_beside_full_is_chosen_by_validation_not_by_test(tmp_path):
+    arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
+    results, comparisons = make_study(tmp_path, arms, validation={"lora-1": 2.0, "lora-2": 2.5})
+    assert state_headline(results, comparisons).startswith("lora-1, ")
+
+
+def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path):
+    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
+    failed = (*results.runs, make_failed_run("lora-1", 7, "loss is not a number."))
+    said = say(results.model_copy(update={"runs": failed}), comparisons)
+    assert "1 runs failed" in said["How far to trust this"]
+    assert "paper-padded" not in " ".join(said.values())
+
+
+def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path):
+    arms = {"baseline": 20.0, "full": 30.0}
+    results, comparisons = make_study(tmp_path, arms, forgetting=("imdb",))
+    changes = measure_changes(results, comparisons)
+    first = changes[0]
+    assert (first.score.benchmark, first.role, first.pair.first) == ("imdb", "forgetting", "full")
+    expected = sum(math.log(30 + 0.001 * s) - math.log(20) for s in SEEDS) / 3
+    assert first.pair.mean == pytest.approx(expected, abs=1e-9)
+    assert first.pair.interval.low < expected < first.pair.interval.high
+    assert [c.role for c in changes].count("test") == 4  # two benchmarks, two protocols
+    stored = json.loads(write_comparisons_json(comparisons, changes))["tuned_minus_baseline"][0]
+    assert stored["difference"] == first.pair.mean and stored["role"] == "forgetting"
+    assert "imdb: worse than the base model: full." in say(results, comparisons)["Forgotten?"]
+    assert build_change_table(changes).rows[0][7].text == "worse than the base model"
+
+
+def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
+    arms = {"lora-1": 20.0, "lora-2": 30.0, "lora-3": 20.001, "full": 19.9}
+    spread = {"lora-1": 0.0, "lora-2": 0.0, "lora-3": 0.1, "full": 0.0}
+    results, comparisons = make_study(tmp_path, arms, spread=spread)
+    fronts = find_fronts(results, comparisons, read_evidence(results, None))
+    (front,) = (f for f in fronts if f.score.benchmark == "lambada" and "param" in f.cost)
+    assert [(p.arm, p.standing) for p in front.points] == [
+        ("lora-1", "front"),
+        ("lora-2", "excluded"),
+        ("lora-3", "not excluded"),
+        ("full", "front"),
+    ]
+
+
+def test_documents_are_counted_once_each_and_read_off_at_quantiles(tmp_path):
+    # ten documents of 100 targets; full has 100 (i - 4.5) / 10 nats more on the i-th
+    arms, spread = {"full": 20.0, "lora-1": 20.0}, {"full": 0.1, "lora-1": 0.0}
+    results, comparisons = make_study(tmp_path, arms, spread=spread)
+    row = build_document_table(results, comparisons).rows[0]
+    assert [cell.text for cell in row[2:5]] == ["lora-1 - full", "10", "50 %"]
+    assert row[7].values == pytest.approx((0.0,))  # the median of -0.45, -0.35, ... 0.45
+    pair = comparisons[0].find_pair("full", "lora-1")
+    assert pair.documents.quantiles[0] == pytest.approx(-0.45)
+
+
+def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(tmp_path):
+    values = {0: 20.0, 1: 20.0 * math.exp(0.02)}
+    runs = [make_run("full", s, evaluations=make_evaluations(v)) for s, v in values.items()]
+    results = make_results(runs, arms=("full",), seeds=(0, 1))
+    write_sums(tmp_path, results)
+    level = compare_study(results, tmp_path)[0].find_level("full")
+    # seeds at +-0.01 around the mean: standard error 0.01, t quantile of one degree 12.706
+    assert level.interval.high - level.mean == pytest.approx(0.01 * 12.7062, rel=1e-4)
+    cell = build_table1(results, compare_study(results, tmp_path)).rows[0][1]
+    low, high = 20 * math.exp(0.01 - 0.127062), 20 * math.exp(0.01 + 0.127062)
+    assert cell.more == f"[{low:.2f}, {high:.2f}]"
+
+
+def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(tmp_path):
+    runs = [make_run("full", 0), make_failed_run("full", 1, "x"), make_failed_run("b", 0, "y")]
+    results = make_results(runs, arms=("full", "b"))
+    first, second = (row[1] for row in build_table1(results, compare_study(results, None)).rows)
+    assert first.detail == "(1 of 2)"
+    assert (second.text, second.is_bad) == ("failed", True)
+
+
+def test_only_settings_that_differ_have_a_column():
+    study = load_study(preset_text("demo"), "demo")
+    table = build_difference_table(study)
+    assert [c.title for c in table.columns][:3] == ["arm", "method", "placement"]
+    loras = study.model_copy(update={"arms": study.arms[2:]})
+    table = build_difference_table(loras)
+    assert [c.title for c in table.columns] == ["arm", "placement"]
+    assert "rank 16, alpha 32, dropout 0.1, learning rates 5e-3" in table.notes[0].text
+
+
+def test_modules_are_folded_over_layers():
+    modules = [f"h.{layer}.attn.c_proj" for layer in range(12)] + ["lm_head"]
+    assert fold_modules(modules) == ("h.*.attn.c_proj (12)", "lm_head")
+
+
+def test_warnings_name_missing_seeds_and_runs(tmp_path):
+    runs = [make_run("full", 0), make_run("full", 1), make_run("lora-1", 0)]
+    results = make_results(runs, arms=("full", "lora-1"), missing=("lora-1-s1-0123abcd",))
+    found = " ".join(list_warnings(results, (), read_evidence(results, None)))
+    assert "1 runs were not made yet" in found
+    assert "Fewer seeds than the study wants stand behind lora-1." in found
+
+
+def make_table():
+    rows = [(Cell(a, (a,)), Cell(str(v), (v,))) for a, v in (("x", 1.5), ("x", math.inf))]
+    return Table("t", (Column("arm", ("arm",)), Column("v", ("value",))), tuple(rows))
+
+
+def test_json_has_the_rows_of_csv_and_null_for_what_is_not_finite():
+    rows = json.loads(render_json(make_table()))["rows"]
+    assert rows == [{"arm": "x", "value": 1.5}, {"arm": "x", "value": None}]
+    assert render_csv(make_table()).splitlines()[0] == "arm,value"
+
+
+def test_neighbouring_rows_share_their_first_cell_in_html():
+    text = render_html(make_table())
+    assert text.count('rowspan="2"') == 1 and text.count(">x<") == 1

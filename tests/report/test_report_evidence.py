@@ -1,0 +1,81 @@
+"""Evidence of run folders: when seconds are in doubt, what is stored, what memory is made of."""
+
+import pytest
+from report_results import MIB, make_results, make_run
+
+from lorastudy.report.evidence import (
+    measure_pace,
+    read_evidence,
+    stored_size,
+    timing_doubts,
+)
+from lorastudy.report.figures_bars import split_memory
+from lorastudy.report.integrity import list_warnings
+from lorastudy.report.summary import summarise_arms
+from lorastudy.store.records import StepRecord
+
+
+def make_steps(seconds_and_positions):
+    return [
+        StepRecord(
+            step=step,
+            epoch=1,
+            loss=3.0,
+            n_tokens=50,
+            n_positions=n_positions,
+            learning_rate=1e-3,
+            gradient_norm=1.0,
+            seconds=seconds,
+        )
+        for step, (seconds, n_positions) in enumerate(seconds_and_positions, 1)
+    ]
+
+
+def test_steps_that_are_slow_for_their_length_are_found():
+    pace = measure_pace(make_steps([(9.0, 100)] + [(1.0, 100)] * 30 + [(3.0, 100)] * 6))
+    assert pace.slow_tenth == 3.0 and pace.is_uneven
+
+
+def test_long_steps_that_take_long_are_no_sign_of_other_programs():
+    pace = measure_pace(make_steps([(1.0, 100), (5.0, 500)] * 20))
+    assert pace.slow_tenth == pytest.approx(1.0) and not pace.is_uneven
+
+
+def test_few_steps_tell_nothing_of_their_pace():
+    assert measure_pace(make_steps([(1.0, 100)] * 20)) is None
+
+
+def arm_of(runs, folder=None):
+    results = make_results(runs, arms=("full",))
+    return summarise_arms(results)[0], read_evidence(results, folder)
+
+
+@pytest.mark.parametrize(("speeds", "n_doubts"), [((100.0, 109.0), 0), ((100.0, 111.0), 1)])
+def test_seeds_of_different_speed_put_seconds_in_doubt(speeds, n_doubts):
+    runs = [make_run("full", s, tokens_per_second=speed) for s, speed in enumerate(speeds)]
+    assert len(timing_doubts(*arm_of(runs))) == n_doubts
+
+
+def test_stored_size_is_that_of_the_files_or_else_counted(tmp_path):
+    run = make_run("full", 0, trainable_parameters=10)
+    counted = stored_size(*arm_of([run], tmp_path))
+    (tmp_path / "runs" / run.run_id / "best").mkdir(parents=True)
+    (tmp_path / "runs" / run.run_id / "best" / "model.safetensors").write_bytes(b"x" * 77)
+    measured = stored_size(*arm_of([run], tmp_path))
+    assert (counted.n_bytes, counted.is_measured) == (40, False)
+    assert (measured.n_bytes, measured.is_measured) == (77, True)
+
+
+def test_memory_is_split_into_what_can_be_counted_and_the_rest():
+    arm, _ = arm_of([make_run("full", 0, total_parameters=2 * MIB, trainable_parameters=MIB)])
+    assert split_memory(arm, 100.0) == (8.0, 12.0, 80.0)  # 4 bytes each; 12 each trained
+    assert split_memory(arm, 19.0) == ()
+
+
+def test_a_damaged_manifest_is_told_and_stops_nothing(tmp_path):
+    name = f"runs/{make_results().runs[1].run_id}/manifest.json"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("{}")
+    evidence = read_evidence(make_results(), tmp_path)
+    told = [text for text in list_warnings(make_results(), (), evidence) if "Not read" in text]
+    assert len(told) == 1 and told[0].startswith(f"Not read: {name} is not a readable Manifest")
