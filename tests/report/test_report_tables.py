@@ -15,8 +15,9 @@ from report_results import (
 
 from lorastudy.report.build import TableFormat, render_table
 from lorastudy.report.compare import compare_study
-from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
+from lorastudy.report.contents import build_table1
 from lorastudy.report.numerals import write_duration, write_number, write_rate, write_share
+from lorastudy.report.run_tables import build_failure_table, build_run_table
 from lorastudy.report.tables import Cell, Column, Table, render_html, render_latex, render_markdown
 from lorastudy.store.records import RunResult, StudyResults
 

@@ -1,4 +1,4 @@
-"""What the tables of the report say: Table I, the list of runs, and the runs that failed."""
+"""Table I: what every arm trains, reaches and costs."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from lorastudy.report.numerals import (
     MIB,
     perplexity_decimals,
     write_estimate,
-    write_number,
     write_range,
     write_rate,
     write_share,
@@ -19,9 +18,7 @@ from lorastudy.report.statistics import Estimate, estimate_mean, mean
 from lorastudy.report.summary import (
     ArmSummary,
     Score,
-    best_validation_loss,
     memory_kind,
-    missing_of,
     summarise_arms,
 )
 from lorastudy.report.tables import Cell, Column, Note, Table
@@ -71,43 +68,6 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
     notes = (*_notes(comparisons), *_subset_notes(results), *_drift_notes(results))
     return Table(title, columns, rows, notes)
-
-
-def build_run_table(results: StudyResults) -> Table:
-    """Every run on its own, arms in the study's order, with those that are still missing."""
-    kind = memory_kind(results)
-    rows: list[tuple[Cell, ...]] = []
-    for arm in results.arms:
-        rows += [_run_cells(run, kind) for run in results.runs if run.arm == arm]
-        rows += [_missing_cells(run_id, arm) for run_id in missing_of(arm, results)]
-    columns = (
-        Column("run", ("run_id",), "left"),
-        Column("arm", ("arm",), "left"),
-        Column("seed", ("seed",)),
-        Column("learning rate", ("learning_rate",)),
-        Column("status", ("status",), "left"),
-        Column("best epoch", ("best_epoch",)),
-        Column("best validation loss", ("best_validation_loss",)),
-        Column("training seconds", ("train_seconds",)),
-        Column("tokens a second", ("tokens_per_second",)),
-        Column(f"peak {kind or 'memory'}, MiB", ("peak_memory_bytes",)),
-    )
-    return Table("All runs", columns, tuple(rows))
-
-
-def build_failure_table(results: StudyResults) -> Table:
-    """The runs that did not finish, each with its whole reason; no rows if all did."""
-    columns = (
-        Column("run", ("run_id",), "left"),
-        Column("what happened", ("status",), "left"),
-        Column("reason", ("reason",), "wrap"),
-    )
-    rows = tuple(
-        (_text_cell(run.run_id), _text_cell(run.status), _text_cell(run.reason or ABSENT))
-        for run in results.runs
-        if run.status != "done"
-    )
-    return Table("Runs that did not finish", columns, rows)
 
 
 SCORE_PARTS = ("perplexity", "sd", "n", "low", "high", "cross_entropy")
@@ -270,34 +230,6 @@ def _drift_notes(results: StudyResults) -> list[Note]:
         return []
     text = "resumed in another environment (--allow-drift), so of no single one"
     return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
-
-
-def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
-    loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
-    rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
-    return (
-        _text_cell(run.run_id),
-        _text_cell(run.arm),
-        Cell(str(run.seed), (run.seed,)),
-        Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
-        _text_cell(_status(run)),
-        Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),
-        Cell(ABSENT if loss is None else write_number(loss, 4), (loss,)),
-        Cell(ABSENT if seconds is None else write_number(seconds, 1), (seconds,)),
-        Cell(ABSENT if speed is None else write_number(speed, 0), (speed,)),
-        Cell(ABSENT if memory is None else write_number(memory / MIB, 0), (memory,)),
-    )
-
-
-def _status(run: RunResult) -> str:
-    """A run that went on in another environment (--allow-drift) is not one of a single one."""
-    drift = "; ".join(run.drift)
-    return f"{run.status}, resumed with {drift}" if drift else run.status
-
-
-def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:
-    known = (_text_cell(run_id), _text_cell(arm), Cell(ABSENT, (None,)), Cell(ABSENT, (None,)))
-    return (*known, _text_cell("not run yet"), *(Cell(ABSENT, (None,)) for _ in range(5)))
 
 
 def _text_cell(text: str) -> Cell:

@@ -20,7 +20,7 @@ from lorastudy.config import Study
 from lorastudy.report.answers import answer_claims
 from lorastudy.report.claim_table import build_claim_table
 from lorastudy.report.comparison_tables import build_group_table, build_pair_table
-from lorastudy.report.contents import build_failure_table, build_run_table, build_table1
+from lorastudy.report.contents import build_table1
 from lorastudy.report.describe import describe_study, summarise_study
 from lorastudy.report.differs import build_difference_table, build_module_table
 from lorastudy.report.documents import build_document_table
@@ -35,6 +35,7 @@ from lorastudy.report.integrity import (
     list_warnings,
 )
 from lorastudy.report.pairs import Comparison, choose_main
+from lorastudy.report.run_tables import build_failure_table, build_run_table
 from lorastudy.report.summary import list_scores, text_share
 from lorastudy.report.tables import Table, render_html
 from lorastudy.report.times import build_time_table
