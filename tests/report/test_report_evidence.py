@@ -10,9 +10,10 @@ from lorastudy.report.evidence import (
     timing_doubts,
 )
 from lorastudy.report.figures_bars import split_memory
-from lorastudy.report.integrity import list_warnings
+from lorastudy.report.integrity import describe_resumes, list_warnings
 from lorastudy.report.summary import summarise_arms
-from lorastudy.store.records import StepRecord
+from lorastudy.store.files import append_record
+from lorastudy.store.records import ResumeRecord, StepRecord
 
 
 def make_steps(seconds_and_positions):
@@ -70,6 +71,16 @@ def test_memory_is_split_into_what_can_be_counted_and_the_rest():
     arm, _ = arm_of([make_run("full", 0, total_parameters=2 * MIB, trainable_parameters=MIB)])
     assert split_memory(arm, 100.0) == (8.0, 12.0, 80.0)  # 4 bytes each; 12 each trained
     assert split_memory(arm, 19.0) == ()
+
+
+def test_an_interrupted_run_is_named_with_the_step_it_went_on_from(tmp_path):
+    run = make_run("full", 0)
+    path = tmp_path / "runs" / run.run_id / "resumes.jsonl"
+    for step in (7, 12):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_record(path, ResumeRecord(step=step))
+    _, evidence = arm_of([run], tmp_path)
+    assert describe_resumes(evidence) == (f"{run.run_id} went on after step 7, 12.",)
 
 
 def test_a_damaged_manifest_is_told_and_stops_nothing(tmp_path):

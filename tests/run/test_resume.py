@@ -25,7 +25,7 @@ from tiny_runs import (
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import StepRecord, TrainerState
+from lorastudy.store.records import ResumeRecord, StepRecord, TrainerState
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "lorastudy"
 INTERRUPTED = 75
@@ -87,6 +87,9 @@ def test_a_run_interrupted_after_every_optimizer_step_ends_with_the_same_result(
         assert len(read_records(folder.steps, StepRecord)) == done
     assert reference.case.child(folder) == 0
     assert_same_run(reference.folder, folder)
+    resumed_after = [record.step for record in read_records(folder.resumes, ResumeRecord)]
+    assert resumed_after == list(range(1, n_steps + 1))
+    assert not reference.folder.resumes.exists()
 
 
 def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_of_that_step(reference, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
     manifest.json      modules, digests, environment
     steps.jsonl        seconds of every step -> pace
+    resumes.jsonl      where an interrupted run went on
     best/*.safetensors bytes that have to be kept to use the arm
     study.lock.json    digests that every run found
 
@@ -21,7 +22,14 @@ from lorastudy.errors import StorageError
 from lorastudy.report.summary import ArmSummary, summarise_arms
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
-from lorastudy.store.records import Manifest, RunResult, StepRecord, StudyLock, StudyResults
+from lorastudy.store.records import (
+    Manifest,
+    ResumeRecord,
+    RunResult,
+    StepRecord,
+    StudyLock,
+    StudyResults,
+)
 
 SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven
 SEEDS_APART = 1.1  # fastest over slowest seed, from which an arm's seeds are called apart
@@ -51,6 +59,7 @@ class RunEvidence:
     manifest: Manifest | None
     pace: Pace | None  # None: too few steps as well
     stored_bytes: int | None  # weight files of best/
+    resumed_after: tuple[int, ...] = ()  # steps that it went on from, one for each interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +140,9 @@ def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvid
     return RunEvidence(
         run=run,
         manifest=_read(folder.manifest, Manifest, problems),
-        pace=measure_pace(_read_steps(folder, problems)),
+        pace=measure_pace(_read_lines(folder.steps, StepRecord, problems)),
         stored_bytes=sum(path.stat().st_size for path in weights) if weights else None,
+        resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
     )
 
 
@@ -146,9 +156,9 @@ def _read(path: Path, kind: type[_Model], problems: list[str]) -> _Model | None:
         return None
 
 
-def _read_steps(folder: RunFolder, problems: list[str]) -> tuple[StepRecord, ...]:
+def _read_lines(path: Path, kind: type[_Model], problems: list[str]) -> tuple[_Model, ...]:
     try:
-        return read_records(folder.steps, StepRecord) if folder.steps.is_file() else ()
+        return read_records(path, kind)
     except StorageError as error:
         problems.append(str(error))
         return ()

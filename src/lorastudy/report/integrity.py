@@ -44,6 +44,15 @@ def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.text)
 
 
+def describe_resumes(evidence: Evidence) -> tuple[str, ...]:
+    """One sentence for each run that was interrupted; such a run is the same run."""
+    return tuple(
+        f"{found.run.run_id} went on after step {', '.join(map(str, found.resumed_after))}."
+        for found in evidence.runs
+        if found.resumed_after
+    )
+
+
 def build_digest_table(evidence: Evidence) -> Table | None:
     """Digests of all that was read; None if neither a lock file nor a manifest is there."""
     lock = evidence.lock

@@ -31,6 +31,7 @@ from lorastudy.report.integrity import (
     build_digest_table,
     cite,
     describe_environments,
+    describe_resumes,
     list_commands,
     list_warnings,
 )
@@ -164,6 +165,7 @@ def _words(report: Report) -> dict[str, object]:
         "verdict": state_verdict(results, comparisons, evidence),
         "facts": describe_study(results, report.study),
         "environments": describe_environments(evidence),
+        "resumes": describe_resumes(evidence),
         "warnings": list_warnings(results, comparisons, evidence),
         "commands": list_commands(results.name),
         "shares": _text_shares(results),

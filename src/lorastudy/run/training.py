@@ -32,7 +32,7 @@ from lorastudy.store.files import (
     replace_records,
 )
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import EndedEpoch, EpochRecord, StepRecord, TrainerState
+from lorastudy.store.records import EndedEpoch, EpochRecord, ResumeRecord, StepRecord, TrainerState
 from lorastudy.store.sums import find_changes, write_sums
 from lorastudy.train.loop import EpochDone, EpochSums, Progress, StepDone, TrainingInputs, train
 from lorastudy.train.optimizer import read_moments, restore_moments
@@ -226,6 +226,7 @@ class TrainingSession:
         replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
         if epochs:
             check_best(folder)
+        append_record(folder.resumes, ResumeRecord(step=state.step))
 
     def _whole_epochs(self, step: int) -> int:
         """Epochs whose end lies before the first micro-batch that comes after `step`."""

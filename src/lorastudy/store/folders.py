@@ -3,7 +3,7 @@
 STUDY_DIR/
   study.yaml  study.lock.json
   runs/<arm>-s<seed>-<hash8>/
-    spec.json  manifest.json  steps.jsonl  epochs.jsonl
+    spec.json  manifest.json  steps.jsonl  epochs.jsonl  resumes.jsonl
     checkpoints/  best/  evaluations/
     result.json | failure.json      written last
   results.json  report/
@@ -56,6 +56,11 @@ class RunFolder:
     def epochs(self) -> Path:
         """One `EpochRecord` a line."""
         return self.path / "epochs.jsonl"
+
+    @property
+    def resumes(self) -> Path:
+        """One `ResumeRecord` a line; missing if the run was never interrupted."""
+        return self.path / "resumes.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -169,6 +169,12 @@ class StepRecord(Record):
     peak_memory_bytes: int | None = None  # so far: allocated on CUDA, else resident
 
 
+class ResumeRecord(Record):
+    """One line of `resumes.jsonl`: a killed or interrupted run went on from a checkpoint."""
+
+    step: int  # optimizer steps that the checkpoint holds
+
+
 class ClassSum(Record):
     """Loss of one class of target under a padded protocol."""
 
