@@ -155,3 +155,52 @@ def test_every_command_is_written_about() -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+# Reliability
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+N_FAULTS = {"Process": 15, "Storage": 14, "Data and model": 17, "Study file": 9, "Security": 5}
+_ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+
+
+def tests_there_are() -> set[str]:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    return set(re.findall(r"^(?:def )?(test_\w+|Test\w+)(?= =|\()", text, re.MULTILINE))
+
+
+def unproved(rows: list[tuple[str, str]], tests: set[str]) -> list[str]:
+    """Faults whose line names no test of ours, none that R9 holds, and no reason."""
+    return [
+        fault
+        for fault, proof in rows
+        if not (
+            (named := set(re.findall(r"`([Tt]est_?\w+)`", proof))) & tests
+            or proof.startswith(("R9", "the same two", "not tested: "))
+        )
+        or named - tests
+    ]
+
+
+def rows_under(heading: str) -> list[tuple[str, str]]:
+    section = RELIABILITY.split(f"### {heading}\n")[1].split("\n#")[0]
+    return [row for row in _ROW.findall(section) if row[0] not in ("fault", "promise", "---")]
+
+
+@pytest.mark.parametrize("heading", N_FAULTS)
+def test_every_fault_of_the_list_has_a_test_that_exists_or_a_reason(heading: str) -> None:
+    rows = rows_under(heading)
+    assert len(rows) >= N_FAULTS[heading]
+    assert unproved(rows, tests_there_are()) == []
+
+
+def test_faults_without_a_test_are_found() -> None:
+    rows = [("a", "`test_gone`"), ("b", "R9"), ("c", ""), ("d", "`test_here`, `test_gone`")]
+    assert unproved([*rows, ("e", "`test_here`")], {"test_here"}) == ["a", "c", "d"]
+
+
+def test_every_figure_of_reliability_has_a_row_with_a_command_that_exists() -> None:
+    rows = re.findall(r"^\| (R\d+) \|.*\| ([^|]+) \|$", RELIABILITY, re.MULTILINE)
+    assert [name for name, _ in rows] == [f"R{n}" for n in range(1, 17)]
+    files = re.findall(r"(?:tests|benchmarks)/[\w/]+\.py", " ".join(text for _, text in rows))
+    assert len(files) >= 16 and [name for name in files if not (ROOT / name).is_file()] == []

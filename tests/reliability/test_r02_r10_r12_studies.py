@@ -47,9 +47,9 @@ def test_r2_a_study_killed_at_random_ends_with_the_same_digest(study_file, whole
         folder = tmp_path / f"study-{n_studies}"
         n_studies += 1
         assert n_studies <= N_KILLS
-        for _ in range(min(8, N_KILLS)):  # kills of one study, then it may finish
+        for _ in range(min(6, N_KILLS)):  # kills of one study, then it may finish
             process = start_study("run", study_file, "--out", folder)
-            time.sleep(draw.uniform(0.02, 0.6 * seconds))
+            time.sleep(draw.uniform(0.02, 0.25 * seconds))
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process, signal.SIGKILL)
             killed = wait_for_child(process) == -signal.SIGKILL

@@ -4,7 +4,9 @@ The message names the key or file, the value and what is allowed, and no folder 
 `tests/run/test_bad_inputs.py`, `tests/data` and `tests/config` hold the finer cases.
 """
 
+import io
 import json
+import os
 import shutil
 import statistics
 import struct
@@ -12,22 +14,75 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import call, write_study
+from command_line import call, execute, write_study
 from figures import Row
 from forked_studies import call_study
 from safetensors.torch import load_file, save_file
 
 CONFIG, INPUT = 2, 3
+IN_PROCESSES = bool(os.environ.get("LORASTUDY_PROCESSES"))  # with imports, as a person waits
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
 ARM = "arms.lora."
+
+PATTERN = "transformer.h.*.attn.c_attn"
+TWIN = "{{name: {}, method: lora, placement: [{}], rank: 2, alpha: 4, learning_rates: [0.01]}}"
 
 # name -> (--set values, exit code, words of the message)
 SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown key": (("training.epoch=3",), CONFIG, ("training.epoch", "did you mean 'epochs'")),
     "epochs 0": (("training.epochs=0",), CONFIG, ("training.epochs", "at least 1, not 0")),
     "epochs text": (("training.epochs=two",), CONFIG, ("training.epochs", "whole number")),
+    "epochs -1": (("training.epochs=-1",), CONFIG, ("training.epochs", "at least 1, not -1")),
+    "epochs 1.5": (("training.epochs=1.5",), CONFIG, ("training.epochs", "whole number", "1.5")),
+    "unknown key of an arm": ((ARM + "rnak=2",), CONFIG, ("arms.lora.rnak", "did you mean 'rank'")),
+    "micro-batch 0": (("training.micro_batch=0",), CONFIG, ("micro_batch", "at least 1, not 0")),
+    "length 1": (("data.rows.length=1",), CONFIG, ("data.rows.length", "at least 2, not 1")),
+    "warm-up 2": (("training.schedule.warmup=2.0",), CONFIG, ("schedule.warmup", "2.0")),
+    "shape that is none": (
+        ("training.schedule.shape=zigzag",),
+        CONFIG,
+        ("schedule.shape", "zigzag", "linear, cosine, constant"),
+    ),
+    "precision that is none": (
+        ("training.precision=float16",),
+        CONFIG,
+        ("training.precision", "float16", "float32, bfloat16"),
+    ),
+    "method that is none": ((ARM + "method=lorra",), CONFIG, ("arms.lora.method", "'lora'")),
+    "protocol that is none": (
+        ("benchmarks.tale.protocols=[row-text]",),
+        CONFIG,
+        ("benchmarks.tale.protocols", "row-text", "rows-text"),
+    ),
+    "seeds text": (("seeds=[one]",), CONFIG, ("seeds", "one", "whole number")),
+    "seed -1": (("seeds=[-1]",), CONFIG, ("seeds", "at least 0, not -1")),
+    "no seeds": (("seeds=[]",), CONFIG, ("seeds", "must not be empty")),
+    "no arms": (("arms=[]",), CONFIG, ("arms", "must not be empty")),
+    "lora without rank": ((ARM + "rank=null",), CONFIG, ("arms.lora", "rank")),
+    "full with rank": (("arms.full.rank=2",), CONFIG, ("arms.full", "rank")),
+    "alpha nan": ((ARM + "alpha=.nan",), CONFIG, ("arms.lora.alpha", "finite")),
+    "dropout nan": ((ARM + "dropout=.nan",), CONFIG, ("arms.lora.dropout", "finite")),
+    "scored padding of full rows": (
+        ("training.padding=scored", "data.rows.cut=stream"),
+        CONFIG,
+        ("training.padding", "data.rows.cut"),
+    ),
+    "arms of one name": (("arms.full.name=lora",), CONFIG, ("arms", "'lora'")),
+    "arms equal after resolution": (
+        (f"arms=[{TWIN.format('a', 'attention')}, {TWIN.format('b', PATTERN)}]",),
+        CONFIG,
+        ("'a'", "'b'", "the same"),
+    ),
+    "suffix that another tool would match twice": (
+        (ARM + "placement=[c_proj]",),
+        CONFIG,
+        ("arms.lora.placement", "c_proj"),
+    ),
+    "benchmark name that is a path": (("benchmarks.tale.name=../x",), CONFIG, ("../x",)),
     "rank -1": ((ARM + "rank=-1",), CONFIG, ("arms.lora.rank", "-1")),
     "rate 1e9": ((ARM + "learning_rates=[1e9]",), CONFIG, ("learning_rates", "1000000000.0")),
     "rate nan": ((ARM + "learning_rates=[.nan]",), CONFIG, ("learning_rates", "finite")),
@@ -74,6 +129,18 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         INPUT,
         ("nobody/nothing", "--mirror"),
     ),
+    "glob of nothing": (("data.train.path=none/*.txt",), INPUT, ("none/*.txt", "matches no file")),
+    "folder for a file": (("data.train.path=texts",), INPUT, ("texts", "is a folder")),
+    "less than one row": (
+        ("data.rows={cut: stream, length: 64}", "data.validation.path=texts/a.jsonl"),
+        INPUT,
+        ("a.jsonl", "less than one row of 64 tokens"),
+    ),
+    "nothing to score": (
+        ("benchmarks.tale.path=texts/a.jsonl", "benchmarks.tale.protocols=[blocks-32]"),
+        INPUT,
+        ("'tale'", "no scored token", "'blocks-32'"),
+    ),
     "column that is not there": (
         ("data.train={path: texts/a.jsonl, column: body}",),
         INPUT,
@@ -84,6 +151,27 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
 
 def write_bytes(name: str, content: bytes) -> Callable[[Path, Path], object]:
     return lambda folder, base: (folder / "texts" / name).write_bytes(content)
+
+
+def lines_as_train(name: str, content: bytes) -> Callable[[Path, Path], object]:
+    """Train on the file `name` with this content."""
+
+    def write(folder: Path, base: Path) -> None:
+        (folder / "texts" / name).write_bytes(content)
+        study = folder / "study.yaml"
+        study.write_text(study.read_text().replace("texts/train.txt", f"texts/{name}"))
+
+    return write
+
+
+def table_of(**columns: list) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+PARQUET = table_of(text=["one line", "and another"] * 50)
+NUMBERS, OTHER_COLUMN = table_of(text=[1, 2]), table_of(body=["x"])
 
 
 def edit(**values: object) -> Callable[[Path, Path], object]:
@@ -126,9 +214,47 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = 
     "all blank": (write_bytes(TRAIN, b"\n \n\t\n"), INPUT, (TRAIN, "blank")),
     "invalid UTF-8": (write_bytes(TRAIN, b"a\n\xff\n"), INPUT, (TRAIN, "line 2", "0xff")),
     "NUL": (write_bytes(TRAIN, b"a\n\0\n"), INPUT, (TRAIN, "line 2", "NUL")),
+    **{
+        f"{what} in {name}": (lines_as_train(name, content), INPUT, (name, *words))
+        for what, name, content, words in (
+            ("no JSON", "train.jsonl", b'{"text": "x"}\n{"text": \n', ("line 2", "not JSON")),
+            ("a number", "train.jsonl", b'{"text": "x"}\n{"text": 7}\n', ("line 2", "int")),
+            ("null", "train.jsonl", b'{"text": null}\n', ("line 1",)),
+            ("a list", "train.jsonl", b'["x"]\n', ("line 1", "a list", "JSON object")),
+            ("half a pair", "train.jsonl", b'{"text": "\\ud800"}\n', ("surrogate",)),
+            ("no column", "train.csv", b"body\nx\n", ("'text'", "body")),
+            ("a truncated table", "train.parquet", PARQUET[:-20], ("not a whole Parquet file",)),
+            ("no table", "train.parquet", b"x" * 100, ("not a whole Parquet file",)),
+            ("numbers", "train.parquet", NUMBERS, ("'text'", "int64")),
+            ("no text column", "train.parquet", OTHER_COLUMN, ("'text'", "body")),
+        )
+    },
     "LFS pointer for data": (write_bytes(TRAIN, POINTER.encode()), INPUT, (TRAIN, "git lfs")),
     "missing weight": (weights(lambda t: t.pop(LAST)), INPUT, ("lack", LAST)),
     "mis-shaped weight": (weights(lambda t: t.update({LAST: torch.ones(7, 32)})), INPUT, (LAST,)),
+    "weight too many": (weights(lambda t: t.update({"odd": torch.ones(2)})), INPUT, ("odd",)),
+    "one layer less than its weights": (edit(n_layer=1), INPUT, ("transformer.h.1.",)),
+    "no config": (lambda f, b: (b / "config.json").unlink(), INPUT, ("config.json",)),
+    "truncated config": (
+        lambda f, b: (b / "config.json").write_text('{"model_type": "gp'),
+        INPUT,
+        ("config.json",),
+    ),
+    "truncated tokenizer": (
+        lambda f, b: (b / "tokenizer.json").write_text('{"version": "1'),
+        INPUT,
+        ("tokenizer",),
+    ),
+    "no weights": (
+        lambda f, b: (b / "model.safetensors").unlink(),
+        INPUT,
+        ("no .safetensors",),
+    ),
+    "empty weights": (
+        lambda f, b: (b / "model.safetensors").write_bytes(b""),
+        INPUT,
+        ("cannot be read",),
+    ),
     "one layer more than its weights": (edit(n_layer=3), INPUT, ("transformer.h.2.",)),
     "encoder-decoder": (
         edit(model_type="t5", architectures=["T5ForConditionalGeneration"], d_model=32),
@@ -177,6 +303,7 @@ def place(tiny_gpt2, tmp_path) -> tuple[Path, Path]:
 
 def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2, tmp_path) -> None:
     row, seconds, wrong = Row("R9"), [], []
+    ask = execute if IN_PROCESSES else call_study
     cases = {
         **{
             name: (lambda f, b: None, sets, code, words)
@@ -193,14 +320,15 @@ def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2, tmp_path) -> N
         spoil(folder, base)
         values = [part for value in sets for part in ("--set", value)]
         began = time.perf_counter()
-        answer = call_study("run", study, "--offline", "--out", folder / "out", *values)
+        answer = ask("run", study, "--offline", "--out", folder / "out", *values)
         seconds.append(time.perf_counter() - began)
         missing = [word for word in words if word not in answer.err]
         left = (folder / "out").exists() or (folder / "it-ran").exists()
         if answer.code != code or missing or left or "Traceback" in answer.err:
             wrong.append((name, answer.code, missing, answer.err, left))
     n, median = len(cases), statistics.median(seconds)
-    row.show(f"{n - len(wrong)} of {n} refused, median {median:.2f} s without imports")
+    where = "each in a process of its own" if IN_PROCESSES else "in one process"
+    row.show(f"{n - len(wrong)} of {n} refused before training, median {median:.2f} s, {where}")
     assert not wrong
     assert median < 2
 

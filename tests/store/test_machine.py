@@ -1,8 +1,9 @@
-"""The store of one run against a model in memory: append, commit, crash, corrupt, resume.
+"""The store of a study against a model in memory: append, commit, crash, corrupt, resume, extend.
 
 hypothesis draws the sequences. What is checked after every step: lines are whole and never fewer
 than were acknowledged, a resume goes back to the newest checkpoint that nobody damaged, and
-damaged ones are set aside or refused, never used.
+damaged ones are set aside or refused, never used. The study has the seeds it was extended to,
+wholly or not at all, and whatever else study.yaml says is refused.
 """
 
 import json
@@ -18,16 +19,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import BaseModel
 
 from lorastudy import faults
-from lorastudy.errors import InputError
+from lorastudy.config import Study
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.store.checkpoints import (
     KEPT,
     list_checkpoints,
     newest_sound_checkpoint,
     write_checkpoint,
 )
-from lorastudy.store.files import append_record, read_records, replace_records
-from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import Fingerprint
+from lorastudy.store.collect import read_study, write_extension
+from lorastudy.store.files import (
+    append_record,
+    read_records,
+    replace_records,
+    write_record,
+    write_text,
+)
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import Fingerprint, StudyLock
+from lorastudy.study_file import dump_study, extend_study
 
 ENVIRONMENT = Fingerprint(
     lorastudy="0",
@@ -48,6 +58,23 @@ CRASHES = (
 )
 
 
+STUDY = Study.model_validate(
+    {
+        "name": "tiny",
+        "base_model": {"builtin": "demo"},
+        "data": {
+            "train": {"path": "a.txt"},
+            "validation": {"path": "b.txt"},
+            "rows": {"cut": "lines", "length": 8},
+        },
+        "training": {"epochs": 1, "rows_per_step": 1, "micro_batch": 1},
+        "seeds": (0,),
+        "arms": ({"name": "full", "method": "full", "learning_rates": (0.1,)},),
+        "benchmarks": (),
+    }
+)
+
+
 class Line(BaseModel):
     step: int
 
@@ -62,8 +89,13 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.folder = RunFolder(self.root / "run")
-        self.folder.path.mkdir()
+        self.study = StudyFolder(self.root)
+        write_text(self.study.study, dump_study(STUDY))
+        lock = StudyLock(base_digest="", tokenizer_digest="", corpora={}, studies=(STUDY,))
+        write_record(self.study.lock, lock)
+        self.n_seeds = 1
+        self.folder = self.study.run("a-s0-00")
+        self.folder.path.mkdir(parents=True)
         self.step = 0  # the process's own count
         self.lines: list[int] = []  # acknowledged
         self.sound: list[int] = []  # committed and undamaged, oldest first
@@ -143,8 +175,32 @@ class StoreMachine(RuleBasedStateMachine):
         path.unlink() if content is None else path.write_bytes(content)
         self.damaged.append(step)
 
+    @rule(is_killed=st.booleans())
+    def extend(self, is_killed: bool) -> None:
+        before = read_study(self.study)
+        after = extend_study(before, (), n_seeds=1)
+        if not is_killed:
+            write_extension(self.study, before, after)
+            self.n_seeds += 1
+            return
+        child = os.fork()
+        if child == 0:
+            hits = iter(range(10**9))
+            faults.handler = lambda point: next(hits) == 2 and os._exit(99)  # of study.yaml
+            write_extension(self.study, before, after)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 99
+
+    @rule()
+    def edit_by_hand(self) -> None:
+        text = self.study.study.read_text()
+        self.study.study.write_text(text.replace("epochs: 1", "epochs: 2"))
+        with pytest.raises(ConfigError, match=r"training\.epochs: 1 -> 2"):
+            read_study(self.study)
+        self.study.study.write_text(text)
+
     def _resume(self) -> None:
         """What a new process does: claim, find the checkpoint, cut the lines after it."""
+        assert read_study(self.study).seeds == tuple(range(self.n_seeds))
         with self.folder.claim():
             if not self.sound and self.damaged:
                 with pytest.raises(InputError):
@@ -187,7 +243,7 @@ def no_fsync(monkeypatch) -> None:
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
