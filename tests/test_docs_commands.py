@@ -16,7 +16,7 @@ import pytest
 import typer
 
 sys.path.insert(0, str(Path(__file__).parent / "cli"))
-from command_line import call
+from command_line import call, without_page
 
 from lorastudy.cli import app
 from lorastudy.cli.examples import EXAMPLES
@@ -35,18 +35,29 @@ ELSEWHERE = {  # what is no `lorastudy` command, and what looks at it instead
     "make check": "tests/test_run_script.py",
     "source .venv/bin/activate": "the shell",
 }
+_LORA = "method: lora, placement: [attention], rank: 2, alpha: 4, learning_rates: [1.0e-3]"
+_ARMS = (
+    "arms=[{name: baseline, method: baseline}, {name: full, method: full, "
+    f"learning_rates: [1.0e-3]}}, {{name: lora-1, {_LORA}}}, {{name: lora-2, {_LORA}}}]"
+)
 _DEMO = (
+    *("--set", _ARMS),
     *("--set", "training.epochs=1", "--set", "seeds=[0]", "--set", "data.rows.length=24"),
     *("--set", "data.train.limit=16", "--set", "data.validation.limit=4"),
     *("--set", "benchmarks.python-reference.limit=4", "--set", "benchmarks.docstrings.limit=4"),
     *("--set", "benchmarks.licences.limit=4"),
 )
 _NOTES = ("--set", "data.rows.length=40", "--mirror", "mirror")
+_RATES = tuple(
+    word
+    for arm in ("full", "lora-attention", "lora-all")
+    for word in ("--set", f"arms.{arm}.learning_rates=[1.0e-3]")
+)
 ADDED = {
     "run demo": _DEMO,
     "run my-study.yaml": _DEMO,
     "check my-notes.yaml": _NOTES,
-    "run my-notes.yaml": (*_NOTES, "--seed", "0", "--jobs", "2"),
+    "run my-notes.yaml": (*_NOTES, "--seed", "0", *_RATES),
 }
 _TEXT = "The {n}th boat came in with {n} fish and no song.\n"
 
@@ -99,7 +110,8 @@ def desk(tiny_gpt2, tmp_path_factory) -> Path:
         text = "".join(_TEXT.format(n=n) for n in numbers)
         (folder / "notes" / f"{name}.txt").write_text(text)
     shutil.copytree(tiny_gpt2, folder / "mirror" / "openai-community" / "gpt2")
-    answer = call("run", "demo", *_DEMO, "--out", folder / "studies" / "demo", "--jobs", 2)
+    with without_page():
+        answer = call("run", "demo", *_DEMO, "--out", folder / "studies" / "demo")
     assert answer.code == 0, answer.err
     return folder
 
@@ -114,7 +126,8 @@ def test_commands_of_a_page_can_be_carried_out_in_their_order(
     for command in commands_of(page):
         if command.words and not command.reason:
             added = ADDED.get(" ".join(command.words[:2]), ())
-            answer = call(*command.words, *added)
+            with without_page():
+                answer = call(*command.words, *added)
             assert answer.code == 0, f"{command.line}\n{answer.err}"
 
 

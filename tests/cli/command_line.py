@@ -70,6 +70,16 @@ def call(*arguments: object) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
+@contextlib.contextmanager
+def without_page():
+    """Commands that end with a report write none: it takes seconds, and has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "lorastudy.report.build.write_report", lambda _, folder: folder / "report/index.html"
+        )
+        yield
+
+
 def start(*arguments: object) -> subprocess.Popen:
     """`python -m lorastudy` as the leader of its own process group, as a shell starts it."""
     return subprocess.Popen(

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from command_line import call, write_study
+from command_line import call, without_page, write_study
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lorastudy.cli.choice import choose_run
+from lorastudy.cli.completion import complete_presets, complete_runs
 from lorastudy.exchange.card import make_card
 from lorastudy.exchange.records import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
@@ -40,7 +41,8 @@ def study(tiny_gpt2, tmp_path_factory) -> Path:
     path = write_study(folder, tiny_gpt2)
     text = path.read_text().replace("seeds: [0, 1]", "seeds: [0]").replace("\nbenchmarks:", TIED)
     path.write_text(text)
-    assert call("run", path, "--out", folder / "out").code == 0
+    with without_page():
+        assert call("run", path, "--out", folder / "out").code == 0
     return folder / "out"
 
 
@@ -114,7 +116,8 @@ def llama_study(tiny_llama, tmp_path_factory) -> Path:
     path = write_study(folder, tiny_llama)
     path.write_text(path.read_text().replace("\nbenchmarks:", TIED))
     only = ("--arm", "head", "--seed", 0, "--set", "training.epochs=1")
-    assert call("run", path, "--out", folder / "out", *only).code == 0
+    with without_page():
+        assert call("run", path, "--out", folder / "out", *only).code == 0
     return folder / "out"
 
 
@@ -168,6 +171,15 @@ def test_of_several_seeds_the_best_is_taken_and_said(study, runs, tmp_path):
 def test_a_name_that_nothing_has_is_answered_with_those_that_are(study, name, what, tmp_path):
     answer = call("export", study, name, "--to", tmp_path / "to")
     assert answer.code == 2 and what in answer.err
+
+
+def test_a_shell_is_offered_arms_and_runs_of_the_folder_before_the_cursor(study, runs):
+    def offered(folder: Path, incomplete: str) -> list[str]:
+        return complete_runs(SimpleNamespace(params={"folder": folder}), incomplete)
+
+    assert offered(study, "lo") == ["lora", runs["lora"].result.run_id]
+    assert offered(study / "runs", "lo") == []  # no study: nothing, and no error
+    assert complete_presets("pa") == ["paper", "paper-sound"]
 
 
 def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import call, write_study
+from command_line import call, without_page, write_study
 
 from lorastudy.cli import app
 
@@ -40,7 +40,8 @@ def desk(tiny_gpt2, tmp_path_factory) -> Path:
     path = write_study(folder, tiny_gpt2)
     path.write_text(path.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
     only = ("--arm", "baseline", "--arm", "lora", "--set", "training.epochs=1")
-    assert call("run", path, "--out", folder / "done", *only).code == 0
+    with without_page():
+        assert call("run", path, "--out", folder / "done", *only).code == 0
     return folder
 
 
@@ -56,7 +57,8 @@ def test_every_command_prints_one_json_value(desk, tiny_gpt2, tmp_path, monkeypa
     n_looked_at = 0
     for name, (_, keys) in KEYS.items():
         only = ["--arm", "lora", "--arm", "baseline"] if name == "run" else []
-        answer = call(name, *arguments_of(name, tmp_path, tiny_gpt2), *only, "--json")
+        with without_page():
+            answer = call(name, *arguments_of(name, tmp_path, tiny_gpt2), *only, "--json")
         assert answer.code == 0, f"{name}: {answer.err}"
         assert keys <= json.loads(answer.out).keys(), name
         n_looked_at += 1
@@ -70,7 +72,8 @@ def test_no_command_is_forgotten() -> None:
 
 def test_a_running_study_prints_progress_beside_its_json(desk, tmp_path) -> None:
     only = ("--arm", "baseline", "--set", "benchmarks=[]", "--json")
-    answer = call("run", desk / "study.yaml", "--out", tmp_path / "new", *only)
+    with without_page():
+        answer = call("run", desk / "study.yaml", "--out", tmp_path / "new", *only)
     assert answer.code == 0, answer.err
     assert [run["arm"] for run in json.loads(answer.out)["runs"]] == ["baseline"]
     assert "runs to execute" in answer.err and "done" in answer.err
