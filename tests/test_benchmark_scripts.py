@@ -39,3 +39,19 @@ def test_both_sides_train_and_score_the_same_rows(tiny_gpt2, tmp_path) -> None:
     assert nats["ours"] == pytest.approx(nats["peer"], rel=1e-6)
     table = run_script("speed.py", "--table", out)
     assert "| dynamic padding | lora-2 |" in table and "| IMDB: sorted, merged |" in table
+
+
+def test_growth_and_study_print_the_tables_of_a_file(tmp_path) -> None:
+    size = {"rows": 70, "length": 100, "vocabulary": 8192, "rank": 16, "arm": "lora-2"}
+    cost = {"seconds": 0.7, "peak_bytes": 3 * 2**30, "start_bytes": 2**30, "trained": 5}
+    growth = tmp_path / "growth.json"
+    growth.write_text(json.dumps({"growth": {"rank": [{**size, **cost}]}}))
+    assert "| rank | 16 | 700 | 0.500 | 3,072 | 2,048 |" in run_script(
+        "growth.py", "--table", growth
+    )
+    study = tmp_path / "study.json"
+    rounds = [{"two_by_one_thread": 440.0, "one_by_two_threads": 400.0}] * 3
+    found = {"first_seconds": 12.0, "cached_seconds": 1.0, "tokens": 9_000_000}
+    study.write_text(json.dumps({"jobs": rounds, "tokenising": found}))
+    printed = run_script("study.py", "--table", study)
+    assert "Median ratio 1.10" in printed and "12.0 s (aimed at <= 15)" in printed

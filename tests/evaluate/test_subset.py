@@ -1,12 +1,22 @@
 """A random part of a benchmark, and its standard error."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from lorastudy.config import Benchmark, Rows
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.evaluate.protocols import Protocol
 from lorastudy.evaluate.score import RowScores, average_nats
 from lorastudy.evaluate.subset import draw_subset, estimate_error, units_of
+from lorastudy.inputs import make_reader
+from lorastudy.model.base import load_base
+from lorastudy.model.scoring import make_scorer
+from lorastudy.run.scores import describe_scores, score_benchmark_rows
+from lorastudy.store.places import Places
+from lorastudy.store.records import EvaluationRecord
 
 LINES = Protocol("rows-text", 1, "lines", 50)
 WINDOWS = Protocol("blocks-8", 1, "windows", 8, stride=8, form="stream")
@@ -69,3 +79,22 @@ def test_all_of_it_leaves_no_error(average: str) -> None:
 def test_one_unit_says_nothing_of_the_others() -> None:
     scores = scores_of(np.array([3.0]), np.array([2]))
     assert estimate_error(LINES, scores, table_of([2]), 100) is None
+
+
+def score(folder: Path, texts: Path, sample: int | None) -> EvaluationRecord:
+    benchmark = Benchmark(name="b", path=texts.name, protocols=("rows-text",), sample=sample)
+    reader = make_reader(folder, Places(texts.parent, cache=texts.parent / "cache"))
+    rows = reader.benchmark_rows(benchmark, "rows-text", Rows(cut="lines", length=40))
+    scorer = make_scorer(load_base(folder, device=torch.device("cpu")), "float32")
+    scores = score_benchmark_rows(scorer, rows, torch.device("cpu"))
+    return describe_scores("b", rows, scores).evaluation
+
+
+def test_a_sampled_benchmark_is_recorded_with_its_error(tiny_gpt2: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(f"line {n} of the text" * (1 + n % 3) for n in range(40)))
+    whole, part = (score(tiny_gpt2, texts, sample) for sample in (None, 25))
+    assert (whole.n_population, whole.standard_error, whole.n_documents) == (None, None, 40)
+    assert (part.n_population, part.n_documents) == (40, 25)
+    assert part.standard_error is not None and part.standard_error > 0
+    assert abs(part.cross_entropy - whole.cross_entropy) < 4 * part.standard_error

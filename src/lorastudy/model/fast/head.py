@@ -66,6 +66,7 @@ class _HeadNats(torch.autograd.Function):
                 if mask is not None:
                     through = apply_mask(through, mask[span]).mul_(kept)
                 d_hidden[span] += through
+            del logits  # before the next chunk's are made: one array of their size, not two
         ctx.gradients = (d_hidden, d_weight, d_bias, d_a, d_b)
         return total.to(hidden.dtype)
 
