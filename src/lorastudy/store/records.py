@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorastudy.config import Study
 
+Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
 
 
@@ -44,6 +45,7 @@ class Fingerprint(Record):
     attention: str
     micro_batch: int
     world_size: int = 1  # processes that train one run together
+    strategy: Strategy | None = None  # how they share it; None: one process
 
 
 class FoundAt(Record):

@@ -29,11 +29,14 @@ class FusedGelu(NewGELUActivation):
         return nn.functional.gelu(input, approximate="tanh")
 
 
-def speed_up(network: PreTrainedModel, precision: str) -> None:
-    """Exchange the classes of modules for fast ones, in place; twice is once."""
+def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = True) -> None:
+    """Exchange the classes of modules for fast ones, in place; twice is once.
+
+    Copies are for weights that stay where they are: not for those that a team holds in parts.
+    """
     for module in network.modules():
         if precision == "bfloat16" and isinstance(module, (nn.Linear, Conv1D)):
-            if not module.weight.requires_grad:
+            if keep_copies and not module.weight.requires_grad:
                 keep_low_copy(module)
             continue
         if type(module) is NewGELUActivation:
