@@ -62,10 +62,10 @@ def submit(
     if engine == "local":
         from lorastudy.launch.local import visible_gpus
 
-        gpus = visible_gpus(device)
+        visible = visible_gpus(device)
         with options.progress_on(is_stderr=as_json):
             execute_locally(
-                opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=gpus
+                opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=visible
             )
         finish(opened.folder, runs, as_json=as_json)
         return

@@ -55,8 +55,8 @@ class LocalEngine:
         try:
             self._execute(runs)
         finally:  # nothing else may leave a process behind
-            for process, _ in self._running.values():
-                process.terminate()
+            for run in self._running.values():
+                run.process.terminate()
         if self._refused is not None:
             raise self._refused
 
