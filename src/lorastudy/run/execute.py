@@ -145,6 +145,7 @@ def _train_and_score(
         train_seconds=session.progress.seconds,
         train_tokens=session.progress.n_tokens,
         total_seconds=session.total_seconds,
+        waited_share=session.waited_share,
         peak_memory_bytes=trained_peak,
     )
 
@@ -177,6 +178,7 @@ def _describe_result(
     epochs: tuple[EpochRecord, ...] = (),
     train_seconds: float | None = None,
     train_tokens: int | None = None,
+    waited_share: float | None = None,
 ) -> RunResult:
     manifest = setup.manifest
     best = min(epochs, key=lambda e: (e.validation_loss, e.epoch), default=None)
@@ -198,6 +200,7 @@ def _describe_result(
         train_tokens=train_tokens,
         tokens_per_second=train_tokens / train_seconds if train_tokens and train_seconds else None,
         steps_per_second=manifest.optimizer_steps / train_seconds if train_seconds else None,
+        waited_share=waited_share,
         peak_memory_bytes=peak_memory_bytes,
         device=manifest.environment.device,
         precision=manifest.environment.precision,

@@ -22,7 +22,7 @@ from lorastudy.errors import DivergedError, StorageError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.sharing import gather
-from lorastudy.resources import measure_peak_memory
+from lorastudy.resources import measure_peak_memory, read_cpu_times
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint, write_checkpoint
 from lorastudy.store.files import (
@@ -56,6 +56,7 @@ class TrainingSession:
         self._earlier_seconds = 0.0
         self._earlier_peak: dict[str, int] = {}
         self._ended: EndedEpoch | None = None  # trained, perhaps not yet validated
+        self._cpu_times = read_cpu_times()
         self.progress = Progress()
 
     @property
@@ -97,7 +98,18 @@ class TrainingSession:
                 self._finish_epoch(ended)
         return self._epochs
 
+    @property
+    def waited_share(self) -> float | None:
+        """Share of its threads' ready time that the run waited for a core; None: not counted."""
+        steps = read_records(self._folder.steps, StepRecord)
+        waited = sum(step.waited_seconds or 0.0 for step in steps)
+        ready = waited + sum(step.ran_seconds or 0.0 for step in steps)
+        return waited / ready if ready else None
+
     def _record_step(self, event: StepDone) -> None:
+        now, before = read_cpu_times(), self._cpu_times
+        used = now - before if now is not None and before is not None else None
+        self._cpu_times = now
         record = StepRecord(
             step=event.progress.step,
             epoch=event.epoch,
@@ -107,6 +119,8 @@ class TrainingSession:
             learning_rate=event.learning_rate,
             gradient_norm=event.gradient_norm,
             seconds=event.seconds,
+            ran_seconds=used.ran_seconds if used else None,
+            waited_seconds=used.waited_seconds if used else None,
             peak_memory_bytes=_shown_peak(measure_peak_memory(self._setup.device)),
         )
         append_record(self._folder.steps, record)
