@@ -20,7 +20,7 @@ L0 = [
     *("config_syntax", "config_sources", "config", "config_mistakes", "config_yaml"),
     *("study_file", "spec", "store"),
 ]
-L1 = ["environment", "loss", "data", "model", "resources"]
+L1 = ["team", "environment", "loss", "data", "model", "resources"]
 LOW = L0 + L1  # a chain: each may import those before it
 ALLOWED: dict[str, set[str]] = {
     **{part: set(LOW[:i]) for i, part in enumerate(LOW)},

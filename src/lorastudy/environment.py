@@ -1,7 +1,6 @@
 """What a run's numbers depend on besides its spec: versions, device, threads."""
 
 import ctypes
-import os
 import platform
 from importlib.metadata import version
 
@@ -10,6 +9,7 @@ import torch
 from lorastudy import __version__
 from lorastudy.errors import ConfigError
 from lorastudy.store.records import Fingerprint
+from lorastudy.team import ALONE, Team
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
@@ -54,7 +54,9 @@ def forbid_tf32() -> None:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
-def take_fingerprint(device: torch.device, precision: str, *, micro_batch: int) -> Fingerprint:
+def take_fingerprint(
+    device: torch.device, precision: str, *, micro_batch: int, team: Team = ALONE
+) -> Fingerprint:
     """The environment of a run; a resumed run must find the same."""
     return Fingerprint(
         lorastudy=__version__,
@@ -65,7 +67,8 @@ def take_fingerprint(device: torch.device, precision: str, *, micro_batch: int) 
         threads=torch.get_num_threads() if device.type == "cpu" else 0,
         attention="sdpa",
         micro_batch=micro_batch,
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun sets it
+        world_size=team.size,
+        strategy=team.strategy,
     )
 
 

@@ -80,3 +80,9 @@ class InterruptedRunError(UserError):
     """A signal stopped the work at a checkpoint; the same command continues (exit 75)."""
 
     exit_code = 75
+
+
+class LostMemberError(UserError):
+    """One of the processes that train a run together ended before its time (exit 75)."""
+
+    exit_code = 75

@@ -23,6 +23,7 @@ class StopFlag:
     """Whether somebody asked this process to stop."""
 
     requested: bool = False
+    agree: Callable[[bool], bool] = bool  # of a team: whether any member was asked
     _was_interrupted: bool = False
 
     def listen(self) -> None:
@@ -47,13 +48,20 @@ class StopFlag:
 
         threading.Thread(target=watch, daemon=True).start()
 
+    def is_requested(self) -> bool:
+        """Whether this process was asked, or another one that works on the same run.
+
+        Members of a team ask each other, so all of them have to call this in the same places.
+        """
+        return self.agree(self.requested)
+
     def poll(self) -> None:
-        """Stop here if it was asked for.
+        """Stop here if it was asked for; in a team, all members do or none.
 
         Raises:
             InterruptedRunError: It was (exit 75).
         """
-        if self.requested:
+        if self.is_requested():
             raise InterruptedRunError(
                 "interrupted; what was done is kept. Run the same command again to continue."
             )

@@ -3,6 +3,7 @@
 import resource
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -32,6 +33,35 @@ def measure_peak_memory(device: torch.device) -> dict[str, int]:
         bytes_by_kind["allocated"] = torch.cuda.max_memory_allocated(device)
         bytes_by_kind["reserved"] = torch.cuda.max_memory_reserved(device)
     return bytes_by_kind
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """What the threads of this process have had of the processor, and have waited for it."""
+
+    ran_seconds: float
+    waited_seconds: float  # ready to run while something else had the core
+
+    def __sub__(self, earlier: "CpuTimes") -> "CpuTimes":
+        """What was added since."""
+        return CpuTimes(
+            self.ran_seconds - earlier.ran_seconds, self.waited_seconds - earlier.waited_seconds
+        )
+
+
+def read_cpu_times() -> CpuTimes | None:
+    """Of all threads so far, as Linux's scheduler counts them; None where it does not.
+
+    Source: Documentation/scheduler/sched-stats.rst of the kernel, /proc/PID/schedstat.
+    """
+    ran = waited = 0
+    try:
+        for path in Path("/proc/self/task").glob("*/schedstat"):
+            on_core, in_queue, _ = path.read_text().split()
+            ran, waited = ran + int(on_core), waited + int(in_queue)
+    except (OSError, ValueError):  # another system, or a thread that ended just now
+        return None
+    return CpuTimes(ran / 1e9, waited / 1e9) if ran else None
 
 
 def available_bytes(device: torch.device) -> int:

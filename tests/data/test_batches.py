@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from lorastudy.data.batches import (
     Batch,
     Padding,
-    batches_by_length,
     count_scored,
     cut_by_budget,
+    cut_by_length,
     make_batch,
 )
 from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_windows
@@ -142,12 +142,13 @@ def test_scored_targets_are_counted_without_the_batch(
 
 
 @given(corpora(), st.integers(1, 40))
-def test_batches_by_length_hold_every_row_once_longest_first(
+def test_parts_by_length_hold_every_row_once_longest_first(
     corpus: tuple[np.ndarray, RowTable], max_positions: int
 ) -> None:
     tokens, table = corpus
-    batches = list(batches_by_length(tokens, table, Padding(P), max_positions=max_positions))
-    together = np.concatenate([batch.rows for batch in batches])
+    parts = cut_by_length(table, Padding(P), max_positions=max_positions)
+    batches = [make_batch(tokens, table, part, Padding(P)) for part in parts]
+    together = np.concatenate(parts)
     assert sorted(together) == list(range(table.n_rows))
     assert np.all(np.diff(table.lengths[together]) <= 0)
     for batch in batches:

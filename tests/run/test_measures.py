@@ -1,11 +1,24 @@
 """What is measured besides the scores: training rows in evaluation mode, and what is compared."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import ARMS, CPU, OTHER, SOUND, TRAIN, Case, make_study, write_texts
+from tiny_runs import (
+    ARMS,
+    CPU,
+    OTHER,
+    SOUND,
+    TRAIN,
+    Case,
+    in_child,
+    make_study,
+    start_child,
+    write_texts,
+)
 
 from lorastudy.data.rows import cut_lines
 from lorastudy.errors import InputError
@@ -13,6 +26,7 @@ from lorastudy.evaluate.score import score_rows
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.resources import read_cpu_times
 from lorastudy.run.setup import MOST_SLICE_ROWS, choose_slice, lay_out_training
 from lorastudy.store.collect import collect_results
 from lorastudy.store.files import write_record, write_text
@@ -121,3 +135,29 @@ def test_results_written_before_tokenizers_were_recorded_are_still_read(
     again = RunResult.model_validate({**result.model_dump(), "evaluations": old})
     assert [e.perplexity for e in again.evaluations] == [e.perplexity for e in result.evaluations]
     assert {e.tokenizer_digest for e in again.evaluations} == {None}
+
+
+@pytest.mark.skipif(read_cpu_times() is None, reason="this system does not count it")
+def test_a_run_that_shares_its_core_knows_that_it_waited(tiny_gpt2, tmp_path) -> None:
+    case = Case(make_study(tiny_gpt2, SOUND), write_texts(tmp_path), tmp_path / "cache")
+    folder = case.folder(tmp_path, "shared")
+    core = {min(os.sched_getaffinity(0))}
+
+    def spin() -> None:
+        os.sched_setaffinity(0, core)
+        while True:
+            pass
+
+    def train() -> None:
+        os.sched_setaffinity(0, core)
+        case.execute(folder)
+
+    other = start_child(spin)
+    try:
+        assert in_child(train) == 0
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    result = folder.read_result()
+    assert result is not None and result.waited_share is not None
+    assert 0.2 < result.waited_share < 1

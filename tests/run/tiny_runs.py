@@ -217,7 +217,10 @@ def outcome(folder: RunFolder) -> dict[str, object]:
     """All that a run leaves behind except what a clock or a memory meter says."""
     result = folder.read_result()
     assert result is not None
-    timing = {"train_seconds", "total_seconds", "tokens_per_second", "steps_per_second"}
+    timing = {
+        *("train_seconds", "total_seconds", "waited_share"),
+        *("tokens_per_second", "steps_per_second"),
+    }
     return {
         "steps": [
             s.model_dump(exclude={"seconds", "peak_memory_bytes"})

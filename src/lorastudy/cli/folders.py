@@ -10,10 +10,19 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.completion import complete_runs
-from lorastudy.cli.options import AllowDrift, AsJson, Device, Mirror, Offline, StudyDir
+from lorastudy.cli.options import (
+    AllowDrift,
+    AsJson,
+    Device,
+    Mirror,
+    Offline,
+    Restart,
+    StudyDir,
+)
 from lorastudy.errors import ConfigError, StorageError
 from lorastudy.store.collect import RunOverview, collect_results, read_overview, write_results
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
 
 _UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
@@ -132,8 +141,19 @@ def run_one(
     ] = False,
     allow_drift: AllowDrift = False,
     as_json: AsJson = False,
+    restart: Restart = False,
+    strategy: Annotated[
+        Strategy | None,
+        typer.Option(help="How the processes that torchrun started share the run."),
+    ] = None,
 ) -> None:
-    """Execute one run in this process: what every engine starts; safe to start twice."""
+    """Execute one run in this process: what every engine starts; safe to start twice.
+
+    Under torchrun all of its processes execute the run together.
+
+    Examples:  lorastudy run-one studies/demo full-s0-19a782ff
+    torchrun --nproc-per-node 8 -m lorastudy run-one DIR RUN_ID --strategy fsdp2
+    """
     options.check_device(device)
     options.check_mirror(mirror)
     study = StudyFolder(folder)
@@ -148,10 +168,18 @@ def run_one(
     stop.listen()
     if while_input_is_open:
         stop.follow(lambda: os.read(0, 1))
-    resuming = Resuming(allow_drift=allow_drift)
     result = execute_by_id(
-        study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
+        study,
+        run_id,
+        places,
+        device=device,
+        threads=threads,
+        stop=stop,
+        resuming=Resuming(restart=restart, allow_drift=allow_drift),
+        strategy=strategy,
     )
+    if result is None:  # this process is not the team's first
+        return
     if as_json:
         print(result.model_dump_json(indent=1))
     else:

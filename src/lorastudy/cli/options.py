@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,8 +18,11 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
-from lorastudy.store.records import FoundAt
+from lorastudy.store.records import FoundAt, Strategy
 from lorastudy.study_file import list_presets, load_study, preset_text, read_study_file
+
+if TYPE_CHECKING:
+    from lorastudy.launch.torchrun import TeamOptions
 
 Mirror = Annotated[
     Path | None,
@@ -30,6 +33,21 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AllowDrift = Annotated[
     bool,
     typer.Option("--allow-drift", help="Resume in another environment; the report shows it."),
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Train unfinished runs again from their start.")
+]
+Launch = Annotated[
+    Literal["processes", "torchrun"],
+    typer.Option(help="processes: one for each run; torchrun: several for one run."),
+]
+Nproc = Annotated[
+    int | None,
+    typer.Option(min=1, help="torchrun: processes of a run; default: one for each GPU."),
+]
+SharedBy = Annotated[
+    Strategy | None,
+    typer.Option(help="torchrun: each process holds the model (ddp, default) or a part (fsdp2)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Overrides = Annotated[
@@ -144,6 +162,31 @@ def check_precision(precision: str) -> None:
     """
     if precision not in ("float32", "bfloat16"):
         raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
+
+
+def choose_team(
+    launch: str, n_processes: int | None, strategy: Strategy | None, *, n_gpus: int
+) -> "TeamOptions | None":
+    """The processes of every run; None: one, without torchrun.
+
+    Raises:
+        ConfigError: Options that do nothing without torchrun, or no number of processes.
+    """
+    from lorastudy.launch.torchrun import TeamOptions
+
+    if launch != "torchrun":
+        if n_processes is not None or strategy is not None:
+            raise ConfigError(
+                "--nproc and --strategy are for runs over several processes: "
+                "add --launch torchrun. For several runs at once use --jobs."
+            )
+        return None
+    if n_processes is None and not n_gpus:
+        raise ConfigError(
+            "--launch torchrun: no GPU is visible. Say how many processes share "
+            "a run on the CPU, e.g. --nproc 2."
+        )
+    return TeamOptions(n_processes or n_gpus, strategy or "ddp")
 
 
 def console_width() -> int:

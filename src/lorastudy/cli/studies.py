@@ -14,11 +14,15 @@ from lorastudy.cli.options import (
     AllowDrift,
     AsJson,
     Device,
+    Launch,
     Mirror,
+    Nproc,
     Offline,
     OpenedStudy,
     Overrides,
     Reference,
+    Restart,
+    SharedBy,
 )
 from lorastudy.errors import (
     ConfigError,
@@ -36,6 +40,7 @@ from lorastudy.store.records import RunResult, StudyLock, StudyResults
 from lorastudy.store.resuming import Resuming
 
 if TYPE_CHECKING:
+    from lorastudy.launch.torchrun import TeamOptions
     from lorastudy.study import ArmCheck, StudyCheck
 
 StudyName = Annotated[
@@ -57,16 +62,17 @@ def register(app: typer.Typer) -> None:
 def run(
     study: StudyName,
     out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at the same time; default: one for each GPU, else 1."),
+    ] = None,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
     overrides: Overrides = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm (repeatable).")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only this seed (repeatable).")] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Train unfinished runs again from their start.")
-    ] = False,
+    restart: Restart = False,
     allow_drift: AllowDrift = False,
     probe: Annotated[
         bool | None,
@@ -77,6 +83,9 @@ def run(
         ),
     ] = None,
     is_reference: Reference = False,
+    launch: Launch = "processes",
+    nproc: Nproc = None,
+    strategy: SharedBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Execute what is missing of a study, then report. The same command resumes.
@@ -89,12 +98,23 @@ def run(
         overrides = [*(overrides or []), "training.implementation=reference"]
     opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
     chosen = _choose_runs(expand_study(opened.study), arm or [], seed or [])
-    from lorastudy.launch.local import warm_up
+    from lorastudy.launch.local import visible_gpus, warm_up
 
     warm_up()
+    gpus = visible_gpus(device)
+    team = options.choose_team(launch, nproc, strategy, n_gpus=len(gpus))
     resuming = Resuming(restart=restart, allow_drift=allow_drift)
     with options.progress_on(is_stderr=as_json):
-        execute_locally(opened, chosen, jobs=jobs, device=device, resuming=resuming, probe=probe)
+        execute_locally(
+            opened,
+            chosen,
+            jobs=jobs or max(1, len(gpus) // (team.size if team else 1)),
+            device=device,
+            resuming=resuming,
+            probe=probe if team is None else False,  # an arm that needs a team does not fit alone
+            gpus=gpus,
+            team=team,
+        )
     finish(opened.folder, chosen, as_json=as_json)
 
 
@@ -123,6 +143,8 @@ def execute_locally(
     device: str,
     resuming: Resuming,
     probe: bool | None = None,
+    gpus: tuple[str, ...] = (),
+    team: "TeamOptions | None" = None,
 ) -> None:
     """Execute what is missing of `runs` on this machine, `jobs` at a time.
 
@@ -131,7 +153,10 @@ def execute_locally(
     """
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.local import LocalEngine
+    from lorastudy.run.setup import refuse_large_team
 
+    if team is not None:
+        refuse_large_team(team.size, opened.study.training)
     missing = start_or_continue(opened, runs, device=device, again=resuming.restart, probe=probe)
     folder = opened.folder
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")
@@ -141,11 +166,20 @@ def execute_locally(
         return
     stop = StopFlag()
     stop.listen()
+    engine = LocalEngine(
+        folder,
+        opened.places,
+        device,
+        jobs,
+        stop,
+        watch=lambda: None,
+        resuming=resuming,
+        gpus=gpus,
+        team=team,
+    )
     try:
         with watch_study(folder) as watcher:
-            engine = LocalEngine(
-                folder, opened.places, device, jobs, stop, watcher.look, resuming=resuming
-            )
+            engine.watch = watcher.look
             engine.execute(missing)
     except ConfigError as error:  # it was a study's folder when this began
         raise StorageError(

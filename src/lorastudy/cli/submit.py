@@ -60,8 +60,13 @@ def submit(
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     runs = expand_study(opened.study)
     if engine == "local":
+        from lorastudy.launch.local import visible_gpus
+
+        visible = visible_gpus(device)
         with options.progress_on(is_stderr=as_json):
-            execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming())
+            execute_locally(
+                opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=visible
+            )
         finish(opened.folder, runs, as_json=as_json)
         return
     missing = start_or_continue(opened, runs, device=device)

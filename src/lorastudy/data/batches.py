@@ -9,7 +9,6 @@ target like any other, and the attention mask is (token != padding id), which al
 the first position where the start and padding ids are the same.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,20 +90,20 @@ def cut_by_budget(
     return parts
 
 
-def batches_by_length(
-    tokens: IntArray, table: RowTable, padding: Padding, *, max_positions: int
-) -> Iterator[Batch]:
-    """All rows once, longest first, at most `max_positions` positions a batch (one row at least).
+def cut_by_length(table: RowTable, padding: Padding, *, max_positions: int) -> list[IntArray]:
+    """All rows once, longest first, at most `max_positions` positions a part (one row at least).
 
     The longest rows come first so that a lack of memory shows at once.
     """
     order = np.argsort(-table.lengths, kind="stable")
+    parts: list[IntArray] = []
     begin = 0
     while begin < len(order):
         width = padding.scored_length or int(table.lengths[order[begin]])
         n_rows = max(1, max_positions // width)
-        yield make_batch(tokens, table, order[begin : begin + n_rows], padding)
+        parts.append(order[begin : begin + n_rows])
         begin += n_rows
+    return parts
 
 
 def _fill(tokens: IntArray, table: RowTable, rows: IntArray, width: int, pad: int) -> IntArray:

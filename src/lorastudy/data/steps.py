@@ -119,20 +119,27 @@ class StepPlan:
         fewest tokens are. Only for groups that do not span epochs.
         """
         group, rows = self._rows_of_step(index, lengths)
-        loads = [0] * len(group)
-        mine = []
-        for row in rows[::-1].tolist():
-            lightest = loads.index(min(loads))
-            loads[lightest] += int(lengths[row])
-            if lightest == index - group.start:
-                mine.append(row)
-        return np.array(mine, dtype=np.int64)
+        return share_out(rows, lengths, len(group))[index - group.start]
 
     def _rows_of_step(self, index: int, lengths: IntArray) -> tuple[range, IntArray]:
         """The accumulation group of a micro-batch, and the group's rows from short to long."""
         group = self.group_of(self.step_of(index))
         rows = np.concatenate([self.rows_of(i) for i in group])
         return group, rows[np.argsort(lengths[rows], kind="stable")]
+
+
+def share_out(rows: IntArray, lengths: IntArray, n: int) -> list[IntArray]:
+    """Rows from short to long in `n` shares of about equal token counts, each from long to short.
+
+    With fewer rows than shares the last ones are empty.
+    """
+    loads = [0] * n
+    shares: list[list[int]] = [[] for _ in range(n)]
+    for row in rows[::-1].tolist():
+        lightest = loads.index(min(loads))
+        loads[lightest] += int(lengths[row])
+        shares[lightest].append(row)
+    return [np.array(share, dtype=np.int64) for share in shares]
 
 
 @lru_cache(maxsize=2)

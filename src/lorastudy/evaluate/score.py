@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lorastudy.data.batches import Batch, Padding, batches_by_length
+from lorastudy.data.batches import Batch, Padding, cut_by_length, make_batch
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.evaluate.protocols import PAPER_BATCH, Protocol
 from lorastudy.loss import IGNORE_INDEX, LossSums
-from lorastudy.model.scoring import Scorer
+from lorastudy.model.sharing import AnyScorer
+from lorastudy.team import ALONE, Team
 
 MAX_POSITIONS = 4900  # of an evaluation batch: the published study's 14 rows of 350
 TARGET_CLASSES = ("first", "text", "first-padding", "other-padding")
@@ -68,7 +69,7 @@ class RowScores:
 
 @torch.no_grad()
 def score_rows(
-    scorer: Scorer,
+    scorer: AnyScorer,
     tokens: IntArray,
     table: RowTable,
     padding: Padding,
@@ -77,8 +78,12 @@ def score_rows(
     poll: Callable[[], None] = lambda: None,
     max_positions: int = MAX_POSITIONS,
     count_first_choices: bool = False,
+    team: Team = ALONE,
 ) -> RowScores:
     """Score every row of `table` in evaluation mode.
+
+    A team shares the batches out and adds the sums up: each row is scored once, in the batch
+    that it has in a lone process, so the sums are the same.
 
     Args:
         scorer: The model and its precision.
@@ -89,6 +94,7 @@ def score_rows(
         poll: Called before every batch; may raise to stop.
         max_positions: Positions a batch, padding included.
         count_first_choices: Also count targets that are the model's most likely token.
+        team: The processes that score together.
     """
     began = time.perf_counter()
     scorer.network.eval()
@@ -96,8 +102,10 @@ def score_rows(
     n_scored = np.zeros(table.n_rows, dtype=np.int64)
     n_first = np.zeros(table.n_rows, dtype=np.int64) if count_first_choices else None
     class_nats, class_counts = np.zeros(4), np.zeros(4, dtype=np.int64)
-    for batch in batches_by_length(tokens, table, padding, max_positions=max_positions):
+    cuts = cut_by_length(table, padding, max_positions=max_positions)
+    for rows, counts in team.deal(cuts):
         poll()
+        batch = make_batch(tokens, table, rows, padding)
         b, classes = _rows_and_classes(batch, table)
         if n_first is None:
             nats = scorer.score(batch.to(device)).double().cpu().numpy()  # (S,)
@@ -105,13 +113,21 @@ def score_rows(
             scored, is_first = scorer.score_choices(batch.to(device))
             nats = scored.double().cpu().numpy()
             found = b[is_first.cpu().numpy()]
-            n_first[batch.rows] = np.bincount(found, minlength=len(batch.rows))
-        sum_nats[batch.rows] = np.bincount(b, nats, minlength=len(batch.rows))
-        n_scored[batch.rows] = np.bincount(b, minlength=len(batch.rows))
-        class_nats += np.bincount(classes, nats, minlength=4)
-        class_counts += np.bincount(classes, minlength=4)
-    seconds = time.perf_counter() - began
-    return RowScores(sum_nats, n_scored, class_nats, class_counts, seconds, n_first)
+            if counts:
+                n_first[rows] = np.bincount(found, minlength=len(rows))
+        if counts:
+            sum_nats[rows] = np.bincount(b, nats, minlength=len(rows))
+            n_scored[rows] = np.bincount(b, minlength=len(rows))
+            class_nats += np.bincount(classes, nats, minlength=4)
+            class_counts += np.bincount(classes, minlength=4)
+    return RowScores(
+        team.add(sum_nats),
+        team.add(n_scored),
+        team.add(class_nats),
+        team.add(class_counts),
+        time.perf_counter() - began,
+        None if n_first is None else team.add(n_first),
+    )
 
 
 def average_nats(protocol: Protocol, scores: RowScores) -> float:

@@ -60,9 +60,11 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def run_arguments(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """What `lorastudy` is called with to execute one run, whichever engine starts it."""
+    return ("run-one", str(folder.resolve()), run_id, "--while-input-is-open", *extra)
+
+
 def run_command(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """The command line of one run, whichever engine starts it."""
-    return (
-        *(sys.executable, "-m", "lorastudy", "run-one"),
-        *(str(folder.resolve()), run_id, "--while-input-is-open", *extra),
-    )
+    """The command line of one run, in one process."""
+    return (sys.executable, "-m", "lorastudy", *run_arguments(folder, run_id, extra))

@@ -1,5 +1,6 @@
-"""Execute runs on this machine, each in a fresh process, a few at a time.
+"""Execute runs on this machine, each in a fresh process or team of processes, a few at a time.
 
+Every run has cores, and GPUs where there are some, of its own as far as they go round.
 Where the platform has a fork server, torch and transformers are imported once and every run
 starts from there in a few milliseconds, with a clean memory peak of its own.
 """
@@ -16,6 +17,7 @@ from multiprocessing.process import BaseProcess
 
 from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
 from lorastudy.interrupts import StopFlag
+from lorastudy.launch.torchrun import TeamOptions, work_as_team
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
@@ -29,7 +31,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass
 class LocalEngine:
-    """Runs up to `jobs` processes at once, the processor's cores shared among them."""
+    """Executes up to `jobs` runs at once, cores and `gpus` shared out among them."""
 
     folder: StudyFolder
     places: Places
@@ -38,7 +40,9 @@ class LocalEngine:
     stop: StopFlag
     watch: Callable[[], None]  # called several times a second while runs are going on
     resuming: Resuming = field(default_factory=Resuming)
-    _running: dict[str, tuple[BaseProcess, Connection]] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()  # as CUDA_VISIBLE_DEVICES names them; none: device is the CPU
+    team: TeamOptions | None = None  # None: one process for each run
+    _running: dict[str, "_Running"] = field(default_factory=dict)
     _refused: StorageError | None = None  # the last time the disk did not take a run's failure
 
     def execute(self, runs: Sequence[RunSpec]) -> None:
@@ -51,8 +55,8 @@ class LocalEngine:
         try:
             self._execute(runs)
         finally:  # nothing else may leave a process behind
-            for process, _ in self._running.values():
-                process.terminate()
+            for run in self._running.values():
+                run.process.terminate()
         if self._refused is not None:
             raise self._refused
 
@@ -71,27 +75,37 @@ class LocalEngine:
     def _start(self, run_id: str) -> None:
         context = process_context()
         theirs, ours = context.Pipe(duplex=False)
-        threads = max(1, count_cores() // self.jobs)
-        process = context.Process(
-            target=_work,
-            args=(
-                *(self.folder.path, run_id, self.places, self.device),
-                *(threads, self.resuming, theirs),
-            ),
-            name=run_id,
-        )
+        size = self.team.size if self.team else 1
+        threads = max(1, count_cores() // (self.jobs * size))
+        place = min(set(range(self.jobs)) - {run.place for run in self._running.values()})
+        gpus = share_gpus(self.gpus, place, size)
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        common = (self.device, threads, self.resuming, theirs)
+        if self.team is None:
+            target: Callable[..., None] = _work
+            arguments: tuple[object, ...] = (
+                self.folder.path,
+                run_id,
+                self.places,
+                *common,
+                environment,
+            )
+        else:
+            target = work_as_team
+            arguments = (self.folder.path, run_id, *common, self.team, environment)
+        process = context.Process(target=target, args=arguments, name=run_id)
         process.start()
         theirs.close()
-        self._running[run_id] = (process, ours)
+        self._running[run_id] = _Running(process, ours, place)
 
     def _reap(self, specs: dict[str, RunSpec]) -> None:
-        for run_id, (process, pipe) in list(self._running.items()):
-            if process.exitcode is None:
+        for run_id, run in list(self._running.items()):
+            if run.process.exitcode is None:
                 continue
-            process.join()
-            pipe.close()
+            run.process.join()
+            run.pipe.close()
             del self._running[run_id]
-            self._record_death(specs[run_id], process.exitcode)
+            self._record_death(specs[run_id], run.process.exitcode)
 
     def _record_death(self, spec: RunSpec, exit_code: int) -> None:
         """A process that was killed could not write its own failure."""
@@ -124,8 +138,8 @@ class LocalEngine:
             self._refused = error  # the other runs go on
 
     def _stop_all(self, specs: dict[str, RunSpec]) -> None:
-        for process, _ in self._running.values():
-            process.terminate()
+        for run in self._running.values():
+            run.process.terminate()
         while self._running:
             self._reap(specs)
             self.watch()
@@ -134,6 +148,33 @@ class LocalEngine:
             f"interrupted; what was done is kept in {self.folder.path}. "
             "Run the same command again to continue."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: BaseProcess
+    pipe: Connection  # closes when this process dies
+    place: int  # among the runs going on: decides on its GPUs
+
+
+def share_gpus(gpus: Sequence[str], place: int, size: int) -> tuple[str, ...]:
+    """The `size` GPUs of the run at `place`; places that find none left begin anew."""
+    if not gpus:
+        return ()
+    n_places = max(1, len(gpus) // size)
+    begin = place % n_places * size
+    return tuple(gpus[begin : begin + size])
+
+
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """The GPUs that runs on `device` may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return ()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else map(str, range(torch.cuda.device_count()))
+    return tuple(names)[: torch.cuda.device_count()]
 
 
 def count_cores() -> int:

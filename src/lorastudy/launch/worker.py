@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -19,7 +20,7 @@ from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
 from lorastudy.resources import measure_peak_memory
 from lorastudy.run.drift import has_progress
-from lorastudy.run.execute import execute_run
+from lorastudy.run.execute import execute_run, join_run
 from lorastudy.run.failures import is_out_of_memory
 from lorastudy.run.probe import probe_arm
 from lorastudy.spec import RunSpec, expand_study
@@ -27,8 +28,9 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
-from lorastudy.store.records import Manifest, ProbedArm, RunResult
+from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
+from lorastudy.team import join_team, place_of_member
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
 
@@ -42,8 +44,11 @@ def execute_by_id(
     threads: int,
     stop: StopFlag,
     resuming: Resuming = Resuming(),  # noqa: B008  frozen
-) -> RunResult:
-    """Execute the run `run_id` of a study in this process.
+    strategy: Strategy | None = None,
+) -> RunResult | None:
+    """Execute the run `run_id` of a study in this process, or as one of a team under torchrun.
+
+    Gives its result; None to the members of a team that write nothing.
 
     Raises:
         UserError: See `execute_run`; also if the study has no such run.
@@ -59,7 +64,13 @@ def execute_by_id(
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)
     spec, run = specs[run_id], folder.run(run_id)
-    return execute_run(spec, run, reader, choose_device(device), stop, resuming)
+    with join_team(strategy) as team:
+        stop.agree = team.any
+        where = place_of_member(team, choose_device(device))
+        if team.is_first:
+            return execute_run(spec, run, reader, where, stop, resuming, team)
+        join_run(spec, run, reader, where, stop, resuming, team)
+        return None
 
 
 def probe_by_spec(
@@ -95,17 +106,18 @@ def work(
     threads: int,
     resuming: Resuming,
     parent: Connection,
+    environment: dict[str, str],
 ) -> None:
-    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
+    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed.
+
+    `environment` is set before any device is touched.
+    """
     stop = StopFlag()
     stop.listen()
     stop.follow(parent.recv)  # the pipe closes when the parent dies, however it dies
     study = StudyFolder(folder)
-    log = study.run(run_id).path / "log.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as stream:
-        os.dup2(stream.fileno(), _STANDARD_OUTPUT)
-        os.dup2(stream.fileno(), _STANDARD_ERROR)
+    write_to_log(study.run(run_id))
+    os.environ |= environment
     code = 1
     try:
         execute_by_id(
@@ -117,11 +129,25 @@ def work(
         _log(f"{type(error).__name__}: {redact_secrets(str(error))}")
     except Exception:
         _log(redact_secrets(traceback.format_exc()))
-    with suppress(OSError):
-        sys.stdout.flush()
-    os._exit(code)  # no library may hold a finished run back
+    leave_with(code)
 
 
 def _log(text: str) -> None:
     with suppress(OSError):  # the log lies on the disk that may be full; the exit code says so too
         print(text, file=sys.stderr, flush=True)
+
+
+def write_to_log(run: RunFolder) -> None:
+    """From here on, what this process and its children print goes to the run's log.txt."""
+    log = run.path / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), _STANDARD_OUTPUT)
+        os.dup2(stream.fileno(), _STANDARD_ERROR)
+
+
+def leave_with(code: int) -> NoReturn:
+    """End this process at once: no library may hold a finished run back."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)

@@ -24,9 +24,11 @@ from lorastudy.config import Arm, BaseModelRef
 from lorastudy.errors import InputError
 from lorastudy.model.base import load_base, save_model
 from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.sharing import cut_like
 from lorastudy.seeds import derive_seed
 
 ADAPTER_NAME = "default"
+_PEFT_ROOT = "base_model.model."  # where a PeftModel holds the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,27 @@ class ArmModel:
             if parameter.requires_grad
         }
 
-    def save(self, folder: Path) -> None:
-        """Write what was trained: a PEFT folder, or a whole model folder for full fine-tuning."""
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """What `save` writes, under the names that the libraries behind it take."""
+        if self.adapter is None:
+            tensors: dict[str, Tensor] = self.network.state_dict(keep_vars=True)
+            return tensors
+        return {f"{_PEFT_ROOT}{name}": tensor for name, tensor in self.trained_tensors().items()}
+
+    def save(self, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
+        """Write what was trained: a PEFT folder, or a whole model folder for full fine-tuning.
+
+        `tensors` are `stored_tensors` made whole, where a team holds them in parts.
+        """
+        tensors = tensors or self.stored_tensors()
         if self.adapter is not None:
             # The base head stays out of the file even where the head is adapted (peft#2092).
-            self.adapter.save_pretrained(str(folder), save_embedding_layers=False)
+            self.adapter.save_pretrained(
+                str(folder), save_embedding_layers=False, state_dict=tensors
+            )
             _sort_targets(folder / "adapter_config.json")
         else:
-            save_model(self.network, folder)
+            save_model(self.network, folder, tensors)
 
     def load_best(self, folder: Path) -> None:
         """Take the trained tensors back from a folder that `save` wrote.
@@ -86,7 +101,7 @@ class ArmModel:
             )
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(tensors[name])
+                parameter.copy_(cut_like(tensors[name], parameter))
 
 
 def attach_arm(
@@ -173,7 +188,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
 
 def _name_in_network(key: str) -> str:
     """PEFT leaves the adapter's name out of its files: `base_model.model.PATH.lora_A.weight`."""
-    path, _, tensor = key.removeprefix("base_model.model.").rpartition(".lora_")
+    path, _, tensor = key.removeprefix(_PEFT_ROOT).rpartition(".lora_")
     letter, _, what = tensor.partition(".")
     return f"{path}.lora_{letter}.{ADAPTER_NAME}.{what}"
 

@@ -18,7 +18,7 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
@@ -283,9 +283,11 @@ def _refuse_incomplete(folder: Path, report: dict[str, object]) -> None:
             )
 
 
-def save_model(network: PreTrainedModel, folder: Path) -> None:
-    """Write a whole model folder."""
-    network.save_pretrained(str(folder))
+def save_model(
+    network: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None
+) -> None:
+    """Write a whole model folder; `tensors` in place of the model's own, under its names."""
+    network.save_pretrained(str(folder), state_dict=tensors)
 
 
 def quieten_libraries() -> None:

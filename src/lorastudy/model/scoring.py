@@ -11,6 +11,7 @@ The "fast" implementation exchanges parts of the model for leaner ones and runs 
 other instead of padded (`model/fast`); "reference" is transformers + PEFT as they are.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,10 @@ class Scorer:
         """Positions that the model computes for `batch`."""
         return int(batch.n_read.sum()) if self.packs else batch.input_ids.numel()
 
+    def keep_gradients(self) -> AbstractContextManager[object]:
+        """Within, backward adds to gradients that will be added to again; see `SharedScorer`."""
+        return nullcontext()
+
     def _autocast(self, batch: Batch) -> torch.autocast:
         device = batch.input_ids.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -101,16 +106,21 @@ class Scorer:
 
 
 def make_scorer(
-    network: PreTrainedModel, precision: str, *, implementation: str = "fast"
+    network: PreTrainedModel,
+    precision: str,
+    *,
+    implementation: str = "fast",
+    keep_copies: bool = True,
 ) -> Scorer:
     """A scorer for `network`; finds out what may be run apart and what one behind the other.
 
-    With the "fast" implementation, modules of `network` are exchanged in place for leaner ones.
+    With the "fast" implementation, modules of `network` are exchanged in place for leaner ones;
+    without `keep_copies`, frozen weights have no bfloat16 copies beside them.
     """
     splits_head = _head_is_separate(network)
     if implementation == "reference":
         return Scorer(network, precision, splits_head)
-    speed_up(network, precision)
+    speed_up(network, precision, keep_copies=keep_copies)
     head = network.get_output_embeddings()
     return Scorer(
         network,

@@ -25,6 +25,7 @@ from lorastudy.report.tables import Cell, Column, Note, Table
 from lorastudy.store.records import RunResult, StudyResults
 
 _LARGEST_NATS = 27.0  # exp of it is a million million
+CONTENDED = 0.05  # of the time that its threads were ready to run; a twentieth is worth a word
 
 MARKS = {
     "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "
@@ -66,7 +67,12 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
     title = f"Table I. {results.name}: perplexity and cost of every arm"
     scores = (_score_column(c.score) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
-    notes = (*_notes(comparisons), *_subset_notes(results), *_drift_notes(results))
+    notes = (
+        *_notes(comparisons),
+        *_subset_notes(results),
+        *_drift_notes(results),
+        *contention_notes(results),
+    )
     return Table(title, columns, rows, notes)
 
 
@@ -222,6 +228,19 @@ def _subset_notes(results: StudyResults) -> list[Note]:
         )
         for (benchmark, protocol, n), error in largest.items()
     ]
+
+
+def contention_notes(results: StudyResults) -> tuple[Note, ...]:
+    """The arms whose seconds are too high, since other work held the cores while they trained."""
+    worst: dict[str, float] = {}
+    for run in results.runs:
+        if run.waited_share is not None and run.waited_share >= CONTENDED:
+            worst[run.arm] = max(run.waited_share, worst.get(run.arm, 0.0))
+    if not worst:
+        return ()
+    arms = ", ".join(f"{arm} (up to {share:.0%})" for arm, share in worst.items())
+    text = "Other work held the cores: threads that were ready to train waited, so seconds are high"
+    return (Note("", f"{text}: {arms}."),)
 
 
 def _drift_notes(results: StudyResults) -> list[Note]:

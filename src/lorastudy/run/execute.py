@@ -2,6 +2,8 @@
 
 Claim the folder, load what is needed, write the manifest, train, reload the best epoch,
 score every protocol, write `result.json` last. Whatever goes wrong is kept as a row too.
+
+A team's first member does this; the others go along (`join_run`) and write nothing.
 """
 
 import hashlib
@@ -23,9 +25,10 @@ from lorastudy.run.training import TrainingSession, restore_best
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import storage_errors, write_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import EpochRecord, EvaluationRecord, RunResult
+from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
 from lorastudy.store.resuming import Resuming
 from lorastudy.store.sums import hash_files, write_sums
+from lorastudy.team import ALONE, Team, name_losses
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
 
@@ -37,6 +40,7 @@ def execute_run(
     device: torch.device,
     stop: StopFlag,
     resuming: Resuming = Resuming(),  # noqa: B008  frozen
+    team: Team = ALONE,
 ) -> RunResult:
     """Do what is left of a run and return its result; a finished run is only read.
 
@@ -47,7 +51,8 @@ def execute_run(
     """
     with folder.claim() as abandoned:
         known = folder.read_result()
-        if known is not None and known.status == "done":
+        if team.any(known is not None and known.status == "done"):
+            assert known is not None
             return known
         if abandoned is not None:
             print(
@@ -61,9 +66,11 @@ def execute_run(
             folder.set_aside()
         write_record(folder.spec, spec)
         try:
-            result = _train_and_score(
-                spec, folder, reader, device, stop, allow_drift=resuming.allow_drift
-            )
+            with name_losses():
+                team.wait()  # until here the others leave the folder alone
+                result = _train_and_score(
+                    spec, folder, reader, device, stop, team, allow_drift=resuming.allow_drift
+                )
         except InterruptedRunError:
             raise
         except Exception as error:
@@ -76,23 +83,45 @@ def execute_run(
         return result
 
 
+def join_run(
+    spec: RunSpec,
+    folder: RunFolder,
+    reader: Reader,
+    device: torch.device,
+    stop: StopFlag,
+    resuming: Resuming,
+    team: Team,
+) -> None:
+    """Be one of the other members of the team whose first member is in `execute_run`.
+
+    Raises:
+        UserError: As there.
+    """
+    with name_losses():
+        if team.any(False):
+            return
+        team.wait()
+        _train_and_score(spec, folder, reader, device, stop, team, allow_drift=resuming.allow_drift)
+
+
 def _train_and_score(
     spec: RunSpec,
     folder: RunFolder,
     reader: Reader,
     device: torch.device,
     stop: StopFlag,
+    team: Team,
     *,
     allow_drift: bool,
 ) -> RunResult:
     began = time.perf_counter()
     start_memory_meter(device)
-    setup = set_up_run(spec, reader, device)
+    setup = set_up_run(spec, reader, device, team)
     stop.poll()
     manifest = settle_drift(folder, setup.manifest, allow_drift=allow_drift)
     setup = replace(setup, manifest=manifest)
     if setup.inputs is None:
-        write_record(folder.manifest, manifest)
+        _write_manifest(folder, manifest, team)
         evaluations = score_benchmarks(spec, folder, reader, setup, stop)
         return _describe_result(
             spec,
@@ -103,7 +132,7 @@ def _train_and_score(
         )
     session = TrainingSession(folder, setup, stop, identity=spec.identity)
     session.resume()
-    write_record(folder.manifest, manifest)
+    _write_manifest(folder, manifest, team)
     epochs = session.run()
     trained_peak = session.peak_memory_bytes  # training and validation, as in the study
     restore_best(setup, folder)
@@ -116,8 +145,14 @@ def _train_and_score(
         train_seconds=session.progress.seconds,
         train_tokens=session.progress.n_tokens,
         total_seconds=session.total_seconds,
+        waited_share=session.waited_share,
         peak_memory_bytes=trained_peak,
     )
+
+
+def _write_manifest(folder: RunFolder, manifest: Manifest, team: Team) -> None:
+    if team.is_first:
+        write_record(folder.manifest, manifest)
 
 
 def _write_result(folder: RunFolder, result: RunResult) -> None:
@@ -143,6 +178,7 @@ def _describe_result(
     epochs: tuple[EpochRecord, ...] = (),
     train_seconds: float | None = None,
     train_tokens: int | None = None,
+    waited_share: float | None = None,
 ) -> RunResult:
     manifest = setup.manifest
     best = min(epochs, key=lambda e: (e.validation_loss, e.epoch), default=None)
@@ -164,6 +200,7 @@ def _describe_result(
         train_tokens=train_tokens,
         tokens_per_second=train_tokens / train_seconds if train_tokens and train_seconds else None,
         steps_per_second=manifest.optimizer_steps / train_seconds if train_seconds else None,
+        waited_share=waited_share,
         peak_memory_bytes=peak_memory_bytes,
         device=manifest.environment.device,
         precision=manifest.environment.precision,

@@ -57,7 +57,7 @@ def _take_step(setup: RunSetup) -> None:
     assert inputs is not None
     rows = _longest(inputs.table, inputs.settings.micro_batch)
     inputs.model.network.train()
-    for batch in inputs.batches(rows):
+    for batch, _ in inputs.batches(rows):
         nats = setup.scorer.sum_nats(batch.to(setup.device))
         faults.hit("probe:after-forward")
         (nats / batch.n_scored).backward()

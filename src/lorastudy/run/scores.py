@@ -10,38 +10,41 @@ from lorastudy.evaluate.units import convert_nats, measure_coverage
 from lorastudy.inputs import BenchmarkRows, Reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.loss import perplexity_of
-from lorastudy.model.scoring import Scorer
+from lorastudy.model.sharing import AnyScorer
 from lorastudy.run.setup import RunSetup
 from lorastudy.spec import RunSpec
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import ClassSum, DocumentScores, EvaluationRecord
+from lorastudy.team import ALONE, Team
 
 
 def score_benchmarks(
     spec: RunSpec, folder: RunFolder, reader: Reader, setup: RunSetup, stop: StopFlag
 ) -> tuple[EvaluationRecord, ...]:
     """All evaluations of the run; those whose file exists already are not repeated."""
-    records = []
+    records, team = [], setup.team
     for benchmark in spec.benchmarks:
         for protocol in benchmark.protocols:
             path = folder.evaluations / f"{benchmark.name}--{protocol}.json"
-            if path.exists():
+            if team.any(team.is_first and path.exists()):
                 records.append(read_record(path, DocumentScores).evaluation)
                 continue
             rows = reader.benchmark_rows(benchmark, protocol, spec.data.rows)
-            scores = score_benchmark_rows(setup.scorer, rows, setup.device, stop.poll)
+            scores = score_benchmark_rows(setup.scorer, rows, setup.device, stop.poll, team)
             stored = describe_scores(benchmark.name, rows, scores)
-            write_record(path, stored)
+            if team.is_first:
+                write_record(path, stored)
             records.append(stored.evaluation)
     return tuple(records)
 
 
 def score_benchmark_rows(
-    scorer: Scorer,
+    scorer: AnyScorer,
     rows: BenchmarkRows,
     device: torch.device,
     poll: Callable[[], None] = lambda: None,
+    team: Team = ALONE,
 ) -> RowScores:
     """Sums of a model on a benchmark that was laid out under a protocol."""
     return score_rows(
@@ -52,6 +55,7 @@ def score_benchmark_rows(
         device=device,
         poll=poll,
         count_first_choices=rows.protocol.has_accuracy,
+        team=team,
     )
 
 

@@ -17,11 +17,13 @@ from lorastudy.inputs import Reader
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import digest_base, load_base, move_model
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
-from lorastudy.model.scoring import Scorer, make_scorer
+from lorastudy.model.scoring import make_scorer
+from lorastudy.model.sharing import AnyScorer, share_scorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.seeds import derive_seed
 from lorastudy.spec import RunSpec
 from lorastudy.store.records import Manifest
+from lorastudy.team import ALONE, Team
 from lorastudy.train.loop import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
@@ -50,11 +52,12 @@ class RunSetup:
 
     model: ArmModel
     tokenizer: Tokenizer
-    scorer: Scorer
+    scorer: AnyScorer
     device: torch.device
     layout: TrainingLayout
     inputs: TrainingInputs | None  # None: the baseline, which trains nothing
     manifest: Manifest
+    team: Team
 
 
 def resolve_arm(spec: RunSpec, reader: Reader) -> ResolvedPlacement:
@@ -129,16 +132,29 @@ def choose_padding(training: Training, reader: Reader, cut: str, length: int) ->
     return Padding(reader.special.end_id, length)
 
 
-def set_up_run(spec: RunSpec, reader: Reader, device: torch.device) -> RunSetup:
-    """Load the base model, attach the arm, and write down what it resolved to."""
+def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team = ALONE) -> RunSetup:
+    """Load the base model, attach the arm, and write down what it resolved to.
+
+    A model that a team holds in parts goes to the device part by part, never whole.
+
+    Raises:
+        ConfigError: A micro-batch has fewer rows than the team has members.
+    """
+    refuse_large_team(team.size, spec.training)
     placement = resolve_arm(spec, reader)
     layout = lay_out_training(spec, reader)
-    network = load_base(reader.base.folder, device=device)
+    holds_parts = team.strategy == "fsdp2"
+    at_first = torch.device("cpu") if holds_parts else device
+    network = load_base(reader.base.folder, device=at_first)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
-    move_model(network, device)
-    scorer = make_scorer(
-        network, spec.training.precision, implementation=spec.training.implementation
+    move_model(network, at_first)
+    alone = make_scorer(
+        network,
+        spec.training.precision,
+        implementation=spec.training.implementation,
+        keep_copies=not holds_parts,
     )
+    scorer = share_scorer(alone, team, device)
     trained = model.trained_tensors()
     inputs = None
     if trained:
@@ -153,9 +169,24 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device) -> RunSetup:
             tokens=layout.corpus.tokens,
             padding=layout.padding,
             device=device,
+            team=team,
         )
-    manifest = _describe_run(spec, reader, placement, layout, model, device)
-    return RunSetup(model, reader.tokenizer, scorer, device, layout, inputs, manifest)
+    manifest = _describe_run(spec, reader, placement, layout, model, device, team)
+    return RunSetup(model, reader.tokenizer, scorer, device, layout, inputs, manifest, team)
+
+
+def refuse_large_team(size: int, training: Training) -> None:
+    """See that every process of a team has something to do.
+
+    Raises:
+        ConfigError: A micro-batch has fewer rows than there are processes.
+    """
+    if size > training.micro_batch:
+        raise ConfigError(
+            f"training.micro_batch: {training.micro_batch} rows cannot be shared by {size} "
+            "processes. Start fewer with --nproc, or give all arms a larger micro-batch (in a "
+            "new folder: it changes how sums are rounded)."
+        )
 
 
 def _describe_run(
@@ -165,6 +196,7 @@ def _describe_run(
     layout: TrainingLayout,
     model: ArmModel,
     device: torch.device,
+    team: Team,
 ) -> Manifest:
     table = layout.table
     trains = spec.arm.method != "baseline"
@@ -183,6 +215,6 @@ def _describe_run(
         train_digest=layout.corpus.digest,
         validation_digest=layout.validation_corpus.digest,
         environment=take_fingerprint(
-            device, spec.training.precision, micro_batch=spec.training.micro_batch
+            device, spec.training.precision, micro_batch=spec.training.micro_batch, team=team
         ),
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,7 +21,8 @@ from lorastudy.data.rows import RowTable
 from lorastudy.errors import DivergedError, StorageError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.interrupts import StopFlag
-from lorastudy.resources import measure_peak_memory
+from lorastudy.model.sharing import gather
+from lorastudy.resources import measure_peak_memory, read_cpu_times
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint, write_checkpoint
 from lorastudy.store.files import (
@@ -47,11 +49,14 @@ class TrainingSession:
         assert setup.inputs is not None
         self._identity = identity
         self._folder, self._setup, self._stop = folder, setup, stop
+        self._team = setup.team
+        self._epochs: tuple[EpochRecord, ...] = ()
         self._inputs: TrainingInputs = setup.inputs
         self._began = time.perf_counter()
         self._earlier_seconds = 0.0
         self._earlier_peak: dict[str, int] = {}
         self._ended: EndedEpoch | None = None  # trained, perhaps not yet validated
+        self._cpu_times = read_cpu_times()
         self.progress = Progress()
 
     @property
@@ -61,8 +66,10 @@ class TrainingSession:
 
     @property
     def peak_memory_bytes(self) -> dict[str, int]:
-        """Highest measured so far, by kind, those before a resume included."""
+        """Highest measured so far, by kind, those before a resume included; of any member."""
         now = measure_peak_memory(self._setup.device)
+        highest = self._team.highest(np.array(list(now.values()))).tolist()
+        now = dict(zip(now, highest, strict=True))
         kinds = now.keys() | self._earlier_peak.keys()
         return {kind: max(now.get(kind, 0), self._earlier_peak.get(kind, 0)) for kind in kinds}
 
@@ -74,26 +81,35 @@ class TrainingSession:
             InterruptedRunError: A signal came; a checkpoint was written.
         """
         ended = self._ended
-        if ended is not None and len(self._epochs()) < ended.epoch:
+        if ended is not None and len(self._epochs) < ended.epoch:
             self._finish_epoch(ended)
         for event in train(self._inputs, self.progress):
             self.progress = event.progress
             if isinstance(event, StepDone):
-                self._record_step(event)
-                if self._stop.requested and not event.ends_epoch:
+                if self._team.is_first:
+                    self._record_step(event)
+                if not event.ends_epoch and self._stop.is_requested():
                     self.checkpoint(None)
                     self._stop.poll()
-            elif event.epoch > len(self._epochs()):
+            elif event.epoch > len(self._epochs):
                 ended = _ended(event)
                 self.checkpoint(ended)
                 self._stop.poll()
                 self._finish_epoch(ended)
-        return self._epochs()
+        return self._epochs
 
-    def _epochs(self) -> tuple[EpochRecord, ...]:
-        return read_records(self._folder.epochs, EpochRecord)
+    @property
+    def waited_share(self) -> float | None:
+        """Share of its threads' ready time that the run waited for a core; None: not counted."""
+        steps = read_records(self._folder.steps, StepRecord)
+        waited = sum(step.waited_seconds or 0.0 for step in steps)
+        ready = waited + sum(step.ran_seconds or 0.0 for step in steps)
+        return waited / ready if ready else None
 
     def _record_step(self, event: StepDone) -> None:
+        now, before = read_cpu_times(), self._cpu_times
+        used = now - before if now is not None and before is not None else None
+        self._cpu_times = now
         record = StepRecord(
             step=event.progress.step,
             epoch=event.epoch,
@@ -103,6 +119,8 @@ class TrainingSession:
             learning_rate=event.learning_rate,
             gradient_norm=event.gradient_norm,
             seconds=event.seconds,
+            ran_seconds=used.ran_seconds if used else None,
+            waited_seconds=used.waited_seconds if used else None,
             peak_memory_bytes=_shown_peak(measure_peak_memory(self._setup.device)),
         )
         append_record(self._folder.steps, record)
@@ -114,8 +132,8 @@ class TrainingSession:
         _refuse_non_finite(ended.epoch, loss)
         train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
         faults.hit("run:after-validation")
-        if loss < min((e.validation_loss for e in self._epochs()), default=float("inf")):
-            publish_folder(self._folder.best, self._save_best)
+        if loss < min((e.validation_loss for e in self._epochs), default=float("inf")):
+            self._publish_best()
         record = EpochRecord(
             epoch=ended.epoch,
             step=self.progress.step,
@@ -125,8 +143,10 @@ class TrainingSession:
             train_seconds=ended.train_seconds,
             train_loss_eval=train_loss_eval,
         )
-        append_record(self._folder.epochs, record)
-        flush_to_disk(self._folder.epochs)
+        self._epochs = (*self._epochs, record)
+        if self._team.is_first:
+            append_record(self._folder.epochs, record)
+            flush_to_disk(self._folder.epochs)
         faults.hit("run:after-epoch-line")
 
     def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:
@@ -139,14 +159,23 @@ class TrainingSession:
             layout.padding,
             device=self._setup.device,
             poll=self._stop.poll,
+            team=self._team,
         )
         return average_nats(layout.validation_protocol, scores)
 
-    def _save_best(self, folder: Path) -> None:
-        self._setup.model.save(folder)
-        if self._setup.model.adapter is None:
-            self._setup.tokenizer.save(folder)  # a whole model is of use with its tokenizer only
-        write_sums(folder)
+    def _publish_best(self) -> None:
+        model = self._setup.model
+        tensors = gather(model.stored_tensors(), self._team)
+
+        def save(folder: Path) -> None:
+            model.save(folder, tensors)
+            if model.adapter is None:
+                self._setup.tokenizer.save(folder)  # a whole model is of use with it only
+            write_sums(folder)
+
+        if self._team.is_first:
+            publish_folder(self._folder.best, save)
+        self._team.wait()
 
     def checkpoint(self, ended: EndedEpoch | None) -> None:
         """Commit where training stands; `ended` is the epoch that was trained just before, if any.
@@ -169,13 +198,20 @@ class TrainingSession:
             peak_memory_bytes=self.peak_memory_bytes,
             ended_epoch=ended,
         )
-        weights = {name: p.detach() for name, p in parameters.items()}
-        moments = read_moments(inputs.optimizer, parameters)
+        weights = gather(parameters, self._team)
+        moments = gather(read_moments(inputs.optimizer, parameters), self._team)
+        if self._team.is_first:
+            self._write_checkpoint(state, weights, moments)
+        self._team.wait()
+
+    def _write_checkpoint(
+        self, state: TrainerState, weights: dict[str, Tensor], moments: dict[str, Tensor]
+    ) -> None:
         if self._folder.steps.exists():
             flush_to_disk(self._folder.steps)
         write_checkpoint(
             self._folder.checkpoints,
-            p.step,
+            state.step,
             {
                 "weights.safetensors": _tensor_writer(weights),
                 "optimizer.safetensors": _tensor_writer(moments),
@@ -193,10 +229,8 @@ class TrainingSession:
             InputError: Every checkpoint is damaged.
             StorageError: A line from before the checkpoint, or `best/`, is lost or damaged.
         """
-        checkpoint = newest_sound_checkpoint(self._folder.checkpoints)
+        checkpoint = self._find_checkpoint()
         if checkpoint is None:
-            replace_records(self._folder.steps, ())
-            replace_records(self._folder.epochs, ())
             return
         state = read_record(checkpoint / "trainer.json", TrainerState)
         try:
@@ -210,9 +244,25 @@ class TrainingSession:
         self._earlier_seconds = state.total_seconds
         self._earlier_peak = state.peak_memory_bytes
         self._ended = state.ended_epoch
-        self._rewind(state)
+        self._epochs = read_records(self._folder.epochs, EpochRecord)
 
-    def _rewind(self, state: TrainerState) -> None:
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, after the first member has put the folder in order."""
+        root = self._folder.checkpoints
+        if self._team.is_first:
+            checkpoint = newest_sound_checkpoint(root)
+            self._rewind(checkpoint)
+        self._team.wait()
+        return checkpoint if self._team.is_first else newest_sound_checkpoint(root)
+
+    def _rewind(self, checkpoint: Path | None) -> None:
+        if checkpoint is None:
+            replace_records(self._folder.steps, ())
+            replace_records(self._folder.epochs, ())
+            return
+        self._keep_lines(read_record(checkpoint / "trainer.json", TrainerState))
+
+    def _keep_lines(self, state: TrainerState) -> None:
         """Keep the lines up to the checkpoint, each once; all of them have to be there."""
         folder = self._folder
         steps = {s.step: s for s in read_records(folder.steps, StepRecord) if s.step <= state.step}
@@ -220,7 +270,8 @@ class TrainingSession:
         replace_records(folder.steps, tuple(steps[n] for n in sorted(steps)))
         ended = state.ended_epoch
         known = ended.epoch if ended else self._whole_epochs(state.step)
-        epochs = {e.epoch: e for e in self._epochs() if e.epoch <= known}
+        recorded = read_records(folder.epochs, EpochRecord)
+        epochs = {e.epoch: e for e in recorded if e.epoch <= known}
         validated = known - 1 if ended and known not in epochs else known
         _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
         replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lorastudy.config import Study
 
+Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
 
 
@@ -44,6 +45,7 @@ class Fingerprint(Record):
     attention: str
     micro_batch: int
     world_size: int = 1  # processes that train one run together
+    strategy: Strategy | None = None  # how they share it; None: one process
 
 
 class FoundAt(Record):
@@ -166,6 +168,8 @@ class StepRecord(Record):
     learning_rate: float
     gradient_norm: float  # before clipping
     seconds: float
+    ran_seconds: float | None = None  # of all threads since the step before; None: not counted
+    waited_seconds: float | None = None  # that they were ready while other work had the core
     peak_memory_bytes: int | None = None  # so far: allocated on CUDA, else resident
 
 
@@ -231,6 +235,7 @@ class RunResult(Record):
     train_tokens: int | None = None  # scored targets trained on
     tokens_per_second: float | None = None  # train_tokens / train_seconds
     steps_per_second: float | None = None
+    waited_share: float | None = None  # of the time its threads were ready to run while training
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
     device: str | None = None
     precision: str | None = None

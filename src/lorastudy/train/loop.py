@@ -5,25 +5,33 @@ so; at the end of an accumulation
 group one optimizer step, at the end of an epoch one event. The state that a resume needs is
 the weights, the optimizer's moments and one small `Progress`; everything random is asked
 for by name again (seed, step, micro-batch).
+
+In a team every member computes its share of every micro-batch's rows. Divisors are those of
+the whole team, gradients and nats are summed over it, so that all members see the same loss
+and take the same step.
 """
 
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lorastudy import faults
 from lorastudy.config import Training
 from lorastudy.data.batches import Batch, Padding, count_scored, cut_by_budget, make_batch
 from lorastudy.data.rows import IntArray, RowTable
-from lorastudy.data.steps import StepPlan
+from lorastudy.data.steps import StepPlan, share_out
 from lorastudy.errors import DivergedError
 from lorastudy.model.adapters import ArmModel
-from lorastudy.model.scoring import Scorer
+from lorastudy.model.sharing import AnyScorer
 from lorastudy.seeds import derive_seed
+from lorastudy.team import ALONE, Team
 from lorastudy.train.schedule import RateSchedule
 
 
@@ -93,7 +101,7 @@ class TrainingInputs:
     """Everything that training reads and never changes."""
 
     model: ArmModel
-    scorer: Scorer
+    scorer: AnyScorer
     optimizer: torch.optim.AdamW
     schedule: RateSchedule
     settings: Training
@@ -102,6 +110,7 @@ class TrainingInputs:
     tokens: IntArray
     padding: Padding
     device: torch.device
+    team: Team = ALONE
 
     @property
     def cuts_by_length(self) -> bool:
@@ -124,10 +133,33 @@ class TrainingInputs:
             return self.plan.rows_of_balanced(index, self.table.lengths)
         return self.plan.rows_of_sorted(index, self.table.lengths)
 
-    def batches(self, rows: IntArray) -> Iterator[Batch]:
-        """`rows` as one batch, or as several under the token budget."""
-        for part in cut_by_budget(self.table, rows, self.padding, self.settings.token_budget):
-            yield make_batch(self.tokens, self.table, part, self.padding)
+    def batches(self, rows: IntArray) -> list[tuple[Batch, float]]:
+        """This member's share of `rows` as one batch, or as several under the token budget.
+
+        Each with its weight: 1, or 0 for a batch that is computed only because another member
+        has one more; all members have equally many.
+        """
+        cuts = [
+            cut_by_budget(self.table, share, self.padding, self.settings.token_budget)
+            if len(share)
+            else []
+            for share in self._share_out(rows)
+        ]
+        own, filler = cuts[self.team.member], rows[:1]
+        surplus = max(map(len, cuts)) - len(own)
+        parts = [(part, 1.0) for part in own] + [(filler, 0.0)] * surplus
+        return [
+            (make_batch(self.tokens, self.table, part, self.padding), weight)
+            for part, weight in parts
+        ]
+
+    def _share_out(self, rows: IntArray) -> list[IntArray]:
+        """The rows of every member."""
+        if self.team.size == 1:
+            return [rows]
+        lengths = self.table.lengths
+        by_length = rows[np.argsort(lengths[rows], kind="stable")]
+        return share_out(by_length, lengths, self.team.size)
 
     def divisor(self, index: int, n_scored: int) -> float:
         """What the summed nats of micro-batch `index` are divided by before backward.
@@ -152,7 +184,7 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
     """
     plan, parameters = inputs.plan, list(inputs.model.trained_tensors().values())
     start = plan.group_of(progress.step + 1).start if progress.step else 0
-    group = _Group()
+    group = _Group(inputs.team)
     sums = progress.epoch_sums
     inputs.optimizer.zero_grad(set_to_none=True)
     for index in range(start, plan.n_micro_batches):
@@ -160,9 +192,7 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
         step, epoch = plan.step_of(index), plan.epoch_of(index)
         rows = inputs.rows(index)
         inputs.model.network.train()
-        torch.manual_seed(
-            derive_seed(plan.seed, "dropout", step, index - plan.group_of(step).start)
-        )
+        torch.manual_seed(_dropout_seed(inputs, index))
         group.add(*_accumulate(inputs, index, rows))
         seconds = 0.0
         if plan.completes_step(index):
@@ -185,7 +215,7 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
             yield StepDone(
                 progress, epoch, loss, pending, group.n_positions, rate, norm, seconds, ended
             )
-            group = _Group()
+            group = _Group(inputs.team)
         else:
             group.seconds += time.perf_counter() - began
         if plan.completes_epoch(index):
@@ -200,18 +230,32 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
             sums = EpochSums()
 
 
+def _dropout_seed(inputs: TrainingInputs, index: int) -> int:
+    """Of micro-batch `index` on this member; the first member draws as a lone process does."""
+    plan, member = inputs.plan, inputs.team.member
+    step = plan.step_of(index)
+    place = index - plan.group_of(step).start
+    return derive_seed(plan.seed, "dropout", step, place, *([member] if member else []))
+
+
 def _accumulate(inputs: TrainingInputs, index: int, rows: IntArray) -> tuple[Tensor, int, int]:
-    """Add the gradient of a micro-batch: its sum of nats (), scored targets, positions."""
+    """Add the gradient of a micro-batch: its sum of nats (), scored targets, positions.
+
+    Nats and positions are those of this member's share, targets those of all of `rows`.
+    """
     n_scored = count_scored(inputs.table, rows, inputs.padding)
     divisor = inputs.divisor(index, n_scored)
     sum_nats = torch.zeros((), device=inputs.device)
     n_positions = 0
-    for batch in inputs.batches(rows):
-        nats = inputs.scorer.sum_nats(batch.to(inputs.device))
-        faults.hit("train:after-forward")
-        (nats / divisor).backward()
+    batches = inputs.batches(rows)
+    for place, (batch, weight) in enumerate(batches, start=1):
+        completes_step = place == len(batches) and inputs.plan.completes_step(index)
+        with nullcontext() if completes_step else inputs.scorer.keep_gradients():
+            nats = inputs.scorer.sum_nats(batch.to(inputs.device))
+            faults.hit("train:after-forward")
+            (nats * weight / divisor).backward()
         faults.hit("train:after-backward")
-        sum_nats += nats.detach()
+        sum_nats += nats.detach() * weight
         n_positions += inputs.scorer.count_positions(batch)
     return sum_nats, n_scored, n_positions
 
@@ -219,8 +263,10 @@ def _accumulate(inputs: TrainingInputs, index: int, rows: IntArray) -> tuple[Ten
 class _Group:
     """The meter of one accumulation group; reads the device once, when it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, team: Team) -> None:
+        self._team = team
         self._pending: list[tuple[Tensor, int]] = []
+        self._pending_positions = 0
         self.sum_nats = 0.0
         self.n_tokens = 0
         self.n_positions = 0
@@ -228,18 +274,21 @@ class _Group:
 
     def add(self, nats: Tensor, n_scored: int, n_positions: int) -> None:
         self._pending.append((nats, n_scored))
-        self.n_positions += n_positions
+        self._pending_positions += n_positions
 
     def close(self, sums: EpochSums) -> EpochSums:
-        """Read what is pending and add it to the epoch; may be called again later."""
+        """Read what is pending, of all members, and add it to the epoch; may be called again."""
         if not self._pending:
             return sums
-        values = torch.stack([nats for nats, _ in self._pending]).double().tolist()
+        nats = torch.stack([nats for nats, _ in self._pending]).double().cpu().numpy()
+        *values, n_positions = self._team.add(np.append(nats, self._pending_positions)).tolist()
         for value, (_, n_tokens) in zip(values, self._pending, strict=True):
             self.sum_nats += value
             self.n_tokens += n_tokens
             sums = sums.add(value, n_tokens)
+        self.n_positions += int(n_positions)
         self._pending.clear()
+        self._pending_positions = 0
         return sums
 
 
@@ -252,7 +301,7 @@ def _epoch_loss(sums: EpochSums, settings: Training) -> float:
 def _clip(parameters: list[torch.nn.Parameter], max_norm: float | None) -> float:
     """Norm of the gradient before clipping; None clips nothing."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
-    return float(norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _refuse_non_finite(step: int, loss: float, norm: float, rows: IntArray) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lorastudy.config import Optimizer
 from lorastudy.errors import InputError
+from lorastudy.model.sharing import cut_like
 
 
 def make_optimizer(
@@ -56,9 +57,10 @@ def restore_moments(
         )
     for name, parameter in parameters.items():
         state = {
-            key: moments[f"{name}.{key}"].clone().to(parameter.device)
-            for key in ("exp_avg", "exp_avg_sq", "step")
+            key: cut_like(moments[f"{name}.{key}"].clone(), parameter)
+            for key in ("exp_avg", "exp_avg_sq")
             if moments
         }
         if state:
-            optimizer.state[parameter].update(state)
+            step = moments[f"{name}.step"].clone().to(parameter.device)
+            optimizer.state[parameter].update({**state, "step": step})

@@ -30,11 +30,14 @@ class FusedGelu(NewGELUActivation):
         return nn.functional.gelu(input, approximate="tanh")
 
 
-def speed_up(network: PreTrainedModel, precision: str) -> None:
-    """Exchange the classes of modules for fast ones, in place; twice is once."""
+def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = True) -> None:
+    """Exchange the classes of modules for fast ones, in place; twice is once.
+
+    Copies are for weights that stay where they are: not for those that a team holds in parts.
+    """
     for module in network.modules():
         if isinstance(module, (nn.Linear, Conv1D)):
-            _speed_up_linear(module, precision)
+            _speed_up_linear(module, precision, keep_copies=keep_copies)
             continue
         if type(module) is NewGELUActivation:
             module.__class__ = FusedGelu
@@ -44,9 +47,9 @@ def speed_up(network: PreTrainedModel, precision: str) -> None:
             module.__class__ = FastLoraLinear  # type: ignore[assignment]
 
 
-def _speed_up_linear(module: nn.Linear | Conv1D, precision: str) -> None:
+def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies: bool) -> None:
     if precision == "bfloat16":
-        if not module.weight.requires_grad:
+        if keep_copies and not module.weight.requires_grad:
             keep_low_copy(module)
     elif type(module) is nn.Linear:
         module.__class__ = LargeLinear

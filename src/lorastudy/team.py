@@ -1,0 +1,133 @@
+"""The processes that train one run together: which part each takes, and what they agree on.
+
+A member is one process (torch calls it a rank, which here is the width of an adapter). All
+members carry out the same code in step; the first alone writes files. Counts, sums and
+decisions go through `Team`; gradients and shards through torch's own wrappers
+(`model/sharing.py`). A process on its own is a team of one, for which all of this does nothing.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from lorastudy.errors import ConfigError, LostMemberError
+from lorastudy.store.records import Strategy
+
+Numbers = TypeVar("Numbers", npt.NDArray[np.float64], npt.NDArray[np.int64])
+Part = TypeVar("Part")
+PATIENCE = timedelta(minutes=30)  # for a member that is busy: writing, or loading weights
+_OF_OTHERS = re.compile(r"gloo|nccl|processgroup|by peer", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """This process's place among the members."""
+
+    member: int = 0
+    size: int = 1
+    strategy: Strategy | None = None  # how weights and gradients are shared; None: alone
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this member writes the run's files."""
+        return self.member == 0
+
+    def add(self, numbers: Numbers) -> Numbers:
+        """Sums over all members, element by element, the same bits for each of them."""
+        return self._reduce(numbers, dist.ReduceOp.SUM)
+
+    def highest(self, numbers: Numbers) -> Numbers:
+        """The largest over all members, element by element."""
+        return self._reduce(numbers, dist.ReduceOp.MAX)
+
+    def any(self, claim: bool) -> bool:
+        """Whether the claim is true of any member."""
+        return claim if self.size == 1 else bool(self.highest(np.array([int(claim)]))[0])
+
+    def wait(self) -> None:
+        """Return when all members have come here: what the first wrote before is there."""
+        if self.size > 1:
+            self.any(False)
+
+    def deal(self, parts: Sequence[Part]) -> Iterator[tuple[Part, bool]]:
+        """This member's parts, as many for each member: (part, whether it counts).
+
+        Who has too few is given the last part again, since all have to take every step.
+        """
+        for begin in range(0, len(parts), self.size):
+            place = begin + self.member
+            yield parts[min(place, len(parts) - 1)], place < len(parts)
+
+    def _reduce(self, numbers: Numbers, operation: dist.ReduceOp.RedOpType) -> Numbers:
+        if self.size == 1:
+            return numbers
+        tensor = torch.from_numpy(numbers.copy())  # of the CPU, so it goes through gloo
+        dist.all_reduce(tensor, operation)
+        reduced: Numbers = tensor.numpy()
+        return reduced
+
+
+ALONE = Team()
+
+
+@contextmanager
+def join_team(strategy: Strategy | None) -> Iterator[Team]:
+    """The team that torchrun's environment names, while the block lasts.
+
+    Raises:
+        ConfigError: There are several processes and no word on how they share the work.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    if strategy is None:
+        raise ConfigError(
+            f"torchrun started {size} processes for one run. Say how they share it: "
+            "--strategy ddp (each holds the whole model) or --strategy fsdp2 (each a part)."
+        )
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    yield Team(dist.get_rank(), size, strategy)
+    dist.destroy_process_group()  # not after an error: others may never answer
+
+
+@contextmanager
+def name_losses() -> Iterator[None]:
+    """Within, an error of torch that another member caused becomes one that says so.
+
+    Raises:
+        LostMemberError: Another member ended before its time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_of_others(error):
+            raise
+        raise LostMemberError(
+            "another process of this run ended before its time; the run's log.txt has what it "
+            "said. What was done is kept. Run the same command again to continue."
+        ) from error
+
+
+def is_of_others(error: RuntimeError) -> bool:
+    """Whether torch failed because another member did not answer."""
+    return isinstance(error, dist.DistError) or _OF_OTHERS.search(str(error)) is not None
+
+
+def place_of_member(team: Team, device: torch.device) -> torch.device:
+    """`device`, or on CUDA the one of this member: each has its own."""
+    if device.type != "cuda" or team.size == 1:
+        return device
+    place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(place)
+    return place
