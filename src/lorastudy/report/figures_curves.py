@@ -134,7 +134,8 @@ def _draw_curve(
 def _draw_dots(axes: Axes, place: int, curve: Curve) -> None:
     means = [point.mean for point in curve.values()]
     if means:
-        (line,) = axes.plot(list(curve), means, ":", color=COLOURS[place % len(COLOURS)], lw=1.0)
+        style = style_of(place) | {"linestyle": ":", "markersize": 2.5, "linewidth": 1.0}
+        (line,) = axes.plot(list(curve), means, **style)
         mark(line, place)
 
 
