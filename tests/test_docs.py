@@ -164,7 +164,7 @@ N_FAULTS = {"Process": 15, "Storage": 14, "Data and model": 17, "Study file": 9,
 _ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 
-def tests_there_are() -> set[str]:
+def names_of_tests() -> set[str]:
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     return set(re.findall(r"^(?:def )?(test_\w+|Test\w+)(?= =|\()", text, re.MULTILINE))
 
@@ -191,7 +191,7 @@ def rows_under(heading: str) -> list[tuple[str, str]]:
 def test_every_fault_of_the_list_has_a_test_that_exists_or_a_reason(heading: str) -> None:
     rows = rows_under(heading)
     assert len(rows) >= N_FAULTS[heading]
-    assert unproved(rows, tests_there_are()) == []
+    assert unproved(rows, names_of_tests()) == []
 
 
 def test_faults_without_a_test_are_found() -> None:
