@@ -7,11 +7,11 @@ belong together.
 import json
 import os
 import re
+import string
 from dataclasses import dataclass
 from glob import escape
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from lorastudy.data.files import find_files, read_texts
 from lorastudy.errors import ConfigError
@@ -65,8 +65,8 @@ def make_study_text(
     rows = max(n for n in (32, 16, 8, 4, 2, 1) if n <= max(1, parts["train"].n_documents))
     tested = "test" if "test" in parts else "validation"
     note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
-    template = Template((files("lorastudy") / "presets" / "own-data.template").read_text("utf-8"))
-    return template.substitute(
+    text = (files("lorastudy") / "presets" / "own-data.template").read_text("utf-8")
+    return string.Template(text).substitute(
         folder=folder.resolve().name or "this folder",
         name=_study_name(folder),
         base_model=_base_model(base_model, base),
