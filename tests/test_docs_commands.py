@@ -35,10 +35,11 @@ ELSEWHERE = {  # what is no `lorastudy` command, and what looks at it instead
     "make check": "tests/test_run_script.py",
     "source .venv/bin/activate": "the shell",
 }
-_LORA = "method: lora, placement: [attention], rank: 2, alpha: 4, learning_rates: [1.0e-3]"
+_LORA = "method: lora, placement: [attention], alpha: 4, learning_rates: [1.0e-3]"
 _ARMS = (
     "arms=[{name: baseline, method: baseline}, {name: full, method: full, "
-    f"learning_rates: [1.0e-3]}}, {{name: lora-1, {_LORA}}}, {{name: lora-2, {_LORA}}}]"
+    f"learning_rates: [1.0e-3]}}, {{name: lora-1, rank: 1, {_LORA}}}, "
+    f"{{name: lora-2, rank: 2, {_LORA}}}]"
 )
 _DEMO = (
     *("--set", _ARMS),
