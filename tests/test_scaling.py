@@ -31,7 +31,7 @@ def test_the_page_on_scaling_has_the_task_that_sky_is_given() -> None:
     assert make_sky_task(study, gpus=8, cpus=2) in PAGE
 
 
-@pytest.mark.parametrize("name", ["plan.txt"])
+@pytest.mark.parametrize("name", ["plan.txt", "weak.txt"])
 def test_the_page_on_scaling_has_the_committed_tables(name) -> None:
     lines = (FOLDER / name).read_text().splitlines()
     assert [line for line in lines if line.startswith("|") and line not in PAGE] == []

@@ -22,6 +22,11 @@ def test_a_team_has_as_many_processes_as_gpus_unless_told():
     assert choose_team("processes", None, None, n_gpus=4) is None
 
 
+def test_more_processes_than_gpus_are_refused():
+    with pytest.raises(ConfigError, match="--nproc 2, or --device cpu"):
+        choose_team("torchrun", 3, "ddp", n_gpus=2)
+
+
 @pytest.mark.parametrize(
     ("launch", "n", "strategy", "advice"),
     [
