@@ -1,9 +1,11 @@
 """Whoever starts the runs, the study comes out the same; and runs survive their starters."""
 
+import json
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -11,10 +13,14 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
-from command_line import assert_same_training, call, lines_of, until, write_study
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "run"))
+from command_line import call, lines_of, start, until, write_study
+from tiny_runs import digest_run, start_child, wait_for_child
 
 from lorastudy.cli.options import open_study
 from lorastudy.cli.studies import start_or_continue
+from lorastudy.errors import OwnedError
+from lorastudy.interrupts import StopFlag
 from lorastudy.launch.command import RunProcess, run_command
 from lorastudy.launch.local import count_cores
 from lorastudy.spec import expand_study
@@ -92,7 +98,7 @@ def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(study_file, l
     assert not run.result.exists() and any(run.checkpoints.iterdir())
 
     assert RunProcess(command).execute() == 0
-    assert_same_training(run, local)
+    assert digest_run(run) == digest_run(local)
 
 
 def test_a_run_that_another_process_owns_is_waited_for(study_file, tmp_path, monkeypatch):
@@ -131,7 +137,7 @@ def test_submitit_requeues_a_preempted_run_which_goes_on(study_file, local, tmp_
     assert not run.result.exists(), "it was preempted too late for this test to say anything"
     assert job.result() == 0
     assert "Requeued" in job.stderr() + job.stdout()
-    assert_same_training(run, local)
+    assert digest_run(run) == digest_run(local)
 
 
 def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_path):
@@ -157,11 +163,81 @@ def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_p
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
-    assert_same_training(run, local)
+    assert digest_run(run) == digest_run(local)
     before = run.result.stat().st_mtime_ns
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
     assert run.result.stat().st_mtime_ns == before
+
+
+def test_torchrun_with_one_process_gives_the_digest_of_the_local_engine(
+    study_file, local, tmp_path
+):
+    out = tmp_path / "out"
+    options = ("--arm", LORA, "--jobs", count_cores(), "--launch", "torchrun", "--nproc", 1)
+    assert call("run", study_file, "--out", out, *options).code == 0
+    assert digest_run(run_of(out)) == digest_run(local)
+
+
+def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(study_file, tmp_path):
+    out = tmp_path / "out"
+    command = ("run", study_file, "--out", out, "--arm", LORA, "--launch", "torchrun", "--nproc", 2)
+    whole = start(*command)
+    until(lambda: any(out.glob("runs/lora-*/steps.jsonl")), 240)
+    run = run_of(out)
+    until(lambda: is_in_its_middle(run), 240)
+    members = [p for p in executing(run.path.name) if "torch.distributed.run" not in p.cmdline()]
+    assert len(members) == 2
+    max(members, key=lambda p: p.pid).terminate()
+    whole.communicate(timeout=240)
+    assert whole.returncode == 75
+    assert run.read_result() is None and any(run.checkpoints.iterdir())
+    assert not executing(run.path.name)
+
+    again = start(*command)
+    again.communicate(timeout=240)
+    assert again.returncode == 0
+    assert [line["step"] for line in lines_of(run.steps)] == list(range(1, 43))
+    environment = json.loads(run.manifest.read_text())["environment"]
+    assert (environment["world_size"], environment["strategy"]) == (2, "ddp")
+
+
+def test_a_storm_of_restarts_executes_every_run_once(study_file, local, tmp_path):
+    """After a preemption eight workers start at once, each with every run before it."""
+    out, log = tmp_path / "out", tmp_path / "steps"
+    opened = open_study(str(study_file), out=out, overrides=[], mirror=None, offline=True)
+    ids = [r.run_id for r in start_or_continue(opened, expand_study(opened.study), device="cpu")]
+    folder = StudyFolder(out)
+
+    def execute_all() -> None:
+        from lorastudy import faults
+        from lorastudy.launch.worker import execute_by_id
+
+        def count(point: str) -> None:
+            if point == "train:after-optimizer":
+                with log.open("a") as stream:
+                    stream.write("x")
+
+        faults.handler = count
+        for run_id in ids:
+            with suppress(OwnedError):
+                execute_by_id(
+                    folder, run_id, opened.places, device="cpu", threads=1, stop=StopFlag()
+                )
+
+    first = start_child(execute_all)
+    until(lambda: log.exists() and len(log.read_text()) > 10)
+    os.kill(first, signal.SIGKILL)
+    wait_for_child(first)
+    interrupted = next(folder.run(i) for i in ids if folder.run(i).checkpoints.is_dir())
+    done = int(max(interrupted.checkpoints.glob("step-*")).name.removeprefix("step-"))
+    log.write_text("")
+
+    workers = [start_child(execute_all) for _ in range(8)]
+    assert [wait_for_child(worker) for worker in workers] == [0] * 8
+    assert all(folder.run(run_id).read_result().status == "done" for run_id in ids)
+    assert len(log.read_text()) == 2 * 42 - done
+    assert digest_run(run_of(out)) == digest_run(local)
 
 
 @pytest.mark.parametrize("engine", ["slurm", "ray"])

@@ -4,6 +4,8 @@ A child is a fork of the test process, so nothing is imported again; it leaves b
 and tells how it went by its exit code.
 """
 
+import hashlib
+import json
 import os
 import traceback
 from collections.abc import Callable
@@ -213,6 +215,9 @@ def _at(wanted: str, nth: int, act: Callable) -> Callable:
     return handler
 
 
+_OF_A_CLOCK = ("seconds", "ran_seconds", "waited_seconds")
+
+
 def outcome(folder: RunFolder) -> dict[str, object]:
     """All that a run leaves behind except what a clock or a memory meter says."""
     result = folder.read_result()
@@ -223,7 +228,7 @@ def outcome(folder: RunFolder) -> dict[str, object]:
     }
     return {
         "steps": [
-            s.model_dump(exclude={"seconds", "peak_memory_bytes"})
+            s.model_dump(exclude={*_OF_A_CLOCK, "peak_memory_bytes"})
             for s in read_records(folder.steps, StepRecord)
         ],
         "epochs": [
@@ -263,3 +268,11 @@ def assert_same_run(one: RunFolder, other: RunFolder) -> None:
     assert tensors.keys() == others.keys() and tensors
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
+
+
+def digest_run(folder: RunFolder) -> str:
+    """SHA-256 over all that a run leaves behind except what a clock or a memory meter says."""
+    digest = hashlib.sha256(json.dumps(outcome(folder), sort_keys=True).encode())
+    for name, tensor in sorted(best_tensors(folder).items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -93,7 +93,7 @@ def scores_of(run: RunFolder) -> dict[str, float]:
     ("arm", "strategy", "implementation"),
     [
         *[(arm, strategy, "fast") for arm in ("lora", "full") for strategy in STRATEGIES],
-        ("lora", "fsdp2", "reference"),
+        ("full", "fsdp2", "reference"),
     ],
 )
 def test_two_processes_train_what_one_trains(

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from lorastudy.cli import audit, exports, folders, models, push, start, studies, submit
 from lorastudy.cli.examples import show_examples
 from lorastudy.errors import UserError, redact_secrets
+from lorastudy.launch.torchrun import say_exit_code
 
 _INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
 
@@ -58,4 +59,6 @@ def main() -> None:
         code = 75
     except BrokenPipeError:
         code = 0  # the reader of our output, such as `head`, has seen enough
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    say_exit_code(code)
+    sys.exit(code)

@@ -170,7 +170,8 @@ def choose_team(
     """The processes of every run; None: one, without torchrun.
 
     Raises:
-        ConfigError: Options that do nothing without torchrun, or no number of processes.
+        ConfigError: Options that do nothing without torchrun, no number of processes, or more
+            than there are GPUs.
     """
     from lorastudy.launch.torchrun import TeamOptions
 
@@ -185,6 +186,11 @@ def choose_team(
         raise ConfigError(
             "--launch torchrun: no GPU is visible. Say how many processes share "
             "a run on the CPU, e.g. --nproc 2."
+        )
+    if n_gpus and n_processes is not None and n_processes > n_gpus:
+        raise ConfigError(
+            f"--nproc {n_processes}: each process needs a GPU of its own, and {n_gpus} are "
+            f"visible. Use --nproc {n_gpus}, or --device cpu."
         )
     return TeamOptions(n_processes or n_gpus, strategy or "ddp")
 

@@ -8,17 +8,22 @@ asks the team for a checkpoint, whether it was this process that closed it or it
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorastudy.interrupts import StopFlag
-from lorastudy.launch.command import INTERRUPTED, STOP_SECONDS, run_arguments
-from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.launch.command import STOP_SECONDS, run_arguments
+from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+EXIT_CODE_FILE = "LORASTUDY_EXIT_CODE_FILE"  # variable that names the file
 _POLL_SECONDS = 0.1
 
 
@@ -42,27 +47,39 @@ def torchrun_command(
 
 
 def execute_by_torchrun(
-    run: RunFolder, command: tuple[str, ...], stop: StopFlag, environment: dict[str, str]
+    command: tuple[str, ...], stop: StopFlag, environment: dict[str, str]
 ) -> int:
-    """Exit code of a run that torchrun executes: its own code is 1 whatever a process says."""
-    started = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        env={**os.environ, **environment, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS)},
-        start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
-    )
-    assert started.stdin is not None
-    while started.poll() is None:
-        if stop.requested and not started.stdin.closed:
-            started.stdin.close()
-        time.sleep(_POLL_SECONDS)
-    started.stdin.close()
-    if started.returncode == 0:
-        return 0
-    result = run.read_result()
-    if result is not None and result.exit_code is not None:
-        return result.exit_code
-    return INTERRUPTED if stop.requested else 1
+    """Exit code of a run that torchrun executes, as its first process says it.
+
+    torchrun itself says 0 or 1; and 1 is what remains if that process could say nothing.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        said = Path(scratch) / "exit-code"
+        variables = {
+            EXIT_CODE_FILE: str(said),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS),
+            **environment,
+        }
+        started = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            env={**os.environ, **variables},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+        )
+        assert started.stdin is not None
+        while started.poll() is None:
+            if stop.requested:
+                started.stdin.close()  # more than once is once
+            time.sleep(_POLL_SECONDS)
+        started.stdin.close()
+        return int(said.read_text()) if said.exists() else started.returncode
+
+
+def say_exit_code(code: int) -> None:
+    """Leave the exit code of a team's first process where its starter looks for it."""
+    path = os.environ.get(EXIT_CODE_FILE)
+    if path is not None and os.environ.get("RANK", "0") == "0":
+        Path(path).write_text(str(code))
 
 
 def work_as_team(
@@ -71,7 +88,7 @@ def work_as_team(
     device: str,
     threads: int,
     resuming: Resuming,
-    parent: Connection,
+    parent: "Connection",
     team: TeamOptions,
     environment: dict[str, str],
 ) -> None:
@@ -86,4 +103,4 @@ def work_as_team(
     flags = {"--restart": resuming.restart, "--allow-drift": resuming.allow_drift}
     extra = ("--device", device, "--threads", str(threads), *(f for f, on in flags.items() if on))
     command = torchrun_command(folder, run_id, team, extra)
-    leave_with(execute_by_torchrun(run, command, stop, environment))
+    leave_with(execute_by_torchrun(command, stop, environment))

@@ -1,0 +1,47 @@
+"""Which GPUs a run gets, and what the options of teams mean."""
+
+import pytest
+
+from lorastudy.cli.options import choose_team
+from lorastudy.errors import ConfigError
+from lorastudy.launch.local import share_gpus
+from lorastudy.launch.torchrun import TeamOptions, torchrun_command
+
+
+def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round():
+    assert [share_gpus(("4", "5"), place, 1) for place in range(3)] == [("4",), ("5",), ("4",)]
+    four = ("0", "1", "2", "3")
+    assert [share_gpus(four, place, 2) for place in range(2)] == [("0", "1"), ("2", "3")]
+    assert share_gpus((), 0, 1) == ()
+    assert share_gpus(("0",), 0, 2) == ("0",)  # torch then says that there is no second one
+
+
+def test_a_team_has_as_many_processes_as_gpus_unless_told():
+    assert choose_team("torchrun", None, None, n_gpus=4) == TeamOptions(4, "ddp")
+    assert choose_team("torchrun", 2, "fsdp2", n_gpus=4) == TeamOptions(2, "fsdp2")
+    assert choose_team("processes", None, None, n_gpus=4) is None
+
+
+def test_more_processes_than_gpus_are_refused():
+    with pytest.raises(ConfigError, match="--nproc 2, or --device cpu"):
+        choose_team("torchrun", 3, "ddp", n_gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("launch", "n", "strategy", "advice"),
+    [
+        ("processes", 2, None, "--launch torchrun"),
+        ("processes", None, "ddp", "--jobs"),
+        ("torchrun", None, "ddp", "--nproc 2"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(launch, n, strategy, advice):
+    with pytest.raises(ConfigError, match=advice):
+        choose_team(launch, n, strategy, n_gpus=0)
+
+
+def test_torchrun_starts_the_command_of_every_engine(tmp_path):
+    command = torchrun_command(tmp_path, "full-s0", TeamOptions(2, "fsdp2"), ("--threads", "1"))
+    assert command[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert command[6:11] == ("-m", "lorastudy", "run-one", str(tmp_path), "full-s0")
+    assert command[11:] == ("--while-input-is-open", "--strategy", "fsdp2", "--threads", "1")

@@ -1,0 +1,37 @@
+"""docs/scaling.md shows what its commands print."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorastudy.launch.sky import make_sky_task
+from lorastudy.study_file import load_study, preset_text
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / "scaling_2cores_202611"
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_scaling_has_the_plan_that_its_command_prints(capsys, monkeypatch) -> None:
+    spec = importlib.util.spec_from_file_location("plan", FOLDER / "plan.py")
+    assert spec is not None and spec.loader is not None
+    plan = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "plan", plan)
+    monkeypatch.setattr(sys, "argv", ["plan.py"])
+    spec.loader.exec_module(plan)
+    plan.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) == 21 and [row for row in rows if row not in PAGE] == []
+
+
+def test_the_page_on_scaling_has_the_task_that_sky_is_given() -> None:
+    study = load_study(preset_text("demo"), "preset demo")
+    assert make_sky_task(study, gpus=8, cpus=2) in PAGE
+
+
+@pytest.mark.parametrize("name", ["plan.txt", "weak.txt"])
+def test_the_page_on_scaling_has_the_committed_tables(name) -> None:
+    lines = (FOLDER / name).read_text().splitlines()
+    assert [line for line in lines if line.startswith("|") and line not in PAGE] == []
