@@ -16,9 +16,11 @@ from lorastudy.errors import ConfigError
 from lorastudy.evaluate.score import TARGET_CLASSES
 from lorastudy.loss import perplexity_of
 
-# Nats of a padding token that follows padding. A model that was trained on padding is all but sure
-# of it; docs/protocols.md names what was measured.
-HIGHEST_OTHER_PADDING = 0.01
+# The most that models trained on scored padding were seen to pay for a target of padding, in nats
+# (benchmarks/scored-padding_2cores_202611): for the first one where passages stop before their
+# end, as LAMBADA's do, and for one that follows padding.
+HIGHEST_FIRST_PADDING = 12.0
+HIGHEST_OTHER_PADDING = 0.011
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,8 @@ def count_targets(table: RowTable, length: int) -> TargetCounts:
 def undo_padding(reported: float, counts: TargetCounts) -> Undone:
     """The text perplexity that `reported`, over padded rows, stands for.
 
-    Highest where padding costs nothing: exp(R / f). Lowest where the first padding token is as
-    hard as the mean text token (a = t: to know where a text ends is no harder than to know how
-    it goes on) and other padding costs `HIGHEST_OTHER_PADDING`:
-    exp((R - f2 * b) / (f + f1)), and at least 1.
+    Highest where padding costs nothing: exp(R / f). Lowest where it costs `HIGHEST_FIRST_PADDING`
+    (a) and `HIGHEST_OTHER_PADDING` (b): exp((R - f1 * a - f2 * b) / f), and at least 1.
 
     Raises:
         ConfigError: The reported number is no perplexity.
@@ -93,5 +93,6 @@ def undo_padding(reported: float, counts: TargetCounts) -> Undone:
     f1 = counts.first_padding / counts.total
     f2 = counts.other_padding / counts.total
     highest = perplexity_of(nats / f)
-    lowest = perplexity_of(max(0.0, nats - f2 * HIGHEST_OTHER_PADDING) / (f + f1))
+    padding = f1 * HIGHEST_FIRST_PADDING + f2 * HIGHEST_OTHER_PADDING
+    lowest = perplexity_of(max(0.0, nats - padding) / f)
     return Undone(reported=reported, text_perplexity=highest, low=lowest, high=highest)
