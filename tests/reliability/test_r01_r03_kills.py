@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from figures import Row, count_failures
 from tiny_runs import (
+    ARMS,
     KILLED,
     PAPER,
     POINTS,
@@ -60,7 +61,9 @@ def middle_hits(reference: Reference) -> list[tuple[str, int]]:
 
 
 def make_reference(base: Path, parent: Path, arm: str, training: dict) -> Reference:
-    case = Case(make_study(base, training, arm), write_texts(parent / "texts"), parent / "cache")
+    rates = (2e-2,) if arm == "full" else ARMS[arm]["learning_rates"]  # so high that it overfits
+    study = make_study(base, training, arm, arms=({**ARMS[arm], "learning_rates": rates},))
+    case = Case(study, write_texts(parent / "texts"), parent / "cache")
     folder, log = case.folder(parent, "reference"), parent / "points"
     log.touch()
     assert case.child(folder, note_in(log)) == 0
