@@ -5,7 +5,6 @@ The environment is set before anything imports torch or transformers, which read
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +26,6 @@ N_CONTEXT = 64
 def pytest_runtest_setup() -> None:
     """Close the network; local sockets stay open, since multiprocessing talks through them."""
     pytest_socket.disable_socket(allow_unix_socket=True)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,11 +42,7 @@ def private_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Torch on one thread: tiny matrices gain nothing from more, and machines are shared.
-
-    A test that executes a run in this process may leave more; a fork of it would then wait for
-    threads that it does not have. So each test begins with one again (`pytest_runtest_setup`).
-    """
+    """Torch on one thread: tiny matrices gain nothing from more, and machines are shared."""
     import torch
 
     torch.set_num_threads(1)

@@ -51,10 +51,11 @@ class Answer:
 
 
 def call(*arguments: object) -> Answer:
-    """The command line in this process, exit code and all; signal handlers are put back."""
+    """The command line in this process, exit code and all; signals and threads are put back."""
     out, err = io.StringIO(), io.StringIO()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     handlers = [signal.getsignal(number) for number in numbers]
+    n_threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["lorastudy", *map(str, arguments)])
         with (
@@ -65,6 +66,7 @@ def call(*arguments: object) -> Answer:
             main()
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
+    torch.set_num_threads(n_threads)  # with more, forks of this process would hang
     code = ended.value.code
     assert isinstance(code, int)
     return Answer(code, out.getvalue(), err.getvalue())
