@@ -34,6 +34,7 @@ ELSEWHERE = {  # what is no `lorastudy` command, and what looks at it instead
     "./run python -m pip": "pip",
     "make check": "tests/test_run_script.py",
     "source .venv/bin/activate": "the shell",
+    "torchrun": "tests/launch/test_engines.py",
 }
 _LORA = "method: lora, placement: [attention], alpha: 4, learning_rates: [1.0e-3]"
 _ARMS = (

@@ -66,7 +66,8 @@ def call(*arguments: object) -> Answer:
             main()
     for number, handler in zip(numbers, handlers, strict=True):
         signal.signal(number, handler)
-    torch.set_num_threads(n_threads)  # with more, forks of this process would hang
+    if torch.get_num_threads() != n_threads:  # with more, forks of this process would hang
+        torch.set_num_threads(n_threads)
     code = ended.value.code
     assert isinstance(code, int)
     return Answer(code, out.getvalue(), err.getvalue())

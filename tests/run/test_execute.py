@@ -306,9 +306,8 @@ def test_nothing_half_written_by_a_killed_process_stays(done, point, tmp_path) -
 
 
 def changed_environment(**changes):
-    def take(device: torch.device, precision: str, *, micro_batch: int):
-        found = take_fingerprint(device, precision, micro_batch=micro_batch)
-        return found.model_copy(update=changes)
+    def take(device: torch.device, precision: str, **others):
+        return take_fingerprint(device, precision, **others).model_copy(update=changes)
 
     return take
 
