@@ -136,11 +136,11 @@ def test_r7_sigterm_leaves_a_durable_checkpoint_within_five_seconds(case, tmp_pa
     assert max(seconds) < 5
 
 
-_FAR_TOO_SLOW_SECONDS = 1.5  # what importing torch takes; the figure itself is not reached yet
+_TOO_SLOW_SECONDS = 0.6  # twice what is demanded: machines differ, and torch alone takes longer
 
 
 def measure(*arguments: str) -> float:
-    """Least wall-clock seconds of five starts: the machine may be busy with other things."""
+    """Least seconds of six starts, of which the first may have bytecode to write."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -149,12 +149,12 @@ def measure(*arguments: str) -> float:
             command,
             check=True,
             capture_output=True,
-            env={**os.environ, "PYTHONPATH": "src"},
+            env={**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": ""},
             cwd=ROOT,
         )
         return time.perf_counter() - began
 
-    return min(once() for _ in range(5))
+    return min(once() for _ in range(6))
 
 
 def test_r16_help_and_status_start_at_once(tiny_gpt2, tmp_path) -> None:
@@ -164,4 +164,4 @@ def test_r16_help_and_status_start_at_once(tiny_gpt2, tmp_path) -> None:
     help_seconds = measure("--help")
     status_seconds = measure("status", str(tmp_path / "out"))
     row.show(f"--help {help_seconds:.2f} s, status {status_seconds:.2f} s (demanded: 0.30)")
-    assert max(help_seconds, status_seconds) < _FAR_TOO_SLOW_SECONDS
+    assert max(help_seconds, status_seconds) < _TOO_SLOW_SECONDS
