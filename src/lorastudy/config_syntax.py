@@ -6,11 +6,14 @@ of a folder. Layer types and patterns are checked for form only: which modules t
 decided by the model part, against a real model.
 """
 
+import ast
+import inspect
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -160,5 +163,34 @@ class StudyModel(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: Any, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The JSON Schema, with the docstring under a field as its description.
+
+        pydantic's `use_attribute_docstrings` would read the source at every import.
+        """
+        reference = handler(core_schema)
+        properties = handler.resolve_ref_schema(reference)["properties"]
+        for name, text in _attribute_docstrings(cls).items():
+            properties[name]["description"] = text
+        return reference
+
+
+def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The texts that stand directly under the fields of a model and of its bases."""
+    texts: dict[str, str] = {}
+    for owner in reversed(model.__mro__):
+        if model.model_fields.keys() & inspect.get_annotations(owner).keys():
+            (declaration,) = ast.parse(inspect.getsource(owner)).body
+            assert isinstance(declaration, ast.ClassDef)
+            for pair in pairwise(declaration.body):
+                match pair:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                        value=ast.Constant(value=str(text))
+                    ):
+                        texts[name] = inspect.cleandoc(text)
+    return texts
