@@ -158,6 +158,41 @@ def test_attention_with_a_fixed_mask_has_the_gradient_of_its_definition(
         assert torch.allclose(mine, other)
 
 
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_attention_of_a_long_document_is_its_definition(window: int | None, hidden: bool) -> None:
+    q, k, v = (torch.randn(1, 2, 209, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    visible = torch.rand(209) > 0.2 if hidden else None
+    documents = Documents((0, 9, 209), visible)
+    got = attend(nn.Identity(), q, k, v, None, documents=documents, sliding_window=window)[0]
+    parts = []
+    for begin, end in documents.spans:
+        distance = torch.arange(end - begin)[:, None] - torch.arange(end - begin)
+        seen = (distance >= 0) & (distance < (window or end))
+        if visible is not None:
+            seen = seen & visible[begin:end]
+        weights = (q[0, :, begin:end] @ k[0, :, begin:end].transpose(1, 2) / 2).exp() * seen
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
+        parts.append((weights @ v[0, :, begin:end]).transpose(0, 1))
+    expected = torch.cat(parts)[None]
+    assert torch.allclose(got, expected)
+    direction = torch.randn(expected.shape, dtype=torch.float64)
+    ours = torch.autograd.grad(got, (q, k, v), direction)
+    theirs = torch.autograd.grad(expected, (q, k, v), direction)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other)
+
+
+def test_attention_of_a_long_document_goes_back_through_the_dropout_of_forward() -> None:
+    q, k, v = (torch.randn(1, 1, 97, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def run(*inputs: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return attend(nn.Identity(), *inputs, None, documents=Documents((0, 97)), dropout=0.3)[0]
+
+    assert torch.autograd.gradcheck(run, (q, k, v))
+
+
 def test_other_devices_draw_masks_of_their_own() -> None:
     kept = fast_dropout.draw_keep_mask((4, 4), 0.1, torch.device("meta"))
     assert (kept.shape, kept.device.type, kept.dtype) == ((4, 4), "meta", torch.int8)

@@ -3,16 +3,18 @@
 torch draws CPU dropout masks one element at a time on one thread (about 5 ns each), and keeps
 them with the activation that went in. Here 16 random bits decide an element, four elements
 for each 64-bit number drawn, and one byte an element is kept. A rate is honoured to
-1 / 65,536. Bits come from torch's default generator, so `torch.manual_seed` fixes them.
-Other devices use torch's own kernel.
+1 / 65,536. Bits come from NumPy's SFC64, its fastest generator, seeded for each mask by torch's
+default generator, so `torch.manual_seed` fixes them. Other devices use torch's own kernel.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _LEVELS = 1 << 16  # values of 16 random bits
+_ELEMENTS = 1 << 18  # drawn at once, so that their bits stay in a cache
 
 
 def draw_keep_mask(
@@ -22,11 +24,15 @@ def draw_keep_mask(
     if device.type != "cpu":
         keep = torch.empty(shape, dtype=torch.int8, device=device)
         return keep.bernoulli_(1.0 - rate)
-    n = torch.Size(shape).numel()
-    words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = np.empty(torch.Size(shape).numel(), dtype=np.bool_)
+    seed = int(torch.randint(torch.iinfo(torch.int64).max, ()))
+    generator = np.random.Generator(np.random.SFC64(seed))
     threshold = round(rate * _LEVELS) - _LEVELS // 2
-    keep = words.view(torch.int16)[:n] >= threshold
-    return keep.view(torch.int8).view(shape)
+    for begin in range(0, len(kept), _ELEMENTS):
+        part = kept[begin : begin + _ELEMENTS]
+        words = generator.integers(1 << 64, size=(len(part) + 3) // 4, dtype=np.uint64)
+        np.greater_equal(words.view(np.int16)[: len(part)], threshold, out=part)
+    return torch.from_numpy(kept).view(torch.int8).view(shape)
 
 
 def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
