@@ -133,6 +133,21 @@ def test_lora_drops_its_input_at_the_rate_of_the_adapter(tiny_gpt2: Path) -> Non
     assert torch.equal(module.eval()(x)[:, 0].detach(), torch.full_like(y, 2.0))
 
 
+@pytest.mark.parametrize("layout", ["tiny_gpt2", "tiny_llama"])
+@pytest.mark.parametrize("n_tokens", [2, 200])  # the adapter apart from the weight, and added to it
+def test_lora_without_gradients_is_its_definition(
+    layout: str, n_tokens: int, request: pytest.FixtureRequest
+) -> None:
+    module = lora_module(request.getfixturevalue(layout)).eval()
+    a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+    before = module.get_base_layer().weight.clone()
+    x = torch.randn(1, n_tokens, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected = module.get_base_layer()(x) + 2.0 * x @ a.t() @ b.t()
+        assert torch.allclose(module(x), expected)
+    assert torch.equal(module.get_base_layer().weight, before)
+
+
 def test_attention_with_a_fixed_mask_has_the_gradient_of_its_definition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -75,19 +75,20 @@ class FastLoraLinear(PeftLinear):
         low = runs_low(x)
         weight, bias = low_tensors(base, low=low)
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        assert isinstance(a, Tensor)
+        assert isinstance(b, Tensor)
         if low:
             x, a, b = x.bfloat16(), a.bfloat16(), b.bfloat16()
         dropout = self.lora_dropout[name]
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        y: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x.reshape(-1, x.shape[-1]),
-            weight.t() if isinstance(base, Conv1D) else weight,
-            bias,
-            a,
-            b,
-            self.scaling[name],
-            rate,
-        )
+        weight = weight.t() if isinstance(base, Conv1D) else weight
+        flat, scale = x.reshape(-1, x.shape[-1]), self.scaling[name]
+        if not (torch.is_grad_enabled() or rate or low) and _is_cheaper_merged(flat, weight):
+            y: Tensor = multiply(flat, torch.addmm(weight, b, a, alpha=scale), bias)
+        else:
+            y = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+                flat, weight, bias, a, b, scale, rate
+            )
         return y.view(*x.shape[:-1], -1)
 
     @property
@@ -98,6 +99,12 @@ class FastLoraLinear(PeftLinear):
             and len(self.active_adapters) == 1
             and not self.get_base_layer().weight.requires_grad
         )
+
+
+def _is_cheaper_merged(x: Tensor, weight: Tensor) -> bool:
+    """Whether the adapter costs less added to the weight than taken to every token."""
+    n_out, n_in = weight.shape
+    return len(x) * (n_in + n_out) > n_in * n_out
 
 
 def can_be_fast(module: nn.Module) -> bool:
