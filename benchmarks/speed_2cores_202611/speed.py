@@ -53,8 +53,13 @@ def make_base(folder: Path, name: str = "gpt2") -> Path:
 def count_products(base: Path) -> int:
     """Weights that a token is multiplied with: those of the blocks and of the output layer."""
     config = json.loads((base / "config.json").read_text())
-    width = config["n_embd"]
-    return int(12 * config["n_layer"] * width**2 + config["vocab_size"] * width)
+    if config["model_type"] == "gpt2":
+        width, in_block = config["n_embd"], 12 * config["n_embd"] ** 2
+        return int(config["n_layer"] * in_block + config["vocab_size"] * width)
+    width = config["hidden_size"]
+    shared = width * config["num_key_value_heads"] // config["num_attention_heads"]
+    in_block = 2 * width * (width + shared) + 3 * width * config["intermediate_size"]
+    return int(config["num_hidden_layers"] * in_block + config["vocab_size"] * width)
 
 
 def compare_arms(common: list[str], n_steps: int) -> list[dict[str, Any]]:
@@ -88,7 +93,8 @@ def measure(
         kept = {f["key"]: f for f in results["comparisons"]}
         results["comparisons"] = list({**kept, row.key: found}.values())
         out.write_text(json.dumps(results, indent=1) + "\n")
-        print((training_line if row.task == "train" else evaluation_line)(found), flush=True)
+        line = training_line if row.task == "train" else evaluation_line
+        print(line(found, results), flush=True)
 
 
 def main() -> None:
@@ -123,11 +129,12 @@ def main() -> None:
         wanted = {row.base for row in rows} | ({"gpt2"} if wants_arms else set())
         bases = {name: options.base or make_base(Path(folder), name) for name in sorted(wanted)}
         common = ["--threads", str(options.threads), "--device", options.device]
+        counted = {name: count_products(base) for name, base in bases.items()}
+        results["products"] = {**results.get("products", {}), **counted}
         if wants_arms:
             window = ["--micro-batches", "5", "--batch", "70", "--token-budget", "10000"]
             in_one_pass = window if options.device == "cuda" else []
             arguments = ["--base", str(bases["gpt2"]), *common, *in_one_pass]
-            results["products"] = count_products(bases["gpt2"])
             results["arms"] = compare_arms(arguments, options.alternations)
         measure(rows, results, common, bases, options)
     options.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -57,6 +57,11 @@ def test_seeds_of_different_speed_put_seconds_in_doubt(speeds, n_doubts):
     assert len(timing_doubts(*arm_of(runs))) == n_doubts
 
 
+@pytest.mark.parametrize(("share", "n_doubts"), [(None, 0), (0.04, 0), (0.05, 1)])
+def test_threads_that_waited_for_a_core_put_seconds_in_doubt(share, n_doubts):
+    assert len(timing_doubts(*arm_of([make_run("full", 0, waited_share=share)]))) == n_doubts
+
+
 def test_stored_size_is_that_of_the_files_or_else_counted(tmp_path):
     run = make_run("full", 0, trainable_parameters=10)
     counted = stored_size(*arm_of([run], tmp_path))

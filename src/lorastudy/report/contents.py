@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lorastudy.report.comparison_tables import describe_lead
+from lorastudy.report.evidence import CONTENDED
 from lorastudy.report.numerals import (
     ABSENT,
     MIB,
@@ -25,7 +26,6 @@ from lorastudy.report.tables import Cell, Column, Note, Table
 from lorastudy.store.records import RunResult, StudyResults
 
 _LARGEST_NATS = 27.0  # exp of it is a million million
-CONTENDED = 0.05  # of the time that its threads were ready to run; a twentieth is worth a word
 
 MARKS = {
     "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "

@@ -33,6 +33,7 @@ from lorastudy.store.records import (
 
 SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven
 SEEDS_APART = 1.1  # fastest over slowest seed, from which an arm's seeds are called apart
+CONTENDED = 0.05  # of the time that its threads were ready to run, from which they waited too long
 _FEWEST_STEPS = 20  # a slow tenth of fewer is one or two steps
 FLOAT32_BYTES = 4
 
@@ -124,6 +125,9 @@ def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
     if len(speeds) > 1 and max(speeds) >= SEEDS_APART * min(speeds):
         percent = 100 * (max(speeds) / min(speeds) - 1)
         doubts.append(f"the fastest seed was {percent:.0f} % faster than the slowest")
+    waited = max((run.waited_share or 0.0 for run in arm.runs), default=0.0)
+    if waited >= CONTENDED:
+        doubts.append(f"threads waited for a core {waited:.0%} of the time")
     if len(devices := {run.device for run in arm.runs if run.device}) > 1:
         doubts.append(f"seeds ran on {len(devices)} kinds of device")
     return tuple(doubts)

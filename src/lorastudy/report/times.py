@@ -1,6 +1,12 @@
 """What training and scoring took, and whether the seconds can be believed."""
 
-from lorastudy.report.evidence import SEEDS_APART, SLOW_TENTH, Evidence, timing_doubts
+from lorastudy.report.evidence import (
+    CONTENDED,
+    SEEDS_APART,
+    SLOW_TENTH,
+    Evidence,
+    timing_doubts,
+)
 from lorastudy.report.numerals import ABSENT, write_duration, write_estimate
 from lorastudy.report.statistics import Estimate, estimate_mean
 from lorastudy.report.summary import ArmSummary, summarise_arms
@@ -10,8 +16,9 @@ from lorastudy.store.records import StudyResults
 HOW = (
     "Means over seeds ± sample standard deviation. Seconds are in doubt where a tenth of a run's "
     f"steps took at least {SLOW_TENTH:g} times the median, token for token, where an arm's seeds "
-    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, or where they ran on different "
-    "devices: then something besides the arm was measured."
+    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, where its threads waited for a core "
+    f"{CONTENDED:.0%} of the time or more, or where its seeds ran on different devices: then "
+    "something besides the arm was measured."
 )
 
 
