@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -115,10 +116,8 @@ def measure_ceiling(threads: int, device: str = "cpu") -> dict[str, float]:
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         x, weight = (torch.randn(shape, dtype=dtype, device=device) for shape in ((M, K), (K, N)))
-        seconds = [
-            _median_seconds(lambda use=use, x=x, w=weight.t(): use(x, w), device)
-            for use in (torch.nn.functional.linear, multiply)
-        ]
+        ways = (torch.nn.functional.linear, multiply)
+        seconds = [_median_seconds(partial(way, x, weight.t()), device) for way in ways]
         found[str(dtype).removeprefix("torch.")] = 2 * M * K * N / min(seconds) / 1e9
     return found
 

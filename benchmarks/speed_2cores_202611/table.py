@@ -29,8 +29,7 @@ def peak(found: Found, side: str) -> float:
 
 
 def bound(found: Found, results: Found) -> float:
-    """Peer over ours if ours were its large matrix products at the measured ceiling and nothing
-    else.
+    """Peer over ours if ours were nothing but large matrix products at the measured ceiling.
 
     A token is multiplied with every weight forward; in training backward too, and once more for
     the gradient of every weight that is trained; 2 operations each.
@@ -156,7 +155,7 @@ def markdown(results: Found) -> str:
         lines += [
             "| step of | ms a token | of full's seconds | of the ceiling | peak MiB | aimed at |",
             "|---|---|---|---|---|---|",
-            *_step_lines(arms, results["machine"]["matmul_gflops"]["float32"], results["products"]["gpt2"]),
+            *_step_lines(arms, results),
             "",
             f"The published study, {len(arms)} arms of {EPOCHS} epochs of {TOKENS:,} tokens, at "
             f"these rates: {_study_minutes(arms):,.0f} minutes of training.",
@@ -165,8 +164,9 @@ def markdown(results: Found) -> str:
     return "\n".join(lines)
 
 
-def _step_lines(arms: Iterable[Found], gflops: float, products: int) -> list[str]:
+def _step_lines(arms: Iterable[Found], results: Found) -> list[str]:
     by_name = {found["arm"]: found for found in arms}
+    gflops, products = results["machine"]["matmul_gflops"]["float32"], results["products"]["gpt2"]
     return [step_line(f, by_name["full"], gflops, products) for f in by_name.values()]
 
 

@@ -13,6 +13,7 @@ from lorastudy.team import ALONE, Team
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
+_LARGE_BYTES = 64 * 2**20  # of tensors of vocabulary size, which would leave holes among the others
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 
@@ -89,6 +90,6 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT // 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         and libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
     )

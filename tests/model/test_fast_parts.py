@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from lorastudy.model.fast import dropout as fast_dropout
 from lorastudy.model.fast.documents import Documents, attend
 from lorastudy.model.fast.dropout import FastDropout, draw_keep_mask, drop
-from lorastudy.model.fast.exchange import FusedGelu, speed_up
+from lorastudy.model.fast.exchange import speed_up
 from lorastudy.model.fast.lora import FastLoraLinear
+from lorastudy.model.fast.remade import FusedGelu
 
 N = 400_000  # elements; five standard errors of a keep rate are then below 0.4 %
 

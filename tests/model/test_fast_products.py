@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast import products
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, multiply
+from lorastudy.model.fast.remade import FusedGelu, recipe_of
 from lorastudy.model.scoring import make_scorer
 
 assert corpus  # a fixture
@@ -52,6 +53,39 @@ def test_products_are_those_of_torch(
     expected = nn.functional.linear(x, weight, bias)
     assert torch.allclose(multiply(x, weight, bias), expected, rtol=1e-6, atol=1e-6)
     assert any_size == [7]
+
+
+@pytest.mark.parametrize("kind", [LargeLinear, LargeConv1D])
+def test_a_trained_module_does_not_keep_what_can_be_made_again(kind: type) -> None:
+    activation, module = FusedGelu(), kind(5, 12) if kind is LargeConv1D else kind(12, 5)
+    x = torch.randn(2, 7, 12, requires_grad=True)
+    kept: set[int] = set()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        origin = x * 2
+        activated = activation(origin)
+        got = module(activated)
+    assert origin.data_ptr() in kept and activated.data_ptr() not in kept
+    weight = module.weight.t() if kind is LargeConv1D else module.weight
+    expected = nn.functional.linear(activation(x * 2).clone(), weight, module.bias)
+    direction = torch.randn(got.shape)
+    trained = (x, module.weight, module.bias)
+    ours = torch.autograd.grad(got, trained, direction)
+    theirs = torch.autograd.grad(expected, trained, direction)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_changed_in_place_cannot_be_made_again() -> None:
+    activated = FusedGelu()(torch.randn(3, requires_grad=True))
+    assert recipe_of(activated) is not None
+    with torch.no_grad():
+        activated.mul_(2)
+    assert recipe_of(activated) is None
 
 
 def test_other_types_and_small_products_are_left_to_torch(any_size: list[int]) -> None:

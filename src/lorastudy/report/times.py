@@ -16,8 +16,8 @@ from lorastudy.store.records import StudyResults
 HOW = (
     "Means over seeds ± sample standard deviation. Seconds are in doubt where a tenth of a run's "
     f"steps took at least {SLOW_TENTH:g} times the median, token for token, where an arm's seeds "
-    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, where its threads waited for a core "
-    f"{CONTENDED:.0%} of the time or more, or where its seeds ran on different devices: then "
+    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, where its threads waited for a "
+    f"core {CONTENDED:.0%} of the time or more, or where its seeds ran on different devices: then "
     "something besides the arm was measured."
 )
 

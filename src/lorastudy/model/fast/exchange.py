@@ -18,16 +18,9 @@ from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
+from lorastudy.model.fast.remade import FusedGelu
 
 _CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
-
-
-class FusedGelu(NewGELUActivation):
-    """GELU by tanh in one kernel; transformers writes it out in five."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Equal to the written-out form but for rounding."""
-        return nn.functional.gelu(input, approximate="tanh")
 
 
 def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = True) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast.frozen import runs_low
+from lorastudy.model.fast.remade import Recipe, recipe_of
 
 LEAST_PRODUCTS = 1 << 22  # below, setting oneDNN up costs more than it saves
 
@@ -55,19 +56,33 @@ def _has_onednn() -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """From x (T, in), weight (out, in), bias (out,) -> (T, out)."""
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, make_again: Recipe | None
+    ) -> Tensor:
+        """From x (T, in), weight (out, in), bias (out,) -> (T, out).
+
+        make_again: gives x, of any shape (..., in), in backward; it is not kept then.
+        """
+        needs_weight = ctx.needs_input_grad[1]
+        ctx.save_for_backward(x if needs_weight and make_again is None else None, weight)
+        ctx.make_again = make_again if needs_weight else None
         return multiply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        d_weight = None
+        if needs_weight:
+            if ctx.make_again is not None:
+                x = ctx.make_again().reshape(-1, weight.shape[1])
+            d_weight = _weight_gradient(x, dy, weight)
+            del x
         return (
             multiply(dy, weight.t()) if needs_x else None,
-            _weight_gradient(x, dy, weight) if needs_weight else None,
+            d_weight,
             dy.sum(0) if needs_bias else None,
+            None,
         )
 
 
@@ -79,7 +94,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
 def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `nn.functional.linear`, for any shape (..., in)."""
     y: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-        x.reshape(-1, x.shape[-1]), weight, bias
+        x.reshape(-1, x.shape[-1]), weight, bias, recipe_of(x)
     )
     return y.view(*x.shape[:-1], -1)
 

@@ -1,0 +1,32 @@
+"""Activations that are made again in backward instead of being kept.
+
+A trained linear module keeps its input for the gradient of its weight. Behind GELU that input,
+GPT-2's widest tensor, is made of one that backward keeps anyway, in a hundredth of a step.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
+
+_RECIPE = "make_again"  # attribute of an output
+Recipe = Callable[[], Tensor]
+
+
+class FusedGelu(NewGELUActivation):
+    """GELU by tanh in one kernel; transformers writes it out in five."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Equal to the written-out form but for rounding."""
+        y = nn.functional.gelu(input, approximate="tanh")
+        if torch.is_grad_enabled():
+            setattr(y, _RECIPE, partial(nn.functional.gelu, input.detach(), approximate="tanh"))
+        return y
+
+
+def recipe_of(x: Tensor) -> Recipe | None:
+    """What makes `x` again, from tensors that are kept beside it; None if nothing is known to."""
+    recipe: Recipe | None = getattr(x, _RECIPE, None)
+    return recipe if x._version == 0 else None  # not changed in place since
