@@ -28,15 +28,17 @@ def peak(found: Found, side: str) -> float:
     return max(float(s[side]["peak_bytes"]) for s in found["steps"])
 
 
-def bound(found: Found, results: Found) -> float:
+def bound(found: Found, results: Found) -> str:
     """Peer over ours if ours were nothing but large matrix products at the measured ceiling.
 
     A token is multiplied with every weight forward; in training backward too, and once more for
     the gradient of every weight that is trained; 2 operations each.
     """
+    if found["mode"] == "scored":  # padding is computed as well, and not counted as tokens
+        return ""
     operations = 2 * results["products"][found["base"]] * count_passes(found)
     gflops = results["machine"]["matmul_gflops"][found["precision"]]
-    return per_token(found, "peer") / (operations / (gflops * 1e6))
+    return f"{per_token(found, 'peer') / (operations / (gflops * 1e6)):.1f}x"
 
 
 def count_passes(found: Found) -> int:
@@ -73,7 +75,7 @@ def training_line(found: Found, results: Found) -> str:
         found["precision"],
         f"{per_token(found, 'ours'):.2f} / {per_token(found, 'peer'):.2f}",
         f"**{speed:.2f}x** ({min(wall):.2f}-{max(wall):.2f})",
-        f"{bound(found, results):.1f}x",
+        bound(found, results),
         f"{statistics.median(cpu):.2f}x",
         f"{ours / MIB:,.0f} / {peer / MIB:,.0f}",
         f"{ours / peer:.2f} / {net:.2f}",
@@ -91,7 +93,7 @@ def evaluation_line(found: Found, results: Found) -> str:
         found["precision"],
         f"{per_token(found, 'ours'):.2f} / {per_token(found, 'peer'):.2f}",
         f"**{statistics.median(wall):.2f}x** ({min(wall):.2f}-{max(wall):.2f})",
-        f"{bound(found, results):.1f}x",
+        bound(found, results),
         f"{peak(found, 'ours') / MIB:,.0f} / {peak(found, 'peer') / MIB:,.0f}",
         f"{max(differences):.1e}",
         _aim(statistics.median(wall), found["speed_target"], at_least=True),
