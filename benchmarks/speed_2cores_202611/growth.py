@@ -53,10 +53,10 @@ def measure_here(size: Size, threads: int) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from lorastudy.config import Training
-    from lorastudy.environment import keep_freed_memory
+    from lorastudy.environment import set_up_memory
     from lorastudy.train.loop import Progress, StepDone, train
 
-    keep_freed_memory()
+    set_up_memory()
     keep_order()
     torch.set_num_threads(threads)
     torch.manual_seed(0)

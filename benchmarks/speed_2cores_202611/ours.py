@@ -13,7 +13,7 @@ from lorastudy.data import steps as data_steps
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
-from lorastudy.environment import forbid_tf32, keep_freed_memory
+from lorastudy.environment import forbid_tf32, set_up_memory
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import describe_base, load_base, move_model, quieten_libraries
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
@@ -107,7 +107,7 @@ def start_process(options: argparse.Namespace) -> None:
     """As a run's process starts."""
     silence_output()
     quieten_libraries()
-    keep_freed_memory()
+    set_up_memory()
     forbid_tf32()
     torch.set_num_threads(options.threads)
 

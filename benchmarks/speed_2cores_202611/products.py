@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from lorastudy.environment import keep_freed_memory
+from lorastudy.environment import set_up_memory
 from lorastudy.model.fast.products import _has_onednn, _onednn
 
 TOKENS, CHUNK, WIDTH, VOCABULARY = 1400, 512, 768, 50_257
@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     torch.set_num_threads(parser.parse_args().threads)
-    keep_freed_memory()
+    set_up_memory()
     if not _has_onednn():
         raise SystemExit("this processor or this torch has no such operation")
     print("| product | MKL, GFLOP/s | oneDNN, GFLOP/s | ratio |\n|---|---|---|---|")

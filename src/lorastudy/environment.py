@@ -1,6 +1,7 @@
 """What a run's numbers depend on besides its spec: versions, device, threads."""
 
 import ctypes
+import os
 import platform
 from importlib.metadata import version
 
@@ -14,6 +15,7 @@ from lorastudy.team import ALONE, Team
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
 _LARGE_BYTES = 64 * 2**20  # of tensors of vocabulary size, which would leave holes among the others
+_SHAPES_OF_A_STEP = 32  # of matrix products, forward and backward
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 
@@ -80,16 +82,17 @@ def describe_device(device: torch.device) -> str:
     return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
-def keep_freed_memory() -> bool:
-    """Let this process use freed memory again instead of giving it back; whether that worked.
+def set_up_memory() -> None:
+    """Let this process use freed memory again, and forget products that it will not repeat.
 
     glibc maps every large tensor anew, and the kernel fills each of its pages with zeros: a
-    quarter of a training step on a CPU. Elsewhere nothing is done.
+    quarter of a training step on a CPU. oneDNN keeps what it made for every number of tokens it
+    ever saw, half a GiB in the end; its two caches get room for the shapes of one step, which
+    must be said before the first product.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return bool(
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(_SHAPES_OF_A_STEP))
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        and libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
-    )
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)

@@ -1,6 +1,8 @@
 """Matrix products through oneDNN against those of torch, and the modules that take them."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,26 @@ def test_a_processor_without_it_uses_torch(monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(multiply(x, x), nn.functional.linear(x, x))
     finally:
         products._has_onednn.cache_clear()
+
+
+MANY_SHAPES = """
+import resource, torch
+from lorastudy.environment import set_up_memory
+from lorastudy.model.fast.products import multiply
+set_up_memory()
+torch.set_num_threads(1)
+weights = [torch.zeros(256 * n, 256) for n in (1, 2, 3, 4)]
+def run(counts):
+    for count in counts:
+        for weight in weights:
+            multiply(torch.zeros(count, 256), weight)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(-run(range(590, 600)) + run(range(300, 500)))
+"""
+
+
+def test_memory_does_not_grow_with_the_token_counts_that_were_seen() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_SHAPES], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 15  # MiB; it was 530 without bounds on oneDNN's caches

@@ -6,8 +6,8 @@ from lorastudy.config import BaseModelRef, Benchmark, Rows
 from lorastudy.environment import (
     choose_device,
     forbid_tf32,
-    keep_freed_memory,
     refuse_precision,
+    set_up_memory,
 )
 from lorastudy.inputs import make_reader
 from lorastudy.model.adapters import load_adapter
@@ -36,7 +36,7 @@ def evaluate_model(
         ConfigError: A protocol does not fit the model.
     """
     quieten_libraries()
-    keep_freed_memory()
+    set_up_memory()
     forbid_tf32()
     where = choose_device(device)
     refuse_precision(where, precision)

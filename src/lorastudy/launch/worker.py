@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import torch
 
-from lorastudy.environment import choose_device, forbid_tf32, keep_freed_memory
+from lorastudy.environment import choose_device, forbid_tf32, set_up_memory
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
@@ -54,7 +54,7 @@ def execute_by_id(
         UserError: See `execute_run`; also if the study has no such run.
     """
     quieten_libraries()
-    keep_freed_memory()
+    set_up_memory()
     forbid_tf32()
     if count := _threads_of(folder.run(run_id)) or threads:
         torch.set_num_threads(count)
