@@ -57,8 +57,9 @@ def describe_page() -> str:
 
 def _section(title: str, part: type[BaseModel]) -> str:
     inherited = set(Source.model_fields) if part is Benchmark else set()
+    described = part.model_json_schema()["properties"]
     rows = [
-        f"| `{key}` | {_kind(field)} | {_default(field)} | {field.description} |"
+        f"| `{key}` | {_kind(field)} | {_default(field)} | {described[key]['description']} |"
         for key, field in part.model_fields.items()
         if key not in inherited
     ]
