@@ -87,7 +87,7 @@ def set_up_memory() -> None:
 
     glibc maps every large tensor anew, and the kernel fills each of its pages with zeros: a
     quarter of a training step on a CPU. oneDNN keeps what it made for every number of tokens it
-    ever saw, half a GiB in the end; its two caches get room for the shapes of one step, which
+    ever saw, a thousand and more; its two caches get room for the shapes of one step, which
     must be said before the first product.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):

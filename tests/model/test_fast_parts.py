@@ -99,6 +99,16 @@ def with_fixed_mask(monkeypatch: pytest.MonkeyPatch, mask: Tensor) -> None:
         )
 
 
+def assert_same_function(got: Tensor, expected: Tensor, *inputs: Tensor) -> None:
+    """Equal values, and equal gradients in a random direction."""
+    assert torch.allclose(got, expected)
+    direction = torch.randn(expected.shape, dtype=torch.float64)
+    ours = torch.autograd.grad(got, inputs, direction)
+    theirs = torch.autograd.grad(expected, inputs, direction)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other)
+
+
 @pytest.mark.parametrize("layout", ["tiny_gpt2", "tiny_llama"])
 def test_lora_with_a_fixed_mask_has_the_gradient_of_its_definition(
     layout: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -108,15 +118,10 @@ def test_lora_with_a_fixed_mask_has_the_gradient_of_its_definition(
     x = torch.randn(2, 3, 32, dtype=torch.float64, requires_grad=True)
     mask = torch.rand(6, 32) > 0.3
     with_fixed_mask(monkeypatch, mask.to(torch.int8))
-    direction = torch.randn(2, 3, module.get_base_layer()(x).shape[-1], dtype=torch.float64)
     got = module(x)
     dropped = x * mask.view(x.shape) / 0.9
     expected = module.get_base_layer()(x) + 2.0 * dropped @ a.t() @ b.t()  # alpha / r = 2
-    assert torch.allclose(got, expected)
-    ours = torch.autograd.grad(got, (x, a, b), direction)
-    theirs = torch.autograd.grad(expected, (x, a, b), direction)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert torch.allclose(mine, other)
+    assert_same_function(got, expected, x, a, b)
 
 
 def test_lora_drops_its_input_at_the_rate_of_the_adapter(tiny_gpt2: Path) -> None:
@@ -166,12 +171,7 @@ def test_attention_with_a_fixed_mask_has_the_gradient_of_its_definition(
         weights = weights * keep.view(weights.shape) / 0.8
         parts.append((weights @ v[0, :, begin:end]).transpose(0, 1))
     expected = torch.cat(parts)[None]
-    assert torch.allclose(got, expected)
-    direction = torch.randn(expected.shape, dtype=torch.float64)
-    ours = torch.autograd.grad(got, (q, k, v), direction)
-    theirs = torch.autograd.grad(expected, (q, k, v), direction)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert torch.allclose(mine, other)
+    assert_same_function(got, expected, q, k, v)
 
 
 @pytest.mark.parametrize("window", [None, 50])
@@ -191,12 +191,7 @@ def test_attention_of_a_long_document_is_its_definition(window: int | None, hidd
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
         parts.append((weights @ v[0, :, begin:end]).transpose(0, 1))
     expected = torch.cat(parts)[None]
-    assert torch.allclose(got, expected)
-    direction = torch.randn(expected.shape, dtype=torch.float64)
-    ours = torch.autograd.grad(got, (q, k, v), direction)
-    theirs = torch.autograd.grad(expected, (q, k, v), direction)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert torch.allclose(mine, other)
+    assert_same_function(got, expected, q, k, v)
 
 
 def test_attention_of_a_long_document_goes_back_through_the_dropout_of_forward() -> None:
