@@ -21,7 +21,8 @@ from lorastudy.loss import IGNORE_INDEX
 from lorastudy.model.adapters import ArmModel
 from lorastudy.model.base import load_base
 from lorastudy.model.fast import head as fast_head
-from lorastudy.model.fast.documents import Documents, attend
+from lorastudy.model.fast.attention import attend
+from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.frozen import FrozenConv1D, FrozenLinear
 from lorastudy.model.scoring import make_scorer
 

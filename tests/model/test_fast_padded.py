@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorastudy.model.fast.documents import Documents, _attend_padded, attend
+from lorastudy.model.fast.attention import attend
+from lorastudy.model.fast.attention_padded import attend_padded
+from lorastudy.model.fast.documents import Documents
 
 BOUNDS = (0, 7, 8, 20)
 RATE = 0.4
@@ -29,7 +31,7 @@ def test_padded_documents_attend_as_packed_ones(window: int | None, hides: bool)
     packed = attend(
         nn.Identity(), *given, None, documents=documents, scaling=0.7, sliding_window=window
     )[0]
-    padded = _attend_padded(*given, documents, 0.0, 0.7, window)
+    padded = attend_padded(*given, documents, 0.0, 0.7, window)
     assert torch.allclose(padded, packed)
     direction = torch.randn(packed.shape, dtype=torch.float64)
     for ours, theirs in zip(
@@ -43,7 +45,7 @@ def test_padded_documents_attend_as_packed_ones(window: int | None, hides: bool)
 def test_backward_meets_the_dropout_of_forward() -> None:
     documents, (query, key, value) = Documents(BOUNDS), inputs()
     torch.manual_seed(0)
-    attended = _attend_padded(query, key, value, documents, RATE, 0.5, None)
+    attended = attend_padded(query, key, value, documents, RATE, 0.5, None)
     attended.sum().backward()
     assert value.grad is not None
     # the output is linear in the values, so it is their gradient times the values
@@ -54,7 +56,7 @@ def test_weights_are_dropped_at_the_rate() -> None:
     query, key = (torch.zeros(1, 50, 64, 4) for _ in range(2))
     value = torch.ones(1, 50, 64, 4)
     torch.manual_seed(0)
-    attended = _attend_padded(query, key, value, Documents((0, 64)), RATE, 0.5, None)
+    attended = attend_padded(query, key, value, Documents((0, 64)), RATE, 0.5, None)
     first = attended[0, 0, :, 0]  # of the first query, which sees one key: 0 or 1 / (1 - rate)
     assert bool((first == 0).any())
     assert torch.allclose(first[first != 0], torch.tensor(1 / (1 - RATE)))

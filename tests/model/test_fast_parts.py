@@ -8,7 +8,8 @@ from tiny_arms import CPU, attach, lora
 from torch import Tensor, nn
 
 from lorastudy.model.fast import dropout as fast_dropout
-from lorastudy.model.fast.documents import Documents, attend
+from lorastudy.model.fast.attention import attend
+from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.dropout import FastDropout, draw_keep_mask, drop
 from lorastudy.model.fast.exchange import speed_up
 from lorastudy.model.fast.lora import FastLoraLinear
@@ -92,7 +93,7 @@ def lora_module(folder: Path) -> FastLoraLinear:
 
 
 def with_fixed_mask(monkeypatch: pytest.MonkeyPatch, mask: Tensor) -> None:
-    for part in ("lora", "documents"):
+    for part in ("lora", "attention_blocks"):
         monkeypatch.setattr(
             f"lorastudy.model.fast.{part}.draw_keep_mask",
             lambda shape, _rate, _device: mask.view(shape),

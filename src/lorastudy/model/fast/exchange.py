@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.model.fast.documents import Documents, attend_within_documents
+from lorastudy.model.fast.attention import attend_within_documents
+from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast

@@ -1,0 +1,107 @@
+"""Attention within documents that stand one behind the other in one flat row.
+
+Shapes: H = heads, T = tokens of all documents, L = tokens of one document, D = width of a head.
+
+A batch without padding is one row of T tokens. Everything but attention works on single
+tokens; attention is computed for each document alone, so no (T, T) mask exists and no
+position sees another document. The layout reaches this function as a keyword argument that
+transformers' models hand through to their attention (`AttentionInterface`).
+
+On a CPU, where gradients are wanted or a key is hidden: `attention_blocks.py`; where not,
+scaled-dot-product attention of each document. On other devices: `attention_varlen.py`, or
+`attention_padded.py` where that does not serve.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lorastudy.model.fast.attention_blocks import attend_by_blocks
+from lorastudy.model.fast.attention_padded import attend_padded
+from lorastudy.model.fast.attention_varlen import attend_varlen, can_attend_varlen
+from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.frozen import runs_low
+
+IMPLEMENTATION = "lorastudy-documents"  # no mask function has this name, so no mask is made
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # what changes attention weights otherwise
+
+
+@contextmanager
+def attend_within_documents(network: PreTrainedModel) -> Iterator[None]:
+    """Within, `network` takes `documents=` and keeps them apart; outside it is as it was."""
+    before = network.config._attn_implementation
+    network.config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        network.config._attn_implementation = before
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    documents: Documents,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: object,
+) -> tuple[Tensor, None]:
+    """Causal attention within `documents`: (1, H, T, D) each -> (1, T, H, D).
+
+    Raises:
+        NotImplementedError: The model asks for weights of another form.
+    """
+    unknown = [name for name in _UNSUPPORTED if others.get(name) is not None]
+    if unknown or attention_mask is not None or others.get("is_causal") is False:
+        raise NotImplementedError(f"attention with {unknown or 'a mask of its own'}")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # grouped-query attention: neighbouring heads share keys and values
+        # in float32, so that the gradients of heads that share are summed in it
+        key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if sliding_window and sliding_window < documents.longest else None
+    is_plain = documents.visible is None and window is None
+    if not _runs_on_cpu(query):
+        if is_plain:
+            return _attend_on_device(query, key, value, documents, dropout, scale), None
+        return attend_padded(query, key, value, documents, dropout, scale, window), None
+    if is_plain and not torch.is_grad_enabled():
+        return _attend_one_by_one(query, key, value, documents, scale), None
+    return attend_by_blocks(query, key, value, documents, dropout, scale, window), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)
+
+
+def _runs_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu"
+
+
+def _attend_on_device(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents, rate: float, scale: float
+) -> Tensor:
+    """By the kernel for documents of any lengths, in the type of the other products."""
+    if runs_low(query):
+        query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
+    if can_attend_varlen(query.device, query.dtype, query.shape[-1]):
+        return attend_varlen(query, key, value, documents, rate, scale)
+    return attend_padded(query, key, value, documents, rate, scale, None)
+
+
+def _attend_one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, documents: Documents, scale: float
+) -> Tensor:
+    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    for begin, end in documents.spans:
+        q, k, v = (x[:, :, begin:end] for x in (query, key, value))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        out[:, begin:end] = attended.transpose(1, 2)
+    return out

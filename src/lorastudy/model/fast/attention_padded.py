@@ -1,0 +1,81 @@
+"""Attention within documents that are padded on the right to the longest: one rectangle.
+
+Shapes: H = heads, T = tokens of all documents, D = width of a head, n = documents, L = tokens
+of the longest.
+
+It needs no mask, since padding stands on the right of a causal row. For devices other than a
+CPU, where the kernel of `attention_varlen.py` does not serve.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lorastudy.model.fast.attention_blocks import causal_bias
+from lorastudy.model.fast.documents import Documents
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Padded:
+    """Documents of a flat row as rows padded on the right to the longest: n documents, width L."""
+
+    source: Tensor  # (n, L) the token at each place; any token where there is none
+    place: Tensor  # (T,) the place of each token in the flattened (n, L)
+    is_token: Tensor  # (n, L)
+
+
+@lru_cache(maxsize=2)
+def _pad(documents: Documents, device: torch.device) -> _Padded:
+    """Made once for all layers, so that a device is not waited for in each of them."""
+    starts = torch.tensor(documents.bounds[:-1])
+    lengths = torch.tensor([end - begin for begin, end in documents.spans])
+    offset = torch.arange(documents.longest)
+    is_token = offset < lengths[:, None]
+    source = (starts[:, None] + offset).clamp_(max=documents.bounds[-1] - 1)
+    place = is_token.flatten().nonzero().squeeze(1)
+    return _Padded(source.to(device), place.to(device), is_token.to(device))
+
+
+def attend_padded(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    documents: Documents,
+    rate: float,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """All documents at once, padded on the right to the longest.
+
+    Where gradients are wanted, the padded copies are made again in backward, with the same
+    dropout, and not kept.
+    """
+    padded = _pad(documents, query.device)
+    mask = _padded_mask(documents, padded, window)
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        q, k, v = (x[0].transpose(0, 1)[padded.source].transpose(1, 2) for x in (query, key, value))
+        attended = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=rate, is_causal=mask is None, scale=scale
+        )
+        return attended.transpose(1, 2).flatten(0, 1)[padded.place][None]
+
+    if not torch.is_grad_enabled():
+        return run(query, key, value)
+    again: Tensor = checkpoint(run, query, key, value, use_reentrant=False)
+    return again
+
+
+def _padded_mask(documents: Documents, padded: _Padded, window: int | None) -> Tensor | None:
+    """Keys that may be seen, (n, 1, L, L); None where causality says it all."""
+    if documents.visible is None and window is None:
+        return None
+    n, longest = padded.source.shape
+    bias = causal_bias(longest, window, torch.float32).to(padded.source.device)
+    seen = bias.eq(0).expand(n, 1, longest, longest)
+    if documents.visible is None:
+        return seen
+    return seen & (documents.visible[padded.source] & padded.is_token)[:, None, None]
