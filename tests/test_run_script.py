@@ -135,7 +135,8 @@ def test_the_stamp_says_half_made_from_before_the_first_change_until_all_is_inst
 
     monkeypatch.setattr(script, "_execute", record)
     script.ensure_environment()
-    assert seen == [("venv", False), ("pip", False), ("pip", False), ("compile", False)]
+    names = ["venv", "pip", "pip", "compile", "import"]
+    assert seen == [(name, False) for name in names]
     assert script.read_stamp(script.VENV) == script.wanted_stamp(script.ROOT)
 
 

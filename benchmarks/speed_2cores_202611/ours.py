@@ -116,7 +116,9 @@ def main() -> None:
     """Train step by step."""
     parser = side_parser(__doc__)
     parser.add_argument("--token-budget", type=int, help="of a pass; a step in one without it")
-    parser.add_argument("--implementation", choices=["fast", "reference"], default="fast")
+    parser.add_argument(
+        "--implementation", choices=["fast", "compiled", "reference"], default="fast"
+    )
     options = parser.parse_args()
     start_process(options)
     keep_order()

@@ -88,6 +88,8 @@ def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, objec
     ]
     suffix = "" if row.task == "train" else "_scores"
     ours = [*shared, "--batch", str(row.our_batch), "--mode", row.mode]
+    if row.task == "train":
+        ours += ["--implementation", row.implementation]
     if row.token_budget is not None:
         ours += ["--token-budget", str(row.token_budget)]
     peer = [*shared, "--batch", str(row.peer_batch), "--mode", row.mode]

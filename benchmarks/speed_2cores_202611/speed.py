@@ -62,12 +62,21 @@ def count_products(base: Path) -> int:
     return int(config["num_hidden_layers"] * in_block + config["vocab_size"] * width)
 
 
-def compare_arms(common: list[str], n_steps: int) -> list[dict[str, Any]]:
-    """Steps of all arms of ours in turn, on the same rows."""
-    sides = {arm: Side("ours.py", [*common, "--arm", arm, "--steps", str(n_steps)]) for arm in ARMS}
+def compare_arms(common: list[str], n_steps: int, device: str) -> list[dict[str, Any]]:
+    """Steps of all arms of ours in turn, on the same rows; on a GPU each in one pass."""
+    precision = "bfloat16" if device == "cuda" else "float32"
+    window = ["--micro-batches", "5", "--batch", "70", "--token-budget", "10000"]
+    how = [*window, "--implementation", "compiled"] if device == "cuda" else []
+    shared = [*common, *how, "--precision", precision, "--steps", str(n_steps)]
+    sides = {arm: Side("ours.py", [*shared, "--arm", arm]) for arm in ARMS}
     steps, _ = alternate(sides, n_steps)
     return [
-        {"arm": arm, "target": STEP_TARGETS.get(arm), "steps": [s[arm] for s in steps]}
+        {
+            "arm": arm,
+            "precision": precision,
+            "target": STEP_TARGETS.get(arm),
+            "steps": [s[arm] for s in steps],
+        }
         for arm in ARMS
     ]
 
@@ -132,10 +141,8 @@ def main() -> None:
         counted = {name: count_products(base) for name, base in bases.items()}
         results["products"] = {**results.get("products", {}), **counted}
         if wants_arms:
-            window = ["--micro-batches", "5", "--batch", "70", "--token-budget", "10000"]
-            in_one_pass = window if options.device == "cuda" else []
-            arguments = ["--base", str(bases["gpt2"]), *common, *in_one_pass]
-            results["arms"] = compare_arms(arguments, options.alternations)
+            arguments = ["--base", str(bases["gpt2"]), *common]
+            results["arms"] = compare_arms(arguments, options.alternations, options.device)
         measure(rows, results, common, bases, options)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print("\n" + markdown(results))

@@ -73,7 +73,7 @@ def training_line(found: Found, results: Found) -> str:
         found["name"],
         found["arm"],
         found["precision"],
-        f"{per_token(found, 'ours'):.2f} / {per_token(found, 'peer'):.2f}",
+        f"{per_token(found, 'ours'):.3g} / {per_token(found, 'peer'):.3g}",
         f"**{speed:.2f}x** ({min(wall):.2f}-{max(wall):.2f})",
         bound(found, results),
         f"{statistics.median(cpu):.2f}x",
@@ -91,7 +91,7 @@ def evaluation_line(found: Found, results: Found) -> str:
     cells = [
         found["name"],
         found["precision"],
-        f"{per_token(found, 'ours'):.2f} / {per_token(found, 'peer'):.2f}",
+        f"{per_token(found, 'ours'):.3g} / {per_token(found, 'peer'):.3g}",
         f"**{statistics.median(wall):.2f}x** ({min(wall):.2f}-{max(wall):.2f})",
         bound(found, results),
         f"{peak(found, 'ours') / MIB:,.0f} / {peak(found, 'peer') / MIB:,.0f}",
@@ -101,16 +101,18 @@ def evaluation_line(found: Found, results: Found) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def step_line(found: Found, full: Found, gflops: float, products: int) -> str:
+def step_line(found: Found, full: Found, results: Found) -> str:
     """Seconds of a step of an arm against those of full fine-tuning on the same rows."""
     pairs = zip(found["steps"], full["steps"], strict=True)
     share = statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)
     ms = statistics.median(1e3 * s["seconds"] / s["tokens"] for s in found["steps"])
     peak_mib = max(s["peak_bytes"] for s in found["steps"]) / MIB
-    operations = 2 * products * count_passes({"task": "train", **found})
+    operations = 2 * results["products"]["gpt2"] * count_passes({"task": "train", **found})
+    gflops = results["machine"]["matmul_gflops"][found["precision"]]
     cells = [
         found["arm"],
-        f"{ms:.2f}",
+        found["precision"],
+        f"{ms:.3g}",
         f"{share:.2f}",
         f"{operations / (ms * 1e6) / gflops:.0%}",
         f"{peak_mib:,.0f}",
@@ -155,8 +157,9 @@ def markdown(results: Found) -> str:
         ]
     if arms := results.get("arms"):
         lines += [
-            "| step of | ms a token | of full's seconds | of the ceiling | peak MiB | aimed at |",
-            "|---|---|---|---|---|---|",
+            "| step of | precision | ms a token | of full's seconds | of the ceiling | peak MiB "
+            "| aimed at |",
+            "|---|---|---|---|---|---|---|",
             *_step_lines(arms, results),
             "",
             f"The published study, {len(arms)} arms of {EPOCHS} epochs of {TOKENS:,} tokens, at "
@@ -168,8 +171,7 @@ def markdown(results: Found) -> str:
 
 def _step_lines(arms: Iterable[Found], results: Found) -> list[str]:
     by_name = {found["arm"]: found for found in arms}
-    gflops, products = results["machine"]["matmul_gflops"]["float32"], results["products"]["gpt2"]
-    return [step_line(f, by_name["full"], gflops, products) for f in by_name.values()]
+    return [step_line(found, by_name["full"], results) for found in by_name.values()]
 
 
 def _study_minutes(arms: Iterable[Found]) -> float:

@@ -145,7 +145,7 @@ def predict_peak(
     The counts are those of GPT-2 in float32, so other families and bfloat16 lie some tenths
     away; `check` says "predicted".
     """
-    if training.implementation == "fast" and trained_parameters:
+    if training.implementation != "reference" and trained_parameters:
         return _predict_fast(
             base,
             training,

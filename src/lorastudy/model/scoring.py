@@ -8,7 +8,8 @@ output layer" is the whole model is tried once, on random tokens, when the model
 where it is not (soft-capped or scaled logits), the model's own logits are used.
 
 The "fast" implementation exchanges parts of the model for leaner ones and runs rows one behind the
-other instead of padded (`model/fast`); "reference" is transformers + PEFT as they are.
+other instead of padded (`model/fast`); "compiled" hands its layers to torch.compile besides;
+"reference" is transformers + PEFT as they are.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
+from lorastudy.model.fast.compiled import compile_layers
 from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.exchange import packs_documents, run_documents, speed_up
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
@@ -116,17 +118,23 @@ def make_scorer(
 
     With the "fast" implementation, modules of `network` are exchanged in place for leaner ones;
     without `keep_copies`, frozen weights have no bfloat16 copies beside them.
+
+    Raises:
+        ConfigError: "compiled", and torch.compile does not work here.
     """
     splits_head = _head_is_separate(network)
     if implementation == "reference":
         return Scorer(network, precision, splits_head)
     speed_up(network, precision, keep_copies=keep_copies)
     head = network.get_output_embeddings()
+    packs = splits_head and packs_documents(network)
+    if implementation == "compiled":
+        compile_layers(network)
     return Scorer(
         network,
         precision,
         splits_head,
-        packs=splits_head and packs_documents(network),
+        packs=packs,
         chunks_head=splits_head and head is not None and can_be_chunked(head),
     )
 

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
+from lorastudy.model.fast.compiled import find_layers
 from lorastudy.model.scoring import Scorer
 from lorastudy.team import Team
 
@@ -126,12 +127,6 @@ def _shard(work: nn.Module, team: Team, device: torch.device) -> None:
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
-
-
-def find_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers that a model repeats: the members of its longest `ModuleList`."""
-    lists = [list(module) for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
 
 
 def gather(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ def draw_keep_mask(
     shape: torch.Size | tuple[int, ...], rate: float, device: torch.device
 ) -> Tensor:
     """1 where an element is kept, else 0: int8 of `shape`; each is dropped with `rate`."""
-    if device.type != "cpu":
+    if device.type != "cpu" or torch.compiler.is_compiling():
         keep = torch.empty(shape, dtype=torch.int8, device=device)
         return keep.bernoulli_(1.0 - rate)
     kept = np.empty(torch.Size(shape).numel(), dtype=np.bool_)
@@ -56,7 +56,7 @@ class _Dropout(torch.autograd.Function):
 
 def drop(x: Tensor, rate: float) -> Tensor:
     """`x` with elements set to zero at `rate` and the others divided by `1 - rate`."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return nn.functional.dropout(x, rate, training=True)
     dropped: Tensor = _Dropout.apply(x, rate)  # type: ignore[no-untyped-call]
     return dropped

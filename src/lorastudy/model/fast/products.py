@@ -25,6 +25,8 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     The weight may have any strides, so the transpose of another layout costs no copy.
     """
+    if torch.compiler.is_compiling():
+        return nn.functional.linear(x, weight, bias)
     is_large = len(x) * weight.numel() >= LEAST_PRODUCTS
     if is_large and _is_plain(x) and _is_plain(weight) and _has_onednn():
         return _onednn(x, weight, bias)
@@ -104,7 +106,7 @@ class LargeLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
-        if runs_low(input):
+        if runs_low(input) or torch.compiler.is_compiling():
             return super().forward(input)
         return apply_linear(input, self.weight, self.bias)
 
@@ -114,7 +116,7 @@ class LargeConv1D(Conv1D):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Conv1D`."""
-        if runs_low(x):
+        if runs_low(x) or torch.compiler.is_compiling():
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
         return apply_linear(x, self.weight.t(), self.bias)

@@ -21,7 +21,7 @@ class FusedGelu(NewGELUActivation):
     def forward(self, input: Tensor) -> Tensor:
         """Equal to the written-out form but for rounding."""
         y = nn.functional.gelu(input, approximate="tanh")
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             setattr(y, _RECIPE, partial(nn.functional.gelu, input.detach(), approximate="tanh"))
         return y
 

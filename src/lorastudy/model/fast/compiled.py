@@ -1,0 +1,51 @@
+"""The layers of a fast model through torch.compile: fewer and larger kernels.
+
+A fast card waits for Python to start its kernels where a step is short. One compiled layer
+serves all layers and all token counts; attention within documents stays outside of it, since
+its kernel cannot be compiled together with the rest.
+"""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lorastudy.errors import ConfigError
+from lorastudy.model.fast.attention import IMPLEMENTATION, attend
+
+
+def compile_layers(network: PreTrainedModel, backend: str = "inductor") -> None:
+    """Let torch.compile run the layers of `network`, each in its place.
+
+    `backend`: what makes kernels of the traced layer.
+
+    Raises:
+        ConfigError: torch.compile does not work on its device.
+    """
+    device = next(network.parameters()).device
+    _refuse_without_compiler(device, backend)
+    ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, torch.compiler.disable(attend))
+    for layer in find_layers(network):
+        layer.compile(dynamic=True, backend=backend)
+
+
+def find_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers that a model repeats: the members of its longest `ModuleList`."""
+    lists = [list(module) for module in network.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+def _refuse_without_compiler(device: torch.device, backend: str) -> None:
+    """Compile something small, so that it is not the first step that fails."""
+    try:
+        torch.compile(_try, backend=backend)(torch.ones(8, device=device))
+    except Exception as error:  # torch has no common class for what a missing compiler raises
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"training.implementation: compiled needs a torch.compile that works on {device}; "
+            f"it says: {first_line}. Install a C++ compiler (CPU) or Triton (CUDA), or use fast."
+        ) from error
+
+
+def _try(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1
