@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast import products
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, multiply
-from lorastudy.model.fast.remade import FusedGelu, recipe_of
+from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm, recipe_of
 from lorastudy.model.scoring import make_scorer
 
 assert corpus  # a fixture
@@ -57,9 +58,12 @@ def test_products_are_those_of_torch(
     assert any_size == [7]
 
 
+@pytest.mark.parametrize("activation", [FusedGelu(), RemadeLayerNorm(12)], ids=["gelu", "norm"])
 @pytest.mark.parametrize("kind", [LargeLinear, LargeConv1D])
-def test_a_trained_module_does_not_keep_what_can_be_made_again(kind: type) -> None:
-    activation, module = FusedGelu(), kind(5, 12) if kind is LargeConv1D else kind(12, 5)
+def test_a_trained_module_does_not_keep_what_can_be_made_again(
+    kind: type, activation: nn.Module
+) -> None:
+    module = kind(5, 12) if kind is LargeConv1D else kind(12, 5)
     x = torch.randn(2, 7, 12, requires_grad=True)
     kept: set[int] = set()
 
@@ -80,6 +84,16 @@ def test_a_trained_module_does_not_keep_what_can_be_made_again(kind: type) -> No
     theirs = torch.autograd.grad(expected, trained, direction)
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_an_input_is_made_of_is_let_go_in_backward() -> None:
+    activated = FusedGelu()(torch.randn(2, 12, requires_grad=True))
+    output = LargeLinear(12, 5)(activated)
+    recipe = weakref.ref(recipe_of(activated))
+    del activated
+    assert recipe() is not None
+    output.sum().backward()
+    assert recipe() is None, "kept as long as the output is"
 
 
 def test_what_was_changed_in_place_cannot_be_made_again() -> None:

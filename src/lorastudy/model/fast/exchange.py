@@ -19,7 +19,7 @@ from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
-from lorastudy.model.fast.remade import FusedGelu
+from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm
 
 _CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
 
@@ -35,6 +35,8 @@ def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = Tr
             continue
         if type(module) is NewGELUActivation:
             module.__class__ = FusedGelu
+        elif type(module) is nn.LayerNorm:
+            module.__class__ = RemadeLayerNorm
         elif type(module) is nn.Dropout:
             module.__class__ = FastDropout
         elif isinstance(module, LoraLayer) and can_be_fast(module):

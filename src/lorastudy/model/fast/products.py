@@ -76,8 +76,10 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         d_weight = None
         if needs_weight:
-            if ctx.make_again is not None:
-                x = ctx.make_again().reshape(-1, weight.shape[1])
+            make_again, ctx.make_again = ctx.make_again, None  # with what it holds
+            if make_again is not None:
+                x = make_again().reshape(-1, weight.shape[1])
+                del make_again
             d_weight = _weight_gradient(x, dy, weight)
             del x
         return (

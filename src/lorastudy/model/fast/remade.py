@@ -1,7 +1,8 @@
 """Activations that are made again in backward instead of being kept.
 
 A trained linear module keeps its input for the gradient of its weight. Behind GELU that input,
-GPT-2's widest tensor, is made of one that backward keeps anyway, in a hundredth of a step.
+GPT-2's widest tensor, is made of one that backward keeps anyway, and so it is behind a layer
+norm; both cost little to make again.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from transformers.activations import NewGELUActivation
 
 _RECIPE = "make_again"  # attribute of an output
 Recipe = Callable[[], Tensor]
+_gelu = partial(nn.functional.gelu, approximate="tanh")
 
 
 class FusedGelu(NewGELUActivation):
@@ -20,10 +22,22 @@ class FusedGelu(NewGELUActivation):
 
     def forward(self, input: Tensor) -> Tensor:
         """Equal to the written-out form but for rounding."""
-        y = nn.functional.gelu(input, approximate="tanh")
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            setattr(y, _RECIPE, partial(nn.functional.gelu, input.detach(), approximate="tanh"))
-        return y
+        return _remember(_gelu, input)
+
+
+class RemadeLayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` whose output can be made again until its weight is changed."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.LayerNorm`."""
+        return _remember(super().forward, input)
+
+
+def _remember(make: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    y = make(x)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        setattr(y, _RECIPE, partial(make, x.detach()))
+    return y
 
 
 def recipe_of(x: Tensor) -> Recipe | None:
