@@ -13,6 +13,7 @@ from lorastudy.store.places import Places, default_cache
 
 if TYPE_CHECKING:
     from lorastudy.cli.auditing import Audit
+    from lorastudy.config import Benchmark
 
 _PADDED = "paper-padded"
 
@@ -58,16 +59,9 @@ def audit(
     source = find_benchmark(benchmark, protocols, limit)
     places = Places(Path.cwd(), mirror, offline, default_cache())
     if model is None:
-        if reported is None or tokenizer is None:
-            raise ConfigError(
-                "audit needs a MODEL to score, or --reported with --tokenizer to take a printed "
-                "perplexity apart."
-            )
         if protocol or adapter:
             raise ConfigError("--protocol and --adapter need a MODEL to score; leave them out.")
-        from lorastudy.cli.auditing import audit_report
-
-        found = audit_report(reported, model_reference(tokenizer), source, places, length=length)
+        found = _audit_report(reported, tokenizer, source, places, length)
     else:
         if tokenizer is not None:
             raise ConfigError("--tokenizer: a MODEL brings its own tokenizer; leave it out.")
@@ -87,6 +81,19 @@ def audit(
         options.print_json(_as_json(found, model))
     else:
         print(_as_text(found))
+
+
+def _audit_report(
+    reported: float | None, tokenizer: str | None, source: "Benchmark", places: Places, length: int
+) -> "Audit":
+    if reported is None or tokenizer is None:
+        raise ConfigError(
+            "audit needs a MODEL to score, or --reported with --tokenizer to take a printed "
+            "perplexity apart."
+        )
+    from lorastudy.cli.auditing import audit_report
+
+    return audit_report(reported, model_reference(tokenizer), source, places, length=length)
 
 
 def _as_json(found: "Audit", model: str | None) -> dict[str, object]:

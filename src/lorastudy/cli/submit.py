@@ -60,42 +60,40 @@ def submit(
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     runs = expand_study(opened.study)
     if engine == "local":
-        from lorastudy.launch.local import visible_gpus
-
-        visible = visible_gpus(device)
         with options.progress_on(is_stderr=as_json):
-            execute_locally(
-                opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=visible
-            )
+            _run_here(opened, runs, jobs=jobs, device=device)
         finish(opened.folder, runs, as_json=as_json)
         return
     missing = start_or_continue(opened, runs, device=device)
     _say(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}", as_json=as_json)
-    commands = {
-        run.run_id: run_command(
-            opened.folder.path, run.run_id, ("--device", device, "--threads", str(cpus))
-        )
-        for run in missing
-    }
-    if engine == "slurm":
-        jobs_submitted = _to_slurm(
-            opened,
-            list(commands.values()),
-            minutes=minutes,
-            partition=partition,
-            gpus=gpus,
-            cpus=cpus,
-            memory_gb=memory_gb,
-            jobs=jobs,
-        )
-        if as_json:
-            options.print_json({"folder": opened.folder.path, "submitted": jobs_submitted})
-        else:
-            _say_submitted(opened, jobs_submitted)
-    else:
+    given = ("--device", device, "--threads", str(cpus))
+    commands = {r.run_id: run_command(opened.folder.path, r.run_id, given) for r in missing}
+    if engine == "ray":
         with options.progress_on(is_stderr=as_json):
             _on_ray(opened, commands, address=address, cpus=cpus, gpus=gpus)
         finish(opened.folder, runs, as_json=as_json)
+        return
+    numbers = _to_slurm(
+        opened,
+        list(commands.values()),
+        minutes=minutes,
+        partition=partition,
+        gpus=gpus,
+        cpus=cpus,
+        memory_gb=memory_gb,
+        jobs=jobs,
+    )
+    if as_json:
+        options.print_json({"folder": opened.folder.path, "submitted": numbers})
+    else:
+        _say_submitted(opened, numbers)
+
+
+def _run_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, device: str) -> None:
+    from lorastudy.launch.local import visible_gpus
+
+    gpus = visible_gpus(device)
+    execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=gpus)
 
 
 def _to_slurm(
