@@ -52,7 +52,6 @@ TRAINING = (
     Comparison("dynamic padding", "lora-2", "dynamic", speed_target=5.5, memory_target=0.17),
     Comparison("dynamic padding", "full", "dynamic", speed_target=4.5, memory_target=0.24),
     Comparison("dynamic padding, 14 x 5", "lora-2", "dynamic", **STEP, speed_target=5.5),
-    Comparison("dynamic padding, 14 x 5", "full", "dynamic", **STEP, speed_target=4.5),
     Comparison("micro-batch 1", "lora-2", **SINGLE, speed_target=1.35),
     Comparison("350-blocks", "lora-2", **BLOCKS, speed_target=1.25),
     Comparison("350-blocks", "lora-1", **BLOCKS, speed_target=1.3),
