@@ -1,11 +1,15 @@
 """Which GPUs a run gets, and what the options of teams mean."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from lorastudy.cli.options import choose_team
+from lorastudy.config import Training
 from lorastudy.errors import ConfigError
 from lorastudy.launch.local import share_gpus
 from lorastudy.launch.torchrun import TeamOptions, torchrun_command
+from lorastudy.run.setup import refuse_team
 
 
 def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round():
@@ -25,6 +29,17 @@ def test_a_team_has_as_many_processes_as_gpus_unless_told():
 def test_more_processes_than_gpus_are_refused():
     with pytest.raises(ConfigError, match="--nproc 2, or --device cpu"):
         choose_team("torchrun", 3, "ddp", n_gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "advice"),
+    [(1, {}, None), (2, {}, None), (3, {}, "2 rows cannot be shared by 3"),
+     (1, {"implementation": "compiled"}, None), (2, {"implementation": "compiled"}, "take fast")],
+)  # fmt: skip
+def test_what_a_team_cannot_train_is_refused(size, changes, advice):
+    training = Training(epochs=1, rows_per_step=4, micro_batch=2, **changes)
+    with pytest.raises(ConfigError, match=advice) if advice else nullcontext():
+        refuse_team(size, training)
 
 
 @pytest.mark.parametrize(

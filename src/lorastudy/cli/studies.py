@@ -153,10 +153,10 @@ def execute_locally(
     """
     from lorastudy.interrupts import StopFlag
     from lorastudy.launch.local import LocalEngine
-    from lorastudy.run.setup import refuse_large_team
+    from lorastudy.run.setup import refuse_team
 
     if team is not None:
-        refuse_large_team(team.size, opened.study.training)
+        refuse_team(team.size, opened.study.training)
     missing = start_or_continue(opened, runs, device=device, again=resuming.restart, probe=probe)
     folder = opened.folder
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {folder.path}")

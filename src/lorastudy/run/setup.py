@@ -138,9 +138,9 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team =
     A model that a team holds in parts goes to the device part by part, never whole.
 
     Raises:
-        ConfigError: A micro-batch has fewer rows than the team has members.
+        ConfigError: The team cannot train so, or torch.compile is asked for and does not work.
     """
-    refuse_large_team(team.size, spec.training)
+    refuse_team(team.size, spec.training)
     placement = resolve_arm(spec, reader)
     layout = lay_out_training(spec, reader)
     holds_parts = team.strategy == "fsdp2"
@@ -175,12 +175,16 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team =
     return RunSetup(model, reader.tokenizer, scorer, device, layout, inputs, manifest, team)
 
 
-def refuse_large_team(size: int, training: Training) -> None:
-    """See that every process of a team has something to do.
+def refuse_team(size: int, training: Training) -> None:
+    """See that a team of `size` processes can train together.
 
     Raises:
-        ConfigError: A micro-batch has fewer rows than there are processes.
+        ConfigError: A micro-batch has fewer rows than there are processes, or layers are compiled.
     """
+    if size > 1 and training.implementation == "compiled":
+        raise ConfigError(
+            "training.implementation: compiled is for runs of one process; take fast for a team."
+        )
     if size > training.micro_batch:
         raise ConfigError(
             f"training.micro_batch: {training.micro_batch} rows cannot be shared by {size} "
