@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorastudy.config import Training
-from lorastudy.model.base import BaseDescription
-from lorastudy.resources import (
+from lorastudy.config.models import Training
+from lorastudy.machine.memory import (
     MIB,
-    PeakPrediction,
     available_bytes,
     measure_peak_memory,
-    predict_peak,
     start_memory_meter,
 )
+from lorastudy.model.base import BaseDescription
+from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
 
 CPU = torch.device("cpu")
 GPT2 = BaseDescription(

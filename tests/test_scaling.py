@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.launch.sky import make_sky_task
-from lorastudy.study_file import load_study, preset_text
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "scaling_2cores_202611"

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lorastudy.config import (
+from lorastudy.config.models import (
     Arm,
     BaseModelRef,
     Benchmark,

@@ -24,9 +24,9 @@ from itertools import product
 import numpy as np
 from scipy.special import stdtrit
 
-from lorastudy.report.bootstrap import bootstrap_interval, resample_documents
-from lorastudy.report.paired import Difference, interval_of, measure_difference
-from lorastudy.report.statistics import Interval
+from lorastudy.analysis.bootstrap import bootstrap_interval, resample_documents
+from lorastudy.analysis.paired import Difference, interval_of, measure_difference
+from lorastudy.analysis.statistics import Interval
 
 N_STUDIES, N_BOOTSTRAPPED = 4000, 400
 SEEDS, DOCUMENTS = (2, 3, 5, 10), (50, 200, 500)

@@ -27,8 +27,8 @@ import torch
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorastudy.cli.evaluation import evaluate_model
 from lorastudy.cli.models import find_benchmark, model_reference
+from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import EvaluationRecord
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 
 from lorastudy import __version__
+from lorastudy.config.spec import expand_study
+from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run import training
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import expand_study
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
-from lorastudy.study import check_study
-from lorastudy.study_file import load_study, preset_text
+from lorastudy.study.check import check_study
 
 TIMED = ("append_record", "write_checkpoint", "publish_folder", "flush_to_disk")
 

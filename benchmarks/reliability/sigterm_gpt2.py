@@ -18,16 +18,16 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lorastudy import __version__, faults
+from lorastudy.config.spec import expand_study
+from lorastudy.config.study_file import load_study
 from lorastudy.errors import InterruptedRunError
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import expand_study
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
-from lorastudy.study import check_study
-from lorastudy.study_file import load_study
+from lorastudy.study.check import check_study
 
 STUDY = """
 name: sigterm

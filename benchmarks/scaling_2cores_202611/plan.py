@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from lorastudy.config import Arm, Training
+from lorastudy.config.models import Arm, Training
+from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.model.base import BaseDescription, describe_base, quieten_libraries
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
-from lorastudy.resources import predict_peak
-from lorastudy.study_file import load_study, preset_text
+from lorastudy.study.predicted_peak import predict_peak
 
 LAYOUT = {
     "model_type": "llama",

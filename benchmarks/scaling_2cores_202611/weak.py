@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from lorastudy import __version__
-from lorastudy.environment import describe_device
+from lorastudy.machine.environment import describe_device
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import RunResult, StepRecord

@@ -52,8 +52,8 @@ def measure_here(size: Size, threads: int) -> None:
     from ours import keep_order, load_arm, make_arm, prepare
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from lorastudy.config import Training
-    from lorastudy.environment import set_up_memory
+    from lorastudy.config.models import Training
+    from lorastudy.machine.environment import set_up_memory
     from lorastudy.train.loop import Progress, StepDone, train
 
     set_up_memory()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from documents import LENGTHS
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.sources import read_documents
 from lorastudy.model.tokenizer import load_tokenizer
 

@@ -8,12 +8,12 @@ import torch
 from documents import BATCH, Documents, Rows
 from meter import peak_bytes, report, report_step, side_parser, silence_output, wait_for_turn
 
-from lorastudy.config import Arm, Training
+from lorastudy.config.models import Arm, Training
 from lorastudy.data import steps as data_steps
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
-from lorastudy.environment import forbid_tf32, set_up_memory
+from lorastudy.machine.environment import forbid_tf32, set_up_memory
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import describe_base, load_base, move_model, quieten_libraries
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement

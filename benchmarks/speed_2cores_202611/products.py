@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from lorastudy.environment import set_up_memory
+from lorastudy.machine.environment import set_up_memory
 from lorastudy.model.fast.products import _has_onednn, _onednn
 
 TOKENS, CHUNK, WIDTH, VOCABULARY = 1400, 512, 768, 50_257

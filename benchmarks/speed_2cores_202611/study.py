@@ -61,9 +61,9 @@ def measure_jobs(base: Path, n_rounds: int) -> list[dict[str, float]]:
 
 def measure_tokenising(mirror: Path) -> dict[str, float]:
     """Seconds to make all corpora of the published study, and to open them from the cache."""
-    from lorastudy.config import Source
-    from lorastudy.inputs import open_corpus_of
+    from lorastudy.config.models import Source
     from lorastudy.model.tokenizer import load_tokenizer
+    from lorastudy.run.inputs import open_corpus_of
     from lorastudy.store.places import Places
 
     found: dict[str, float] = {}

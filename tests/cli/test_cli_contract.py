@@ -19,8 +19,8 @@ from command_line import (
     write_study,
 )
 
-from lorastudy.config import Study
-from lorastudy.config_syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
+from lorastudy.config.models import Study
+from lorastudy.config.syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
 from lorastudy.store.folders import RunFolder
 
 N_STEPS = 6  # 10 rows by 4 are 3 steps an epoch
@@ -286,7 +286,7 @@ def test_an_interrupt_before_training_begins_is_an_interrupt_too(study_file, mon
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorastudy.study.check_study", interrupt)
+    monkeypatch.setattr("lorastudy.study.check.check_study", interrupt)
     answer = call("run", study_file)
     assert answer.code == 75
     assert "again" in answer.err

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from lorastudy.cli.choice import choose_run
 from lorastudy.cli.completion import complete_presets, complete_runs
 from lorastudy.exchange.card import make_card
-from lorastudy.exchange.records import StoredRun, read_runs
+from lorastudy.exchange.stored_runs import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
 from lorastudy.run import export
 from lorastudy.store.collect import read_overview

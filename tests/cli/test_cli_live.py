@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from lorastudy.cli.live import LineProgress, make_status_table
-from lorastudy.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.study_file import dump_study, load_study, preset_text
 from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.files import append_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
 from lorastudy.store.records import EpochRecord, Manifest, StepRecord
-from lorastudy.study_file import dump_study, load_study, preset_text
 
 MIB = 1024**2
 DEMO = expand_study(load_study(preset_text("demo"), "demo"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from lorastudy.study_file import list_presets, read_study_file
+from lorastudy.config.study_file import list_presets, read_study_file
 
 LINE = "Ten boats came in with fish and no song.\n"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from lorastudy.config import Arm, Study
+from lorastudy.config.models import Arm, Study
+from lorastudy.config.spec import expand_study
+from lorastudy.config.study_file import dump_study, list_presets, load_study, preset_text
 from lorastudy.errors import ConfigError
-from lorastudy.spec import expand_study
-from lorastudy.study_file import dump_study, list_presets, load_study, preset_text
 
 
 def load_preset(name: str) -> Study:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import lorastudy
-from lorastudy.config import Study
-from lorastudy.spec import RunSpec, expand_study
-from lorastudy.study_file import load_study, preset_text
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.study_file import load_study, preset_text
 
 
 def load(*overrides: str) -> Study:
@@ -52,7 +52,7 @@ def test_run_ids_are_distinct_and_name_arm_and_seed():
 
 def test_run_ids_are_the_same_in_another_process():
     code = (
-        "from lorastudy.spec import expand_study; from lorastudy.study_file import *;"
+        "from lorastudy.config.spec import expand_study; from lorastudy.config.study_file import *;"
         "print(*[s.run_id for s in expand_study(load_study(preset_text('demo'), 'demo'))])"
     )
     source = str(Path(lorastudy.__file__).parents[1])

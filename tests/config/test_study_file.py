@@ -6,16 +6,16 @@ import re
 import pytest
 import yaml
 
-from lorastudy.config import PROTOCOL_PATTERN, Arm, Source, Study
-from lorastudy.config_yaml import parse_yaml
-from lorastudy.errors import ConfigError
-from lorastudy.study_file import (
+from lorastudy.config.models import PROTOCOL_PATTERN, Arm, Source, Study
+from lorastudy.config.study_file import (
     describe_difference,
     dump_study,
     load_study,
     preset_text,
     read_study_file,
 )
+from lorastudy.config.yaml_text import parse_yaml
+from lorastudy.errors import ConfigError
 
 STUDY = """
 name: tiny

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.corpus import (
     RECORD,
     open_corpus,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.files import _csv_values
 from lorastudy.data.sources import Documents, read_documents
 from lorastudy.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.corpus import prepare_corpus
 from lorastudy.data.sources import Documents, read_documents
 from lorastudy.data.texts import (

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.corpus import prepare_corpus
 from lorastudy.data.rows import cut_lines

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lorastudy.config import Benchmark, Rows
+from lorastudy.config.models import Benchmark, Rows
 from lorastudy.data.texts import detokenise_page
-from lorastudy.inputs import BenchmarkRows, make_reader
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.run.inputs import BenchmarkRows, make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentScores, EvaluationRecord

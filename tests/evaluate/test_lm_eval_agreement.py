@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lorastudy.config import BaseModelRef, Benchmark, Rows
-from lorastudy.inputs import make_reader
+from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.model.base import find_base_folder, load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.run.inputs import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from lorastudy.config import PROTOCOL_PATTERN
+from lorastudy.config.models import PROTOCOL_PATTERN
 from lorastudy.data.batches import Padding
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (

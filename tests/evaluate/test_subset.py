@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lorastudy.config import Benchmark, Rows
+from lorastudy.config.models import Benchmark, Rows
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.evaluate.protocols import Protocol
 from lorastudy.evaluate.score import RowScores, average_nats
 from lorastudy.evaluate.subset import draw_subset, estimate_error, units_of
-from lorastudy.inputs import make_reader
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.run.inputs import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord

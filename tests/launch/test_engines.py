@@ -19,13 +19,13 @@ from tiny_runs import digest_run, start_child, wait_for_child
 
 from lorastudy.cli.options import open_study
 from lorastudy.cli.studies import start_or_continue
+from lorastudy.config.spec import expand_study
+from lorastudy.config.study_file import load_study
 from lorastudy.errors import OwnedError
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.command import RunProcess, run_command
 from lorastudy.launch.local import count_cores
-from lorastudy.spec import expand_study
 from lorastudy.store.folders import RunFolder, StudyFolder
-from lorastudy.study_file import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = "lora"

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from lorastudy.cli.options import choose_team
-from lorastudy.config import Training
+from lorastudy.config.models import Training
 from lorastudy.errors import ConfigError
 from lorastudy.launch.local import share_gpus
 from lorastudy.launch.torchrun import TeamOptions, torchrun_command

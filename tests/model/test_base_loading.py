@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lorastudy.config import BaseModelRef
+from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
 from lorastudy.model.base import describe_base, digest_base, find_base_folder, load_base
 

@@ -15,7 +15,7 @@ from tiny_arms import FULL, as_if_trained, attach, lora
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from lorastudy.config import Arm
+from lorastudy.config.models import Arm
 from lorastudy.data.batches import Batch, Padding, make_batch
 from lorastudy.data.rows import cut_lines
 from lorastudy.errors import ConfigError

@@ -14,7 +14,7 @@ from tiny_arms import CPU, FULL, PLACEMENTS, as_if_trained, attach, lora
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from lorastudy.config import Arm
+from lorastudy.config.models import Arm
 from lorastudy.data.batches import Batch, Padding, make_batch
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.loss import IGNORE_INDEX
@@ -22,7 +22,7 @@ from lorastudy.model.adapters import ArmModel
 from lorastudy.model.base import load_base
 from lorastudy.model.fast import head as fast_head
 from lorastudy.model.fast.attention import attend
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.frozen import FrozenConv1D, FrozenLinear
 from lorastudy.model.scoring import make_scorer
 

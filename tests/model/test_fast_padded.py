@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lorastudy.model.fast.attention import attend
 from lorastudy.model.fast.attention_padded import attend_padded
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 
 BOUNDS = (0, 7, 8, 20)
 RATE = 0.4

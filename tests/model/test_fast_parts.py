@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lorastudy.model.fast import dropout as fast_dropout
 from lorastudy.model.fast.attention import attend
-from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.dropout import FastDropout, draw_keep_mask, drop
-from lorastudy.model.fast.exchange import speed_up
+from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.lora import FastLoraLinear
 from lorastudy.model.fast.remade import FusedGelu
+from lorastudy.model.fast.speed_up import speed_up
 
 N = 400_000  # elements; five standard errors of a keep rate are then below 0.4 %
 

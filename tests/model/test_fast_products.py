@@ -162,7 +162,7 @@ def test_a_processor_without_it_uses_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 MANY_SHAPES = """
 import resource, torch
-from lorastudy.environment import set_up_memory
+from lorastudy.machine.environment import set_up_memory
 from lorastudy.model.fast.products import multiply
 set_up_memory()
 torch.set_num_threads(1)

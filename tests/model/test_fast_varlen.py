@@ -16,7 +16,7 @@ from lorastudy.model.fast import attention as fast_attention
 from lorastudy.model.fast.attention import attend
 from lorastudy.model.fast.attention_padded import attend_padded
 from lorastudy.model.fast.attention_varlen import attend_varlen, can_attend_varlen
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 
 CPU = torch.device("cpu")
 DOCUMENTS = Documents((0, 7, 8, 20))

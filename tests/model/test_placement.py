@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from transformers import AutoConfig
 
-from lorastudy.config import LAYER_TYPES
+from lorastudy.config.models import LAYER_TYPES
 from lorastudy.errors import ConfigError
 from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.placement import LinearModule, ResolvedPlacement, resolve_placement

@@ -6,7 +6,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from lorastudy.config import Arm
+from lorastudy.config.models import Arm
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement

@@ -19,7 +19,7 @@ from command_line import call, write_study
 from forked_studies import call_study, start_study
 from tiny_runs import KILLED, SOUND, Case, assert_same_run, make_study, wait_for_child, write_texts
 
-from lorastudy.report import figures
+from lorastudy.report.figures import draw as figures
 from lorastudy.run import setup
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.folders import RunFolder, StudyFolder

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from report_results import ARMS, make_paper_results, write_sums
 
+from lorastudy.config.study_file import preset_text
 from lorastudy.report.build import write_report
-from lorastudy.study_file import preset_text
 
 
 @pytest.fixture(scope="session")

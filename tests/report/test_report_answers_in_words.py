@@ -13,18 +13,18 @@ from report_results import (
     write_sums,
 )
 
-from lorastudy.report.compare import compare_study
-from lorastudy.report.comparison_json import write_comparisons_json
-from lorastudy.report.contents import build_table1
-from lorastudy.report.differs import build_difference_table, fold_modules
-from lorastudy.report.documents import build_document_table
-from lorastudy.report.evidence import read_evidence
-from lorastudy.report.forgetting import build_change_table, measure_changes
-from lorastudy.report.fronts import find_fronts
-from lorastudy.report.integrity import list_warnings
-from lorastudy.report.tables import Cell, Column, Table, render_csv, render_html, render_json
-from lorastudy.report.verdict import state_headline, state_verdict
-from lorastudy.study_file import load_study, preset_text
+from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.evidence import read_evidence
+from lorastudy.analysis.forgetting import build_change_table, measure_changes
+from lorastudy.analysis.fronts import find_fronts
+from lorastudy.config.study_file import load_study, preset_text
+from lorastudy.report.page.integrity import list_warnings
+from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.tables.comparisons_json import write_comparisons_json
+from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.settings import build_difference_table, fold_modules
+from lorastudy.report.tables.table import Cell, Column, Table, render_csv, render_html, render_json
+from lorastudy.report.tables.table1 import build_table1
 
 SEEDS = (0, 1, 2)
 

@@ -6,16 +6,16 @@ import math
 import pytest
 from report_results import make_evaluation, make_evaluations, make_results, make_run, write_sums
 
-from lorastudy.report.compare import compare_study
-from lorastudy.report.comparison_json import write_comparisons_json
-from lorastudy.report.comparison_tables import (
+from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.pairs import Comparison, Pair
+from lorastudy.analysis.statistics import Interval
+from lorastudy.analysis.summary import Score
+from lorastudy.report.tables.comparisons import (
     build_all_pairs,
     build_group_table,
     build_pair_table,
 )
-from lorastudy.report.pairs import Comparison, Pair
-from lorastudy.report.statistics import Interval
-from lorastudy.report.summary import Score
+from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.store.records import DocumentScores, StudyResults
 
 SPREAD = {"baseline": 0.0, "full": 0.01, "lora-1": -0.02, "lora-2": 0.03}

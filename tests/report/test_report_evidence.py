@@ -3,15 +3,15 @@
 import pytest
 from report_results import MIB, make_results, make_run
 
-from lorastudy.report.evidence import (
+from lorastudy.analysis.evidence import (
     measure_pace,
     read_evidence,
     stored_size,
     timing_doubts,
 )
-from lorastudy.report.figures_bars import split_memory
-from lorastudy.report.integrity import describe_resumes, list_warnings
-from lorastudy.report.summary import summarise_arms
+from lorastudy.analysis.summary import summarise_arms
+from lorastudy.report.figures.bars import split_memory
+from lorastudy.report.page.integrity import describe_resumes, list_warnings
 from lorastudy.store.files import append_record
 from lorastudy.store.records import ResumeRecord, StepRecord
 

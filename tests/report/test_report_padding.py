@@ -5,8 +5,8 @@ import math
 import pytest
 from report_results import make_evaluation, make_results, make_run
 
-from lorastudy.report.padding import build_padding_table, split_padded_score
-from lorastudy.report.summary import Score
+from lorastudy.analysis.padding import build_padding_table, split_padded_score
+from lorastudy.analysis.summary import Score
 from lorastudy.store.records import ClassSum
 
 PADDED = Score("wikitext-2", "paper-padded", 1)

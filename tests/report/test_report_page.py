@@ -13,13 +13,13 @@ from xml.etree import ElementTree
 import pytest
 from report_results import ARMS, make_epochs, make_failed_run, make_results, make_run, write_sums
 
+from lorastudy.analysis.compare import compare_study
+from lorastudy.config.study_file import preset_text
 from lorastudy.report.build import write_report
-from lorastudy.report.compare import compare_study
-from lorastudy.report.figures import draw_figures
-from lorastudy.report.figures_style import FORMATS
-from lorastudy.report.page import SECTIONS
+from lorastudy.report.figures.draw import draw_figures
+from lorastudy.report.figures.style import FORMATS
+from lorastudy.report.page.render import SECTIONS
 from lorastudy.store.records import StudyResults
-from lorastudy.study_file import preset_text
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=y> -->"
 FIGURES = (

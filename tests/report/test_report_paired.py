@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorastudy.report.bootstrap import bootstrap_interval, resample_documents
-from lorastudy.report.paired import (
+from lorastudy.analysis.bootstrap import bootstrap_interval, resample_documents
+from lorastudy.analysis.paired import (
     Difference,
     adjust_by_holm,
     group_tied,

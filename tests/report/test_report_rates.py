@@ -6,7 +6,7 @@ import math
 import pytest
 from report_results import make_epochs, make_evaluations, make_failed_run, make_results, make_run
 
-from lorastudy.report.rates import build_rate_table, summarise_rates, write_rates_json
+from lorastudy.analysis.rates import build_rate_table, summarise_rates, write_rates_json
 
 
 def make_study(rates_and_losses, method="lora"):

@@ -4,8 +4,8 @@ import math
 
 from report_results import make_epochs, make_failed_run, make_results, make_run
 
-from lorastudy.report.statistics import estimate_mean
-from lorastudy.report.summary import choose_learning_rate, summarise_arms
+from lorastudy.analysis.statistics import estimate_mean
+from lorastudy.analysis.summary import choose_learning_rate, summarise_arms
 
 
 def test_mean_and_sample_deviation_are_those_computed_on_paper():

@@ -13,12 +13,19 @@ from report_results import (
     write_sums,
 )
 
+from lorastudy.analysis.compare import compare_study
 from lorastudy.report.build import TableFormat, render_table
-from lorastudy.report.compare import compare_study
-from lorastudy.report.contents import build_table1
 from lorastudy.report.numerals import write_duration, write_number, write_rate, write_share
-from lorastudy.report.run_tables import build_failure_table, build_run_table
-from lorastudy.report.tables import Cell, Column, Table, render_html, render_latex, render_markdown
+from lorastudy.report.tables.runs import build_failure_table, build_run_table
+from lorastudy.report.tables.table import (
+    Cell,
+    Column,
+    Table,
+    render_html,
+    render_latex,
+    render_markdown,
+)
+from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.records import RunResult, StudyResults
 
 HOSTILE = "<script>alert(1)</script> & a|b_c $x$ 100% \\input{x} ~^# `c`"

@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_runs import ARMS, CPU, OTHER, SOUND, make_study, write_texts
 
-from lorastudy.config import Study
+from lorastudy.config.models import Study
+from lorastudy.config.spec import expand_study
 from lorastudy.errors import UserError
-from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import check_weights
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import expand_study
+from lorastudy.run.inputs import open_reader
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
-from lorastudy.study import check_study
+from lorastudy.study.check import check_study
 
 USAGE, INPUT = 2, 3
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"

@@ -22,9 +22,9 @@ from tiny_runs import (
 )
 
 from lorastudy import faults
-from lorastudy.environment import take_fingerprint
 from lorastudy.errors import DivergedError, OutOfMemoryError
 from lorastudy.evaluate.score import score_rows
+from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import Scorer, make_scorer

@@ -20,19 +20,19 @@ from tiny_runs import (
     write_texts,
 )
 
+from lorastudy.config.study_file import dump_study
 from lorastudy.data.rows import cut_lines
 from lorastudy.errors import InputError
 from lorastudy.evaluate.score import score_rows
+from lorastudy.machine.memory import read_cpu_times
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.resources import read_cpu_times
 from lorastudy.run.setup import MOST_SLICE_ROWS, choose_slice, lay_out_training
 from lorastudy.store.collect import collect_results
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import RunResult
-from lorastudy.study_file import dump_study
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,19 @@ import torch
 from safetensors.torch import load_file
 
 from lorastudy import faults
-from lorastudy.config import Arm, Study
+from lorastudy.config.models import Arm, Study
+from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import UserError
-from lorastudy.inputs import Reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.execute import execute_run
-from lorastudy.spec import RunSpec, expand_study
+from lorastudy.run.inputs import Reader
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentScores, EpochRecord, RunResult, StepRecord
 from lorastudy.store.resuming import Resuming
-from lorastudy.study import check_study
+from lorastudy.study.check import check_study
 
 CPU = torch.device("cpu")
 KILLED = 99

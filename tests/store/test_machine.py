@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import BaseModel
 
 from lorastudy import faults
-from lorastudy.config import Study
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import dump_study, extend_study
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.store.checkpoints import (
     KEPT,
@@ -37,7 +38,6 @@ from lorastudy.store.files import (
 )
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import Fingerprint, StudyLock
-from lorastudy.study_file import dump_study, extend_study
 
 ENVIRONMENT = Fingerprint(
     lorastudy="0",

@@ -9,12 +9,12 @@ from tiny_runs import CPU, Case, start_child, wait_for_child
 
 from lorastudy import faults
 from lorastudy.interrupts import StopFlag
+from lorastudy.machine.team import Team, join_team
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.execute import execute_run, join_run
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
-from lorastudy.team import Team, join_team
 
 Handler = Callable[[str, StopFlag], None]
 

@@ -25,6 +25,7 @@ from tiny_runs import (
 from torch.distributed.tensor import DTensor
 
 from lorastudy.errors import ConfigError
+from lorastudy.machine.team import Team, join_team
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
@@ -33,7 +34,6 @@ from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import DocumentScores, EpochRecord, StepRecord
 from lorastudy.store.resuming import Resuming
-from lorastudy.team import Team, join_team
 
 STRATEGIES = ("ddp", "fsdp2")
 UNEVEN = {  # 11 rows: the last micro-batch has two

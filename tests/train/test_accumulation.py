@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from lorastudy.config import Optimizer, Schedule, Training
+from lorastudy.config.models import Optimizer, Schedule, Training
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from lorastudy.config import Arm, Optimizer, Schedule, Training
+from lorastudy.config.models import Arm, Optimizer, Schedule, Training
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan

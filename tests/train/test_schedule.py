@@ -8,7 +8,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from lorastudy.config import Schedule
+from lorastudy.config.models import Schedule
 from lorastudy.data.steps import StepPlan
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
 

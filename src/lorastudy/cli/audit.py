@@ -12,8 +12,8 @@ from lorastudy.errors import ConfigError
 from lorastudy.store.places import Places, default_cache
 
 if TYPE_CHECKING:
-    from lorastudy.cli.auditing import Audit
-    from lorastudy.config import Benchmark
+    from lorastudy.config.models import Benchmark
+    from lorastudy.run.audit_model import Audit
 
 _PADDED = "paper-padded"
 
@@ -65,7 +65,7 @@ def audit(
     else:
         if tokenizer is not None:
             raise ConfigError("--tokenizer: a MODEL brings its own tokenizer; leave it out.")
-        from lorastudy.cli.auditing import audit_model
+        from lorastudy.run.audit_model import audit_model
 
         found = audit_model(
             model_reference(model),
@@ -91,7 +91,7 @@ def _audit_report(
             "audit needs a MODEL to score, or --reported with --tokenizer to take a printed "
             "perplexity apart."
         )
-    from lorastudy.cli.auditing import audit_report
+    from lorastudy.run.audit_model import audit_report
 
     return audit_report(reported, model_reference(tokenizer), source, places, length=length)
 

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from lorastudy.config_mistakes import nearest
+from lorastudy.analysis.summary import best_validation_loss, summarise_arms
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
-from lorastudy.report.summary import best_validation_loss, summarise_arms
-from lorastudy.spec import RunSpec
 from lorastudy.store.collect import collect_results, read_overview
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import RunResult

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import typer
 
+from lorastudy.config.study_file import list_presets
 from lorastudy.errors import UserError
 from lorastudy.store.collect import read_overview
 from lorastudy.store.folders import StudyFolder
-from lorastudy.study_file import list_presets
 
 
 def complete_presets(incomplete: str) -> list[str]:

@@ -10,9 +10,9 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.completion import complete_runs
 from lorastudy.cli.options import AsJson, Mirror, Offline, StudyDir
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
-from lorastudy.exchange.records import StoredRun, read_run, read_runs
-from lorastudy.spec import RunSpec
+from lorastudy.exchange.stored_runs import StoredRun, read_run, read_runs
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
@@ -135,9 +135,9 @@ def _export_model(
             f"Finish it:  lorastudy run {study.path}"
         )
     from lorastudy.exchange.card import make_card
-    from lorastudy.inputs import open_reader
     from lorastudy.model.base import quieten_libraries
     from lorastudy.run.export import check_export, export_run
+    from lorastudy.run.inputs import open_reader
 
     is_adapter = check_export(run.folder, to, is_merged=is_merged)
     form: Form = "merged" if is_merged else "adapter" if is_adapter else "model"

@@ -101,8 +101,8 @@ def table(
 
         print_table(results, folder)
         return
+    from lorastudy.analysis.compare import compare_study
     from lorastudy.report.build import render_table
-    from lorastudy.report.compare import compare_study
 
     comparisons = compare_study(results, folder, with_bootstrap=False)
     print(render_table(results, comparisons, format), end="")
@@ -195,9 +195,9 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
-    from lorastudy.spec import expand_study
+    from lorastudy.config.spec import expand_study
+    from lorastudy.config.study_file import extend_study
     from lorastudy.store.collect import read_study, write_extension
-    from lorastudy.study_file import extend_study
 
     study = StudyFolder(folder)
     before = read_study(study)

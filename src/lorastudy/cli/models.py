@@ -8,12 +8,12 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Reference
-from lorastudy.config import BaseModelRef, Benchmark
-from lorastudy.config_mistakes import nearest
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.models import BaseModelRef, Benchmark
+from lorastudy.config.study_file import list_presets, load_study, preset_text
 from lorastudy.errors import ConfigError
 from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import EvaluationRecord
-from lorastudy.study_file import list_presets, load_study, preset_text
 
 _FILES = (".txt", ".jsonl", ".json", ".parquet", ".csv")
 
@@ -52,7 +52,7 @@ def evaluate(
     options.check_precision(precision)
     places = Places(Path.cwd(), mirror, offline, default_cache())
     source = find_benchmark(benchmark, tuple(protocol), limit, sample)
-    from lorastudy.cli.evaluation import evaluate_model
+    from lorastudy.run.evaluate_model import evaluate_model
 
     records = evaluate_model(
         model_reference(model),

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lorastudy.config import Study
-from lorastudy.config_mistakes import nearest
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import list_presets, load_study, preset_text, read_study_file
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import FoundAt, Strategy
-from lorastudy.study_file import list_presets, load_study, preset_text, read_study_file
 
 if TYPE_CHECKING:
     from lorastudy.launch.torchrun import TeamOptions

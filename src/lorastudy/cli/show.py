@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.table import Table
 
+from lorastudy.analysis.compare import compare_study
 from lorastudy.cli.options import console_width
-from lorastudy.config import Study
-from lorastudy.report.compare import compare_study
-from lorastudy.report.contents import build_table1
-from lorastudy.report.tables import Cell, Column
-from lorastudy.report.tables import Table as TableModel
+from lorastudy.config.models import Study
+from lorastudy.report.tables.table import Cell, Column
+from lorastudy.report.tables.table import Table as TableModel
+from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.records import StudyResults
 
 if TYPE_CHECKING:
-    from lorastudy.study import StudyCheck
+    from lorastudy.study.check import StudyCheck
 
 _MIB = 1024**2
 _WIDE = 100  # columns of a terminal that what is trained and what it costs fit into together

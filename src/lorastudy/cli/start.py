@@ -9,11 +9,11 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.completion import complete_presets
 from lorastudy.cli.options import AsJson
-from lorastudy.config import Study
-from lorastudy.config_mistakes import nearest
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import list_presets, load_study, preset_text
 from lorastudy.errors import ConfigError
 from lorastudy.store.files import write_text
-from lorastudy.study_file import list_presets, load_study, preset_text
 
 SCHEMA_FILE = "lorastudy.schema.json"
 
@@ -79,7 +79,7 @@ def init(
 
 def _own_study(folder: Path, path: Path, *, base_model: str, column: str) -> tuple[str, str]:
     """The text of a study file for `folder`, and what was found there."""
-    from lorastudy.cli.own_data import find_parts, make_study_text
+    from lorastudy.study.own_data import find_parts, make_study_text
 
     parts = find_parts(folder, column=column)
     text = make_study_text(folder, parts, path, base_model=base_model, column=column)

@@ -24,6 +24,7 @@ from lorastudy.cli.options import (
     Restart,
     SharedBy,
 )
+from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import (
     ConfigError,
     EnvironmentDriftError,
@@ -33,7 +34,6 @@ from lorastudy.errors import (
     StorageError,
     UserError,
 )
-from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.collect import list_strangers, write_results
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import RunResult, StudyLock, StudyResults
@@ -41,7 +41,7 @@ from lorastudy.store.resuming import Resuming
 
 if TYPE_CHECKING:
     from lorastudy.launch.torchrun import TeamOptions
-    from lorastudy.study import ArmCheck, StudyCheck
+    from lorastudy.study.check import ArmCheck, StudyCheck
 
 StudyName = Annotated[
     str,
@@ -203,11 +203,11 @@ def start_or_continue(
     Raises:
         UserError: Anything that can be known to be wrong before the first training step.
     """
-    from lorastudy.environment import choose_device
+    from lorastudy.machine.environment import choose_device
+    from lorastudy.machine.memory import total_bytes
     from lorastudy.model.base import check_weights, quieten_libraries
-    from lorastudy.resources import total_bytes
     from lorastudy.store.files import read_record, write_record
-    from lorastudy.study import (
+    from lorastudy.study.check import (
         check_study,
         lock_study,
         missing_runs,
@@ -314,9 +314,9 @@ def check(
     opened = options.open_study(
         study, out=None, overrides=overrides, mirror=mirror, offline=offline
     )
-    from lorastudy.environment import choose_device
+    from lorastudy.machine.environment import choose_device
     from lorastudy.model.base import quieten_libraries
-    from lorastudy.study import check_study, count_overlap
+    from lorastudy.study.check import check_study, count_overlap
 
     quieten_libraries()
     checked = check_study(opened.study, opened.places, choose_device(device))

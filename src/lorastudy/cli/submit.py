@@ -11,9 +11,9 @@ from lorastudy.cli import options
 from lorastudy.cli.live import watch_study
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, OpenedStudy, Overrides
 from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_continue
+from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import run_command
-from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.resuming import Resuming
 
 Engine = Literal["local", "slurm", "ray", "sky"]

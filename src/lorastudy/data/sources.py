@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorastudy.config import Source
+from lorastudy.config.models import Source
 from lorastudy.data.builtin import read_builtin
 from lorastudy.data.files import check_text, find_files, missing_column, not_a_string, read_texts
 from lorastudy.data.mirror import find_split

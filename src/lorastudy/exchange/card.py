@@ -10,8 +10,8 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from lorastudy.config import Arm, BaseModelRef, Source
-from lorastudy.exchange.records import StoredRun
+from lorastudy.config.models import Arm, BaseModelRef, Source
+from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.store.records import EvaluationRecord
 
 Form = Literal["adapter", "merged", "model"]

@@ -6,8 +6,8 @@ the protocol's. Keys as in lm-eval 0.4: results, configs, versions, n-shot, high
 n-samples, config, date and the versions of libraries.
 """
 
-from lorastudy.config import Benchmark
-from lorastudy.exchange.records import StoredRun
+from lorastudy.config.models import Benchmark
+from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.store.records import EvaluationRecord
 
 _METRICS = (

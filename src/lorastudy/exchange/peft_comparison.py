@@ -10,7 +10,7 @@ A baseline has no place there: without an adapter its app calls a run full fine-
 import json
 from datetime import UTC, datetime
 
-from lorastudy.exchange.records import StoredRun
+from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.store.records import EpochRecord, EvaluationRecord
 
 _STATUS = {"done": "success"}  # of method_comparison: success, failed, canceled

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorastudy.errors import ConfigError
-from lorastudy.exchange.records import StoredRun
+from lorastudy.exchange.stored_runs import StoredRun
 
 
 @dataclass(frozen=True, slots=True)

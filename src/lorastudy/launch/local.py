@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.torchrun import TeamOptions, work_as_team
-from lorastudy.spec import RunSpec
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places

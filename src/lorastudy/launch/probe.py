@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import OutOfMemoryError, UserError
 from lorastudy.launch.local import process_context
-from lorastudy.spec import RunSpec
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock

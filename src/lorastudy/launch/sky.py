@@ -9,8 +9,8 @@ import re
 
 import yaml
 
-from lorastudy.config import Study
-from lorastudy.study_file import dump_study
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import dump_study
 
 _END = "END_OF_STUDY"
 

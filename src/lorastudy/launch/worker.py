@@ -13,24 +13,24 @@ from typing import NoReturn
 
 import torch
 
-from lorastudy.environment import choose_device, forbid_tf32, set_up_memory
+from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import UserError, redact_secrets
-from lorastudy.inputs import open_reader
 from lorastudy.interrupts import StopFlag
+from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
+from lorastudy.machine.memory import measure_peak_memory
+from lorastudy.machine.team import join_team, place_of_member
 from lorastudy.model.base import quieten_libraries
-from lorastudy.resources import measure_peak_memory
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
 from lorastudy.run.failures import is_out_of_memory
+from lorastudy.run.inputs import open_reader
 from lorastudy.run.probe import probe_arm
-from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
-from lorastudy.team import join_team, place_of_member
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
 

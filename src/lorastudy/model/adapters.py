@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorastudy.config import Arm, BaseModelRef
+from lorastudy.config.models import Arm, BaseModelRef
 from lorastudy.errors import InputError
 from lorastudy.model.base import load_base, save_model
 from lorastudy.model.placement import ResolvedPlacement

@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.config import BaseModelRef
+from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
 from lorastudy.model.placement import LinearModule
 

@@ -9,7 +9,7 @@ say which is meant. This file knows names and shapes only; it imports no tensor 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lorastudy.config import LAYER_TYPES
+from lorastudy.config.models import LAYER_TYPES
 from lorastudy.errors import ConfigError
 from lorastudy.model.layer_types import patterns_of
 

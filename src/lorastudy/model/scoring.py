@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
 from lorastudy.model.fast.compiled import compile_layers
-from lorastudy.model.fast.documents import Documents
-from lorastudy.model.fast.exchange import packs_documents, run_documents, speed_up
+from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
+from lorastudy.model.fast.speed_up import packs_documents, run_documents, speed_up
 
 SCORE_CHUNK = 512  # scored positions a chunk when no gradient is needed: bounds the logits
 

@@ -24,9 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
+from lorastudy.machine.team import Team
 from lorastudy.model.fast.compiled import find_layers
 from lorastudy.model.scoring import Scorer
-from lorastudy.team import Team
 
 
 class _Work(nn.Module):

@@ -14,33 +14,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from lorastudy.config import Study
-from lorastudy.report.answers import answer_claims
-from lorastudy.report.claim_table import build_claim_table
-from lorastudy.report.compare import compare_study
-from lorastudy.report.comparison_json import write_comparisons_json
-from lorastudy.report.comparison_tables import (
+from lorastudy.analysis.answers import answer_claims
+from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.evidence import Evidence, read_evidence
+from lorastudy.analysis.forgetting import build_change_table, measure_changes
+from lorastudy.analysis.fronts import build_front_table, find_fronts
+from lorastudy.analysis.padding import build_padding_table
+from lorastudy.analysis.pairs import Comparison
+from lorastudy.analysis.rates import build_rate_table, write_rates_json
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import read_study_file
+from lorastudy.report.page.integrity import write_results_json
+from lorastudy.report.tables.claims import build_claim_table
+from lorastudy.report.tables.comparisons import (
     build_all_pairs,
     build_group_table,
     build_pair_table,
 )
-from lorastudy.report.contents import build_table1
-from lorastudy.report.documents import build_document_table
-from lorastudy.report.evidence import Evidence, read_evidence
-from lorastudy.report.forgetting import build_change_table, measure_changes
-from lorastudy.report.fronts import build_front_table, find_fronts
-from lorastudy.report.integrity import write_results_json
-from lorastudy.report.padding import build_padding_table
-from lorastudy.report.pairs import Comparison
-from lorastudy.report.rates import build_rate_table, write_rates_json
-from lorastudy.report.tables import Table, render_csv, render_json, render_latex, render_markdown
-from lorastudy.report.times import build_time_table
+from lorastudy.report.tables.comparisons_json import write_comparisons_json
+from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.table import (
+    Table,
+    render_csv,
+    render_json,
+    render_latex,
+    render_markdown,
+)
+from lorastudy.report.tables.table1 import build_table1
+from lorastudy.report.tables.times import build_time_table
 from lorastudy.store.files import publish_folder, write_text
 from lorastudy.store.records import StudyResults
-from lorastudy.study_file import read_study_file
 
 if TYPE_CHECKING:
-    from lorastudy.report.figures_style import DrawnFigure
+    from lorastudy.report.figures.style import DrawnFigure
 
 TableFormat = Literal["md", "csv", "latex", "json"]
 
@@ -54,8 +60,8 @@ def write_report(results: StudyResults, study_dir: Path) -> Path:
         ConfigError: `study.yaml` is there but is no study file.
         StorageError: The disk refused a write; files already there are whole.
     """
-    from lorastudy.report.figures import draw_figures  # slow to import, not needed by `table`
-    from lorastudy.report.page import Report, render_page
+    from lorastudy.report.figures.draw import draw_figures  # slow to import, not needed by `table`
+    from lorastudy.report.page.render import Report, render_page
 
     study_file = study_dir / "study.yaml"
     study = read_study_file(study_file) if study_file.is_file() else None

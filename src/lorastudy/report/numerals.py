@@ -2,7 +2,7 @@
 
 import math
 
-from lorastudy.report.statistics import Estimate
+from lorastudy.analysis.statistics import Estimate
 
 ABSENT = "–"
 MIB = 2**20

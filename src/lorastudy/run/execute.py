@@ -13,22 +13,22 @@ from dataclasses import replace
 
 import torch
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OutOfMemoryError
-from lorastudy.inputs import Reader
 from lorastudy.interrupts import StopFlag
-from lorastudy.resources import measure_peak_memory, start_memory_meter
+from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
+from lorastudy.machine.team import ALONE, Team, name_losses
 from lorastudy.run.drift import settle_drift
 from lorastudy.run.failures import describe_failure
+from lorastudy.run.inputs import Reader
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession, restore_best
-from lorastudy.spec import RunSpec
 from lorastudy.store.files import storage_errors, write_record
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.hashes import hash_files, write_sums
 from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
 from lorastudy.store.resuming import Resuming
-from lorastudy.store.sums import hash_files, write_sums
-from lorastudy.team import ALONE, Team, name_losses
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.data.batches import Padding
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.score import score_rows
-from lorastudy.inputs import Reader
 from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import CausalModel, load_base, save_model
 from lorastudy.model.scoring import make_scorer
-from lorastudy.spec import RunSpec
+from lorastudy.run.inputs import Reader
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.sums import SUMS
+from lorastudy.store.hashes import SUMS
 
 CPU = torch.device("cpu")
 # Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded otherwise than Wx + BAx.

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import torch
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import (
     DivergedError,
     OutOfMemoryError,
@@ -13,8 +14,7 @@ from lorastudy.errors import (
     UserError,
     redact_secrets,
 )
-from lorastudy.resources import describe_shortage, measure_peak_memory
-from lorastudy.spec import RunSpec
+from lorastudy.machine.memory import describe_shortage, measure_peak_memory
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import RunResult, Status, StepRecord

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from lorastudy import faults
+from lorastudy.config.spec import RunSpec
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.evaluate.score import score_rows
-from lorastudy.inputs import Reader
 from lorastudy.interrupts import StopFlag
-from lorastudy.resources import measure_peak_memory, start_memory_meter
+from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
+from lorastudy.run.inputs import Reader
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession
-from lorastudy.spec import RunSpec
 from lorastudy.store.folders import RunFolder
 
 _PROBED_STEPS = 2

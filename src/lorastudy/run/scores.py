@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import torch
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
 from lorastudy.evaluate.subset import estimate_error
 from lorastudy.evaluate.units import convert_nats, measure_coverage
-from lorastudy.inputs import BenchmarkRows, Reader
 from lorastudy.interrupts import StopFlag
 from lorastudy.loss import perplexity_of
+from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
+from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.setup import RunSetup
-from lorastudy.spec import RunSpec
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import ClassSum, DocumentScores, EvaluationRecord
-from lorastudy.team import ALONE, Team
 
 
 def score_benchmarks(

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lorastudy.config import Training
+from lorastudy.config.models import Training
+from lorastudy.config.spec import RunSpec
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
 from lorastudy.data.steps import StepPlan
-from lorastudy.environment import take_fingerprint
 from lorastudy.errors import ConfigError
 from lorastudy.evaluate.protocols import Protocol
-from lorastudy.inputs import Reader
+from lorastudy.machine.environment import take_fingerprint
+from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import digest_base, load_base, move_model
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
 from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.run.inputs import Reader
 from lorastudy.seeds import derive_seed
-from lorastudy.spec import RunSpec
 from lorastudy.store.records import Manifest
-from lorastudy.team import ALONE, Team
 from lorastudy.train.loop import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule

@@ -21,8 +21,8 @@ from lorastudy.data.rows import RowTable
 from lorastudy.errors import DivergedError, StorageError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.interrupts import StopFlag
+from lorastudy.machine.memory import measure_peak_memory, read_cpu_times
 from lorastudy.model.sharing import gather
-from lorastudy.resources import measure_peak_memory, read_cpu_times
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint, write_checkpoint
 from lorastudy.store.files import (
@@ -34,8 +34,8 @@ from lorastudy.store.files import (
     replace_records,
 )
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.hashes import find_changes, write_sums
 from lorastudy.store.records import EndedEpoch, EpochRecord, ResumeRecord, StepRecord, TrainerState
-from lorastudy.store.sums import find_changes, write_sums
 from lorastudy.train.loop import EpochDone, EpochSums, Progress, StepDone, TrainingInputs, train
 from lorastudy.train.optimizer import read_moments, restore_moments
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from lorastudy import faults
 from lorastudy.errors import InputError, StorageError
 from lorastudy.store.files import publish_folder, read_record, storage_errors
+from lorastudy.store.hashes import hash_file, seal_of
 from lorastudy.store.records import CheckpointFile, CheckpointManifest, Fingerprint
-from lorastudy.store.sums import hash_file, seal_of
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest, and one to fall back to

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
-from lorastudy.spec import RunSpec
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.hashes import find_changes
 from lorastudy.store.records import (
     DocumentScores,
     EpochRecord,
@@ -20,7 +21,6 @@ from lorastudy.store.records import (
     StudyLock,
     StudyResults,
 )
-from lorastudy.store.sums import find_changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lorastudy.config import Study
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.study_file import describe_difference, dump_study, load_study
 from lorastudy.errors import ConfigError, InputError
-from lorastudy.spec import RunSpec, expand_study
 from lorastudy.store.files import read_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
 from lorastudy.store.records import RunResult, StudyLock, StudyResults
-from lorastudy.study_file import describe_difference, dump_study, load_study
 
 TrainingProtocol = Literal["rows-text", "paper-padded", "windows"]
 

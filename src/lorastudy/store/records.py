@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lorastudy.config import Study
+from lorastudy.config.models import Study
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended

@@ -23,15 +23,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lorastudy import faults
-from lorastudy.config import Training
+from lorastudy.config.models import Training
 from lorastudy.data.batches import Batch, Padding, count_scored, cut_by_budget, make_batch
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.data.steps import StepPlan, share_out
 from lorastudy.errors import DivergedError
+from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.seeds import derive_seed
-from lorastudy.team import ALONE, Team
 from lorastudy.train.schedule import RateSchedule
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lorastudy.config import Optimizer
+from lorastudy.config.models import Optimizer
 from lorastudy.errors import InputError
 from lorastudy.model.sharing import cut_like
 

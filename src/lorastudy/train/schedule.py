@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from lorastudy.config import Schedule
+from lorastudy.config.models import Schedule
 from lorastudy.data.steps import StepPlan
 
 

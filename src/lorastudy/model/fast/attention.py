@@ -23,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lorastudy.model.fast.attention_blocks import attend_by_blocks
 from lorastudy.model.fast.attention_padded import attend_padded
 from lorastudy.model.fast.attention_varlen import attend_varlen, can_attend_varlen
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.frozen import runs_low
 
 IMPLEMENTATION = "lorastudy-documents"  # no mask function has this name, so no mask is made

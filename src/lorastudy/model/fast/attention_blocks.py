@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorastudy.model.fast.documents import Documents
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.frozen import runs_low
 
 _QUERIES = 64  # about so many of a document at once: later keys are not looked at for them

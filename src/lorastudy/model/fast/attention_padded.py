@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lorastudy.model.fast.attention_blocks import causal_bias
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorastudy.model.fast.attention_padded import attend_padded
-from lorastudy.model.fast.documents import Documents
+from lorastudy.model.fast.flat_rows import Documents
 
 _CAUSAL = 1  # custom_mask_type: a query sees its own key and those before
 _CLOSE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of the largest value

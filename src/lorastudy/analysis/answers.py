@@ -1,0 +1,273 @@
+"""Answers to claims from a study: holds, does not hold, undecided, or cannot be asked.
+
+A claim holds if every pair of arms that it speaks of shows it, and fails if one pair shows
+the opposite; anything else is undecided, as is everything with one seed. The pair that
+decides is the one whose figure is given.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Literal
+
+from lorastudy.analysis.claims import CLAIMS, Claim, CostClaim, Relation, ScoreClaim, arms_in_role
+from lorastudy.analysis.document_sums import NO_SUMS
+from lorastudy.analysis.paired import (
+    SIGNIFICANCE,
+    adjust_by_holm,
+    interval_of,
+    measure_seeds,
+    p_of_no_difference,
+)
+from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, Pair
+from lorastudy.analysis.statistics import Interval
+from lorastudy.analysis.summary import ArmSummary, memory_kind, summarise_arms
+from lorastudy.config.models import Source, Study
+from lorastudy.report.numerals import MIB
+from lorastudy.store.records import RunResult, StudyResults
+
+Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked"]
+_FAR_NAMES = ("lambada", "imdb")  # where no study file says what was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One claim, asked of one score or of the whole study."""
+
+    claim: Claim
+    verdict: Verdict
+    benchmark: str = ""
+    protocol: str = ""
+    pair: str = ""  # the pair of arms that decides, first minus second
+    value: float | None = None  # its difference
+    interval: Interval | None = None  # 95 %
+    unit: str = "nats a target"
+    n_seeds: int = 0
+    n_documents: int = 0  # 0: the quantity has none
+    remark: str = ""
+    scores_padding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What one pair of arms says to a claim."""
+
+    verdict: Verdict
+    pair: str
+    value: float | None
+    interval: Interval | None
+    n_seeds: int
+    remark: str
+
+
+def answer_claims(
+    results: StudyResults, comparisons: Sequence[Comparison], study: Study | None
+) -> tuple[Answer, ...]:
+    """Every claim in its order, each score of the study in its own."""
+    arms = summarise_arms(results)
+    answers: list[Answer] = []
+    for claim in CLAIMS:
+        if isinstance(claim, CostClaim):
+            answers.append(_answer_cost(claim, arms, memory_kind(results)))
+        else:
+            answers += _answer_scores(claim, arms, comparisons, study)
+    return tuple(answers)
+
+
+def _answer_scores(
+    claim: ScoreClaim,
+    arms: Sequence[ArmSummary],
+    comparisons: Sequence[Comparison],
+    study: Study | None,
+) -> list[Answer]:
+    wanted = [c for c in comparisons if not claim.is_far_only or _is_far(c.score.benchmark, study)]
+    names = [
+        (a.arm, b.arm)
+        for a, b in product(arms_in_role(claim.first, arms), arms_in_role(claim.second, arms))
+    ]
+    if not wanted:
+        kind = " of another source than the training data" if claim.is_far_only else ""
+        return [Answer(claim, "cannot be asked", remark=f"no benchmark{kind}.")]
+    if not names:
+        return [Answer(claim, "cannot be asked", remark=_lacking(claim, arms))]
+    return [_answer_score(claim, names, comparison) for comparison in wanted]
+
+
+def _answer_score(
+    claim: ScoreClaim, names: Sequence[tuple[str, str]], comparison: Comparison
+) -> Answer:
+    pairs = [pair for a, b in names if (pair := comparison.find_pair(a, b)) is not None]
+    findings = [_judge_score(claim.relation, pair) for pair in pairs]
+    answer = _combine(claim.relation, findings, len(names))
+    score = comparison.score
+    return Answer(
+        claim=claim,
+        verdict=answer.verdict,
+        benchmark=score.benchmark,
+        protocol=score.protocol_name + (" (padding scored)" if score.scores_padding else ""),
+        pair=answer.pair,
+        value=answer.value,
+        interval=answer.interval,
+        n_seeds=answer.n_seeds,
+        n_documents=comparison.n_documents,
+        remark=answer.remark,
+        scores_padding=score.scores_padding,
+    )
+
+
+def _judge_score(relation: Relation, pair: Pair) -> _Finding:
+    verdict: Verdict = "undecided"
+    remark = pair.remark
+    if pair.interval is None or pair.mean is None:
+        remark = remark or NO_SUMS
+    elif pair.verdict != "one seed":
+        verdict = _judge(relation, pair.mean, pair.interval, is_separated=pair.is_separated)
+    return _Finding(
+        verdict,
+        f"{pair.first} - {pair.second}",
+        pair.mean,
+        pair.interval,
+        len(pair.seeds),
+        remark,
+    )
+
+
+def _judge(relation: Relation, value: float, interval: Interval, *, is_separated: bool) -> Verdict:
+    if relation == "no worse":
+        if interval.high < EQUIVALENCE_MARGIN:
+            return "holds"
+        return (
+            "does not hold" if is_separated and interval.low > EQUIVALENCE_MARGIN else "undecided"
+        )
+    if not is_separated:
+        return "undecided"
+    return "holds" if (value < 0) == (relation == "lower") else "does not hold"
+
+
+def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None) -> Answer:
+    first = arms_in_role(claim.first, arms)
+    if claim.second is None:
+        pairs = [(more, fewer) for fewer, more in pairwise(first)]
+    else:
+        pairs = list(product(first, arms_in_role(claim.second, arms)))
+    relation: Relation = "higher" if claim.second is None else "lower"
+    if not pairs:
+        return Answer(claim, "cannot be asked", remark=_lacking(claim, arms))
+    read, unit = _reader(claim, kind)
+    findings = _judge_costs(relation, [_paired_values(a, b, read) for a, b in pairs], pairs)
+    answer = _combine(relation, findings, len(pairs))
+    return Answer(
+        claim=claim,
+        verdict=answer.verdict,
+        pair=answer.pair,
+        value=answer.value,
+        interval=answer.interval,
+        unit=unit,
+        n_seeds=answer.n_seeds,
+        remark=answer.remark,
+    )
+
+
+def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], float | None], str]:
+    """How the claim's quantity is read from a run, and its unit."""
+    match claim.quantity:
+        case "peak memory":
+
+            def read_memory(run: RunResult) -> float | None:
+                found = run.peak_memory_bytes.get(kind or "")
+                return None if found is None else found / MIB
+
+            return read_memory, f"MiB {kind or ''}".strip()
+        case "training time":
+            return lambda run: run.train_seconds, "seconds"
+        case "validation loss after the first epoch":
+            return (
+                lambda run: run.epochs[0].validation_loss if run.epochs else None,
+                "nats a target",
+            )
+
+
+def _paired_values(
+    first: ArmSummary, second: ArmSummary, read: Callable[[RunResult], float | None]
+) -> list[float]:
+    """Differences of the arms by common seed, where both have the quantity."""
+    of_second = {run.seed: read(run) for run in second.runs}
+    of_first = {run.seed: read(run) for run in first.runs}
+    return [
+        value - other
+        for seed, value in sorted(of_first.items())
+        if value is not None and (other := of_second.get(seed)) is not None
+    ]
+
+
+def _judge_costs(
+    relation: Relation,
+    values: Sequence[list[float]],
+    pairs: Sequence[tuple[ArmSummary, ArmSummary]],
+) -> list[_Finding]:
+    found = [measure_seeds(value) if value else None for value in values]
+    p_values = [p_of_no_difference(d) if d is not None else None for d in found]
+    adjusted = iter(adjust_by_holm([p for p in p_values if p is not None]))
+    findings = []
+    for difference, p, (first, second) in zip(found, p_values, pairs, strict=True):
+        name = f"{first.arm} - {second.arm}"
+        if difference is None:
+            findings.append(_Finding("undecided", name, None, None, 0, "not measured."))
+            continue
+        is_separated = p is not None and next(adjusted) < SIGNIFICANCE
+        interval = interval_of(difference)
+        verdict: Verdict = "undecided"
+        if interval is not None:
+            verdict = _judge(relation, difference.mean, interval, is_separated=is_separated)
+        remark = "" if difference.n_seeds > 1 else f"{ONE_SEED}."
+        n = difference.n_seeds
+        findings.append(_Finding(verdict, name, difference.mean, interval, n, remark))
+    return findings
+
+
+def _combine(relation: Relation, findings: Sequence[_Finding], n_wanted: int) -> _Finding:
+    """The answer of all pairs together, with the figure of the pair that decides."""
+    if not findings:
+        return _Finding("cannot be asked", "", None, None, 0, "the arms have no score here.")
+    failing = [f for f in findings if f.verdict == "does not hold"]
+    undecided = [f for f in findings if f.verdict == "undecided"]
+    shown = _deciding(relation, failing, undecided or findings)
+    n_holding = sum(f.verdict == "holds" for f in findings)
+    parts = [f"{n_holding} of {len(findings)} pairs show it."] if len(findings) > 1 else []
+    if len(findings) < n_wanted:
+        parts.append(f"{n_wanted - len(findings)} pairs have no score here.")
+    verdict = shown.verdict if failing or len(findings) == n_wanted else "undecided"
+    return replace(shown, verdict=verdict, remark=" ".join([*parts, shown.remark]).strip())
+
+
+def _deciding(
+    relation: Relation, failing: Sequence[_Finding], others: Sequence[_Finding]
+) -> _Finding:
+    """The clearest failure, or else the pair that comes nearest to one."""
+    if failing:
+        return max(failing, key=lambda f: abs(f.value or 0.0))
+    if relation == "higher":
+        return min(others, key=lambda f: f.value or 0.0)
+    return max(others, key=lambda f: f.value or 0.0)
+
+
+def _lacking(claim: Claim, arms: Sequence[ArmSummary]) -> str:
+    if claim.second is None:
+        return "fewer than two finished arms are trained."
+    roles = [role for role in (claim.first, claim.second) if not arms_in_role(role, arms)]
+    return f"no finished arm in the role of {' and '.join(roles)}."
+
+
+def _is_far(benchmark: str, study: Study | None) -> bool:
+    """Whether the benchmark's text comes from another source than the training data.
+
+    Two local files tell nothing about their kinds of text, so they count as one source.
+    """
+    if study is None:
+        return benchmark.casefold() in _FAR_NAMES
+    sources = {b.name: _place(b) for b in study.benchmarks}
+    return sources.get(benchmark, ()) != _place(study.data.train)
+
+
+def _place(source: Source) -> tuple[str | None, ...]:
+    return (source.id, source.builtin)

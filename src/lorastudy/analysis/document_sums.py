@@ -1,0 +1,94 @@
+"""The sums by document that a study's scores rest on, with a note for what is missing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lorastudy.analysis.paired import FloatArray
+from lorastudy.analysis.summary import ArmSummary, Score, score_of
+from lorastudy.errors import StorageError
+from lorastudy.store.document_scores import read_document_scores
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import DocumentScores, EvaluationRecord
+
+NO_SUMS = (
+    "sums by document (evaluations/ of the run folders) were not found, so differences have "
+    "no interval and nothing is called separated."
+)
+WINDOWS = (
+    "documents are windows of the joined text; that neighbours resemble each other is left out."
+)
+BATCH_MEANS = (
+    "differences are over all targets, while the score is a mean of means of 14 rows; "
+    "they disagree where the last of these is smaller."
+)
+_TOLERANCE = 1e-6  # relative
+_MOST_NOTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSums:
+    """Sums by document of all runs under one score; the same documents in every run."""
+
+    weights: FloatArray  # (m) what nats are divided by: scored targets, or one a document
+    nats_of_runs: Mapping[str, FloatArray]  # by run id (m); runs without a file are left out
+    notes: tuple[str, ...]
+
+
+def read_sums(score: Score, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
+    """The sums under `score` of every run that the report counts."""
+    wanted = [
+        (a.arm, r, e) for a in arms for r in a.runs for e in r.evaluations if score_of(e) == score
+    ]
+    found: dict[str, FloatArray] = {}
+    weights: FloatArray | None = None
+    problems: list[str] = []
+    is_exact, has_windows = True, False
+    for arm, run, evaluation in wanted:
+        if study_dir is None or not math.isfinite(evaluation.cross_entropy):
+            continue
+        try:
+            scores = read_document_scores(StudyFolder(study_dir).run(run.run_id), evaluation)
+        except StorageError as error:
+            problems.append(f"{arm}, seed {run.seed}: {_shorten(str(error), study_dir)}")
+            continue
+        own, is_exact_here = _weights(scores, evaluation)
+        weights = own if weights is None else weights
+        if not np.array_equal(own, weights):
+            problems.append(f"{arm}, seed {run.seed}: other documents than the runs before it.")
+            continue
+        is_exact = is_exact and is_exact_here
+        has_windows = has_windows or scores.unit == "window"
+        found[run.run_id] = np.asarray(scores.nats, dtype=np.float64)
+    if not found:
+        damaged = [problem for problem in problems if not problem.endswith(" is missing.")]
+        notes = [NO_SUMS, *_list_problems(damaged)] if wanted else []
+        return ScoreSums(np.zeros(0), {}, tuple(notes))
+    notes = [*_list_problems(problems), *([] if is_exact else [BATCH_MEANS])]
+    notes += [WINDOWS] if has_windows else []
+    return ScoreSums(np.zeros(0) if weights is None else weights, found, tuple(notes))
+
+
+def _weights(scores: DocumentScores, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
+    """What nats are divided by, and whether the ratio of sums is then the score itself."""
+    targets = np.asarray(scores.n_targets, dtype=np.float64)
+    total = math.fsum(scores.nats)
+    for weights in (targets, np.ones(len(targets))):
+        if math.isclose(total / float(weights.sum()), evaluation.cross_entropy, rel_tol=_TOLERANCE):
+            return weights, True
+    return targets, False
+
+
+def _list_problems(problems: list[str]) -> list[str]:
+    notes = [f"left out: {problem}" for problem in problems[:_MOST_NOTES]]
+    if len(problems) > _MOST_NOTES:
+        notes.append(f"left out: {len(problems) - _MOST_NOTES} more runs.")
+    return notes
+
+
+def _shorten(message: str, study_dir: Path) -> str:
+    """The first sentence without the folder, so that a moved study gives the same report."""
+    return message.replace(f"{study_dir}/", "").split("\n")[0].split(". ")[0].rstrip(".") + "."

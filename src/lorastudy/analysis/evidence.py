@@ -1,0 +1,168 @@
+"""What run folders say beyond `results.json`: what was resolved, how evenly time passed, bytes.
+
+    manifest.json      modules, digests, environment
+    steps.jsonl        seconds of every step -> pace
+    resumes.jsonl      where an interrupted run went on
+    best/*.safetensors bytes that have to be kept to use the arm
+    study.lock.json    digests that every run found
+
+All of it may be missing: a report can be made from `results.json` alone. What is there and
+cannot be read is told in the report and stops nothing, since the results do not rest on it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from lorastudy.analysis.summary import ArmSummary, summarise_arms
+from lorastudy.errors import StorageError
+from lorastudy.store.files import read_record, read_records
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.records import (
+    Manifest,
+    ResumeRecord,
+    RunResult,
+    StepRecord,
+    StudyLock,
+    StudyResults,
+)
+
+SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven
+SEEDS_APART = 1.1  # fastest over slowest seed, from which an arm's seeds are called apart
+CONTENDED = 0.05  # of the time that its threads were ready to run, from which they waited too long
+_FEWEST_STEPS = 20  # a slow tenth of fewer is one or two steps
+FLOAT32_BYTES = 4
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds a computed position over the steps of one run, relative to their median."""
+
+    slow_tenth: float  # 90th percentile over the median
+
+    @property
+    def is_uneven(self) -> bool:
+        """A tenth of the steps took much longer than their length explains."""
+        return self.slow_tenth >= SLOW_TENTH
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvidence:
+    """What one run's folder says; a part is None where its file is missing."""
+
+    run: RunResult
+    manifest: Manifest | None
+    pace: Pace | None  # None: too few steps as well
+    stored_bytes: int | None  # weight files of best/
+    resumed_after: tuple[int, ...] = ()  # steps that it went on from, one for each interruption
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the folder of a study says."""
+
+    runs: tuple[RunEvidence, ...]
+    lock: StudyLock | None
+    problems: tuple[str, ...] = ()  # files that are there and cannot be read
+
+    def of_arm(self, arm: ArmSummary) -> tuple[RunEvidence, ...]:
+        """Those of the runs that the report counts for `arm`."""
+        counted = {run.run_id for run in arm.runs}
+        return tuple(found for found in self.runs if found.run.run_id in counted)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSize:
+    """Bytes to keep beside the base model, or instead of it."""
+
+    n_bytes: int
+    is_measured: bool  # files of best/; else 4 bytes a trained parameter
+
+
+def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
+    """The evidence in `study_dir` for every run of `results`; None: there is no folder."""
+    if study_dir is None:
+        return Evidence(tuple(RunEvidence(run, None, None, None) for run in results.runs), None)
+    study, problems = StudyFolder(study_dir), list[str]()
+    lock = _read(study.lock, StudyLock, problems)
+    runs = tuple(_read_run(run, study.run(run.run_id), problems) for run in results.runs)
+    told = (f"{problem.replace(f'{study_dir}/', '').splitlines()[0]}." for problem in problems)
+    return Evidence(runs, lock, tuple(told))
+
+
+def measure_pace(steps: Sequence[StepRecord]) -> Pace | None:
+    """How evenly a run went; None with too few steps to tell."""
+    pace = [step.seconds / step.n_positions for step in steps[1:] if step.n_positions]
+    if len(pace) < _FEWEST_STEPS or (median := float(np.median(pace))) <= 0:
+        return None
+    return Pace(slow_tenth=float(np.quantile(pace, 0.9)) / median)
+
+
+def stored_size(arm: ArmSummary, evidence: Evidence) -> StoredSize | None:
+    """What has to be kept to use the arm; None if nothing is trained or it is not known."""
+    if arm.is_baseline or arm.trainable_parameters is None:
+        return None
+    measured = [e.stored_bytes for e in evidence.of_arm(arm) if e.stored_bytes is not None]
+    if measured:
+        return StoredSize(max(measured), is_measured=True)
+    return StoredSize(FLOAT32_BYTES * arm.trainable_parameters, is_measured=False)
+
+
+def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
+    """Signs that the arm's seconds depend on more than the arm, in a few words each."""
+    uneven = [e.run.seed for e in evidence.of_arm(arm) if e.pace is not None and e.pace.is_uneven]
+    speeds = [run.tokens_per_second for run in arm.runs if run.tokens_per_second]
+    doubts = []
+    if uneven:
+        seeds = ", ".join(map(str, uneven))
+        doubts.append(f"seed {seeds}: a tenth of the steps took {SLOW_TENTH:g} times as long")
+    if len(speeds) > 1 and max(speeds) >= SEEDS_APART * min(speeds):
+        percent = 100 * (max(speeds) / min(speeds) - 1)
+        doubts.append(f"the fastest seed was {percent:.0f} % faster than the slowest")
+    waited = max((run.waited_share or 0.0 for run in arm.runs), default=0.0)
+    if waited >= CONTENDED:
+        doubts.append(f"threads waited for a core {waited:.0%} of the time")
+    if len(devices := {run.device for run in arm.runs if run.device}) > 1:
+        doubts.append(f"seeds ran on {len(devices)} kinds of device")
+    return tuple(doubts)
+
+
+def doubts_of_arms(results: StudyResults, evidence: Evidence) -> dict[str, tuple[str, ...]]:
+    """The arms whose seconds are in doubt, with the reasons."""
+    found = {arm.arm: timing_doubts(arm, evidence) for arm in summarise_arms(results)}
+    return {arm: doubts for arm, doubts in found.items() if doubts}
+
+
+def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
+    weights = sorted(folder.best.glob("*.safetensors"))
+    return RunEvidence(
+        run=run,
+        manifest=_read(folder.manifest, Manifest, problems),
+        pace=measure_pace(_read_lines(folder.steps, StepRecord, problems)),
+        stored_bytes=sum(path.stat().st_size for path in weights) if weights else None,
+        resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
+    )
+
+
+def _read(path: Path, kind: type[_Model], problems: list[str]) -> _Model | None:
+    if not path.is_file():
+        return None
+    try:
+        return read_record(path, kind)
+    except StorageError as error:
+        problems.append(str(error))
+        return None
+
+
+def _read_lines(path: Path, kind: type[_Model], problems: list[str]) -> tuple[_Model, ...]:
+    try:
+        return read_records(path, kind)
+    except StorageError as error:
+        problems.append(str(error))
+        return ()

@@ -1,0 +1,197 @@
+"""One summary for each arm: the runs it stands on, and why others are not among them.
+
+This is the only place that decides which runs count: finished ones, at the learning rate
+with the lowest mean of the best validation loss. Tables, figures and the page all show
+these summaries, so they cannot disagree.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
+from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
+
+MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
+TEXT_CLASSES = ("first", "text")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Score:
+    """Names one kind of number: a benchmark under a protocol of a version."""
+
+    benchmark: str
+    protocol: str
+    version: int
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol with its version, as every number is labelled."""
+        return f"{self.protocol} v{self.version}"
+
+    @property
+    def scores_padding(self) -> bool:
+        """Padding is among the scored targets, so this is not a perplexity of text."""
+        return self.protocol.startswith("paper-padded")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """An arm and its runs; `runs` are the finished ones at the chosen learning rate."""
+
+    arm: str
+    learning_rate: float | None  # None: nothing is trained, or nothing finished
+    n_rates_tried: int
+    runs: tuple[RunResult, ...]
+    failed: tuple[RunResult, ...]  # at any rate
+    n_finished: int  # at any rate
+    n_missing: int
+
+    @property
+    def n_expected(self) -> int:
+        """All runs the study wants of this arm."""
+        return self.n_finished + len(self.failed) + self.n_missing
+
+    @property
+    def is_baseline(self) -> bool:
+        """Nothing is trained, so one run stands for every seed."""
+        return any(run.method == "baseline" for run in self.runs)
+
+    @property
+    def trainable_parameters(self) -> int | None:
+        """Trained parameters; known from a failed run too, if it got that far."""
+        return _first(run.trainable_parameters for run in (*self.runs, *self.failed))
+
+    @property
+    def total_parameters(self) -> int | None:
+        """All parameters, adapters included."""
+        return _first(run.total_parameters for run in (*self.runs, *self.failed))
+
+    @property
+    def best_epochs(self) -> tuple[int, ...]:
+        """The distinct best epochs over seeds, ascending."""
+        return tuple(sorted({run.best_epoch for run in self.runs if run.best_epoch is not None}))
+
+    @property
+    def train_seconds(self) -> Estimate | None:
+        """Seconds in optimizer steps."""
+        return _estimate(run.train_seconds for run in self.runs)
+
+    def peak_memory_bytes(self, kind: str | None) -> Estimate | None:
+        """Peak memory of the named kind."""
+        return _estimate(run.peak_memory_bytes.get(kind or "") for run in self.runs)
+
+    def sample(self, score: Score) -> Sample:
+        """The arm's values of one score, in the order of its runs."""
+        found = [e for run in self.runs for e in run.evaluations if score_of(e) == score]
+        return Sample(
+            arm=self.arm,
+            perplexities=tuple(e.perplexity for e in found),
+            cross_entropies=tuple(e.cross_entropy for e in found),
+        )
+
+    def losses(self, read: Callable[[RunResult], dict[int, float]]) -> dict[int, Estimate]:
+        """For each epoch, the mean over seeds of the finite losses that `read` finds."""
+        curves = [read(run) for run in self.runs]
+        by_epoch = {
+            epoch: [c[epoch] for c in curves if epoch in c and math.isfinite(c[epoch])]
+            for epoch in sorted({epoch for curve in curves for epoch in curve})
+        }
+        return {e: found for e, values in by_epoch.items() if (found := estimate_mean(values))}
+
+
+def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:
+    """One summary for each arm, in the study's order."""
+    return tuple(_summarise_arm(arm, results) for arm in results.arms)
+
+
+def reference_arm(arms: Sequence[ArmSummary]) -> str | None:
+    """What other arms are set against: full fine-tuning, else the first arm that finished."""
+    of_full = [arm.arm for arm in arms if any(run.method == "full" for run in arm.runs)]
+    return next(iter(of_full or [arm.arm for arm in arms if arm.runs]), None)
+
+
+def list_scores(results: StudyResults) -> tuple[Score, ...]:
+    """Every benchmark under every protocol that a run was scored on, versions apart.
+
+    Benchmarks come in the study's order, protocols as they were first met.
+    """
+    met = dict.fromkeys(score_of(e) for run in results.runs for e in run.evaluations)
+    rank = {name: place for place, name in enumerate(results.benchmarks)}
+    return tuple(sorted(met, key=lambda score: rank.get(score.benchmark, len(rank))))
+
+
+def score_of(evaluation: EvaluationRecord) -> Score:
+    """What the number in `evaluation` is called."""
+    return Score(evaluation.benchmark, evaluation.protocol, evaluation.protocol_version)
+
+
+def memory_kind(results: StudyResults) -> str | None:
+    """The one kind of peak memory that the whole report shows; None if none was measured."""
+    recorded = {kind for run in results.runs for kind in run.peak_memory_bytes}
+    return next((kind for kind in (*MEMORY_KINDS, *sorted(recorded)) if kind in recorded), None)
+
+
+def best_validation_loss(run: RunResult) -> float | None:
+    """The lowest finite validation loss of the run; None if there is none."""
+    finite = [e.validation_loss for e in run.epochs if math.isfinite(e.validation_loss)]
+    return min(finite, default=None)
+
+
+def choose_learning_rate(runs: Iterable[RunResult]) -> float | None:
+    """The rate with the lowest mean of the best validation loss over the finished runs.
+
+    A rate with fewer finished seeds loses to one with more: the mean of the survivors
+    would hide what failed. Equal means go to the lower rate. None if no run finished.
+    """
+    losses: dict[float, list[float]] = {}
+    for run in runs:
+        loss = best_validation_loss(run)
+        if run.status == "done" and run.learning_rate is not None:
+            losses.setdefault(run.learning_rate, []).append(math.inf if loss is None else loss)
+    order = {rate: (-len(found), _mean_or_worst(found), rate) for rate, found in losses.items()}
+    return min(order, key=order.__getitem__, default=None)
+
+
+def text_share(results: StudyResults, score: Score) -> float | None:
+    """The share of text among the scored targets; None if the records do not tell."""
+    for run in results.runs:
+        for evaluation in run.evaluations:
+            n_targets = sum(part.n_targets for part in evaluation.classes)
+            if score_of(evaluation) == score and n_targets:
+                text = [c.n_targets for c in evaluation.classes if c.target_class in TEXT_CLASSES]
+                return sum(text) / n_targets
+    return None
+
+
+def missing_of(arm: str, results: StudyResults) -> tuple[str, ...]:
+    """The run ids `<arm>-s<seed>-<hash8>` of `arm` that have no result yet."""
+    return tuple(run_id for run_id in results.missing if run_id.rpartition("-s")[0] == arm)
+
+
+def _summarise_arm(arm: str, results: StudyResults) -> ArmSummary:
+    runs = [run for run in results.runs if run.arm == arm]
+    finished = [run for run in runs if run.status == "done"]
+    rate = choose_learning_rate(finished)
+    return ArmSummary(
+        arm=arm,
+        learning_rate=rate,
+        n_rates_tried=len({run.learning_rate for run in runs} - {None}),
+        runs=tuple(run for run in finished if run.learning_rate == rate),
+        failed=tuple(run for run in runs if run.status != "done"),
+        n_finished=len(finished),
+        n_missing=len(missing_of(arm, results)),
+    )
+
+
+def _mean_or_worst(losses: list[float]) -> float:
+    average = mean(losses)
+    return average if math.isfinite(average) else math.inf
+
+
+def _estimate(values: Iterable[float | int | None]) -> Estimate | None:
+    return estimate_mean([float(value) for value in values if value is not None])
+
+
+def _first(values: Iterable[int | None]) -> int | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,1 @@
+"""A study file as frozen values, and its expansion into runs."""

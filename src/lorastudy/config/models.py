@@ -1,0 +1,282 @@
+"""The study file as frozen values: what may be written, and what makes sense together.
+
+Every model refuses unknown keys and wrong types (`8.0` is not a count, `yes` is not a name).
+What can be known without data, weights or a device is checked here and nowhere else;
+`study_file` reads YAML into these models and turns all mistakes into one message.
+The docstring under a field is its description in `Study.model_json_schema()`.
+"""
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lorastudy.config.sources import BaseModelRef, Source
+from lorastudy.config.syntax import (
+    LAYER_TYPES,
+    PROTOCOL_PATTERN,
+    ROOT_PATTERNS,
+    Count,
+    LearningRate,
+    Mistake,
+    Name,
+    PlacementEntry,
+    ProtocolName,
+    Seed,
+    StudyModel,
+    refuse,
+    repeated,
+)
+
+__all__ = [
+    "LAYER_TYPES",
+    "PROTOCOL_PATTERN",
+    "ROOT_PATTERNS",
+    "Arm",
+    "BaseModelRef",
+    "Benchmark",
+    "Data",
+    "Optimizer",
+    "Rows",
+    "Schedule",
+    "Source",
+    "Study",
+    "StudyModel",
+    "Training",
+]
+
+
+class Rows(StudyModel):
+    """How documents become training rows."""
+
+    cut: Literal["lines", "stream"]
+    """lines: one row for each document, cut at length; stream: all text joined, full rows only."""
+    length: Annotated[int, Field(ge=2)]
+    """Tokens in a row, the leading end-of-text token included."""
+
+
+class Data(StudyModel):
+    """What is trained on, and what chooses the best epoch."""
+
+    train: Source
+    """Documents to train on."""
+    validation: Source
+    """Documents whose loss after each epoch chooses the best epoch."""
+    rows: Rows
+    """How both are cut into rows; row protocols of benchmarks use the same length."""
+
+
+class Schedule(StudyModel):
+    """The learning rate as a function of the optimizer step."""
+
+    shape: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the linear warm-up: a way down to zero, or the peak to the end."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the counted steps that the rate climbs from zero to its peak."""
+    counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
+    """micro-batches repeats a known slip: totals count micro-batches, the rate moves by steps."""
+
+
+class Optimizer(StudyModel):
+    """The optimizer; its learning rate belongs to the arm."""
+
+    name: Literal["adamw"] = "adamw"
+    """AdamW with decoupled weight decay."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Decay of every trained parameter, times the learning rate, each step."""
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1)],
+        Annotated[float, Field(ge=0, lt=1)],
+    ] = (0.9, 0.999)
+    """Decay rates of the two moment estimates."""
+    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    """Added to the denominator."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this norm; null does not clip."""
+
+
+class Training(StudyModel):
+    """One training protocol for all arms of the study."""
+
+    epochs: Count
+    """Passes over the training rows."""
+    rows_per_step: Count
+    """Rows behind one optimizer step."""
+    micro_batch: Count
+    """Rows computed at once; rows_per_step must be a multiple. Never changed silently."""
+    token_budget: Count | None = None
+    """A micro-batch of more tokens is computed in parts: same sums, less memory; null: never."""
+    implementation: Literal["fast", "compiled", "reference"] = "fast"
+    """fast: leaner; compiled: that by torch.compile; reference: transformers + PEFT as they are."""
+    schedule: Schedule = Schedule()
+    """Shape of the learning rate over the steps."""
+    optimizer: Optimizer = Optimizer()
+    """Update rule."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the computation; trained parameters stay float32."""
+    padding: Literal["masked", "scored"] = "masked"
+    """scored trains on padding as if it were text (the published protocol)."""
+    accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
+    """Whether every scored token of a step weighs the same, or every micro-batch does."""
+    first_group: Literal["full", "one"] = "full"
+    """one: the first optimizer step follows a single micro-batch (the published protocol)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        mistakes: list[Mistake] = []
+        groups, rest = divmod(self.rows_per_step, self.micro_batch)
+        if rest:
+            what = f"{self.rows_per_step} is not a multiple of micro_batch {self.micro_batch}"
+            mistakes.append(("rows_per_step", what))
+        counts_micro_batches = self.schedule.counted_in == "micro-batches"
+        if counts_micro_batches and self.schedule.warmup * groups >= 1:
+            what = (
+                f"{self.schedule.warmup} of the micro-batches, moved once every {groups} of them, "
+                "is a warm-up longer than training; lower it or count in optimizer-steps"
+            )
+            mistakes.append(("schedule.warmup", what))
+        refuse(mistakes)
+        return self
+
+
+_LORA_REQUIRED = ("placement", "rank", "alpha")
+
+
+class Arm(StudyModel):
+    """One side of the comparison: a method, where it applies, and its hyperparameters."""
+
+    name: Name
+    """Used in tables and folder names."""
+    method: Literal["baseline", "full", "lora"]
+    """baseline trains nothing, full trains every parameter, lora trains adapters."""
+    placement: tuple[PlacementEntry, ...] = ()
+    """Layer types or dotted module patterns that get an adapter; lora only."""
+    rank: Count | None = None
+    """r of LoRA (arXiv:2106.09685, section 4.1)."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input; lora only."""
+    allow_tied: bool = False
+    """Allow an adapter on an output layer that shares its weight with the embedding."""
+    learning_rates: tuple[LearningRate, ...] = ()
+    """Peak rates to try, one run each; needed unless the method is baseline."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        mistakes = [(key, f"does not apply to method {self.method}") for key in self._surplus()]
+        mistakes += [(key, f"is required for method {self.method}") for key in self._missing()]
+        for key in ("placement", "learning_rates"):
+            mistakes += repeated(key, getattr(self, key))
+        refuse(mistakes)
+        return self
+
+    def _surplus(self) -> list[str]:
+        keys = [] if self.method == "lora" else [*_LORA_REQUIRED, "dropout", "allow_tied"]
+        if self.method == "baseline":
+            keys.append("learning_rates")
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
+    def _missing(self) -> list[str]:
+        keys = [*_LORA_REQUIRED] if self.method == "lora" else []
+        if self.method != "baseline":
+            keys.append("learning_rates")
+        return [key for key in keys if not getattr(self, key)]
+
+
+class Benchmark(Source):
+    """A test set and the protocols it is scored under."""
+
+    name: Name
+    """Used in tables and file names."""
+    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
+    """rows-text, paper-padded, document, blocks-N, sliding-N-S (tokens) or lm-eval-..."""
+    role: Literal["test", "forgetting"] = "test"
+    """forgetting: neutral text, on which tuned models are compared with the baseline."""
+    sample: Annotated[int, Field(ge=2)] | None = None
+    """Score a random so many documents (or windows), with a standard error; null: all."""
+
+    @model_validator(mode="after")
+    def _check_protocols(self) -> Self:
+        refuse(repeated("protocols", self.protocols))
+        return self
+
+
+_Part = TypeVar("_Part", Arm, Benchmark)
+
+
+def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    refuse(repeated("", seeds))
+    return seeds
+
+
+def _distinct_names(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
+    """Names differ in more than case: some file systems take `Full` and `full` for one folder."""
+    names = [part.name.casefold() for part in parts]
+    refuse(
+        [
+            (f"{i}.name", f"{parts[i].name!r} is used twice (case does not count); rename one")
+            for i, name in enumerate(names)
+            if name in names[:i]
+        ]
+    )
+    return parts
+
+
+def _distinct_arms(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+    first: dict[Arm, Arm] = {}
+    mistakes: list[Mistake] = []
+    for i, arm in enumerate(arms):
+        twin = first.setdefault(_without_name(arm), arm)
+        if twin is not arm:
+            mistakes.append((str(i), f"differs from arm {twin.name!r} in its name only; drop one"))
+    refuse(mistakes)
+    return arms
+
+
+def _without_name(arm: Arm) -> Arm:
+    """The arm as it trains: neither the name nor the order inside its lists changes a run."""
+    sorted_lists = {
+        "placement": tuple(sorted(arm.placement)),
+        "learning_rates": tuple(sorted(arm.learning_rates)),
+    }
+    return arm.model_copy(update={"name": "", **sorted_lists})
+
+
+class Study(StudyModel):
+    """A controlled comparison: every arm with every seed, trained and scored alike."""
+
+    name: Name
+    """Name of the study."""
+    base_model: BaseModelRef
+    """What every arm starts from."""
+    data: Data
+    """What is trained on."""
+    training: Training
+    """How every arm is trained."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
+    """Each seed is one run of every trained arm; all arms see the same data in the same order."""
+    arms: Annotated[
+        tuple[Arm, ...],
+        Field(min_length=1),
+        AfterValidator(_distinct_names),
+        AfterValidator(_distinct_arms),
+    ]
+    """What is compared."""
+    benchmarks: Annotated[tuple[Benchmark, ...], AfterValidator(_distinct_names)] = ()
+    """What the trained models are scored on; may be empty."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.rows.cut == "stream" and self.training.padding == "scored":
+            what = "scored needs padded rows, but data.rows.cut: stream cuts full rows; use masked"
+            refuse([("training.padding", what)])
+        has_baseline = any(arm.method == "baseline" for arm in self.arms)
+        what = "forgetting is base against tuned, so the study needs an arm with method: baseline"
+        refuse(
+            [
+                (f"benchmarks.{i}.role", what)
+                for i, benchmark in enumerate(self.benchmarks)
+                if benchmark.role == "forgetting" and not has_baseline
+            ]
+        )
+        return self

@@ -1,0 +1,190 @@
+"""From YAML text to a checked `Study` and back.
+
+Reading is stricter than YAML: no tags, no duplicate keys, a bounded number of values. What
+people expect of numbers holds (`1e-4` is a number, though YAML 1.1 says it is text).
+All mistakes of a file come in one `ConfigError`, one line each, led by the key path, in
+which arms and benchmarks go by their names: `arms.lora-1.rank`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from lorastudy.config.mistakes import describe_mistakes, nearest
+from lorastudy.config.models import Arm, Benchmark, Optimizer, Schedule, Study, Training
+from lorastudy.config.yaml_text import YamlValue, apply_override, parse_yaml, write_yaml
+from lorastudy.errors import ConfigError
+
+_Part = Arm | Benchmark
+_ABSENT = object()
+_LARGEST_FILE_BYTES = 1_000_000  # the presets have 3,000
+
+
+def list_presets() -> tuple[str, ...]:
+    """Names of the study files that come with the package, sorted."""
+    folder = files("lorastudy") / "presets"
+    return tuple(
+        sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name[-5:] == ".yaml")
+    )
+
+
+def preset_text(name: str) -> str:
+    """The commented YAML of a preset.
+
+    Raises:
+        ConfigError: There is no preset of this name; the nearest one is named.
+    """
+    if name not in list_presets():
+        hint = nearest(name, list_presets())
+        raise ConfigError(
+            f"There is no preset {name!r}{hint}. Presets: {', '.join(list_presets())}."
+        )
+    return (files("lorastudy") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_study_file(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file; see `load_study`.
+
+    Raises:
+        ConfigError: The file cannot be read, is no UTF-8 text, or holds mistakes.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise ConfigError(f"{path}: {reason}. Give a study file or one of the presets.") from error
+    if len(content) > _LARGEST_FILE_BYTES:
+        raise ConfigError(f"{path} has {len(content)} bytes: too long for a study file.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start} is not valid UTF-8"
+        raise ConfigError(f"{path}: {what}. Save the study file as UTF-8 text.") from error
+    return load_study(text, str(path), overrides)
+
+
+def load_study(text: str, source_name: str, overrides: Sequence[str] = ()) -> Study:
+    """The study that `text` describes, after `overrides` such as `arms.lora-1.rank=8`.
+
+    An override replaces or adds one value, written as YAML. `source_name` stands in messages.
+
+    Raises:
+        ConfigError: Names every mistake with its key path, what is allowed, and the nearest
+            known key or value.
+    """
+    data = parse_yaml(text, source_name)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source_name}: a study file is a mapping of keys such as name, arms.")
+    for override in overrides:
+        apply_override(data, override)
+    try:
+        return Study.model_validate(_with_tuples(data))
+    except ValidationError as error:
+        mistakes = describe_mistakes(error, data)
+        raise ConfigError(_message(source_name, mistakes, has_overrides=bool(overrides))) from error
+
+
+def dump_study(study: Study) -> str:
+    """YAML that `load_study` reads back to an equal study; keys that do not apply are left out."""
+    return write_yaml(_plain(study))
+
+
+def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int) -> Study:
+    """`study` with more arms, each (source name, YAML of one arm or a list), and more seeds.
+
+    New seeds follow the highest one. What the study has already stays as it is.
+
+    Raises:
+        ConfigError: Nothing is added, or what is added makes a study with mistakes.
+    """
+    plain = _plain(study)
+    assert isinstance(plain, dict)
+    known_arms, known_seeds = plain["arms"], plain["seeds"]
+    assert isinstance(known_arms, list) and isinstance(known_seeds, list)
+    for source_name, text in arms:
+        added = parse_yaml(text, source_name)
+        known_arms += added if isinstance(added, list) else [added]
+    known_seeds += [max(study.seeds) + 1 + i for i in range(n_seeds)]
+    if not arms and not n_seeds:
+        raise ConfigError("nothing to add: give --arm FILE or --seeds N.")
+    return load_study(write_yaml(plain), "the extended study")
+
+
+def describe_difference(a: Study, b: Study) -> list[str]:
+    """One line `key.path: old -> new` for everything that differs; empty if the two are equal.
+
+    Arms and benchmarks are compared by name, and their order by itself.
+    """
+    lines = list(_differences(_by_name(a), _by_name(b), ""))
+    for key in ("arms", "benchmarks"):
+        old, new = _shared_order(getattr(a, key), getattr(b, key))
+        if old != new:
+            lines.append(f"{key}: order {', '.join(old)} -> {', '.join(new)}")
+    return lines
+
+
+def _by_name(study: Study) -> dict[str, object]:
+    plain = study.model_dump(mode="json")
+    for key in ("arms", "benchmarks"):
+        plain[key] = {part.pop("name"): part for part in plain[key]}
+    return plain
+
+
+def _differences(old: object, new: object, path: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            below = f"{path}.{key}" if path else key
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), below)
+    elif old != new:
+        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: object) -> str:
+    return "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def _shared_order(old: Sequence[_Part], new: Sequence[_Part]) -> tuple[list[str], list[str]]:
+    """The names that both lists have, in the order of each."""
+    old_names, new_names = [part.name for part in old], [part.name for part in new]
+    shared = set(old_names) & set(new_names)
+    return [n for n in old_names if n in shared], [n for n in new_names if n in shared]
+
+
+def _message(source_name: str, mistakes: list[str], *, has_overrides: bool) -> str:
+    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    where = f"{source_name} with the --set values" if has_overrides else source_name
+    lines = "\n".join(f"  {mistake}" for mistake in mistakes)
+    return f"{where} has {count}:\n{lines}\nCorrect this and run the same command again."
+
+
+def _with_tuples(value: YamlValue) -> object:
+    """The same value with tuples for lists: the models are strict about what is immutable."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(part) for part in value)
+    return value
+
+
+def _plain(value: object) -> YamlValue:
+    if isinstance(value, BaseModel):
+        return {key: _plain(part) for key, part in _shown_fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    assert value is None or isinstance(value, bool | int | float | str)
+    return value
+
+
+def _shown_fields(model: BaseModel) -> Iterator[tuple[str, object]]:
+    """Fields to write: the training protocol in full, elsewhere what applies or was chosen."""
+    is_protocol = isinstance(model, Training | Schedule | Optimizer)
+    fields = type(model).model_fields
+    for key in sorted(fields, key=lambda key: key != "name"):  # the name leads
+        field = fields[key]
+        value = getattr(model, key)
+        is_pinned = key == "revision" and getattr(model, "id", None) is not None
+        if is_protocol or is_pinned or field.is_required() or value != field.default:
+            yield key, value

@@ -1,0 +1,164 @@
+"""YAML as study files use it: plain values, every key once, numbers as people write them.
+
+PyYAML follows YAML 1.1, in which `1e-4` is text, a repeated key silently wins, and a few
+lines of anchors can unfold to gigabytes. The loader here differs in exactly these points,
+and the dumper writes what this loader reads back.
+"""
+
+import re
+from collections.abc import Hashable, Iterator
+from typing import TypeAlias
+
+import yaml
+
+from lorastudy.config.mistakes import nearest
+from lorastudy.errors import ConfigError
+
+YamlValue: TypeAlias = "bool | int | float | str | list[YamlValue] | dict[str, YamlValue] | None"
+_MOST_VALUES = 20_000  # a study of 1,000 arms has half of this
+_NUMBER_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")
+# What the constructors of PyYAML raise for text that a tag or number format cannot hold.
+_YAML_FAULTS = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading, duplicate keys refused, `1e-4` read as a number."""
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, object]:
+        own_keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: set[str] = set()
+        for key in own_keys:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                what = f"the key {key.value!r} stands here twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would take for numbers; never writes anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", _NUMBER_WITHOUT_POINT, list("-+0123456789")
+    )
+
+
+def parse_yaml(text: str, source_name: str) -> YamlValue:
+    """The value that `text` holds.
+
+    Raises:
+        ConfigError: The text is no YAML, has a key twice, or unfolds to too many values.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+        return _plain_copy(value, "", iter(range(_MOST_VALUES)))
+    except _YAML_FAULTS as error:
+        raise ConfigError(f"{source_name}: {_fault(error)}. Correct the YAML there.") from error
+
+
+def _plain_copy(value: object, path: str, budget: Iterator[int]) -> YamlValue:
+    """`value` without shared parts, so that an override changes one place only."""
+    if next(budget, None) is None:
+        raise ValueError(f"there are more than {_MOST_VALUES} values")
+    if isinstance(value, list):
+        return [_plain_copy(part, f"{path}.{i}", budget) for i, part in enumerate(value)]
+    if isinstance(value, dict):
+        copy: dict[str, YamlValue] = {}
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{path.strip('.')}: the key {key!r} is not text; put it in quotes"
+                )
+            copy[key] = _plain_copy(part, f"{path}.{key}", budget)
+        return copy
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    what = f"{value} is read as a {type(value).__name__}; put it in quotes"
+    raise ValueError(f"{path.strip('.')}: {what}")
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the values are nested too deeply or contain themselves"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split()) or "a value does not fit its tag"
+
+
+def write_yaml(value: YamlValue) -> str:
+    """`value` as YAML, keys in their order, short lists on one line."""
+    return yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
+    )
+
+
+def apply_override(data: dict[str, YamlValue], override: str) -> None:
+    """Set one value in `data`, in place; `override` reads `key.path=YAML value`.
+
+    Members of a list go by the `name` they have or by their number from 0; keys of a mapping
+    that do not exist are made (whether they may exist is for the models to say).
+
+    Raises:
+        ConfigError: There is no `=`, or the path leads nowhere.
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not all(part for part in path.split(".")):
+        raise ConfigError(f"--set {override!r} is not KEY=VALUE; write training.epochs=2.")
+    _put(data, path, parse_yaml(text, f"--set {override}"), override)
+
+
+def _put(place: YamlValue, path: str, value: YamlValue, override: str) -> None:
+    key, _, rest = path.partition(".")
+    if isinstance(place, dict):
+        if not rest:
+            place[key] = value
+            return
+        if place.get(key) is None:
+            place[key] = {}
+        _put(place[key], rest, value, override)
+    elif isinstance(place, list):
+        index, rest = _member(place, path, override)
+        if not rest:
+            place[index] = value
+            return
+        _put(place[index], rest, value, override)
+    else:
+        raise ConfigError(f"--set {override!r}: there is nothing below {place!r}. Shorten the key.")
+
+
+def _member(place: list[YamlValue], path: str, override: str) -> tuple[int, str]:
+    """Which member of a list `path` begins with, and the rest of the path; names may have dots."""
+    parts = [(i, part.get("name")) for i, part in enumerate(place) if isinstance(part, dict)]
+    names = {name: i for i, name in parts if isinstance(name, str)}
+    named = [name for name in names if f"{path}.".startswith(f"{name}.")]
+    if named:
+        name = max(named, key=len)
+        return names[name], path[len(name) + 1 :]
+    key, _, rest = path.partition(".")
+    if key.isdecimal() and int(key) < len(place):
+        return int(key), rest
+    known = [*names] or [str(i) for i in range(len(place))]
+    hint = nearest(key, known)
+    raise ConfigError(
+        f"--set {override!r}: no {key!r} in this list{hint}. It has {', '.join(known)}."
+    )

@@ -1,0 +1,68 @@
+"""One run with everything the other shapes need, read from its folder: no torch, no weights."""
+
+from dataclasses import dataclass
+
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.errors import ConfigError
+from lorastudy.store.collect import read_study
+from lorastudy.store.files import read_record, read_records
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.records import Manifest, RunResult, StepRecord
+
+WEIGHT_FILES = "*.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run that ended, with the spec it followed and what its manifest resolved to."""
+
+    study: Study
+    spec: RunSpec
+    folder: RunFolder
+    result: RunResult
+    manifest: Manifest | None  # None: it failed before there was one
+
+    @property
+    def steps(self) -> tuple[StepRecord, ...]:
+        """One record an optimizer step; none for a baseline."""
+        return read_records(self.folder.steps, StepRecord)
+
+    @property
+    def ended_at(self) -> float:
+        """Seconds since 1970 when the result was written: its file's time."""
+        path = self.folder.result if self.folder.result.is_file() else self.folder.failure
+        return path.stat().st_mtime
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the best epoch's weight files; 0 for a baseline."""
+        return sum(path.stat().st_size for path in self.folder.best.glob(WEIGHT_FILES))
+
+
+def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:
+    """Every run of the study that ended, finished or failed, in the study's order.
+
+    Raises:
+        ConfigError: The folder is no study's, or nothing in it has ended.
+    """
+    study = read_study(folder)
+    found = tuple(
+        run
+        for spec in expand_study(study)
+        if (run := read_run(study, spec, folder.run(spec.run_id))) is not None
+    )
+    if not found:
+        raise ConfigError(
+            f"{folder.path} has no run that ended yet. Run it first:  lorastudy run {folder.path}"
+        )
+    return found
+
+
+def read_run(study: Study, spec: RunSpec, folder: RunFolder) -> StoredRun | None:
+    """The run in `folder`; None if it has no result yet."""
+    result = folder.read_result()
+    if result is None:
+        return None
+    manifest = read_record(folder.manifest, Manifest) if folder.manifest.is_file() else None
+    return StoredRun(study, spec, folder, result, manifest)

@@ -1,0 +1,1 @@
+"""The machine that runs are made on: what it is, its memory, and processes that share a run."""

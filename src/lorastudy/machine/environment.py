@@ -1,0 +1,98 @@
+"""What a run's numbers depend on besides its spec: versions, device, threads."""
+
+import ctypes
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+
+from lorastudy import __version__
+from lorastudy.errors import ConfigError
+from lorastudy.machine.team import ALONE, Team
+from lorastudy.store.records import Fingerprint
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGEST_INT = 2**31 - 1
+_LARGE_BYTES = 64 * 2**20  # of tensors of vocabulary size, which would leave holes among the others
+_SHAPES_OF_A_STEP = 32  # of matrix products, forward and backward
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a device, else the CPU.
+
+    Raises:
+        ConfigError: CUDA was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is visible. Use --device cpu or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def refuse_precision(device: torch.device, precision: str) -> None:
+    """See that `device` computes in `precision`.
+
+    Raises:
+        ConfigError: bfloat16 on a CUDA device that has no such arithmetic.
+    """
+    if precision != "bfloat16" or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(
+            f"precision bfloat16: {describe_device(device)} has no bfloat16 arithmetic. "
+            "Use float32, or another device."
+        )
+
+
+def forbid_tf32() -> None:
+    """Let float32 be float32 on every device.
+
+    TF32 keeps 10 bits of a product's factors, and whether it is on depends on the version of
+    torch and on what other libraries set; here it never is.
+    """
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def take_fingerprint(
+    device: torch.device, precision: str, *, micro_batch: int, team: Team = ALONE
+) -> Fingerprint:
+    """The environment of a run; a resumed run must find the same."""
+    return Fingerprint(
+        lorastudy=__version__,
+        python=platform.python_version(),
+        libraries={name: version(name) for name in _LIBRARIES},
+        device=describe_device(device),
+        precision=precision,
+        threads=torch.get_num_threads() if device.type == "cpu" else 0,
+        attention="sdpa",
+        micro_batch=micro_batch,
+        world_size=team.size,
+        strategy=team.strategy,
+    )
+
+
+def describe_device(device: torch.device) -> str:
+    """`cpu (x86_64, AVX512)` or the name of the CUDA device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def set_up_memory() -> None:
+    """Let this process use freed memory again, and forget products that it will not repeat.
+
+    glibc maps every large tensor anew, and the kernel fills each of its pages with zeros: a
+    quarter of a training step on a CPU. oneDNN keeps what it made for every number of tokens it
+    ever saw, a thousand and more; its two caches get room for the shapes of one step, which
+    must be said before the first product.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(_SHAPES_OF_A_STEP))
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)

@@ -1,0 +1,94 @@
+"""Memory and processor time of this process, as they are measured."""
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MIB = 1024**2
+
+
+def start_memory_meter(device: torch.device) -> None:
+    """Forget earlier peaks where the device allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def measure_peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak bytes so far: `allocated` and `reserved` on CUDA, `resident` of the process always.
+
+    `resident` is the whole process, libraries included, since it was started.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_by_kind = {"resident": peak if sys.platform == "darwin" else peak * 1024}
+    if device.type == "cuda":
+        bytes_by_kind["allocated"] = torch.cuda.max_memory_allocated(device)
+        bytes_by_kind["reserved"] = torch.cuda.max_memory_reserved(device)
+    return bytes_by_kind
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """What the threads of this process have had of the processor, and have waited for it."""
+
+    ran_seconds: float
+    waited_seconds: float  # ready to run while something else had the core
+
+    def __sub__(self, earlier: "CpuTimes") -> "CpuTimes":
+        """What was added since."""
+        return CpuTimes(
+            self.ran_seconds - earlier.ran_seconds, self.waited_seconds - earlier.waited_seconds
+        )
+
+
+def read_cpu_times() -> CpuTimes | None:
+    """Of all threads so far, as Linux's scheduler counts them; None where it does not.
+
+    Source: Documentation/scheduler/sched-stats.rst of the kernel, /proc/PID/schedstat.
+    """
+    ran = waited = 0
+    try:
+        for path in Path("/proc/self/task").glob("*/schedstat"):
+            on_core, in_queue, _ = path.read_text().split()
+            ran, waited = ran + int(on_core), waited + int(in_queue)
+    except (OSError, ValueError):  # another system, or a thread that ended just now
+        return None
+    return CpuTimes(ran / 1e9, waited / 1e9) if ran else None
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that a new run could use on `device` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def total_bytes(device: torch.device) -> int:
+    """Bytes of memory that `device` has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def describe_shortage(device: torch.device) -> str:
+    """Peak of this process, what is free, and what other processes hold, in MiB."""
+    import psutil
+
+    resident = psutil.Process().memory_info().rss
+    memory = psutil.virtual_memory()
+    ours, free, total = resident, int(memory.available), int(memory.total)
+    peak = measure_peak_memory(device)["resident"]
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        ours, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    others = max(0, total - free - ours)
+    return (
+        f"peak {peak / MIB:,.0f} MiB; {free / MIB:,.0f} of {total / MIB:,.0f} MiB are free, "
+        f"other processes hold {others / MIB:,.0f} MiB"
+    )

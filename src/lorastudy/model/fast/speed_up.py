@@ -1,0 +1,99 @@
+"""Make a model fast in place: modules keep their tensors and their paths, and compute leaner.
+
+A module's class is exchanged for one that computes the same function. So saving, PEFT's
+switches and paths of modules work as before. Whether the model can run documents one behind
+the other is tried on random tokens, so a family that mixes positions in another way than by
+attention, or by attention of its own, is simply padded.
+"""
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.model.fast.attention import attend_within_documents
+from lorastudy.model.fast.dropout import FastDropout
+from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.frozen import keep_low_copy
+from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
+from lorastudy.model.fast.products import LargeConv1D, LargeLinear
+from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm
+
+_CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
+
+
+def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = True) -> None:
+    """Exchange the classes of modules for fast ones, in place; twice is once.
+
+    Copies are for weights that stay where they are: not for those that a team holds in parts.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            _speed_up_linear(module, precision, keep_copies=keep_copies)
+            continue
+        if type(module) is NewGELUActivation:
+            module.__class__ = FusedGelu
+        elif type(module) is nn.LayerNorm:
+            module.__class__ = RemadeLayerNorm
+        elif type(module) is nn.Dropout:
+            module.__class__ = FastDropout
+        elif isinstance(module, LoraLayer) and can_be_fast(module):
+            module.__class__ = FastLoraLinear  # type: ignore[assignment]
+
+
+def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies: bool) -> None:
+    if precision == "bfloat16":
+        if keep_copies and not module.weight.requires_grad:
+            keep_low_copy(module)
+    elif type(module) is nn.Linear:
+        module.__class__ = LargeLinear
+    elif type(module) is Conv1D:
+        module.__class__ = LargeConv1D
+
+
+def run_documents(
+    network: PreTrainedModel, input_ids: Tensor, positions: Tensor, documents: Documents
+) -> Tensor:
+    """Hidden states in front of the output layer of a flat row: (T,), (T,) -> (T, E)."""
+    body = getattr(network, network.base_model_prefix)
+    with attend_within_documents(network):
+        hidden: Tensor = body(
+            input_ids=input_ids[None],
+            position_ids=positions[None],
+            use_cache=False,
+            documents=documents,
+        ).last_hidden_state
+    return hidden[0]
+
+
+@torch.no_grad()
+def packs_documents(network: PreTrainedModel) -> bool:
+    """Whether documents of a flat row come out as they do alone, untouched by each other."""
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    first, other, second = (
+        torch.arange(begin, end, device=device) for begin, end in ((1, 6), (11, 16), (1, 9))
+    )
+    try:
+        together = _run_pair(network, first, second)
+        beside_other = _run_pair(network, other, second)
+        body = getattr(network, network.base_model_prefix)
+        alone = body(input_ids=second[None], use_cache=False).last_hidden_state[0]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        return False
+    finally:
+        network.train(was_training)
+    if together.shape != alone.shape or not torch.equal(together, beside_other):
+        return False
+    return bool((together - alone).abs().max() <= _CLOSE * alone.abs().max())
+
+
+def _run_pair(network: PreTrainedModel, first: Tensor, second: Tensor) -> Tensor:
+    """Hidden states of `second` where it stands behind `first`."""
+    begin, end = len(first), len(first) + len(second)
+    positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
+    documents = Documents((0, begin, end))
+    return run_documents(network, torch.cat([first, second]), positions, documents)[begin:]

@@ -1,0 +1,1 @@
+"""Figures of the report: the same bytes for the same numbers."""

@@ -1,0 +1,216 @@
+"""Figures 1, 3 and 4: what an arm trains, needs and takes, as bars."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from lorastudy.analysis.evidence import FLOAT32_BYTES
+from lorastudy.analysis.statistics import Estimate, estimate_mean
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.report.figures.style import (
+    COLOURS,
+    HATCHES,
+    INK,
+    DrawnFigure,
+    label_rows,
+    mark,
+    new_figure,
+    save_figure,
+)
+from lorastudy.report.numerals import MIB, write_duration
+
+_LOG_RATIO = 20  # largest over smallest bar, from which a linear axis hides the small ones
+_MOMENTS = 3  # numbers beside each trained one: its gradient and two moments
+_DOUBT = " ?"  # beside seconds that depend on more than the arm
+_PART_ALPHAS = (1.0, 0.6, 0.25)  # from left to right
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    arm: str
+    place: int  # in the study, which fixes the arm's colour
+    value: Estimate | None
+    label: str
+    parts: tuple[float, ...] = ()  # of the value, from left to right
+
+
+def draw_parameters(arms: Sequence[ArmSummary]) -> DrawnFigure:
+    """Figure 1: trained parameters of every arm."""
+    bars = [
+        _bar(place, arm, _exact(arm.trainable_parameters), lambda v: f"{v:,.0f}")
+        for place, arm in enumerate(arms)
+    ]
+    figure, is_log = _draw_bars(bars, "trainable parameters", may_be_log=True)
+    caption = "Parameters that receive gradients." + (
+        " Logarithmic axis: equal steps are equal factors, so bar lengths are not proportional."
+        if is_log
+        else ""
+    )
+    name = "fig1-trainable-parameters"
+    return save_figure(figure, name, "Figure 1. Trainable parameters", caption)
+
+
+def draw_memory(arms: Sequence[ArmSummary], kind: str | None) -> DrawnFigure:
+    """Figure 3: peak memory, with the parts that follow from counting."""
+    peaks = [_scaled(arm.peak_memory_bytes(kind), MIB) for arm in arms]
+    bars = [
+        replace(
+            _bar(place, arm, peak, lambda v: f"{v:,.0f}"),
+            parts=split_memory(arm, peak.mean) if peak else (),
+        )
+        for place, (arm, peak) in enumerate(zip(arms, peaks, strict=True))
+    ]
+    figure, _ = _draw_bars(bars, f"peak {kind or 'memory'}, MiB")
+    if any(bar.parts for bar in bars):
+        _add_part_legend(figure)
+    caption = (
+        f"Peak memory ({kind or 'none measured'}): mean over seeds, whiskers from the lowest to "
+        "the highest seed. 1 MiB = 1,048,576 bytes. The first two parts are counted: 4 bytes a "
+        "parameter, and 12 a trained one for its gradient and two moments. The rest is measured: "
+        "activations, logits, "
+        + ("libraries" if kind == "resident" else "what the allocator kept")
+        + ". A bar without parts has a peak below what is counted."
+    )
+    return save_figure(figure, "fig3-peak-memory", "Figure 3. Peak memory", caption)
+
+
+def draw_time(arms: Sequence[ArmSummary], doubts: Mapping[str, tuple[str, ...]]) -> DrawnFigure:
+    """Figure 4: seconds in optimizer steps; `doubts` names arms whose seconds are uncertain."""
+    bars = [
+        _bar(place, arm, arm.train_seconds, write_duration, of_baseline="not trained")
+        for place, arm in enumerate(arms)
+    ]
+    bars = [replace(bar, label=bar.label + _DOUBT) if bar.arm in doubts else bar for bar in bars]
+    figure, _ = _draw_bars(bars, "training time, H:MM:SS", tick=write_duration)
+    caption = (
+        "Time in optimizer steps, without validation, checkpoints and scoring: mean over "
+        "seeds, whiskers from the lowest to the highest seed."
+    )
+    if doubts:
+        caption += " A question mark: other programs may have run beside the arm."
+    return save_figure(figure, "fig4-training-time", "Figure 4. Training time", caption)
+
+
+def split_memory(arm: ArmSummary, peak_mib: float) -> tuple[float, ...]:
+    """The peak as weights, gradients and moments, and the rest, in MiB; empty if it is lower.
+
+    Weights are float32 in every precision; bfloat16 concerns what is computed from them.
+    """
+    total, trained = arm.total_parameters, arm.trainable_parameters
+    if total is None or trained is None:
+        return ()
+    weights = FLOAT32_BYTES * total / MIB
+    moments = _MOMENTS * FLOAT32_BYTES * trained / MIB
+    rest = peak_mib - weights - moments
+    return (weights, moments, rest) if rest >= 0 else ()
+
+
+def _draw_bars(
+    bars: Sequence[_Bar],
+    axis_label: str,
+    *,
+    may_be_log: bool = False,
+    tick: Callable[[float], str] | None = None,
+) -> tuple[Figure, bool]:
+    """Horizontal bars, first arm on top, and whether the axis is logarithmic."""
+    figure = new_figure(0.9 + 0.42 * max(len(bars), 1))
+    axes = figure.subplots()
+    drawn = [bar.value.mean for bar in bars if bar.value is not None and bar.value.mean > 0]
+    is_log = may_be_log and bool(drawn) and max(drawn) > _LOG_RATIO * min(drawn)
+    if is_log:
+        axes.set_xscale("log")
+        start = 10.0 ** (math.ceil(math.log10(min(drawn))) - 1)
+        axes.set_xlim(start, max(drawn) * 12)
+    else:
+        axes.set_xlim(0, max(drawn, default=1.0) * 1.22)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    write = tick or (lambda value: f"{value:,.10g}")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    for row, bar in enumerate(bars):
+        _draw_bar(axes, row, bar)
+    label_rows(axes, [(bar.place, bar.arm) for bar in bars])
+    axes.set_xlabel(axis_label)
+    axes.grid(axis="x")
+    return figure, is_log
+
+
+def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
+    low = axes.get_xlim()[0]
+    end = bar.value.highest if bar.value is not None else low
+    hint = f"{bar.arm}: {bar.label}"
+    if bar.value is not None and bar.value.mean > 0:
+        left = low
+        for part, alpha in zip(bar.parts or (bar.value.mean - low,), _PART_ALPHAS, strict=False):
+            _draw_part(axes, row, bar.place, left, part, alpha, hint)
+            left += part
+    if bar.value is not None and bar.value.n > 1 and bar.value.highest > bar.value.lowest:
+        (line,) = axes.plot(
+            [bar.value.lowest, bar.value.highest], [row, row], color=INK, marker="|"
+        )
+        spread = f"{bar.arm}: seeds from {bar.value.lowest:,.1f} to {bar.value.highest:,.1f}"
+        mark(line, bar.place, [spread])
+    label = axes.annotate(
+        bar.label,
+        (max(end, low), row),
+        xytext=(5, 0),
+        textcoords="offset points",
+        verticalalignment="center",
+    )
+    mark(label, bar.place)
+
+
+def _draw_part(
+    axes: Axes, row: int, place: int, left: float, width: float, alpha: float, hint: str
+) -> None:
+    """One part of a bar: paler to the right, hatched as its arm."""
+    patches = axes.barh(
+        row,
+        width,
+        left=left,
+        height=0.66,
+        color=(COLOURS[place % len(COLOURS)], alpha),
+        edgecolor=INK,
+        hatch=HATCHES[place % len(HATCHES)] if alpha == 1.0 else "",
+        linewidth=0.8,
+    )
+    for patch in patches:
+        mark(patch, place, [hint])
+
+
+def _add_part_legend(figure: Figure) -> None:
+    names = ("weights", "gradients and moments", "the rest")
+    handles = [
+        Patch(facecolor=(INK, 0.7 * alpha), edgecolor=INK, label=name)
+        for name, alpha in zip(names, _PART_ALPHAS, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _bar(
+    place: int,
+    arm: ArmSummary,
+    value: Estimate | None,
+    write: Callable[[float], str],
+    *,
+    of_baseline: str = "no result",
+) -> _Bar:
+    finite = value if value is not None and math.isfinite(value.mean) else None
+    missing = of_baseline if arm.is_baseline else "no result"
+    return _Bar(arm.arm, place, finite, write(finite.mean) if finite else missing)
+
+
+def _exact(value: int | None) -> Estimate | None:
+    return estimate_mean([] if value is None else [float(value)])
+
+
+def _scaled(estimate: Estimate | None, unit: int) -> Estimate | None:
+    if estimate is None:
+        return None
+    return Estimate(
+        estimate.mean / unit, None, estimate.n, estimate.lowest / unit, estimate.highest / unit
+    )

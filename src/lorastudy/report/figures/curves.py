@@ -1,0 +1,171 @@
+"""Figures 2 and 8: losses over epochs, and over learning rates."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from lorastudy.analysis.rates import RateSummary
+from lorastudy.analysis.statistics import Estimate
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.report.figures.style import (
+    COLOURS,
+    INK,
+    DrawnFigure,
+    mark,
+    new_figure,
+    save_figure,
+    shorten,
+    style_of,
+)
+from lorastudy.report.numerals import write_rate
+from lorastudy.store.records import RunResult
+
+Curve = Mapping[int, Estimate] | Mapping[float, Estimate]
+
+
+def draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
+    """Figure 2: training and validation loss over epochs."""
+    figure = new_figure(4.2)
+    left, right = figure.subplots(1, 2, sharex=True)
+    trained = [(p, arm) for p, arm in enumerate(arms) if any(run.epochs for run in arm.runs)]
+    for place, arm in trained:
+        validation = arm.losses(_validation_losses)
+        _draw_curve(left, place, arm, arm.losses(_train_losses), "training loss")
+        _draw_curve(right, place, arm, validation, "validation loss")
+        _draw_dots(right, place, arm.losses(_train_losses_eval))
+        _mark_best(right, place, f"{arm.arm}: best epoch", validation)
+    for axes, name in ((left, "training loss"), (right, "validation loss")):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _finish(axes, f"{name}, nats a target ({protocol})", has_curves=bool(trained))
+        if math.isclose(*axes.dataLim.intervalx):
+            axes.set_xlim(axes.dataLim.x0 - 0.5, axes.dataLim.x0 + 0.5)
+    add_legend(figure, trained)
+    caption = (
+        "Mean over seeds; bands from the lowest to the highest seed; rings at the epoch with the "
+        "lowest mean validation loss. Training loss is a running mean over the epoch with "
+        "dropout on, validation loss is taken after the epoch with dropout off; dotted: the same "
+        "measurement on a fixed slice of the training rows."
+    )
+    log_axes = [axes for axes in (left, right) if 0 < axes.dataLim.y0 < math.inf]
+    return save_figure(figure, "fig2-losses", "Figure 2. Losses", caption, log_axes=log_axes)
+
+
+def draw_rates(arms: Sequence[ArmSummary], rates: Sequence[RateSummary]) -> DrawnFigure:
+    """Figure 8: the best validation loss of every arm over its learning rates."""
+    figure = new_figure(4.0)
+    axes = figure.subplots()
+    drawn = []
+    for place, arm in enumerate(arms):
+        of_arm = [rate for rate in rates if rate.arm == arm.arm]
+        curve = {
+            rate.learning_rate: rate.validation_loss
+            for rate in of_arm
+            if rate.validation_loss is not None and math.isfinite(rate.validation_loss.mean)
+        }
+        if curve:
+            drawn.append((place, arm))
+            _draw_curve(axes, place, arm, curve, "learning rate", write_rate)
+            _mark_best(axes, place, f"{arm.arm}: chosen", curve)
+    if drawn:
+        axes.set_xscale("log")
+        tried = sorted({rate.learning_rate for rate in rates})
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(tried)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_rate(value)))
+    axes.set_xlabel("peak learning rate")
+    _finish(axes, "best validation loss, nats a target", has_curves=bool(drawn))
+    if len({rate.learning_rate for rate in rates}) == 1:
+        axes.set_xlim(rates[0].learning_rate / 3, rates[0].learning_rate * 3)
+    add_legend(figure, drawn)
+    caption = (
+        "Best validation loss of every learning rate: mean over seeds, bands from the lowest to "
+        "the highest seed; rings at the chosen rate. An arm with one point was tried at one rate."
+    )
+    return save_figure(figure, "fig8-learning-rates", "Figure 8. Learning rates", caption)
+
+
+def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
+    """One entry for each (place, arm) below the panels; none without arms."""
+    if not arms:
+        return
+    handles = [Line2D([], [], markersize=4.5, linewidth=1.5, **style_of(p)) for p, _ in arms]
+    blank = ["arm"] * len(arms)  # names go in below: a legend leaves out "_x"
+    legend = figure.legend(
+        handles, blank, loc="outside lower center", ncols=min(6, len(arms)), frameon=False
+    )
+    drawn = zip(legend.get_texts(), legend.get_lines(), arms, strict=True)
+    for text, line, (place, arm) in drawn:
+        text.set_text(shorten(arm.arm))
+        mark(text, place)
+        mark(line, place)
+
+
+def _draw_curve(
+    axes: Axes,
+    place: int,
+    arm: ArmSummary,
+    curve: Curve,
+    what: str,
+    write: Callable[[float], str] = lambda epoch: f"epoch {epoch:g}",
+) -> None:
+    places, points = list(curve), list(curve.values())
+    if any(point.n > 1 for point in points):
+        lowest, highest = ([getattr(p, end) for p in points] for end in ("lowest", "highest"))
+        colour = COLOURS[place % len(COLOURS)]
+        band = axes.fill_between(places, lowest, highest, color=colour, alpha=0.18, linewidth=0)
+        mark(band, place)
+    means = [point.mean for point in points]
+    (line,) = axes.plot(places, means, markersize=4.5, linewidth=1.5, **style_of(place))
+    hints = [
+        f"{arm.arm}, {what}, {write(x)}: {point.mean:.4f} nats"
+        + (f", seeds from {point.lowest:.4f} to {point.highest:.4f}" if point.n > 1 else "")
+        for x, point in curve.items()
+    ]
+    mark(line, place, hints)
+
+
+def _draw_dots(axes: Axes, place: int, curve: Curve) -> None:
+    means = [point.mean for point in curve.values()]
+    if means:
+        style = style_of(place) | {"linestyle": ":", "markersize": 2.5, "linewidth": 1.0}
+        (line,) = axes.plot(list(curve), means, **style)
+        mark(line, place)
+
+
+def _mark_best(axes: Axes, place: int, hint: str, curve: Curve) -> None:
+    if curve:
+        best, lowest = min(curve.items(), key=lambda item: item[1].mean)
+        style: dict[str, Any] = {"ms": 11, "mfc": "none", "mew": 1.4, "color": INK, "zorder": 5}
+        (ring,) = axes.plot(best, lowest.mean, "o", **style)
+        mark(ring, place, [hint])
+
+
+def _finish(axes: Axes, label: str, *, has_curves: bool) -> None:
+    axes.set_ylabel(label)
+    axes.grid(axis="y")
+    axes.margins(x=0.08)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+    if not has_curves:
+        axes.set_xlim(0.5, 1.5)
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no finished run", ha="center", transform=axes.transAxes)
+
+
+def _train_losses(run: RunResult) -> dict[int, float]:
+    return {record.epoch: record.train_loss for record in run.epochs}
+
+
+def _train_losses_eval(run: RunResult) -> dict[int, float]:
+    return {e.epoch: e.train_loss_eval for e in run.epochs if e.train_loss_eval is not None}
+
+
+def _validation_losses(run: RunResult) -> dict[int, float]:
+    return {record.epoch: record.validation_loss for record in run.epochs}

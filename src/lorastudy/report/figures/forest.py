@@ -1,0 +1,82 @@
+"""Figure 5: how far every arm is from full fine-tuning, with intervals, score by score."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
+from lorastudy.analysis.summary import ArmSummary, reference_arm
+from lorastudy.report.figures.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    DrawnFigure,
+    label_rows,
+    mark,
+    new_figure,
+    save_figure,
+    shorten,
+)
+from lorastudy.report.tables.comparisons import write_interval, write_p, write_signed
+
+_N_COLUMNS = 2
+
+
+def draw_differences(arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> DrawnFigure:
+    """One panel a score: each arm minus full fine-tuning; or minus the first arm without it."""
+    reference = reference_arm(arms) or ""
+    others = [(place, arm.arm) for place, arm in enumerate(arms) if arm.arm != reference]
+    n_rows = math.ceil(max(len(comparisons), 1) / _N_COLUMNS)
+    figure = new_figure(0.6 + n_rows * (0.75 + 0.24 * max(len(others), 1)))
+    panels = figure.subplots(n_rows, _N_COLUMNS, squeeze=False).ravel()
+    for axes, comparison in zip(panels, comparisons, strict=False):
+        _draw_panel(axes, comparison, reference, others)
+    for axes in panels[len(comparisons) :]:
+        axes.set_axis_off()
+    caption = (
+        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats a target, with "
+        "its 95 % interval (with one seed over documents only; not adjusted for the number of "
+        f"pairs). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open marker "
+        "has no interval."
+    )
+    return save_figure(figure, "fig5-differences", "Figure 5. Differences", caption)
+
+
+def _draw_panel(
+    axes: Axes, comparison: Comparison, reference: str, others: Sequence[tuple[int, str]]
+) -> None:
+    axes.axvspan(-EQUIVALENCE_MARGIN, EQUIVALENCE_MARGIN, color=INK, alpha=0.12, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for row, (place, arm) in enumerate(others):
+        pair = comparison.find_pair(arm, reference)
+        if pair is None or pair.mean is None:
+            axes.annotate(
+                "no number", (0, row), xytext=(5, 0), textcoords="offset points", va="center"
+            )
+            continue
+        _draw_pair(axes, row, place, pair, pair.mean)
+    label_rows(axes, others)
+    score = comparison.score
+    warning = " (padding scored)" if score.scores_padding else ""
+    axes.set_title(f"{shorten(score.benchmark)}, {score.protocol_name}{warning}", fontsize=9)
+    axes.set_xlabel(f"nats a target, minus {shorten(reference)}")
+    axes.grid(axis="x")
+
+
+def _draw_pair(axes: Axes, row: int, place: int, pair: Pair, mean: float) -> None:
+    colour, interval = COLOURS[place % len(COLOURS)], pair.interval
+    if interval is not None:
+        (line,) = axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
+        mark(line, place)
+    (point,) = axes.plot(
+        mean,
+        row,
+        MARKERS[place % len(MARKERS)],
+        color=colour,
+        mec=INK,
+        mfc=colour if interval is not None else "none",
+    )
+    p = f", p {write_p(pair.p_holm)} after Holm" if pair.p_holm is not None else ""
+    hint = f"{pair.first} minus {pair.second}: {write_signed(mean)} {write_interval(interval)}{p}"
+    mark(point, place, [hint])

@@ -1,0 +1,88 @@
+"""Figure 6: loss against what it costs, with the arms that no cheaper arm beats."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from lorastudy.analysis.fronts import UNITS, CostName, Front
+from lorastudy.analysis.pairs import Comparison
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.report.figures.curves import add_legend
+from lorastudy.report.figures.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    DrawnFigure,
+    mark,
+    new_figure,
+    save_figure,
+    shorten,
+)
+from lorastudy.report.numerals import write_compact
+
+_LOGARITHMIC: tuple[CostName, ...] = ("trainable parameters", "stored size")
+
+
+def draw_fronts(
+    fronts: Sequence[Front], arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]
+) -> DrawnFigure:
+    """One row of panels for each benchmark, one column for each cost."""
+    costs = tuple(UNITS)
+    n_rows = max(len(comparisons), 1)
+    figure = new_figure(0.7 + 2.0 * n_rows)
+    panels = figure.subplots(n_rows, len(costs), squeeze=False, sharey="row", sharex="col")
+    for row, axes_of_row in enumerate(panels):
+        of_row = fronts[row * len(costs) : (row + 1) * len(costs)]
+        for axes, cost in zip(axes_of_row, costs, strict=True):
+            front = next((found for found in of_row if found.cost == cost), None)
+            _draw_panel(axes, cost, front)
+            if row == n_rows - 1:
+                axes.set_xlabel(f"{cost}, {UNITS[cost]}" if cost != costs[0] else cost)
+        if of_row:
+            score = of_row[0].score
+            label = f"{shorten(score.benchmark)}\n{score.protocol_name}, nats a target"
+            axes_of_row[0].set_ylabel(label)
+    shown = {point.arm for front in fronts for point in front.points}
+    add_legend(figure, [(place, arm) for place, arm in enumerate(arms) if arm.arm in shown])
+    caption = (
+        "Cross-entropy against cost, mean over seeds, bars from the lowest to the highest seed: "
+        "down and left is better. The line joins the arms that none which costs no more lies "
+        "below. Open: excluded, since one that costs no more is separated from it. Parameters "
+        "and stored size on logarithmic axes."
+    )
+    return save_figure(figure, "fig6-fronts", "Figure 6. Quality against cost", caption)
+
+
+def _draw_panel(axes: Axes, cost: CostName, front: Front | None) -> None:
+    axes.grid()
+    points = front.points if front else ()
+    if not points:
+        axes.text(0.5, 0.5, "no value", ha="center", transform=axes.transAxes)
+        return
+    if cost in _LOGARITHMIC and all(point.cost > 0 for point in points):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_compact(value)))
+        axes.margins(x=0.2)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.margins(x=0.15)
+    best = [point for point in points if point.standing == "front"]
+    axes.plot([p.cost for p in best], [p.loss.mean for p in best], color=INK, lw=0.8, zorder=1)
+    for point in points:
+        colour, loss = COLOURS[point.place % len(COLOURS)], point.loss
+        if loss.highest > loss.lowest:
+            ends = [loss.lowest, loss.highest]
+            (line,) = axes.plot([point.cost] * 2, ends, color=colour, linewidth=1.2)
+            mark(line, point.place)
+        (dot,) = axes.plot(
+            point.cost,
+            loss.mean,
+            MARKERS[point.place % len(MARKERS)],
+            mec=INK if point.standing != "excluded" else colour,
+            mfc=colour if point.standing != "excluded" else "none",
+        )
+        hint = f"{point.arm}: {loss.mean:.4f} nats at {point.cost:,.6g} {UNITS[cost]}; "
+        mark(dot, point.place, [f"{hint}{point.standing}"])

@@ -1,0 +1,63 @@
+"""What was compared, in the words of the study file."""
+
+from collections.abc import Iterable
+
+from lorastudy.config.models import BaseModelRef, Source, Study
+from lorastudy.report.page.integrity import Fact
+from lorastudy.store.records import StudyResults
+
+
+def describe_study(results: StudyResults, study: Study | None) -> list[Fact]:
+    """What was compared, from the study file if there is one and from the runs."""
+    n_done = sum(run.status == "done" for run in results.runs)
+    n_expected = len(results.runs) + len(results.missing)
+    facts = [
+        Fact("arms", ", ".join(results.arms)),
+        Fact("seeds", ", ".join(map(str, results.seeds))),
+        Fact("runs", f"{n_done} of {n_expected} finished"),
+        Fact("benchmarks", ", ".join(results.benchmarks)),
+        Fact("training protocol", results.training_protocol),
+        Fact("device", _distinct(run.device for run in results.runs)),
+        Fact("precision", _distinct(run.precision for run in results.runs)),
+    ]
+    before = _describe_inputs(study) if study else []
+    return [fact for fact in (*before, *facts) if fact.text]
+
+
+def summarise_study(results: StudyResults, study: Study | None) -> str:
+    """What was compared, in one sentence."""
+    n_seeds = len(results.seeds)
+    seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    where = f" of the base model {describe_source(study.base_model)}" if study else ""
+    data = f", trained on {describe_source(study.data.train)}" if study else ""
+    return f"{len(results.arms)} arms{where}{data}, {seeds}."
+
+
+def describe_source(source: BaseModelRef | Source) -> str:
+    """Where a model or data set comes from: hub id with its parts, path, or builtin name."""
+    name = source.id or source.path or f"{source.builtin} (comes with lorastudy)"
+    details = [getattr(source, key, None) for key in ("config", "split")]
+    revision = source.revision if source.id else None
+    known = [detail for detail in details if detail]
+    known += [f"revision {revision}"] if revision else []
+    return f"{name} ({', '.join(known)})" if known else f"{name}"
+
+
+def _describe_inputs(study: Study) -> list[Fact]:
+    data, training = study.data, study.training
+    rows = "one row a document" if data.rows.cut == "lines" else "text joined, full rows only"
+    return [
+        Fact("base model", describe_source(study.base_model)),
+        Fact("training data", describe_source(data.train)),
+        Fact("validation data", describe_source(data.validation)),
+        Fact("rows", f"{rows}, at most {data.rows.length:,} tokens"),
+        Fact(
+            "training",
+            f"{training.epochs} epochs, {training.rows_per_step} rows an optimizer step, "
+            f"{training.schedule.shape} schedule, padding {training.padding}",
+        ),
+    ]
+
+
+def _distinct(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted({value for value in values if value}))

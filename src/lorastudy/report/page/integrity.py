@@ -1,0 +1,181 @@
+"""Can these numbers be trusted and had again: environment, digests, warnings, commands."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lorastudy.analysis.evidence import Evidence, doubts_of_arms
+from lorastudy.analysis.pairs import Comparison
+from lorastudy.analysis.rates import summarise_rates
+from lorastudy.analysis.summary import summarise_arms
+from lorastudy.report.numerals import write_rate
+from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.store.records import Fingerprint, Manifest, StudyResults
+
+_LOCKED = "Every run of the study had to find these contents again, or it did not start."
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a list: what it is about, and what is the case."""
+
+    label: str
+    text: str
+
+
+def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
+    """What the numbers depend on besides the study file; several values where runs differ."""
+    found = [e.manifest.environment for e in evidence.runs if e.manifest]
+    if not found:
+        return ()
+    names = sorted({name for environment in found for name in environment.libraries})
+    facts = [
+        Fact("lorastudy", _distinct(e.lorastudy for e in found)),
+        Fact("Python", _distinct(e.python for e in found)),
+        *(Fact(name, _distinct(e.libraries.get(name, "") for e in found)) for name in names),
+        Fact("device", _distinct(e.device for e in found)),
+        Fact("precision", _distinct(e.precision for e in found)),
+        Fact("threads", _distinct(_threads(e) for e in found)),
+        Fact("attention", _distinct(e.attention for e in found)),
+        Fact("micro-batch", _distinct(str(e.micro_batch) for e in found)),
+        Fact("processes a run", _distinct(str(e.world_size) for e in found)),
+    ]
+    return tuple(fact for fact in facts if fact.text)
+
+
+def describe_resumes(evidence: Evidence) -> tuple[str, ...]:
+    """One sentence for each run that was interrupted; such a run is the same run."""
+    return tuple(
+        f"{found.run.run_id} went on after step {', '.join(map(str, found.resumed_after))}."
+        for found in evidence.runs
+        if found.resumed_after
+    )
+
+
+def build_digest_table(evidence: Evidence) -> Table | None:
+    """Digests of all that was read; None if neither a lock file nor a manifest is there."""
+    lock = evidence.lock
+    manifests = [e.manifest for e in evidence.runs if e.manifest]
+    if lock is not None:
+        named = {"base model": lock.base_digest, "tokenizer": lock.tokenizer_digest, **lock.corpora}
+    elif manifests:
+        named = _digests(manifests[0])
+    else:
+        return None
+    columns = (Column("content", ("content",), "left"), Column("SHA-256", ("sha256",), "wrap"))
+    rows = tuple((_text(name), _text(digest)) for name, digest in named.items())
+    return Table("What was read", columns, rows, (Note("", _LOCKED),) if lock else ())
+
+
+def list_warnings(
+    results: StudyResults, comparisons: Sequence[Comparison], evidence: Evidence
+) -> tuple[str, ...]:
+    """Everything a careful reader has to know before quoting a number, a sentence each."""
+    return (
+        *_warn_of_runs(results),
+        *_warn_of_drift(results, evidence),
+        *(
+            f"{arm}: its seconds are in doubt ({'; '.join(doubts)}): other programs may have "
+            "run beside it."
+            for arm, doubts in doubts_of_arms(results, evidence).items()
+        ),
+        *(
+            f"{rate.arm}: its best learning rate, {write_rate(rate.learning_rate)}, is the lowest "
+            "or highest of those tried; a better one may lie outside."
+            for rate in summarise_rates(results)
+            if rate.is_at_end
+        ),
+        *dict.fromkeys(
+            f"{c.score.benchmark}, {c.score.protocol_name}: {note}"
+            for c in comparisons
+            for note in c.notes
+        ),
+        *(f"Not read: {problem}" for problem in evidence.problems),
+    )
+
+
+def list_commands(name: str) -> tuple[str, ...]:
+    """What to type to have the same study again, next to a copy of its study.yaml."""
+    return (
+        "lorastudy check study.yaml  # inputs, modules, counts and memory, before any training",
+        f"lorastudy run study.yaml --out {name}",
+        f"lorastudy fsck {name}  # every hash and record of the folder",
+        f"lorastudy report {name}  # this page and its tables, byte for byte",
+    )
+
+
+def cite(results: StudyResults, evidence: Evidence) -> tuple[str, ...]:
+    """Lines of BibTeX for these numbers, for the published study and for LoRA."""
+    versions = _distinct(e.manifest.environment.lorastudy for e in evidence.runs if e.manifest)
+    program = f"lorastudy {versions}".strip()
+    digest = hashlib.sha256(write_results_json(results).encode()).hexdigest()
+    return (
+        f"@misc{{study, title = {{{results.name}: full fine-tuning and LoRA compared}},",
+        f"  howpublished = {{{program}}}, note = {{results.json, SHA-256 {digest}}}}}",
+        "@misc{dordiuk2024, author = {Dordiuk, Vladislav}, year = {2024},",
+        "  title = {A comparative study of applying {LoRA} to {GPT-2} architecture}}",
+        "@misc{hu2021lora, author = {Hu, Edward J. and others}, year = {2021},",
+        "  title = {{LoRA}: Low-Rank Adaptation of Large Language Models}, eprint = {2106.09685}}",
+    )
+
+
+def write_results_json(results: StudyResults) -> str:
+    """The text of `results.json`, as it is stored."""
+    return results.model_dump_json(indent=1) + "\n"
+
+
+def _warn_of_runs(results: StudyResults) -> list[str]:
+    failed = [run.run_id for run in results.runs if run.status != "done"]
+    warnings = [] if len(results.seeds) > 1 else ["One seed: nothing is known about other seeds."]
+    if failed:
+        warnings.append(f"{len(failed)} runs failed and are in no mean: {', '.join(failed)}.")
+    if results.missing:
+        warnings.append(f"{len(results.missing)} runs were not made yet.")
+    uneven = [
+        a.arm
+        for a in summarise_arms(results)
+        if 0 < len(a.runs) < _expected(a.is_baseline, results)
+    ]
+    if uneven:
+        warnings.append(f"Fewer seeds than the study wants stand behind {', '.join(uneven)}.")
+    return warnings
+
+
+def _expected(is_baseline: bool, results: StudyResults) -> int:
+    return 1 if is_baseline else len(results.seeds)
+
+
+def _warn_of_drift(results: StudyResults, evidence: Evidence) -> list[str]:
+    warnings = [
+        f"{run.run_id} went on in another environment: {'; '.join(run.drift)}."
+        for run in results.runs
+        if run.drift
+    ]
+    several = [fact for fact in describe_environments(evidence) if "; " in fact.text]
+    warnings += [f"Runs differ in {fact.label}: {fact.text}." for fact in several]
+    digests = {tuple(_digests(e.manifest).items()) for e in evidence.runs if e.manifest}
+    if len(digests) > 1:
+        warnings.append("Runs were trained on different inputs: their digests differ.")
+    return warnings
+
+
+def _digests(manifest: Manifest) -> dict[str, str]:
+    return {
+        "base model": manifest.base_digest,
+        "tokenizer": manifest.tokenizer_digest,
+        "train": manifest.train_digest,
+        "validation": manifest.validation_digest,
+    }
+
+
+def _threads(environment: Fingerprint) -> str:
+    return str(environment.threads) if environment.threads else "on a GPU"
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return "; ".join(sorted({re.sub(r"\s+", " ", value) for value in values if value}))
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, (text,))

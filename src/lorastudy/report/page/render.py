@@ -1,0 +1,235 @@
+"""The report page: one file that needs no network and no other file, and is read without script.
+
+Every word from outside (names, paths, reasons) goes through Jinja's autoescape; the only
+markup let through is our own tables, matplotlib's SVG, which escapes its text itself, and
+`page.css` and `page.js`. The page's policy names the script's hash, so no other script runs.
+No clock and no program version: the same results give the same bytes.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lorastudy.analysis.answers import answer_claims
+from lorastudy.analysis.evidence import Evidence
+from lorastudy.analysis.forgetting import build_change_table, measure_changes
+from lorastudy.analysis.pairs import Comparison, choose_main
+from lorastudy.analysis.summary import list_scores, text_share
+from lorastudy.config.models import Study
+from lorastudy.report.figures.style import COLOURS, FORMATS, INK, DrawnFigure
+from lorastudy.report.page.describe import describe_study, summarise_study
+from lorastudy.report.page.integrity import (
+    build_digest_table,
+    cite,
+    describe_environments,
+    describe_resumes,
+    list_commands,
+    list_warnings,
+)
+from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.tables.claims import build_claim_table
+from lorastudy.report.tables.comparisons import build_group_table, build_pair_table
+from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.runs import build_failure_table, build_run_table
+from lorastudy.report.tables.settings import build_difference_table, build_module_table
+from lorastudy.report.tables.table import Table, render_html
+from lorastudy.report.tables.table1 import build_table1
+from lorastudy.report.tables.times import build_time_table
+from lorastudy.store.records import StudyResults
+
+TEMPLATE = "page.html.jinja"
+_FOLDER = Path(__file__).parent
+_TYPES = {"csv": "text/csv", "json": "application/json"}
+SECTIONS = {
+    "verdict": "Verdict",
+    "claims": "Claims",
+    "table1": "Table I",
+    "differences": "Differences",
+    "curves": "Curves",
+    "costs": "Costs",
+    "fronts": "Quality against cost",
+    "documents": "By document",
+    "rates": "Learning rates",
+    "forgetting": "Forgetting",
+    "compared": "What was compared",
+    "integrity": "Integrity",
+    "runs": "All runs",
+    "data": "Data",
+    "citation": "Citation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TextShare:
+    """How much of what a padded score averages over is text."""
+
+    benchmark: str
+    protocol: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Swatch:
+    """How an arm is drawn: its place in the study, name and colour."""
+
+    place: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure as it stands in the page."""
+
+    title: str
+    caption: str
+    svg: Markup
+    logarithmic: Markup | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is told of a study, before it is written."""
+
+    results: StudyResults
+    study: Study | None
+    comparisons: tuple[Comparison, ...]
+    evidence: Evidence
+    tables: Mapping[str, Table]  # those that have files of their own, by file name
+    files: Mapping[str, str]  # the content of every table's file
+
+
+def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
+    """The whole page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(TEMPLATE).render(
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        sections=SECTIONS.items(),
+        formats=FORMATS,
+        figures={figure.name: _chart(figure) for figure in figures},
+        swatches=[
+            Swatch(place, arm, COLOURS[place % len(COLOURS)])
+            for place, arm in enumerate(report.results.arms)
+        ],
+        **_words(report),
+        **_tables(report),
+    )
+
+
+def inline_svg(figure: DrawnFigure, svg: bytes, prefix: str) -> Markup:
+    """The figure as an element of a page: its own ids, the page's text colour, no prologue."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}-", text)
+    text = text.replace(INK, "currentColor")
+    label = Markup('<svg role="img" aria-label="{}. {}" ').format(figure.title, figure.caption)
+    return Markup(text.replace("<svg ", label, 1))
+
+
+def _chart(figure: DrawnFigure) -> Chart:
+    prefix = figure.name.partition("-")[0]
+    return Chart(
+        title=figure.title,
+        caption=figure.caption,
+        svg=inline_svg(figure, figure.files["svg"], prefix),
+        logarithmic=inline_svg(figure, figure.logarithmic, f"{prefix}log")
+        if figure.logarithmic
+        else None,
+    )
+
+
+def _words(report: Report) -> dict[str, object]:
+    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    return {
+        "results": results,
+        "summary": summarise_study(results, report.study),
+        "headline": state_headline(results, comparisons),
+        "verdict": state_verdict(results, comparisons, evidence),
+        "facts": describe_study(results, report.study),
+        "environments": describe_environments(evidence),
+        "resumes": describe_resumes(evidence),
+        "warnings": list_warnings(results, comparisons, evidence),
+        "commands": list_commands(results.name),
+        "shares": _text_shares(results),
+        "downloads": _downloads(report),
+        "tables": [(name, _formats(name, report.files)) for name in report.tables],
+        "citation": cite(results, evidence),
+    }
+
+
+def _tables(report: Report) -> dict[str, object]:
+    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    padded = [c for c in comparisons if c.score.scores_padding]
+    sound = [c for c in comparisons if not c.score.scores_padding] or padded
+    is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
+    padding = report.tables["padding"]
+    failures, digests = build_failure_table(results), build_digest_table(evidence)
+    main = choose_main(comparisons)
+    changes = build_change_table(measure_changes(results, main))
+    answers = answer_claims(results, comparisons, report.study)
+    padded_answers = [a for a in answers if a.scores_padding and is_both]
+    return {
+        "claims": render_html(build_claim_table([a for a in answers if a not in padded_answers])),
+        "padded_claims": render_html(build_claim_table(padded_answers)) if padded_answers else None,
+        "fronts": render_html(report.tables["fronts"]),
+        "documents": render_html(build_document_table(results, main)),
+        "sound": render_html(build_table1(results, sound)),
+        "published": render_html(build_table1(results, padded)) if is_both else None,
+        "padding": render_html(padding) if padding.rows else None,
+        "groups": render_html(build_group_table(comparisons)) if comparisons else None,
+        "pairs": [(c.score, render_html(build_pair_table(c))) for c in comparisons],
+        "rates": render_html(report.tables["learning_rates"]),
+        "runs": render_html(build_run_table(results)),
+        "times": render_html(build_time_table(results, evidence)),
+        "failures": render_html(failures) if failures.rows else None,
+        "changes": render_html(changes) if changes.rows else None,
+        "differing": render_html(build_difference_table(report.study)) if report.study else None,
+        "modules": render_html(build_module_table(results, evidence)),
+        "digests": render_html(digests) if digests else None,
+    }
+
+
+def _downloads(report: Report) -> list[tuple[str, str]]:
+    """Names and data addresses of what the page carries with it."""
+    of_results = report.results.model_dump_json(exclude_defaults=True)
+    carried = {name: text for name, text in report.files.items() if name.endswith(".csv")}
+    return [(name, _data_address(name, text)) for name, text in carried.items()] + [
+        ("results.json", _data_address("results.json", of_results))
+    ]
+
+
+def _data_address(name: str, text: str) -> str:
+    kind = _TYPES[name.rpartition(".")[2]]
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _formats(name: str, files: Mapping[str, str]) -> list[tuple[str, str]]:
+    words = {"md": "Markdown", "csv": "CSV", "tex": "LaTeX", "json": "JSON"}
+    return [(words[e], f"{name}.{e}") for e in words if f"{name}.{e}" in files]
+
+
+def _text_shares(results: StudyResults) -> list[TextShare]:
+    shares = [(score, text_share(results, score)) for score in list_scores(results)]
+    return [
+        TextShare(score.benchmark, score.protocol_name, 100 * share)
+        for score, share in shares
+        if share is not None and score.scores_padding
+    ]

@@ -1,0 +1,174 @@
+"""How comparisons are written for people: pairs, and groups of tied arms."""
+
+from collections.abc import Sequence
+
+from lorastudy.analysis.paired import MOST_SEEDS, POWER, SIGNIFICANCE
+from lorastudy.analysis.pairs import (
+    EQUIVALENCE_MARGIN,
+    ONE_SEED,
+    SMALL_DIFFERENCE,
+    Comparison,
+    Pair,
+    PairVerdict,
+)
+from lorastudy.analysis.statistics import Interval
+from lorastudy.report.numerals import ABSENT
+from lorastudy.report.tables.table import Cell, Column, Note, Table
+
+_WORDS: dict[PairVerdict, str] = {
+    "lower": "lower",
+    "higher": "higher",
+    "not separated": "not separated",
+    "one seed": "one seed",
+    "no interval": ABSENT,
+}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+HOW = (
+    "Nats a target, first arm minus second, paired by seed and document; below zero the first arm "
+    "is better. The interval is 95 %, over seeds and documents together, with t quantiles for the "
+    "few seeds; with one seed it is over documents only. p is adjusted by Holm over all pairs of "
+    f"the benchmark and protocol, and {SIGNIFICANCE} separates. The bootstrap (seeds x documents, "
+    "percentile) is a check: with few seeds it is too short."
+)
+PLAN = (
+    f"Seeds that would separate the pair with a chance of {POWER:.0%} if its true difference were "
+    f"the observed one, or {SMALL_DIFFERENCE} nats, as judged from the spread of these seeds, "
+    "after Holm's adjustment. “documents”: no number of seeds is enough on so few documents."
+)
+EQUIVALENCE = (
+    f"“within {EQUIVALENCE_MARGIN}”: two one-sided tests at 5 % show a difference below "
+    f"{EQUIVALENCE_MARGIN} nats; not adjusted for the number of pairs."
+)
+LETTERS = "Two arms that share a letter are not separated after Holm's adjustment."
+_PAIR_COLUMNS = (
+    Column("arms", ("first", "second"), "left"),
+    Column("difference", ("difference",)),
+    Column("95 % interval", ("low", "high")),
+    Column("p (Holm)", ("p", "p_holm")),
+    Column("first arm is", ("verdict",), "left"),
+    Column(f"within {EQUIVALENCE_MARGIN}", ("p_equivalence", "is_equivalent"), "left"),
+    Column("seeds", ("n_seeds",)),
+    Column("documents", ("n_documents",)),
+    Column("seeds to separate it", ("seeds_for_observed",)),
+    Column(f"seeds for {SMALL_DIFFERENCE}", ("seeds_for_small",)),
+    Column("bootstrap", ("bootstrap_low", "bootstrap_high")),
+    Column("remark", ("remark",), "wrap"),
+)
+
+
+def build_pair_table(comparison: Comparison) -> Table:
+    """Every pair of arms under one score."""
+    score = comparison.score
+    title = f"{score.benchmark}, {score.protocol_name}: differences of arms"
+    notes = [Note("", text) for text in comparison.notes]
+    return Table(title, _PAIR_COLUMNS, tuple(map(_pair_cells, comparison.pairs)), tuple(notes))
+
+
+def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
+    """Every pair under every score in one table, for programs."""
+    columns = (Column("benchmark", ("benchmark",)), Column("protocol", ("protocol",)))
+    rows = tuple(
+        (_text(c.score.benchmark), _text(c.score.protocol_name), *_pair_cells(pair))
+        for c in comparisons
+        for pair in c.pairs
+    )
+    return Table("Differences of arms", (*columns, *_PAIR_COLUMNS), rows)
+
+
+def build_group_table(comparisons: Sequence[Comparison]) -> Table:
+    """Which arms are tied, one row a score: the lead, and groups as letters."""
+    columns = (
+        Column("benchmark", ("benchmark",), "left"),
+        Column("protocol", ("protocol",), "left"),
+        Column("lead", ("lead",), "wrap"),
+        Column("arms, best first, with the letters of their groups", ("groups",), "wrap"),
+    )
+    rows = tuple(
+        (
+            _text(c.score.benchmark),
+            _text(c.score.protocol_name),
+            _text(describe_lead(c)),
+            _text(", ".join(f"{arm} ({_letters(c, arm)})" for arm in c.ranked)),
+        )
+        for c in comparisons
+    )
+    notes = tuple(Note("", text) for text in (LETTERS, HOW, EQUIVALENCE, PLAN))
+    return Table("Which arms are tied", columns, rows, notes)
+
+
+def describe_lead(comparison: Comparison) -> str:
+    """What may be said of the lowest loss, in a few words."""
+    if len(comparison.ranked) < 2:
+        return "nothing to compare"
+    if comparison.n_documents == 0:
+        return "not judged: sums by document were not found"
+    if comparison.is_one_seed:
+        return ONE_SEED
+    if comparison.leader is not None:
+        return f"{comparison.leader}, separated from every other arm"
+    return f"tied: {', '.join(comparison.tied_for_lead)}"
+
+
+def write_interval(interval: Interval | None, decimals: int = 4) -> str:
+    """An interval as "[-0.012, 0.034]"."""
+    if interval is None:
+        return ABSENT
+    low, high = (write_signed(end, decimals) for end in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def write_signed(value: float, decimals: int = 4) -> str:
+    """A difference with its sign."""
+    return f"{value:+,.{decimals}f}"
+
+
+def write_p(p: float) -> str:
+    """A p value with as many digits as carry meaning."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
+    low, high = ends_of(pair.interval)
+    boot_low, boot_high = ends_of(pair.bootstrap)
+    mean, p, p_holm = pair.mean, pair.p, pair.p_holm
+    is_equivalent = None if pair.p_equivalence is None else str(pair.is_equivalent).lower()
+    shown = {None: ABSENT, "true": "yes", "false": "not shown"}[is_equivalent]
+    n_documents = pair.difference.n_documents if pair.difference else None
+    return (
+        Cell(f"{pair.first} - {pair.second}", (pair.first, pair.second)),
+        Cell(ABSENT if mean is None else write_signed(mean), (mean,)),
+        Cell(write_interval(pair.interval), (low, high)),
+        Cell(ABSENT if p_holm is None else write_p(p_holm), (p, p_holm)),
+        Cell(_WORDS[pair.verdict], (pair.verdict,), is_emphasised=pair.is_separated),
+        Cell(shown, (pair.p_equivalence, is_equivalent)),
+        Cell(str(len(pair.seeds)), (len(pair.seeds),)),
+        Cell(ABSENT if n_documents is None else f"{n_documents:,}", (n_documents,)),
+        _seeds_cell(pair, pair.seeds_for_observed),
+        _seeds_cell(pair, pair.seeds_for_small),
+        Cell(write_interval(pair.bootstrap), (boot_low, boot_high)),
+        _text(pair.remark),
+    )
+
+
+def _seeds_cell(pair: Pair, needed: int | None) -> Cell:
+    if needed is not None:
+        return Cell(str(needed) if needed <= MOST_SEEDS else f">{MOST_SEEDS:,}", (needed,))
+    is_known = pair.difference is not None and pair.difference.seed_variance is not None
+    return Cell("documents" if is_known else ABSENT, (None,))
+
+
+def _letters(comparison: Comparison, arm: str) -> str:
+    """The letters of the groups that hold `arm`; numbers where letters run out."""
+    places = [i for i, group in enumerate(comparison.groups) if arm in group]
+    if len(comparison.groups) <= len(_LETTERS):
+        return "".join(_LETTERS[place] for place in places)
+    return " ".join(str(place + 1) for place in places)
+
+
+def ends_of(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Both ends of an interval; None twice without one."""
+    return (None, None) if interval is None else (interval.low, interval.high)
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, (text,))

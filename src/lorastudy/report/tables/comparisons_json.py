@@ -1,0 +1,89 @@
+"""Comparisons as JSON for programs, at full precision."""
+
+import json
+import math
+from collections.abc import Sequence
+
+from lorastudy.analysis.forgetting import Change
+from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, SMALL_DIFFERENCE, Comparison, Pair
+from lorastudy.report.tables.comparisons import ends_of
+
+_STEP = 5  # percent
+
+
+def write_comparisons_json(comparisons: Sequence[Comparison], changes: Sequence[Change]) -> str:
+    """All comparisons at full precision, and the tuned arms minus the baseline."""
+    content = {
+        "unit": "nats a target, first arm minus second",
+        "confidence": 0.95,
+        "equivalence_margin": EQUIVALENCE_MARGIN,
+        "small_difference": SMALL_DIFFERENCE,
+        "tuned_minus_baseline": [_describe_change(change) for change in changes],
+        "comparisons": [_describe(comparison) for comparison in comparisons],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _describe(comparison: Comparison) -> dict[str, object]:
+    score = comparison.score
+    return {
+        "benchmark": score.benchmark,
+        "protocol": score.protocol,
+        "protocol_version": score.version,
+        "n_documents": comparison.n_documents,
+        "ranked": comparison.ranked,
+        "leader": comparison.leader,
+        "tied_for_lead": comparison.tied_for_lead,
+        "groups": comparison.groups,
+        "levels": [
+            {"arm": level.arm, "cross_entropy": level.mean, "interval": ends_of(level.interval)}
+            for level in comparison.levels
+        ],
+        "notes": comparison.notes,
+        "pairs": [_describe_pair(pair) for pair in comparison.pairs],
+    }
+
+
+def _describe_change(change: Change) -> dict[str, object]:
+    score = change.score
+    return {
+        "benchmark": score.benchmark,
+        "protocol": score.protocol,
+        "protocol_version": score.version,
+        "role": change.role,
+        **_describe_pair(change.pair),
+    }
+
+
+def _describe_pair(pair: Pair) -> dict[str, object]:
+    difference = pair.difference
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "difference": pair.mean,
+        "interval": ends_of(pair.interval),
+        "bootstrap": ends_of(pair.bootstrap),
+        "p": pair.p,
+        "p_holm": pair.p_holm,
+        "verdict": pair.verdict,
+        "p_equivalence": pair.p_equivalence,
+        "is_equivalent": pair.is_equivalent,
+        "seeds": pair.seeds,
+        "n_documents": difference.n_documents if difference else None,
+        "seed_se": _root(difference.seed_variance) if difference else None,
+        "document_se": _root(difference.document_variance) if difference else None,
+        "shared_se": _root(difference.shared_variance) if difference else None,
+        "seeds_for_observed": pair.seeds_for_observed,
+        "seeds_for_small": pair.seeds_for_small,
+        "documents": {
+            "share_lower": documents.share_lower,
+            "quantiles": documents.quantiles[::_STEP],  # at 0, 5, ... 100 %
+        }
+        if (documents := pair.documents)
+        else None,
+        "remark": pair.remark,
+    }
+
+
+def _root(variance: float | None) -> float | None:
+    return None if variance is None else math.sqrt(variance)

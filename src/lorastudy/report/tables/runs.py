@@ -1,0 +1,75 @@
+"""The list of all runs, and the runs that failed."""
+
+from lorastudy.analysis.summary import best_validation_loss, memory_kind, missing_of
+from lorastudy.report.numerals import ABSENT, MIB, write_number, write_rate
+from lorastudy.report.tables.table import Cell, Column, Table
+from lorastudy.store.records import RunResult, StudyResults
+
+
+def build_run_table(results: StudyResults) -> Table:
+    """Every run on its own, arms in the study's order, with those that are still missing."""
+    kind = memory_kind(results)
+    rows: list[tuple[Cell, ...]] = []
+    for arm in results.arms:
+        rows += [_run_cells(run, kind) for run in results.runs if run.arm == arm]
+        rows += [_missing_cells(run_id, arm) for run_id in missing_of(arm, results)]
+    columns = (
+        Column("run", ("run_id",), "left"),
+        Column("arm", ("arm",), "left"),
+        Column("seed", ("seed",)),
+        Column("learning rate", ("learning_rate",)),
+        Column("status", ("status",), "left"),
+        Column("best epoch", ("best_epoch",)),
+        Column("best validation loss", ("best_validation_loss",)),
+        Column("training seconds", ("train_seconds",)),
+        Column("tokens a second", ("tokens_per_second",)),
+        Column(f"peak {kind or 'memory'}, MiB", ("peak_memory_bytes",)),
+    )
+    return Table("All runs", columns, tuple(rows))
+
+
+def build_failure_table(results: StudyResults) -> Table:
+    """The runs that did not finish, each with its whole reason; no rows if all did."""
+    columns = (
+        Column("run", ("run_id",), "left"),
+        Column("what happened", ("status",), "left"),
+        Column("reason", ("reason",), "wrap"),
+    )
+    rows = tuple(
+        (_text_cell(run.run_id), _text_cell(run.status), _text_cell(run.reason or ABSENT))
+        for run in results.runs
+        if run.status != "done"
+    )
+    return Table("Runs that did not finish", columns, rows)
+
+
+def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
+    loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
+    rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
+    return (
+        _text_cell(run.run_id),
+        _text_cell(run.arm),
+        Cell(str(run.seed), (run.seed,)),
+        Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
+        _text_cell(_status(run)),
+        Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),
+        Cell(ABSENT if loss is None else write_number(loss, 4), (loss,)),
+        Cell(ABSENT if seconds is None else write_number(seconds, 1), (seconds,)),
+        Cell(ABSENT if speed is None else write_number(speed, 0), (speed,)),
+        Cell(ABSENT if memory is None else write_number(memory / MIB, 0), (memory,)),
+    )
+
+
+def _status(run: RunResult) -> str:
+    """A run that went on in another environment (--allow-drift) is not one of a single one."""
+    drift = "; ".join(run.drift)
+    return f"{run.status}, resumed with {drift}" if drift else run.status
+
+
+def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:
+    known = (_text_cell(run_id), _text_cell(arm), Cell(ABSENT, (None,)), Cell(ABSENT, (None,)))
+    return (*known, _text_cell("not run yet"), *(Cell(ABSENT, (None,)) for _ in range(5)))
+
+
+def _text_cell(text: str) -> Cell:
+    return Cell(text, (text,))

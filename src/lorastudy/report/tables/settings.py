@@ -1,0 +1,79 @@
+"""What differs between the arms, what they share, and which modules a placement became."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from lorastudy.analysis.evidence import Evidence
+from lorastudy.analysis.summary import summarise_arms
+from lorastudy.config.models import Arm, Study
+from lorastudy.report.numerals import ABSENT, write_rate
+from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.store.records import StudyResults
+
+_ELSE = "Nothing else differs: base model, data, order of rows, schedule and scoring are the same."
+
+_NO_ADAPTER = {True: "nothing is trained", False: "no adapter: every parameter is trained"}
+
+
+def build_difference_table(study: Study) -> Table:
+    """One row an arm; only settings in which two arms differ have a column."""
+    settings = {name: tuple(map(write, study.arms)) for name, write in _SETTINGS.items()}
+    differing = {name: texts for name, texts in settings.items() if len(set(texts)) > 1}
+    shared = [f"{name} {texts[0]}" for name, texts in settings.items() if name not in differing]
+    columns = (
+        Column("arm", ("arm",), "left"),
+        *(Column(name, (name.replace(" ", "_"),), "wrap") for name in differing),
+    )
+    rows = tuple(
+        (_text(arm.name), *(_text(texts[place]) for texts in differing.values()))
+        for place, arm in enumerate(study.arms)
+    )
+    said = [text for text in shared if not text.endswith(f" {ABSENT}")]
+    note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
+    return Table("What differs between the arms", columns, rows, (Note("", note),))
+
+
+def build_module_table(results: StudyResults, evidence: Evidence) -> Table:
+    """The modules that received adapters, layers folded into `*` with their number."""
+    columns = (
+        Column("arm", ("arm",), "left"),
+        Column("modules", ("n_modules",)),
+        Column("by path, with the number of layers", ("modules",), "wrap"),
+    )
+    rows = []
+    for arm in summarise_arms(results):
+        manifests = [e.manifest for e in evidence.runs if e.run.arm == arm.arm and e.manifest]
+        modules = manifests[0].modules if manifests else None
+        if modules is None:
+            shown = Cell("not known: no manifest", (None,))
+        else:
+            shown = _text(", ".join(fold_modules(modules)) or _NO_ADAPTER[arm.is_baseline])
+        n = None if modules is None else len(modules)
+        rows.append((_text(arm.arm), Cell(ABSENT if n is None else str(n), (n,)), shown))
+    note = "As resolved before the first step; the full paths are in manifest.json of each run."
+    return Table("Modules that received adapters", columns, tuple(rows), (Note("", note),))
+
+
+def fold_modules(modules: Sequence[str]) -> tuple[str, ...]:
+    """Module paths that differ in a layer's number alone as one: `h.*.attn.c_proj (12)`."""
+    folded = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", module) for module in modules)
+    return tuple(f"{path} ({n})" if n > 1 else path for path, n in folded.items())
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, (text,))
+
+
+def _lora_only(arm: Arm, text: str) -> str:
+    return text if arm.method == "lora" else ABSENT
+
+
+_SETTINGS = {
+    "method": lambda arm: arm.method,
+    "placement": lambda arm: ", ".join(arm.placement) or ABSENT,
+    "rank": lambda arm: _lora_only(arm, f"{arm.rank}"),
+    "alpha": lambda arm: _lora_only(arm, f"{arm.alpha:g}" if arm.alpha is not None else ABSENT),
+    "dropout": lambda arm: _lora_only(arm, f"{arm.dropout:g}"),
+    "learning rates": lambda arm: ", ".join(map(write_rate, arm.learning_rates)) or ABSENT,
+}

@@ -1,0 +1,255 @@
+"""Table I: what every arm trains, reaches and costs."""
+
+import math
+from collections.abc import Sequence
+
+from lorastudy.analysis.evidence import CONTENDED
+from lorastudy.analysis.pairs import ONE_SEED, Comparison
+from lorastudy.analysis.statistics import Estimate, estimate_mean, mean
+from lorastudy.analysis.summary import (
+    ArmSummary,
+    Score,
+    memory_kind,
+    summarise_arms,
+)
+from lorastudy.report.numerals import (
+    ABSENT,
+    MIB,
+    perplexity_decimals,
+    write_estimate,
+    write_range,
+    write_rate,
+    write_share,
+)
+from lorastudy.report.tables.comparisons import describe_lead
+from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.store.records import RunResult, StudyResults
+
+_LARGEST_NATS = 27.0  # exp of it is a million million
+
+MARKS = {
+    "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "
+    "and documents after Holm's adjustment.",
+    "‡": f"{ONE_SEED}.",
+}
+SCORE_NOTE = (
+    "Perplexity: mean ± sample standard deviation over seeds (number of seeds), each run at the "
+    "epoch, each arm at the learning rate with the lowest validation loss. Bold: separated from "
+    "every other arm of the column."
+)
+INTERVAL_NOTE = (
+    "Brackets: 95 % interval of the arm by itself, over seeds and documents (with one seed over "
+    "documents only). Arms share their documents, so two such intervals may overlap though the "
+    "arms are separated: differences are judged in pairs."
+)
+PADDING_NOTE = "paper-padded scores padding as text: compare it with that protocol only."
+
+
+def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:
+    """Table I: what every arm trains, costs and reaches; failed arms keep their row.
+
+    `comparisons` are those of `compare_study`; they say which leads are printed bold.
+    """
+    arms, kind = summarise_arms(results), memory_kind(results)
+    n_seeds = len(results.seeds)
+    score_cells = [[_score_cell(arm, c, n_seeds) for arm in arms] for c in comparisons]
+    rows = tuple(
+        (
+            _text_cell(arm.arm),
+            *(cells[place] for cells in score_cells),
+            *_arm_cells(arm),
+            _estimate_cell(arm.train_seconds),
+            _estimate_cell(arm.peak_memory_bytes(kind), unit=MIB, decimals=0),
+            _finished_cell(arm),
+        )
+        for place, arm in enumerate(arms)
+    )
+    title = f"Table I. {results.name}: perplexity and cost of every arm"
+    scores = (_score_column(c.score) for c in comparisons)
+    columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
+    notes = (
+        *_notes(comparisons),
+        *_subset_notes(results),
+        *_drift_notes(results),
+        *contention_notes(results),
+    )
+    return Table(title, columns, rows, notes)
+
+
+SCORE_PARTS = ("perplexity", "sd", "n", "low", "high", "cross_entropy")
+
+_ARM_COLUMNS = (
+    Column("trainable parameters", ("trainable_parameters", "total_parameters")),
+    Column("share", ("trainable_share",)),
+    Column("learning rate", ("learning_rate",)),
+    Column("best epoch", ("best_epoch_first", "best_epoch_last")),
+)
+
+
+def _score_column(score: Score) -> Column:
+    prefix = f"{score.benchmark} {score.protocol_name}"
+    return Column(
+        title=score.protocol_name,
+        names=tuple(f"{prefix} {part}" for part in SCORE_PARTS),
+        group=score.benchmark,
+        warning="padding scored" if score.scores_padding else "",
+    )
+
+
+def _cost_columns(kind: str | None) -> tuple[Column, ...]:
+    memory = f"peak_{kind or 'memory'}_bytes"
+    return (
+        Column("training seconds", ("train_seconds", "train_seconds sd", "train_seconds n")),
+        Column(f"peak {kind or 'memory'}, MiB", (memory, f"{memory} sd", f"{memory} n")),
+        Column("runs finished", ("runs_finished", "runs_expected", "remark"), "wrap"),
+    )
+
+
+def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
+    trained, total, rate = arm.trainable_parameters, arm.total_parameters, arm.learning_rate
+    epochs = arm.best_epochs
+    return (
+        Cell(ABSENT if trained is None else f"{trained:,}", (trained, total)),
+        Cell(
+            write_share(trained, total),
+            (trained / total if trained is not None and total else None,),
+        ),
+        Cell(
+            ABSENT if rate is None else write_rate(rate),
+            (rate,),
+            detail=f"of {arm.n_rates_tried} tried" if arm.n_rates_tried > 1 else "",
+        ),
+        Cell(write_range(epochs), (epochs[0], epochs[-1]) if epochs else (None, None)),
+    )
+
+
+def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
+    sample = arm.sample(comparison.score)
+    estimate = estimate_mean(sample.perplexities)
+    if estimate is None:
+        is_failed = bool(arm.failed) and not arm.runs
+        text = "failed" if is_failed else ABSENT
+        return Cell(text, (None, None, 0, None, None, None), is_bad=is_failed)
+    decimals = perplexity_decimals(estimate.mean)
+    text, detail = write_estimate(estimate, decimals)
+    if not arm.is_baseline and estimate.n < n_seeds:
+        detail = detail.replace(f"({estimate.n})", f"({estimate.n} of {n_seeds})")
+    low, high = _perplexity_ends(arm, comparison)
+    is_known = low is not None and high is not None
+    return Cell(
+        text,
+        (estimate.mean, estimate.sd, estimate.n, low, high, mean(sample.cross_entropies)),
+        detail=detail,
+        is_emphasised=comparison.leader == arm.arm,
+        mark=_mark(arm.arm, comparison),
+        more=f"[{low:,.{decimals}f}, {high:,.{decimals}f}]" if is_known else "",
+    )
+
+
+def _perplexity_ends(
+    arm: ArmSummary, comparison: Comparison
+) -> tuple[float, float] | tuple[None, None]:
+    """The ends of the arm's own interval; none where they are beyond all bounds."""
+    level = comparison.find_level(arm.arm)
+    if level is None or level.interval.high > _LARGEST_NATS:
+        return None, None
+    return math.exp(level.interval.low), math.exp(level.interval.high)
+
+
+def _mark(arm: str, comparison: Comparison) -> str:
+    if len(comparison.ranked) < 2 or comparison.n_documents == 0 or comparison.leader is not None:
+        return ""
+    if comparison.is_one_seed:
+        return "‡" if arm == comparison.ranked[0] else ""
+    return "†" if arm in comparison.tied_for_lead else ""
+
+
+def _estimate_cell(estimate: Estimate | None, *, unit: int = 1, decimals: int = 1) -> Cell:
+    """The estimate in units of `unit` for people, and as it is for programs."""
+    if estimate is None:
+        return Cell(ABSENT, (None, None, 0))
+    sd = None if estimate.sd is None else estimate.sd / unit
+    shown = Estimate(
+        estimate.mean / unit, sd, estimate.n, estimate.lowest / unit, estimate.highest / unit
+    )
+    text, detail = write_estimate(shown, 0 if shown.mean >= 1000 else decimals)
+    return Cell(text, (estimate.mean, estimate.sd, estimate.n), detail=detail)
+
+
+def _finished_cell(arm: ArmSummary) -> Cell:
+    reasons = [f"seed {run.seed}{_at_rate(arm, run)} {_why(run)}" for run in arm.failed]
+    if arm.n_missing:
+        reasons.append(f"{arm.n_missing} not run yet")
+    remark = "; ".join(reasons)
+    text = f"{arm.n_finished} of {arm.n_expected}"
+    return Cell(text, (arm.n_finished, arm.n_expected, remark), detail=remark)
+
+
+def _at_rate(arm: ArmSummary, run: RunResult) -> str:
+    several = arm.n_rates_tried > 1 and run.learning_rate is not None
+    return f" at {write_rate(run.learning_rate)}" if several and run.learning_rate else ""
+
+
+def _why(run: RunResult) -> str:
+    """Status and the first sentence or so of the reason; the failure table has all of it."""
+    lines = (run.reason or "").strip().splitlines()
+    if not lines:
+        return run.status
+    first = lines[0] if len(lines[0]) <= 140 else f"{lines[0][:139]}…"
+    return f"{run.status}: {first}"
+
+
+def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
+    used = {_mark(arm, c) for c in comparisons for arm in c.ranked}
+    marked = [Note(mark, text) for mark, text in MARKS.items() if mark in used]
+    leads = [
+        Note("", f"{c.score.benchmark}, {c.score.protocol_name}: {describe_lead(c)}.")
+        for c in comparisons
+    ]
+    general = [Note("", SCORE_NOTE)] if comparisons else []
+    general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
+    has_padding = any(c.score.scores_padding for c in comparisons)
+    padded = [Note("", PADDING_NOTE)] if has_padding else []
+    return (*leads, *marked, *general, *padded)
+
+
+def _subset_notes(results: StudyResults) -> list[Note]:
+    """What benchmarks of which a random part was scored leave open, by benchmark and protocol."""
+    largest: dict[tuple[str, str, int], float] = {}
+    for score in (score for run in results.runs for score in run.evaluations):
+        if score.n_population is not None and score.standard_error is not None:
+            key = (score.benchmark, score.protocol, score.n_population)
+            largest[key] = max(largest.get(key, 0.0), score.standard_error)
+    return [
+        Note(
+            "",
+            f"{benchmark}, {protocol}: a random part of {n:,} documents or windows, the same for "
+            f"every run; standard error of a cross-entropy, as that of all: at most {error:.4f}.",
+        )
+        for (benchmark, protocol, n), error in largest.items()
+    ]
+
+
+def contention_notes(results: StudyResults) -> tuple[Note, ...]:
+    """The arms whose seconds are too high, since other work held the cores while they trained."""
+    worst: dict[str, float] = {}
+    for run in results.runs:
+        if run.waited_share is not None and run.waited_share >= CONTENDED:
+            worst[run.arm] = max(run.waited_share, worst.get(run.arm, 0.0))
+    if not worst:
+        return ()
+    arms = ", ".join(f"{arm} (up to {share:.0%})" for arm, share in worst.items())
+    text = "Other work held the cores: threads that were ready to train waited, so seconds are high"
+    return (Note("", f"{text}: {arms}."),)
+
+
+def _drift_notes(results: StudyResults) -> list[Note]:
+    drifted = [run.run_id for run in results.runs if run.drift]
+    if not drifted:
+        return []
+    text = "resumed in another environment (--allow-drift), so of no single one"
+    return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
+
+
+def _text_cell(text: str) -> Cell:
+    return Cell(text, (text,))

@@ -1,0 +1,73 @@
+"""What training and scoring took, and whether the seconds can be believed."""
+
+from lorastudy.analysis.evidence import (
+    CONTENDED,
+    SEEDS_APART,
+    SLOW_TENTH,
+    Evidence,
+    timing_doubts,
+)
+from lorastudy.analysis.statistics import Estimate, estimate_mean
+from lorastudy.analysis.summary import ArmSummary, summarise_arms
+from lorastudy.report.numerals import ABSENT, write_duration, write_estimate
+from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.store.records import StudyResults
+
+HOW = (
+    "Means over seeds ± sample standard deviation. Seconds are in doubt where a tenth of a run's "
+    f"steps took at least {SLOW_TENTH:g} times the median, token for token, where an arm's seeds "
+    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, where its threads waited for a "
+    f"core {CONTENDED:.0%} of the time or more, or where its seeds ran on different devices: then "
+    "something besides the arm was measured."
+)
+
+
+def build_time_table(results: StudyResults, evidence: Evidence) -> Table:
+    """Seconds of training and of everything else, speed, and signs of contention."""
+    columns = (
+        Column("arm", ("arm",), "left"),
+        Column("training", ("train_seconds", "train_seconds sd", "n")),
+        Column("validation, checkpoints, scoring", ("other_seconds",)),
+        Column("tokens a second", ("tokens_per_second", "tokens_per_second sd")),
+        Column("slowest tenth of steps", ("slow_tenth",)),
+        Column("in doubt", ("doubts",), "wrap"),
+    )
+    rows = tuple(_cells(arm, evidence) for arm in summarise_arms(results))
+    return Table("Time, and whether it can be believed", columns, rows, (Note("", HOW),))
+
+
+def _cells(arm: ArmSummary, evidence: Evidence) -> tuple[Cell, ...]:
+    seconds, speed = arm.train_seconds, _speed(arm)
+    others = [r.total_seconds - (r.train_seconds or 0.0) for r in arm.runs if r.total_seconds]
+    other = estimate_mean(others)
+    paces = [e.pace.slow_tenth for e in evidence.of_arm(arm) if e.pace is not None]
+    slowest = max(paces, default=None)
+    doubts = "; ".join(timing_doubts(arm, evidence))
+    return (
+        Cell(arm.arm, (arm.arm,)),
+        _estimate_cell(seconds, (seconds.mean, seconds.sd, seconds.n) if seconds else None),
+        Cell(write_duration(other.mean) if other else ABSENT, (other.mean if other else None,)),
+        _speed_cell(speed),
+        Cell(f"{slowest:.2f} x median" if slowest else ABSENT, (slowest,)),
+        Cell(doubts or "no sign of it", (doubts,), is_bad=bool(doubts)),
+    )
+
+
+def _speed(arm: ArmSummary) -> Estimate | None:
+    return estimate_mean([r.tokens_per_second for r in arm.runs if r.tokens_per_second])
+
+
+def _estimate_cell(
+    estimate: Estimate | None, values: tuple[float, float | None, int] | None
+) -> Cell:
+    if estimate is None or values is None:
+        return Cell(ABSENT, (None, None, 0))
+    spread = f"± {estimate.sd:,.1f} s " if estimate.sd is not None else ""
+    return Cell(write_duration(estimate.mean), values, detail=f"{spread}({estimate.n})")
+
+
+def _speed_cell(speed: Estimate | None) -> Cell:
+    if speed is None:
+        return Cell(ABSENT, (None, None))
+    text, detail = write_estimate(speed, 0)
+    return Cell(text, (speed.mean, speed.sd), detail=detail)

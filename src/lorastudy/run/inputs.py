@@ -1,0 +1,173 @@
+"""Everything a study reads, found and checked before the first training step.
+
+Documents are tokenised once into the cache; the lock file of a study remembers which corpus
+belongs to which source, so that a run opens its memory maps without reading the data again.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lorastudy.config.models import Benchmark, Rows, Source, Study
+from lorastudy.data.batches import Padding
+from lorastudy.data.corpus import Corpus, prepare_corpus
+from lorastudy.data.rows import RowTable, cut_lines, cut_stream
+from lorastudy.data.sources import read_documents
+from lorastudy.data.texts import Form
+from lorastudy.errors import ConfigError, InputError
+from lorastudy.evaluate.protocols import (
+    Protocol,
+    SpecialTokens,
+    lay_out_rows,
+    parse_protocol,
+)
+from lorastudy.evaluate.subset import draw_subset, units_of
+from lorastudy.model.base import BaseDescription, describe_base, find_base_folder
+from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
+from lorastudy.store.places import Places
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A base model's tokenizer and the places to read from: turns sources into corpora."""
+
+    base: BaseDescription
+    tokenizer: Tokenizer
+    places: Places
+    _opened: dict[tuple[Source, Form], Corpus] = field(default_factory=dict)
+
+    @property
+    def special(self) -> SpecialTokens:
+        """Ids that rows need."""
+        return SpecialTokens(self.tokenizer.start_id, self.tokenizer.end_id)
+
+    def corpus(self, source: Source, form: Form) -> Corpus:
+        """The tokenised documents of `source`, from the cache if they are there.
+
+        Arms and protocols share sources, so each is read once and kept open.
+
+        Raises:
+            InputError: The source cannot be read, or a token id has no embedding.
+        """
+        where = Source.model_validate(source.model_dump(include=set(Source.model_fields)))
+        if (where, form) not in self._opened:
+            self._opened[where, form] = self._open(where, form)
+        return self._opened[where, form]
+
+    def _open(self, source: Source, form: Form) -> Corpus:
+        corpus = open_corpus_of(source, form, self.tokenizer, self.places)
+        highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
+        if highest >= self.base.vocabulary_size:
+            raise InputError(
+                f"{name_source(source)}: token id {highest} has no row in the base model's "
+                f"embedding of {self.base.vocabulary_size}. The tokenizer belongs to another model."
+            )
+        return corpus
+
+    def protocol(self, name: str, rows: Rows) -> Protocol:
+        """The protocol `name` for this model."""
+        return parse_protocol(name, row_length=rows.length, context=self.base.max_positions)
+
+    def training_rows(self, source: Source, rows: Rows) -> tuple[Corpus, RowTable]:
+        """Corpus and rows of the train or validation split.
+
+        Raises:
+            InputError: No row holds a target.
+        """
+        corpus = self.corpus(source, "stream" if rows.cut == "stream" else "texts")
+        table = (
+            cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
+            if rows.cut == "lines"
+            else cut_stream(corpus.offsets, rows.length)
+        )
+        if table.n_rows == 0:
+            raise InputError(
+                f"{name_source(source)}: less than one row of {rows.length} tokens. "
+                "Give more text or a shorter data.rows.length."
+            )
+        return corpus, table
+
+    def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
+        """Corpus, rows and padding of a benchmark under a protocol.
+
+        Raises:
+            InputError: Nothing can be scored.
+        """
+        protocol = self.protocol(name, rows)
+        corpus = self.corpus(benchmark, protocol.form)
+        table, padding = lay_out_rows(protocol, corpus, self.special)
+        if table.n_rows == 0:
+            raise InputError(
+                f"benchmark {benchmark.name!r} has no scored token under {name!r}. "
+                "Its documents are empty; look at its split and column."
+            )
+        if benchmark.sample is None:
+            return BenchmarkRows(protocol, corpus, table, padding)
+        n_population = len(set(units_of(protocol, table).tolist()))
+        table = draw_subset(protocol, table, benchmark.sample)
+        return BenchmarkRows(protocol, corpus, table, padding, n_population)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRows:
+    """A benchmark laid out under one protocol."""
+
+    protocol: Protocol
+    corpus: Corpus
+    table: RowTable
+    padding: Padding
+    n_population: int | None = None  # units that `table` is a random part of; None: it is all
+
+
+def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:
+    """The documents that `form` makes of `source`, tokenised; a limit counts these documents.
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    # pages are made of many rows, so a limit on rows would cut a page
+    limit = source.limit if form == "pages" else None
+    read = source if limit is None else source.model_copy(update={"limit": None})
+    documents = read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
+    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
+
+
+def make_reader(folder: Path, places: Places) -> Reader:
+    """A reader for the model in `folder`.
+
+    Raises:
+        InputError: The model or its tokenizer is unfit, or the two do not belong together.
+    """
+    base, tokenizer = describe_base(folder), load_tokenizer(folder)
+    for name, token in (("start", tokenizer.start_id), ("end", tokenizer.end_id)):
+        if token >= base.vocabulary_size:
+            raise InputError(
+                f"{folder}: the tokenizer's {name}-of-text id {token} has no row in the embedding "
+                f"of {base.vocabulary_size}. The tokenizer belongs to another model."
+            )
+    return Reader(base, tokenizer, places)
+
+
+def open_reader(study: Study, places: Places) -> Reader:
+    """Find and describe the base model and load its tokenizer.
+
+    Raises:
+        InputError: It is missing or unfit.
+        ConfigError: Training rows are longer than its context.
+    """
+    folder = find_base_folder(
+        study.base_model, mirror=places.mirror, offline=places.offline, base=places.base
+    )
+    reader = make_reader(folder, places)
+    base = reader.base
+    if base.max_positions is not None and study.data.rows.length > base.max_positions:
+        raise ConfigError(
+            f"data.rows.length: {study.data.rows.length} tokens are longer than the "
+            f"{base.max_positions} positions of the base model. Use a shorter length."
+        )
+    return reader
+
+
+def name_source(source: Source) -> str:
+    """A source as a person would say it: `Salesforce/wikitext wikitext-2-raw-v1 test`."""
+    parts = (source.id or source.path or source.builtin, source.config, source.split)
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,122 @@
+"""The peak memory of a run, predicted from shapes alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lorastudy.config.models import Training
+from lorastudy.machine.memory import MIB
+from lorastudy.model.base import BaseDescription
+from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
+
+_LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
+_EVALUATION_CHUNK = 512  # scored positions whose logits exist at once in evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class PeakPrediction:
+    """Predicted peak bytes of one run by part; a model of the reference path, not a bound."""
+
+    libraries: int
+    weights: int
+    gradients_and_moments: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return (
+            self.libraries
+            + self.weights
+            + self.gradients_and_moments
+            + self.activations
+            + self.logits
+        )
+
+
+def predict_peak(
+    base: BaseDescription,
+    training: Training,
+    *,
+    row_length: int,
+    trained_parameters: int,
+    adapter_parameters: int,
+    adapted_in_features: int,
+    dropout: float,
+    device: torch.device,
+) -> PeakPrediction:
+    """Predict the peak of a run from shapes alone, for a micro-batch of the longest rows.
+
+    Float32 weights (4 bytes); a gradient and two moments for each trained parameter (12);
+    values that autograd keeps a layer and position, in hidden widths: 30 for full
+    fine-tuning, 24 where linear weights are frozen; what LoRA's dropout keeps of its inputs;
+    three (heads, T, T) arrays a row and layer where attention has dropout on a CPU; three
+    copies of the logits (log-softmax and two gradients). The fast implementation keeps fewer:
+    17 widths, or 10 and what adapters read; a byte for every weight and input that dropout
+    is on; logits of one chunk twice, and a second gradient of the head where that is trained.
+    The counts are those of GPT-2 in float32, so other families and bfloat16 lie some tenths
+    away; `check` says "predicted".
+    """
+    if training.implementation != "reference" and trained_parameters:
+        return _predict_fast(
+            base,
+            training,
+            row_length=row_length,
+            trained_parameters=trained_parameters,
+            adapter_parameters=adapter_parameters,
+            adapted_in_features=adapted_in_features,
+            dropout=dropout,
+            on_cpu=device.type == "cpu",
+        )
+    positions = training.micro_batch * row_length
+    on_cpu = device.type == "cpu"
+    activations = positions * base.hidden_size * 16
+    if trained_parameters:
+        widths = 24 if adapter_parameters else 30
+        activations = positions * widths * base.hidden_size * base.n_layers * 4
+        if dropout:
+            activations += positions * adapted_in_features * (8 if on_cpu else 5)
+        if on_cpu and base.attention_dropout:
+            activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
+    n_logits = positions if trained_parameters else min(positions, _EVALUATION_CHUNK)
+    return PeakPrediction(
+        libraries=_LIBRARIES_BYTES if on_cpu else 0,
+        weights=4 * (base.total_parameters + adapter_parameters),
+        gradients_and_moments=12 * trained_parameters,
+        activations=activations,
+        logits=n_logits * base.vocabulary_size * 4 * 3,
+    )
+
+
+def _predict_fast(
+    base: BaseDescription,
+    training: Training,
+    *,
+    row_length: int,
+    trained_parameters: int,
+    adapter_parameters: int,
+    adapted_in_features: int,
+    dropout: float,
+    on_cpu: bool,
+) -> PeakPrediction:
+    n_rows = training.micro_batch
+    if training.token_budget is not None:
+        n_rows = max(1, min(n_rows, training.token_budget // row_length))
+    positions = n_rows * row_length
+    widths = 10 if adapter_parameters else 17
+    activations = positions * widths * base.hidden_size * base.n_layers * 4
+    if adapter_parameters:
+        activations += positions * adapted_in_features * (5 if dropout else 4)
+    if on_cpu and base.attention_dropout:
+        activations += positions * row_length * base.n_heads * base.n_layers
+    logits = 2 * min(positions, HEAD_CHUNK) * base.vocabulary_size * 4
+    if not adapter_parameters:
+        logits += base.vocabulary_size * base.hidden_size * 4
+    return PeakPrediction(
+        libraries=_LIBRARIES_BYTES if on_cpu else 0,
+        weights=4 * (base.total_parameters + adapter_parameters),
+        gradients_and_moments=12 * trained_parameters,
+        activations=activations,
+        logits=logits,
+    )
