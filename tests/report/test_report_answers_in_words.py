@@ -103,7 +103,7 @@ def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path):
     results, comparisons = make_study(tmp_path, arms, forgetting=("imdb",))
     changes = measure_changes(results, comparisons)
     first = changes[0]
-    assert (first.score.benchmark, first.role, first.pair.first) == ("imdb", "forgetting", "full")
+    assert (first.key.benchmark, first.role, first.pair.first) == ("imdb", "forgetting", "full")
     expected = sum(math.log(30 + 0.001 * s) - math.log(20) for s in SEEDS) / 3
     assert first.pair.mean == pytest.approx(expected, abs=1e-9)
     assert first.pair.interval.low < expected < first.pair.interval.high
@@ -119,7 +119,7 @@ def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
     spread = {"lora-1": 0.0, "lora-2": 0.0, "lora-3": 0.1, "full": 0.0}
     results, comparisons = make_study(tmp_path, arms, spread=spread)
     fronts = find_fronts(results, comparisons, read_evidence(results, None))
-    (front,) = (f for f in fronts if f.score.benchmark == "lambada" and "param" in f.cost)
+    (front,) = (f for f in fronts if f.key.benchmark == "lambada" and "param" in f.cost)
     assert [(p.arm, p.standing) for p in front.points] == [
         ("lora-1", "front"),
         ("lora-2", "excluded"),

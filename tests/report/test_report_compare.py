@@ -9,7 +9,7 @@ from report_results import make_evaluation, make_evaluations, make_results, make
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.statistics import Interval
-from lorastudy.analysis.summary import Score
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.report.tables.comparisons import (
     build_all_pairs,
     build_group_table,
@@ -222,8 +222,8 @@ def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path):
 def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead():
     # a mean of batch means may rank two arms otherwise than their sums do
     pair = Pair("full", "lora-1", 0.1, interval=Interval(0.05, 0.15), p=0.001, p_holm=0.001)
-    score = Score("wikitext-2", "paper-padded", 1)
-    comparison = Comparison(score, ("full", "lora-1"), (pair,), (("full",), ("lora-1",)), 10, ())
+    key = ScoreKey("wikitext-2", "paper-padded", 1)
+    comparison = Comparison(key, ("full", "lora-1"), (pair,), (("full",), ("lora-1",)), 10, ())
     assert comparison.leader is None
 
 

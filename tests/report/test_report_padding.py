@@ -6,10 +6,10 @@ import pytest
 from report_results import make_evaluation, make_results, make_run
 
 from lorastudy.analysis.padding import build_padding_table, split_padded_score
-from lorastudy.analysis.summary import Score
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.store.records import ClassSum
 
-PADDED = Score("wikitext-2", "paper-padded", 1)
+PADDED = ScoreKey("wikitext-2", "paper-padded", 1)
 COUNTS = {"first": 2, "text": 18, "first-padding": 2, "other-padding": 78}
 
 
@@ -70,4 +70,4 @@ def test_rows_without_padding_have_no_padding_part():
 
 def test_scores_of_text_are_left_out():
     results = make_results()
-    assert build_padding_table(results, [Score("wikitext-2", "rows-text", 1)]).rows == ()
+    assert build_padding_table(results, [ScoreKey("wikitext-2", "rows-text", 1)]).rows == ()

@@ -80,7 +80,7 @@ def _answer_scores(
     comparisons: Sequence[Comparison],
     study: Study | None,
 ) -> list[Answer]:
-    wanted = [c for c in comparisons if not claim.is_far_only or _is_far(c.score.benchmark, study)]
+    wanted = [c for c in comparisons if not claim.is_far_only or _is_far(c.key.benchmark, study)]
     names = [
         (a.arm, b.arm)
         for a, b in product(arms_in_role(claim.first, arms), arms_in_role(claim.second, arms))
@@ -99,19 +99,19 @@ def _answer_score(
     pairs = [pair for a, b in names if (pair := comparison.find_pair(a, b)) is not None]
     findings = [_judge_score(claim.relation, pair) for pair in pairs]
     answer = _combine(claim.relation, findings, len(names))
-    score = comparison.score
+    key = comparison.key
     return Answer(
         claim=claim,
         verdict=answer.verdict,
-        benchmark=score.benchmark,
-        protocol=score.protocol_name + (" (padding scored)" if score.scores_padding else ""),
+        benchmark=key.benchmark,
+        protocol=key.protocol_name + (" (padding scored)" if key.scores_padding else ""),
         pair=answer.pair,
         value=answer.value,
         interval=answer.interval,
         n_seeds=answer.n_seeds,
         n_documents=comparison.n_documents,
         remark=answer.remark,
-        scores_padding=score.scores_padding,
+        scores_padding=key.scores_padding,
     )
 
 

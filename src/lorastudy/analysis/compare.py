@@ -36,7 +36,13 @@ from lorastudy.analysis.pairs import (
     Pair,
 )
 from lorastudy.analysis.statistics import Interval, mean
-from lorastudy.analysis.summary import ArmSummary, Score, list_scores, score_of, summarise_arms
+from lorastudy.analysis.summary import (
+    ArmSummary,
+    ScoreKey,
+    list_score_keys,
+    score_key,
+    summarise_arms,
+)
 from lorastudy.store.records import RunResult, StudyResults
 
 
@@ -62,16 +68,16 @@ def compare_study(
     """One comparison for each score; `study_dir` holds the run folders (None: there are none)."""
     arms = summarise_arms(results)
     return tuple(
-        _compare(score, arms, study_dir, with_bootstrap=with_bootstrap)
-        for score in list_scores(results)
+        _compare(key, arms, study_dir, with_bootstrap=with_bootstrap)
+        for key in list_score_keys(results)
     )
 
 
 def _compare(
-    score: Score, arms: tuple[ArmSummary, ...], study_dir: Path | None, *, with_bootstrap: bool
+    key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None, *, with_bootstrap: bool
 ) -> Comparison:
-    sides = [side for arm in arms if (side := _side(arm, score)).runs]
-    sums = read_sums(score, arms, study_dir)
+    sides = [side for arm in arms if (side := _side(arm, key)).runs]
+    sums = read_sums(key, arms, study_dir)
     chosen = list(combinations(sides, 2))
     pairs = [_compare_pair(a, b, sums, n_pairs=len(chosen)) for a, b in chosen]
     if with_bootstrap and len(sums.weights) > 1:
@@ -79,9 +85,9 @@ def _compare(
     pairs = _adjust(pairs)
     ranked = tuple(s.arm for s in sorted(sides, key=lambda s: mean(list(s.scores.values()))))
     separated = frozenset(frozenset((p.first, p.second)) for p in pairs if p.is_separated)
-    notes = (*_left_out(arms, sides, score), *sums.notes)
+    notes = (*_left_out(arms, sides, key), *sums.notes)
     return Comparison(
-        score=score,
+        key=key,
         ranked=ranked,
         pairs=tuple(pairs),
         groups=group_tied(ranked, separated),
@@ -119,12 +125,12 @@ def _add_bootstrap(pairs: list[Pair], sides: list[_Side], sums: ScoreSums) -> li
     return [replace(p, bootstrap=found) for p, found in zip(pairs, intervals, strict=True)]
 
 
-def _side(arm: ArmSummary, score: Score) -> _Side:
+def _side(arm: ArmSummary, key: ScoreKey) -> _Side:
     scored = {
         run.seed: (run, evaluation.cross_entropy)
         for run in arm.runs
         for evaluation in run.evaluations
-        if score_of(evaluation) == score and math.isfinite(evaluation.cross_entropy)
+        if score_key(evaluation) == key and math.isfinite(evaluation.cross_entropy)
     }
     return _Side(
         arm=arm.arm,
@@ -208,7 +214,7 @@ def _adjust(pairs: list[Pair]) -> list[Pair]:
     return [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in pairs]
 
 
-def _left_out(arms: tuple[ArmSummary, ...], sides: list[_Side], score: Score) -> list[str]:
+def _left_out(arms: tuple[ArmSummary, ...], sides: list[_Side], key: ScoreKey) -> list[str]:
     """Arms and seeds whose score is there and not finite."""
     known = {side.arm: side for side in sides}
     lost = [
@@ -216,6 +222,6 @@ def _left_out(arms: tuple[ArmSummary, ...], sides: list[_Side], score: Score) ->
         for arm in arms
         for run in arm.runs
         for e in run.evaluations
-        if score_of(e) == score and (arm.arm not in known or run.seed not in known[arm.arm].runs)
+        if score_key(e) == key and (arm.arm not in known or run.seed not in known[arm.arm].runs)
     ]
     return [f"not finite, so not compared: {'; '.join(lost)}."] if lost else []

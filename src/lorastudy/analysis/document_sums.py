@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lorastudy.analysis.paired import FloatArray
-from lorastudy.analysis.summary import ArmSummary, Score, score_of
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.errors import StorageError
 from lorastudy.store.document_scores import read_document_scores
 from lorastudy.store.folders import StudyFolder
@@ -38,10 +38,10 @@ class ScoreSums:
     notes: tuple[str, ...]
 
 
-def read_sums(score: Score, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
+def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
     """The sums under `score` of every run that the report counts."""
     wanted = [
-        (a.arm, r, e) for a in arms for r in a.runs for e in r.evaluations if score_of(e) == score
+        (a.arm, r, e) for a in arms for r in a.runs for e in r.evaluations if score_key(e) == key
     ]
     found: dict[str, FloatArray] = {}
     weights: FloatArray | None = None

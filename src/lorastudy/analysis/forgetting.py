@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lorastudy.analysis.pairs import Comparison, Pair
-from lorastudy.analysis.summary import Score, summarise_arms
+from lorastudy.analysis.summary import ScoreKey, summarise_arms
 from lorastudy.report.numerals import ABSENT
 from lorastudy.report.tables.comparisons import ends_of, write_interval, write_p, write_signed
 from lorastudy.report.tables.table import Cell, Column, Note, Table
@@ -33,7 +33,7 @@ _WORDS = {
 class Change:
     """One trained arm minus the baseline under one score."""
 
-    score: Score
+    key: ScoreKey
     role: Role
     pair: Pair  # the trained arm first
 
@@ -44,7 +44,7 @@ def measure_changes(results: StudyResults, comparisons: Sequence[Comparison]) ->
     baselines = [arm.arm for arm in arms if arm.is_baseline]
     trained = [arm.arm for arm in arms if not arm.is_baseline]
     changes = [
-        Change(c.score, _role(results, c.score), pair)
+        Change(c.key, _role(results, c.key), pair)
         for c in comparisons
         for baseline in baselines
         for arm in trained
@@ -71,17 +71,17 @@ def build_change_table(changes: Sequence[Change]) -> Table:
     return Table(title, columns, tuple(map(_cells, changes)), (Note("", HOW),))
 
 
-def _role(results: StudyResults, score: Score) -> Role:
-    return "forgetting" if score.benchmark in results.forgetting else "test"
+def _role(results: StudyResults, key: ScoreKey) -> Role:
+    return "forgetting" if key.benchmark in results.forgetting else "test"
 
 
 def _cells(change: Change) -> tuple[Cell, ...]:
-    pair, score = change.pair, change.score
+    pair, key = change.pair, change.key
     n_documents = pair.difference.n_documents if pair.difference else None
     return (
-        Cell(score.benchmark, (score.benchmark,)),
+        Cell(key.benchmark, (key.benchmark,)),
         Cell(change.role, (change.role,)),
-        Cell(score.protocol_name, (score.protocol_name,)),
+        Cell(key.protocol_name, (key.protocol_name,)),
         Cell(f"{pair.first} - {pair.second}", (pair.first, pair.second)),
         Cell(ABSENT if pair.mean is None else write_signed(pair.mean), (pair.mean,)),
         Cell(write_interval(pair.interval), ends_of(pair.interval)),

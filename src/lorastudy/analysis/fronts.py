@@ -13,7 +13,7 @@ from typing import Literal
 from lorastudy.analysis.evidence import Evidence, stored_size
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.statistics import Estimate, estimate_mean
-from lorastudy.analysis.summary import ArmSummary, Score, memory_kind, summarise_arms
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, memory_kind, summarise_arms
 from lorastudy.report.numerals import ABSENT, MIB
 from lorastudy.report.tables.table import Cell, Column, Note, Table
 from lorastudy.store.records import StudyResults
@@ -49,7 +49,7 @@ class FrontPoint:
 class Front:
     """All trained arms under one score and one cost, cheapest first."""
 
-    score: Score
+    key: ScoreKey
     cost: CostName
     points: tuple[FrontPoint, ...]
 
@@ -97,7 +97,7 @@ def _find_front(
         for place, arm in enumerate(arms)
         if not arm.is_baseline
         and (value := read(arm)) is not None
-        and (loss := estimate_mean(arm.sample(comparison.score).cross_entropies)) is not None
+        and (loss := estimate_mean(arm.sample(comparison.key).cross_entropies)) is not None
         and math.isfinite(loss.mean)
     ]
     points = []
@@ -109,7 +109,7 @@ def _find_front(
         elif any(x.mean < loss.mean for _, x in rivals):
             standing = "not excluded"
         points.append(FrontPoint(name, place, value, loss, standing))
-    return Front(comparison.score, cost, tuple(points))
+    return Front(comparison.key, cost, tuple(points))
 
 
 def _is_separated(comparison: Comparison, lower: str, higher: str) -> bool:
@@ -127,12 +127,12 @@ def _stored_mib(arm: ArmSummary, evidence: Evidence) -> float | None:
 
 
 def _cells(front: Front) -> tuple[Cell, ...]:
-    score = front.score
+    key = front.key
     standings: tuple[Standing, ...] = ("front", "not excluded", "excluded")
     names = [", ".join(p.arm for p in front.points if p.standing == s) for s in standings]
     return (
-        Cell(score.benchmark, (score.benchmark,)),
-        Cell(score.protocol_name, (score.protocol_name,)),
+        Cell(key.benchmark, (key.benchmark,)),
+        Cell(key.protocol_name, (key.protocol_name,)),
         Cell(front.cost, (front.cost,)),
         *(Cell(text or ABSENT, (text,)) for text in names),
     )

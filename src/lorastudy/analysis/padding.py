@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import mean
-from lorastudy.analysis.summary import TEXT_CLASSES, ArmSummary, Score, score_of, summarise_arms
+from lorastudy.analysis.summary import TEXT_CLASSES, ArmSummary, ScoreKey, score_key, summarise_arms
 from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number
 from lorastudy.report.tables.comparisons import write_signed
 from lorastudy.report.tables.table import Cell, Column, Note, Table
@@ -57,14 +57,14 @@ class PaddedParts:
         return self.text.share_of_score + self.from_padding
 
 
-def split_padded_score(results: StudyResults, score: Score) -> tuple[PaddedParts, ...]:
+def split_padded_score(results: StudyResults, key: ScoreKey) -> tuple[PaddedParts, ...]:
     """The parts of every arm's score, in the study's order; arms without one are left out."""
-    found = (_split_arm(arm, score) for arm in summarise_arms(results))
+    found = (_split_arm(arm, key) for arm in summarise_arms(results))
     return tuple(parts for parts in found if parts is not None)
 
 
-def build_padding_table(results: StudyResults, scores: Sequence[Score]) -> Table:
-    """One row for each arm under each padded one of `scores`; no rows if none is padded."""
+def build_padding_table(results: StudyResults, keys: Sequence[ScoreKey]) -> Table:
+    """One row for each arm under each padded one of `keys`; no rows if none is padded."""
     columns = (
         Column("benchmark", ("benchmark",), "left"),
         Column("protocol", ("protocol",), "left"),
@@ -79,19 +79,19 @@ def build_padding_table(results: StudyResults, scores: Sequence[Score]) -> Table
     )
     full = {arm.arm for arm in summarise_arms(results) if any(r.method == "full" for r in arm.runs)}
     rows: list[tuple[Cell, ...]] = []
-    for score in scores:
-        found = split_padded_score(results, score) if score.scores_padding else ()
+    for key in keys:
+        found = split_padded_score(results, key) if key.scores_padding else ()
         reference = next((parts for parts in found if parts.arm in full), None)
-        rows += [_cells(score, parts, reference) for parts in found]
+        rows += [_cells(key, parts, reference) for parts in found]
     return Table("What padded scores are made of", columns, tuple(rows), (Note("", HOW),))
 
 
-def _split_arm(arm: ArmSummary, score: Score) -> PaddedParts | None:
+def _split_arm(arm: ArmSummary, key: ScoreKey) -> PaddedParts | None:
     of_seeds = [
         _split(evaluation.classes)
         for run in arm.runs
         for evaluation in run.evaluations
-        if score_of(evaluation) == score and evaluation.classes
+        if score_key(evaluation) == key and evaluation.classes
     ]
     if not of_seeds:
         return None
@@ -114,7 +114,7 @@ def _average(parts: Sequence[Part]) -> Part:
     return Part(mean(known) if known else None, mean([part.share_of_score for part in parts]))
 
 
-def _cells(score: Score, parts: PaddedParts, full: PaddedParts | None) -> tuple[Cell, ...]:
+def _cells(key: ScoreKey, parts: PaddedParts, full: PaddedParts | None) -> tuple[Cell, ...]:
     def minus_full(read: Callable[[PaddedParts], float]) -> Cell:
         if full is None or full.arm == parts.arm:
             return Cell(ABSENT, (None,))
@@ -124,8 +124,8 @@ def _cells(score: Score, parts: PaddedParts, full: PaddedParts | None) -> tuple[
     text = parts.text.nats
     perplexity = math.exp(text) if text is not None and text < 700 else math.inf
     return (
-        Cell(score.benchmark, (score.benchmark,)),
-        Cell(score.protocol_name, (score.protocol_name,)),
+        Cell(key.benchmark, (key.benchmark,)),
+        Cell(key.protocol_name, (key.protocol_name,)),
         Cell(parts.arm, (parts.arm, parts.n_seeds), detail=f"({parts.n_seeds})"),
         _nats_cell(parts.score),
         Cell(

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lorastudy.analysis.paired import SIGNIFICANCE, Difference
 from lorastudy.analysis.statistics import Interval
-from lorastudy.analysis.summary import Score
+from lorastudy.analysis.summary import ScoreKey
 
 EQUIVALENCE_MARGIN = 0.02  # nats a target, about 2 % of a perplexity
 SMALL_DIFFERENCE = 0.01  # nats a target, for which seeds are counted beside the observed one
@@ -83,7 +83,7 @@ class Pair:
 class Comparison:
     """All pairs of arms under one score."""
 
-    score: Score
+    key: ScoreKey
     ranked: tuple[str, ...]  # arms with a finite score, lowest mean cross-entropy first
     pairs: tuple[Pair, ...]  # the arm that comes first in the study stands first
     groups: tuple[tuple[str, ...], ...]  # no two arms of a group are separated
@@ -147,8 +147,8 @@ def choose_main(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     The first protocol at all where every one of them scores padding.
     """
     chosen: dict[str, Comparison] = {}
-    for comparison in sorted(comparisons, key=lambda c: c.score.scores_padding):
-        chosen.setdefault(comparison.score.benchmark, comparison)
+    for comparison in sorted(comparisons, key=lambda c: c.key.scores_padding):
+        chosen.setdefault(comparison.key.benchmark, comparison)
     return tuple(c for c in comparisons if c in chosen.values())
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import (
-    Score,
+    ScoreKey,
     best_validation_loss,
-    list_scores,
-    score_of,
+    list_score_keys,
+    score_key,
     summarise_arms,
 )
 from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_estimate, write_rate
@@ -44,7 +44,7 @@ class RateSummary:
     is_at_end: bool  # chosen, and the lowest or highest of several
     n_expected: int
     validation_loss: Estimate | None  # best of each run, nats a target
-    perplexities: tuple[Estimate | None, ...]  # one for each score
+    perplexities: tuple[Estimate | None, ...]  # one for each score key
 
 
 def summarise_rates(results: StudyResults) -> tuple[RateSummary, ...]:
@@ -53,7 +53,7 @@ def summarise_rates(results: StudyResults) -> tuple[RateSummary, ...]:
 
 
 def _summarise(results: StudyResults) -> Iterator[RateSummary]:
-    scores = list_scores(results)
+    keys = list_score_keys(results)
     for arm in summarise_arms(results):
         runs = [run for run in results.runs if run.arm == arm.arm]
         rates = sorted({r.learning_rate for r in runs if r.learning_rate is not None})
@@ -70,19 +70,19 @@ def _summarise(results: StudyResults) -> Iterator[RateSummary]:
                 is_at_end=is_chosen and is_one_of_several and rate in (rates[0], rates[-1]),
                 n_expected=len(results.seeds),
                 validation_loss=estimate_mean(losses),
-                perplexities=tuple(_estimate_score(done, score) for score in scores),
+                perplexities=tuple(_estimate_score(done, key) for key in keys),
             )
 
 
-def _estimate_score(runs: list[RunResult], score: Score) -> Estimate | None:
+def _estimate_score(runs: list[RunResult], key: ScoreKey) -> Estimate | None:
     return estimate_mean(
-        [e.perplexity for run in runs for e in run.evaluations if score_of(e) == score]
+        [e.perplexity for run in runs for e in run.evaluations if score_key(e) == key]
     )
 
 
 def build_rate_table(results: StudyResults) -> Table:
     """The sensitivity of every arm to its learning rate."""
-    rates, scores = summarise_rates(results), list_scores(results)
+    rates, keys = summarise_rates(results), list_score_keys(results)
     columns = (
         Column("arm", ("arm",), "left"),
         Column("learning rate", ("learning_rate",)),
@@ -90,15 +90,15 @@ def build_rate_table(results: StudyResults) -> Table:
         Column("best validation loss", ("validation_loss", "sd", "n")),
         *(
             Column(
-                score.protocol_name,
+                key.protocol_name,
                 tuple(
-                    f"{score.benchmark} {score.protocol_name} {part}"
+                    f"{key.benchmark} {key.protocol_name} {part}"
                     for part in ("perplexity", "sd", "n")
                 ),
-                group=score.benchmark,
-                warning="padding scored" if score.scores_padding else "",
+                group=key.benchmark,
+                warning="padding scored" if key.scores_padding else "",
             )
-            for score in scores
+            for key in keys
         ),
     )
     used = {mark for rate in rates for mark in _marks(rate)}
@@ -109,7 +109,7 @@ def build_rate_table(results: StudyResults) -> Table:
 
 def write_rates_json(results: StudyResults) -> str:
     """The sensitivity at full precision."""
-    scores = list_scores(results)
+    keys = list_score_keys(results)
     content = [
         {
             "arm": rate.arm,
@@ -119,8 +119,8 @@ def write_rates_json(results: StudyResults) -> str:
             "n_expected": rate.n_expected,
             "validation_loss": _describe(rate.validation_loss),
             "perplexities": [
-                {"benchmark": s.benchmark, "protocol": s.protocol_name, **(_describe(e) or {})}
-                for s, e in zip(scores, rate.perplexities, strict=True)
+                {"benchmark": key.benchmark, "protocol": key.protocol_name, **(_describe(e) or {})}
+                for key, e in zip(keys, rate.perplexities, strict=True)
             ],
         }
         for rate in summarise_rates(results)

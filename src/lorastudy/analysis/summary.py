@@ -17,8 +17,8 @@ TEXT_CLASSES = ("first", "text")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Score:
-    """Names one kind of number: a benchmark under a protocol of a version."""
+class ScoreKey:
+    """The label of a score: a benchmark under a protocol of a version."""
 
     benchmark: str
     protocol: str
@@ -81,9 +81,9 @@ class ArmSummary:
         """Peak memory of the named kind."""
         return _estimate(run.peak_memory_bytes.get(kind or "") for run in self.runs)
 
-    def sample(self, score: Score) -> Sample:
+    def sample(self, key: ScoreKey) -> Sample:
         """The arm's values of one score, in the order of its runs."""
-        found = [e for run in self.runs for e in run.evaluations if score_of(e) == score]
+        found = [e for run in self.runs for e in run.evaluations if score_key(e) == key]
         return Sample(
             arm=self.arm,
             perplexities=tuple(e.perplexity for e in found),
@@ -111,19 +111,19 @@ def reference_arm(arms: Sequence[ArmSummary]) -> str | None:
     return next(iter(of_full or [arm.arm for arm in arms if arm.runs]), None)
 
 
-def list_scores(results: StudyResults) -> tuple[Score, ...]:
+def list_score_keys(results: StudyResults) -> tuple[ScoreKey, ...]:
     """Every benchmark under every protocol that a run was scored on, versions apart.
 
     Benchmarks come in the study's order, protocols as they were first met.
     """
-    met = dict.fromkeys(score_of(e) for run in results.runs for e in run.evaluations)
+    met = dict.fromkeys(score_key(e) for run in results.runs for e in run.evaluations)
     rank = {name: place for place, name in enumerate(results.benchmarks)}
-    return tuple(sorted(met, key=lambda score: rank.get(score.benchmark, len(rank))))
+    return tuple(sorted(met, key=lambda key: rank.get(key.benchmark, len(rank))))
 
 
-def score_of(evaluation: EvaluationRecord) -> Score:
-    """What the number in `evaluation` is called."""
-    return Score(evaluation.benchmark, evaluation.protocol, evaluation.protocol_version)
+def score_key(evaluation: EvaluationRecord) -> ScoreKey:
+    """The label of the score in `evaluation`."""
+    return ScoreKey(evaluation.benchmark, evaluation.protocol, evaluation.protocol_version)
 
 
 def memory_kind(results: StudyResults) -> str | None:
@@ -153,12 +153,12 @@ def choose_learning_rate(runs: Iterable[RunResult]) -> float | None:
     return min(order, key=order.__getitem__, default=None)
 
 
-def text_share(results: StudyResults, score: Score) -> float | None:
+def text_share(results: StudyResults, key: ScoreKey) -> float | None:
     """The share of text among the scored targets; None if the records do not tell."""
     for run in results.runs:
         for evaluation in run.evaluations:
             n_targets = sum(part.n_targets for part in evaluation.classes)
-            if score_of(evaluation) == score and n_targets:
+            if score_key(evaluation) == key and n_targets:
                 text = [c.n_targets for c in evaluation.classes if c.target_class in TEXT_CLASSES]
                 return sum(text) / n_targets
     return None

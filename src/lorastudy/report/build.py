@@ -91,7 +91,7 @@ def build_tables(
         "table1": build_table1(results, comparisons),
         "comparisons": build_all_pairs(comparisons),
         "claims": build_claim_table(answer_claims(results, comparisons, study)),
-        "padding": build_padding_table(results, [c.score for c in comparisons]),
+        "padding": build_padding_table(results, [c.key for c in comparisons]),
         "learning_rates": build_rate_table(results),
         "tuned_minus_baseline": build_change_table(changes),
         "fronts": build_front_table(find_fronts(results, comparisons, evidence)),

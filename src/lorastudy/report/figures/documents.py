@@ -61,9 +61,7 @@ def _draw_panel(
     if n_drawn == 0:
         axes.text(0.5, 0.5, "no sums by document", ha="center", transform=axes.transAxes)
         axes.set_yticks([])
-    axes.set_title(
-        f"{shorten(comparison.score.benchmark)}, {comparison.score.protocol_name}", size=9
-    )
+    axes.set_title(f"{shorten(comparison.key.benchmark)}, {comparison.key.protocol_name}", size=9)
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     axes.set_xlabel("share of documents")
     axes.set_ylabel(f"nats a target, minus {shorten(reference)}")

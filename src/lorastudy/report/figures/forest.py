@@ -57,9 +57,9 @@ def _draw_panel(
             continue
         _draw_pair(axes, row, place, pair, pair.mean)
     label_rows(axes, others)
-    score = comparison.score
-    warning = " (padding scored)" if score.scores_padding else ""
-    axes.set_title(f"{shorten(score.benchmark)}, {score.protocol_name}{warning}", fontsize=9)
+    key = comparison.key
+    warning = " (padding scored)" if key.scores_padding else ""
+    axes.set_title(f"{shorten(key.benchmark)}, {key.protocol_name}{warning}", fontsize=9)
     axes.set_xlabel(f"nats a target, minus {shorten(reference)}")
     axes.grid(axis="x")
 

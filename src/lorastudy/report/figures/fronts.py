@@ -40,8 +40,8 @@ def draw_fronts(
             if row == n_rows - 1:
                 axes.set_xlabel(f"{cost}, {UNITS[cost]}" if cost != costs[0] else cost)
         if of_row:
-            score = of_row[0].score
-            label = f"{shorten(score.benchmark)}\n{score.protocol_name}, nats a target"
+            key = of_row[0].key
+            label = f"{shorten(key.benchmark)}\n{key.protocol_name}, nats a target"
             axes_of_row[0].set_ylabel(label)
     shown = {point.arm for front in fronts for point in front.points}
     add_legend(figure, [(place, arm) for place, arm in enumerate(arms) if arm.arm in shown])

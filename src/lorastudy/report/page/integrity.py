@@ -87,7 +87,7 @@ def list_warnings(
             if rate.is_at_end
         ),
         *dict.fromkeys(
-            f"{c.score.benchmark}, {c.score.protocol_name}: {note}"
+            f"{c.key.benchmark}, {c.key.protocol_name}: {note}"
             for c in comparisons
             for note in c.notes
         ),

@@ -20,7 +20,7 @@ from lorastudy.analysis.answers import answer_claims
 from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.forgetting import build_change_table, measure_changes
 from lorastudy.analysis.pairs import Comparison, choose_main
-from lorastudy.analysis.summary import list_scores, text_share
+from lorastudy.analysis.summary import list_score_keys, text_share
 from lorastudy.config.models import Study
 from lorastudy.report.figures.style import COLOURS, FORMATS, INK, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
@@ -177,8 +177,8 @@ def _words(report: Report) -> dict[str, object]:
 
 def _tables(report: Report) -> dict[str, object]:
     results, comparisons, evidence = report.results, report.comparisons, report.evidence
-    padded = [c for c in comparisons if c.score.scores_padding]
-    sound = [c for c in comparisons if not c.score.scores_padding] or padded
+    padded = [c for c in comparisons if c.key.scores_padding]
+    sound = [c for c in comparisons if not c.key.scores_padding] or padded
     is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
     padding = report.tables["padding"]
     failures, digests = build_failure_table(results), build_digest_table(evidence)
@@ -195,7 +195,7 @@ def _tables(report: Report) -> dict[str, object]:
         "published": render_html(build_table1(results, padded)) if is_both else None,
         "padding": render_html(padding) if padding.rows else None,
         "groups": render_html(build_group_table(comparisons)) if comparisons else None,
-        "pairs": [(c.score, render_html(build_pair_table(c))) for c in comparisons],
+        "pairs": [(c.key, render_html(build_pair_table(c))) for c in comparisons],
         "rates": render_html(report.tables["learning_rates"]),
         "runs": render_html(build_run_table(results)),
         "times": render_html(build_time_table(results, evidence)),
@@ -227,9 +227,9 @@ def _formats(name: str, files: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _text_shares(results: StudyResults) -> list[TextShare]:
-    shares = [(score, text_share(results, score)) for score in list_scores(results)]
+    shares = [(key, text_share(results, key)) for key in list_score_keys(results)]
     return [
-        TextShare(score.benchmark, score.protocol_name, 100 * share)
-        for score, share in shares
-        if share is not None and score.scores_padding
+        TextShare(key.benchmark, key.protocol_name, 100 * share)
+        for key, share in shares
+        if share is not None and key.scores_padding
     ]

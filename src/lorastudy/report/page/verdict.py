@@ -54,7 +54,7 @@ def state_headline(results: StudyResults, comparisons: Sequence[Comparison]) -> 
     said: dict[str, list[str]] = {}
     for comparison in _tests(results, comparisons):
         if (pair := comparison.find_pair(lora.arm, full.arm)) is not None:
-            said.setdefault(_SHORT[_shade(pair)], []).append(comparison.score.benchmark)
+            said.setdefault(_SHORT[_shade(pair)], []).append(comparison.key.benchmark)
     if not said:
         return f"{lora.arm} and {full.arm} have no test in common."
     parts = "; ".join(
@@ -83,7 +83,7 @@ _SHORT = {
 
 def _tests(results: StudyResults, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     main = choose_main(comparisons)
-    return tuple(c for c in main if c.score.benchmark not in results.forgetting)
+    return tuple(c for c in main if c.key.benchmark not in results.forgetting)
 
 
 def best_lora(arms: Sequence[ArmSummary]) -> ArmSummary | None:
@@ -103,7 +103,7 @@ def _compare_with_full(arms: Sequence[ArmSummary], tests: Sequence[Comparison]) 
     if lora is None or full is None:
         return ()
     found = [(c, p) for c in tests if (p := c.find_pair(lora.arm, full.arm)) is not None]
-    return tuple(f"{c.score.benchmark}: {_describe_pair(p)}" for c, p in found)
+    return tuple(f"{c.key.benchmark}: {_describe_pair(p)}" for c, p in found)
 
 
 def _describe_pair(pair: Pair) -> str:
@@ -150,13 +150,13 @@ def _compare_placements(arms: Sequence[ArmSummary], tests: Sequence[Comparison])
         else:
             lead += f", not separated from {_join(tied[1:])}"
             lead += f"; of them all {cheapest} trains the fewest parameters"
-        sentences.append(f"{comparison.score.benchmark}: {lead}.")
+        sentences.append(f"{comparison.key.benchmark}: {lead}.")
     return tuple(sentences)
 
 
 def _state_lead(comparison: Comparison) -> str:
-    score, ranked = comparison.score, comparison.ranked
-    where = f"{score.benchmark} ({score.protocol_name}): "
+    key, ranked = comparison.key, comparison.ranked
+    where = f"{key.benchmark} ({key.protocol_name}): "
     if len(ranked) < 2:
         return f"{where}nothing to compare."
     if not _is_judged(comparison):
@@ -172,10 +172,8 @@ def _state_forgetting(results: StudyResults, comparisons: Sequence[Comparison]) 
     changes = measure_changes(results, choose_main(comparisons))
     asked = [change for change in changes if change.role == "forgetting"]
     sentences = []
-    for benchmark in dict.fromkeys(change.score.benchmark for change in asked):
-        pairs = [
-            c.pair for c in asked if c.score.benchmark == benchmark and c.pair.mean is not None
-        ]
+    for benchmark in dict.fromkeys(change.key.benchmark for change in asked):
+        pairs = [c.pair for c in asked if c.key.benchmark == benchmark and c.pair.mean is not None]
         if not pairs:
             continue
         worst = max(pairs, key=lambda pair: pair.mean or 0.0)
@@ -239,7 +237,7 @@ def _state_limits(results: StudyResults, comparisons: Sequence[Comparison]) -> t
             f"{n_failed} runs failed and {len(results.missing)} are missing; "
             "means are over the rest."
         )
-    padded = [c for c in comparisons if c.score.scores_padding]
+    padded = [c for c in comparisons if c.key.scores_padding]
     if padded and len(padded) < len(comparisons):
         sentences.append(
             "Scores of the published protocol count padding as text and are left out here; "

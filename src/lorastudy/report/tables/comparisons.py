@@ -58,8 +58,8 @@ _PAIR_COLUMNS = (
 
 def build_pair_table(comparison: Comparison) -> Table:
     """Every pair of arms under one score."""
-    score = comparison.score
-    title = f"{score.benchmark}, {score.protocol_name}: differences of arms"
+    key = comparison.key
+    title = f"{key.benchmark}, {key.protocol_name}: differences of arms"
     notes = [Note("", text) for text in comparison.notes]
     return Table(title, _PAIR_COLUMNS, tuple(map(_pair_cells, comparison.pairs)), tuple(notes))
 
@@ -68,7 +68,7 @@ def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
     """Every pair under every score in one table, for programs."""
     columns = (Column("benchmark", ("benchmark",)), Column("protocol", ("protocol",)))
     rows = tuple(
-        (_text(c.score.benchmark), _text(c.score.protocol_name), *_pair_cells(pair))
+        (_text(c.key.benchmark), _text(c.key.protocol_name), *_pair_cells(pair))
         for c in comparisons
         for pair in c.pairs
     )
@@ -85,8 +85,8 @@ def build_group_table(comparisons: Sequence[Comparison]) -> Table:
     )
     rows = tuple(
         (
-            _text(c.score.benchmark),
-            _text(c.score.protocol_name),
+            _text(c.key.benchmark),
+            _text(c.key.protocol_name),
             _text(describe_lead(c)),
             _text(", ".join(f"{arm} ({_letters(c, arm)})" for arm in c.ranked)),
         )

@@ -25,11 +25,11 @@ def write_comparisons_json(comparisons: Sequence[Comparison], changes: Sequence[
 
 
 def _describe(comparison: Comparison) -> dict[str, object]:
-    score = comparison.score
+    key = comparison.key
     return {
-        "benchmark": score.benchmark,
-        "protocol": score.protocol,
-        "protocol_version": score.version,
+        "benchmark": key.benchmark,
+        "protocol": key.protocol,
+        "protocol_version": key.version,
         "n_documents": comparison.n_documents,
         "ranked": comparison.ranked,
         "leader": comparison.leader,
@@ -45,11 +45,11 @@ def _describe(comparison: Comparison) -> dict[str, object]:
 
 
 def _describe_change(change: Change) -> dict[str, object]:
-    score = change.score
+    key = change.key
     return {
-        "benchmark": score.benchmark,
-        "protocol": score.protocol,
-        "protocol_version": score.version,
+        "benchmark": key.benchmark,
+        "protocol": key.protocol,
+        "protocol_version": key.version,
         "role": change.role,
         **_describe_pair(change.pair),
     }

@@ -43,11 +43,11 @@ def build_document_table(results: StudyResults, comparisons: Sequence[Comparison
 def _cells(
     comparison: Comparison, arm: str, reference: str, spread: DocumentSpread
 ) -> tuple[Cell, ...]:
-    score, n = comparison.score, comparison.n_documents
+    key, n = comparison.key, comparison.n_documents
     quantiles = [spread.quantiles[PERCENTS.index(percent)] for percent in _SHOWN]
     return (
-        Cell(score.benchmark, (score.benchmark,)),
-        Cell(score.protocol_name, (score.protocol_name,)),
+        Cell(key.benchmark, (key.benchmark,)),
+        Cell(key.protocol_name, (key.protocol_name,)),
         Cell(f"{arm} - {reference}", (arm, reference)),
         Cell(f"{n:,}", (n,)),
         Cell(f"{100 * spread.share_lower:.0f} %", (spread.share_lower,)),

@@ -8,7 +8,7 @@ from lorastudy.analysis.pairs import ONE_SEED, Comparison
 from lorastudy.analysis.statistics import Estimate, estimate_mean, mean
 from lorastudy.analysis.summary import (
     ArmSummary,
-    Score,
+    ScoreKey,
     memory_kind,
     summarise_arms,
 )
@@ -65,7 +65,7 @@ def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Ta
         for place, arm in enumerate(arms)
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
-    scores = (_score_column(c.score) for c in comparisons)
+    scores = (_score_column(c.key) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
     notes = (
         *_notes(comparisons),
@@ -86,13 +86,13 @@ _ARM_COLUMNS = (
 )
 
 
-def _score_column(score: Score) -> Column:
-    prefix = f"{score.benchmark} {score.protocol_name}"
+def _score_column(key: ScoreKey) -> Column:
+    prefix = f"{key.benchmark} {key.protocol_name}"
     return Column(
-        title=score.protocol_name,
+        title=key.protocol_name,
         names=tuple(f"{prefix} {part}" for part in SCORE_PARTS),
-        group=score.benchmark,
-        warning="padding scored" if score.scores_padding else "",
+        group=key.benchmark,
+        warning="padding scored" if key.scores_padding else "",
     )
 
 
@@ -124,7 +124,7 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
 
 
 def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
-    sample = arm.sample(comparison.score)
+    sample = arm.sample(comparison.key)
     estimate = estimate_mean(sample.perplexities)
     if estimate is None:
         is_failed = bool(arm.failed) and not arm.runs
@@ -203,12 +203,12 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
     used = {_mark(arm, c) for c in comparisons for arm in c.ranked}
     marked = [Note(mark, text) for mark, text in MARKS.items() if mark in used]
     leads = [
-        Note("", f"{c.score.benchmark}, {c.score.protocol_name}: {describe_lead(c)}.")
+        Note("", f"{c.key.benchmark}, {c.key.protocol_name}: {describe_lead(c)}.")
         for c in comparisons
     ]
     general = [Note("", SCORE_NOTE)] if comparisons else []
     general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
-    has_padding = any(c.score.scores_padding for c in comparisons)
+    has_padding = any(c.key.scores_padding for c in comparisons)
     padded = [Note("", PADDING_NOTE)] if has_padding else []
     return (*leads, *marked, *general, *padded)
 
@@ -216,10 +216,10 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
 def _subset_notes(results: StudyResults) -> list[Note]:
     """What benchmarks of which a random part was scored leave open, by benchmark and protocol."""
     largest: dict[tuple[str, str, int], float] = {}
-    for score in (score for run in results.runs for score in run.evaluations):
-        if score.n_population is not None and score.standard_error is not None:
-            key = (score.benchmark, score.protocol, score.n_population)
-            largest[key] = max(largest.get(key, 0.0), score.standard_error)
+    for evaluation in (evaluation for run in results.runs for evaluation in run.evaluations):
+        if evaluation.n_population is not None and evaluation.standard_error is not None:
+            where = (evaluation.benchmark, evaluation.protocol, evaluation.n_population)
+            largest[where] = max(largest.get(where, 0.0), evaluation.standard_error)
     return [
         Note(
             "",
