@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from test_import_table import ALLOWED
 
 from lorastudy import errors
 from lorastudy.cli import app
 from lorastudy.config.study_file import load_study
+from test_import_table import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "lorastudy"

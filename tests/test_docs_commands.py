@@ -8,18 +8,15 @@ own texts small, and puts a tiny model where the pages name GPT-2.
 import re
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer
 
-sys.path.insert(0, str(Path(__file__).parent / "cli"))
-from command_line import call, without_page
-
 from lorastudy.cli import app
 from lorastudy.cli.examples import EXAMPLES
+from support.command_line import call, without_page
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(

@@ -12,11 +12,6 @@ import psutil
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "run"))
-from command_line import call, lines_of, start, until, write_study
-from tiny_runs import digest_run, start_child, wait_for_child
-
 from lorastudy.cli.options import open_study
 from lorastudy.cli.studies import start_or_continue
 from lorastudy.config.spec import expand_study
@@ -26,6 +21,8 @@ from lorastudy.interrupts import StopFlag
 from lorastudy.launch.command import RunProcess, run_command
 from lorastudy.launch.local import count_cores
 from lorastudy.store.folders import RunFolder, StudyFolder
+from support.command_line import call, lines_of, start, until, write_study
+from support.tiny_runs import digest_run, start_child, wait_for_child
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = "lora"

@@ -6,7 +6,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_arms import (
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lorastudy.errors import InputError
+from lorastudy.model.adapters import load_adapter, merge_adapter
+from lorastudy.model.base import load_base
+from support.tiny_arms import (
     BASELINE,
     CPU,
     FULL,
@@ -19,11 +24,6 @@ from tiny_arms import (
     lora,
     place,
 )
-from transformers import AutoConfig, AutoModelForCausalLM
-
-from lorastudy.errors import InputError
-from lorastudy.model.adapters import load_adapter, merge_adapter
-from lorastudy.model.base import load_base
 
 LAYOUTS = ("tiny_gpt2", "tiny_llama")
 # Where PEFT and transformers are used as a reader would, their advice is not ours to heed.

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_arms import FULL, as_if_trained, attach, lora
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -23,6 +22,7 @@ from lorastudy.model import scoring
 from lorastudy.model.fast.compiled import compile_layers
 from lorastudy.model.fast.lora import FastLoraLinear
 from lorastudy.model.scoring import Scorer, make_scorer
+from support.tiny_arms import FULL, as_if_trained, attach, lora
 
 PAD = 256
 pytestmark = pytest.mark.filterwarnings("ignore:::torch")  # what torch warns itself of as it traces

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_arms import CPU, attach, lora
 from torch import Tensor, nn
 
 from lorastudy.model.fast import dropout as fast_dropout
@@ -14,6 +13,7 @@ from lorastudy.model.fast.flat_rows import Documents
 from lorastudy.model.fast.lora import FastLoraLinear
 from lorastudy.model.fast.remade import FusedGelu
 from lorastudy.model.fast.speed_up import speed_up
+from support.tiny_arms import CPU, attach, lora
 
 N = 400_000  # elements; five standard errors of a keep rate are then below 0.4 %
 

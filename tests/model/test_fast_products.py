@@ -8,16 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_fast_model import (
-    ARMS,
-    LAYOUTS,
-    arm_model,
-    assert_equal_gradients,
-    batch_of,
-    corpus,
-    gradients_of,
-    loss_of_transformers,
-)
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -25,8 +15,15 @@ from lorastudy.model.fast import products
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, multiply
 from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm, recipe_of
 from lorastudy.model.scoring import make_scorer
-
-assert corpus  # a fixture
+from support.gradients import (
+    ARMS,
+    LAYOUTS,
+    arm_model,
+    assert_equal_gradients,
+    batch_of,
+    gradients_of,
+    loss_of_transformers,
+)
 
 
 @pytest.fixture

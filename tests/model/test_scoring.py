@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_arms import CPU, as_if_trained, attach, lora
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -15,6 +14,7 @@ from lorastudy.loss import IGNORE_INDEX
 from lorastudy.model import scoring
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import Scorer, make_scorer
+from support.tiny_arms import CPU, as_if_trained, attach, lora
 
 PAD, LENGTH = 256, 24
 LAYOUTS = ("tiny_gpt2", "tiny_llama")

@@ -15,14 +15,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import call, write_study
-from forked_studies import call_study, start_study
-from tiny_runs import KILLED, SOUND, Case, assert_same_run, make_study, wait_for_child, write_texts
 
 from lorastudy.report.figures import draw as figures
 from lorastudy.run import setup
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.folders import RunFolder, StudyFolder
+from support.command_line import call, write_study
+from support.forked_studies import call_study, start_study
+from support.tiny_runs import (
+    KILLED,
+    SOUND,
+    Case,
+    assert_same_run,
+    make_study,
+    wait_for_child,
+    write_texts,
+)
 
 DRIFTED, NO_MEMORY, CRASHED = 6, 7, 98
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import call, stamps, write_study
-from forked_studies import call_study, in_run, start_study
-from tiny_runs import KILLED, wait_for_child
 
 from lorastudy.launch import worker
 from lorastudy.store import collect
 from lorastudy.store.folders import StudyFolder
+from support.command_line import call, stamps, write_study
+from support.forked_studies import call_study, in_run, start_study
+from support.tiny_runs import KILLED, wait_for_child
 
 ONE_RUN = ("--arm", "lora", "--seed", "0")
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from report_results import ARMS, make_paper_results, write_sums
 
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.build import write_report
+from support.made_results import ARMS, make_paper_results, write_sums
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from report_results import make_epochs, make_evaluation, make_results, make_run, write_sums
 
 from lorastudy.analysis.answers import answer_claims
 from lorastudy.analysis.claims import CLAIMS, arms_in_role
@@ -12,6 +11,7 @@ from lorastudy.analysis.summary import summarise_arms
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.store.records import StudyResults
+from support.made_results import make_epochs, make_evaluation, make_results, make_run, write_sums
 
 MIB = 2**20
 SIZES = {"full": 1000, "lora-1": 10, "lora-2": 20, "lora-3": 30}

@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from report_results import make_evaluation, make_evaluations, make_results, make_run, write_sums
 
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.pairs import Comparison, Pair
@@ -17,6 +16,13 @@ from lorastudy.report.tables.comparisons import (
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.store.records import DocumentScores, StudyResults
+from support.made_results import (
+    make_evaluation,
+    make_evaluations,
+    make_results,
+    make_run,
+    write_sums,
+)
 
 SPREAD = {"baseline": 0.0, "full": 0.01, "lora-1": -0.02, "lora-2": 0.03}
 

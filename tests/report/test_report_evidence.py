@@ -1,7 +1,6 @@
 """Evidence of run folders: when seconds are in doubt, what is stored, what memory is made of."""
 
 import pytest
-from report_results import MIB, make_results, make_run
 
 from lorastudy.analysis.evidence import (
     measure_pace,
@@ -14,6 +13,7 @@ from lorastudy.report.figures.bars import split_memory
 from lorastudy.report.page.integrity import describe_resumes, list_warnings
 from lorastudy.store.files import append_record
 from lorastudy.store.records import ResumeRecord, StepRecord
+from support.made_results import MIB, make_results, make_run
 
 
 def make_steps(seconds_and_positions):

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-from report_results import make_evaluation, make_results, make_run
 
 from lorastudy.analysis.padding import build_padding_table, split_padded_score
 from lorastudy.analysis.summary import ScoreKey
 from lorastudy.store.records import ClassSum
+from support.made_results import make_evaluation, make_results, make_run
 
 PADDED = ScoreKey("wikitext-2", "paper-padded", 1)
 COUNTS = {"first": 2, "text": 18, "first-padding": 2, "other-padding": 78}

@@ -4,9 +4,15 @@ import json
 import math
 
 import pytest
-from report_results import make_epochs, make_evaluations, make_failed_run, make_results, make_run
 
 from lorastudy.analysis.rates import build_rate_table, summarise_rates, write_rates_json
+from support.made_results import (
+    make_epochs,
+    make_evaluations,
+    make_failed_run,
+    make_results,
+    make_run,
+)
 
 
 def make_study(rates_and_losses, method="lora"):

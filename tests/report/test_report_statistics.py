@@ -2,10 +2,9 @@
 
 import math
 
-from report_results import make_epochs, make_failed_run, make_results, make_run
-
 from lorastudy.analysis.statistics import estimate_mean
 from lorastudy.analysis.summary import choose_learning_rate, summarise_arms
+from support.made_results import make_epochs, make_failed_run, make_results, make_run
 
 
 def test_mean_and_sample_deviation_are_those_computed_on_paper():

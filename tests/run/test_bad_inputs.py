@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_runs import ARMS, CPU, OTHER, SOUND, make_study, write_texts
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import expand_study
@@ -23,6 +22,7 @@ from lorastudy.run.inputs import open_reader
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
+from support.tiny_runs import ARMS, CPU, OTHER, SOUND, make_study, write_texts
 
 USAGE, INPUT = 2, 3
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"

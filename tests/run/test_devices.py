@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny_runs import make_study, write_texts
 
 from lorastudy.cli.options import OpenedStudy
 from lorastudy.cli.studies import start_or_continue
@@ -12,6 +11,7 @@ from lorastudy.machine.environment import choose_device, forbid_tf32, refuse_pre
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
+from support.tiny_runs import make_study, write_texts
 
 CUDA = torch.device("cuda")
 

@@ -9,17 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import (
-    CPU,
-    KILLED,
-    SOUND,
-    Case,
-    assert_same_run,
-    in_child,
-    kill_at,
-    make_study,
-    write_texts,
-)
 
 from lorastudy import faults
 from lorastudy.errors import DivergedError, OutOfMemoryError
@@ -34,6 +23,17 @@ from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import StepRecord
 from lorastudy.store.resuming import Resuming
+from support.tiny_runs import (
+    CPU,
+    KILLED,
+    SOUND,
+    Case,
+    assert_same_run,
+    in_child,
+    kill_at,
+    make_study,
+    write_texts,
+)
 
 OWNED, DRIFTED, DAMAGED = 73, 6, 3
 FILES = ("weights.safetensors", "optimizer.safetensors", "trainer.json", "MANIFEST.json")

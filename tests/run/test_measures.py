@@ -7,18 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import (
-    ARMS,
-    CPU,
-    OTHER,
-    SOUND,
-    TRAIN,
-    Case,
-    in_child,
-    make_study,
-    start_child,
-    write_texts,
-)
 
 from lorastudy.config.study_file import dump_study
 from lorastudy.data.rows import cut_lines
@@ -33,6 +21,18 @@ from lorastudy.store.collect import collect_results
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import RunResult
+from support.tiny_runs import (
+    ARMS,
+    CPU,
+    OTHER,
+    SOUND,
+    TRAIN,
+    Case,
+    in_child,
+    make_study,
+    start_child,
+    write_texts,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A run that was interrupted ends bitwise equal to one that was left alone.
 
 Dropout is on, in the model and in the adapter, so that a wrong random stream would show.
-Kills are in tests/reliability/test_r01_r03_kills.py.
+Kills are in tests/reliability/test_killed_runs.py.
 """
 
 import ast
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny_runs import (
+
+from lorastudy.store.checkpoints import list_checkpoints
+from lorastudy.store.files import read_record, read_records
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import ResumeRecord, StepRecord, TrainerState
+from support.tiny_runs import (
     PAPER,
     POINTS,
     SOUND,
@@ -21,11 +26,6 @@ from tiny_runs import (
     stop_at,
     write_texts,
 )
-
-from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.files import read_record, read_records
-from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import ResumeRecord, StepRecord, TrainerState
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "lorastudy"
 INTERRUPTED = 75

@@ -7,8 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from teams import as_team, execute_as_team
-from tiny_runs import (
+from torch.distributed.tensor import DTensor
+
+from lorastudy.errors import ConfigError
+from lorastudy.machine.team import Team, join_team
+from lorastudy.model.base import load_base
+from lorastudy.model.scoring import make_scorer
+from lorastudy.model.sharing import share_scorer
+from lorastudy.store.checkpoints import list_checkpoints
+from lorastudy.store.files import read_records
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import DocumentScores, EpochRecord, StepRecord
+from lorastudy.store.resuming import Resuming
+from support.teams import as_team, execute_as_team
+from support.tiny_runs import (
     ARMS,
     CPU,
     KILLED,
@@ -22,18 +34,6 @@ from tiny_runs import (
     stop_at,
     write_texts,
 )
-from torch.distributed.tensor import DTensor
-
-from lorastudy.errors import ConfigError
-from lorastudy.machine.team import Team, join_team
-from lorastudy.model.base import load_base
-from lorastudy.model.scoring import make_scorer
-from lorastudy.model.sharing import share_scorer
-from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.files import read_records
-from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import DocumentScores, EpochRecord, StepRecord
-from lorastudy.store.resuming import Resuming
 
 STRATEGIES = ("ddp", "fsdp2")
 UNEVEN = {  # 11 rows: the last micro-batch has two

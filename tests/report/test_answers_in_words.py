@@ -4,14 +4,6 @@ import json
 import math
 
 import pytest
-from report_results import (
-    make_epochs,
-    make_evaluations,
-    make_failed_run,
-    make_results,
-    make_run,
-    write_sums,
-)
 
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.evidence import read_evidence
@@ -25,6 +17,14 @@ from lorastudy.report.tables.documents import build_document_table
 from lorastudy.report.tables.settings import build_difference_table, fold_modules
 from lorastudy.report.tables.table import Cell, Column, Table, render_csv, render_html, render_json
 from lorastudy.report.tables.table1 import build_table1
+from support.made_results import (
+    make_epochs,
+    make_evaluations,
+    make_failed_run,
+    make_results,
+    make_run,
+    write_sums,
+)
 
 SEEDS = (0, 1, 2)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tiny_runs import start_child, wait_for_child
+from support.tiny_runs import start_child, wait_for_child
 
 
 @dataclass

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import (
+
+from lorastudy.config.models import Study
+from lorastudy.config.syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
+from lorastudy.store.folders import RunFolder
+from support.command_line import (
     Answer,
     assert_same_training,
     call,
@@ -18,10 +22,6 @@ from command_line import (
     stamps,
     write_study,
 )
-
-from lorastudy.config.models import Study
-from lorastudy.config.syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
-from lorastudy.store.folders import RunFolder
 
 N_STEPS = 6  # 10 rows by 4 are 3 steps an epoch
 MODULES = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]

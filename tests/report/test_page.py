@@ -11,7 +11,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from report_results import ARMS, make_epochs, make_failed_run, make_results, make_run, write_sums
 
 from lorastudy.analysis.compare import compare_study
 from lorastudy.config.study_file import preset_text
@@ -20,6 +19,14 @@ from lorastudy.report.figures.draw import draw_figures
 from lorastudy.report.figures.style import FORMATS
 from lorastudy.report.page.render import SECTIONS
 from lorastudy.store.records import StudyResults
+from support.made_results import (
+    ARMS,
+    make_epochs,
+    make_failed_run,
+    make_results,
+    make_run,
+    write_sums,
+)
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=y> -->"
 FIGURES = (

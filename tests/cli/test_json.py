@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import call, without_page, write_study
 
 from lorastudy.cli import app
+from support.command_line import call, without_page, write_study
 
 KEYS = {  # command -> (arguments, keys that scripts rely on)
     "run": (["STUDY"], {"folder", "report", "runs", "missing"}),

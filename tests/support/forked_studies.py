@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Answer, call
-from tiny_runs import best_tensors, outcome, start_child
 
 from lorastudy import faults
 from lorastudy.launch import local
 from lorastudy.store.folders import StudyFolder
+from support.command_line import Answer, call
+from support.tiny_runs import best_tensors, outcome, start_child
 
 
 @contextmanager

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from figures import Row, count_failures
-from tiny_runs import (
+
+from lorastudy.store.folders import RunFolder
+from support.reliability_rows import Row, count_failures
+from support.tiny_runs import (
     ARMS,
     KILLED,
     PAPER,
@@ -29,8 +31,6 @@ from tiny_runs import (
     note_in,
     write_texts,
 )
-
-from lorastudy.store.folders import RunFolder
 
 PHASES = (
     "train:after-forward",

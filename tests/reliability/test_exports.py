@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from figures import Row
 from peft import PeftModel
-from tiny_runs import SOUND, Case, make_study, write_texts
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lorastudy.run import execute
 from lorastudy.run.export import export_run
+from support.reliability_rows import Row
+from support.tiny_runs import SOUND, Case, make_study, write_texts
 
 HEAD = {"placement": ("attention", "feed-forward", "output"), "allow_tied": True}
 ARMS = {"lora": {}, "lora with lm_head": HEAD}

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import call
 
 from lorastudy.config.study_file import list_presets, read_study_file
+from support.command_line import call
 
 LINE = "Ten boats came in with fish and no song.\n"
 

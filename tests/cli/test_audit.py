@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import call
+
+from support.command_line import call
 
 TEXT = "The last boat.\n\nIt came in with the song.\nYes.\n"
 SIZES = (14, 25, 4)  # bytes of its lines, a token each

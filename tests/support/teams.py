@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.distributed as dist
-from tiny_runs import CPU, Case, start_child, wait_for_child
 
 from lorastudy import faults
 from lorastudy.interrupts import StopFlag
@@ -15,6 +14,7 @@ from lorastudy.run.execute import execute_run, join_run
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
+from support.tiny_runs import CPU, Case, start_child, wait_for_child
 
 Handler = Callable[[str, StopFlag], None]
 

@@ -5,13 +5,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from command_line import call, write_study
-from figures import Row
-from forked_studies import call_study
-from report_results import make_epochs, make_failed_run, make_results, make_run
 
 from lorastudy.errors import redact_secrets
 from lorastudy.report.build import write_report
+from support.command_line import call, write_study
+from support.forked_studies import call_study
+from support.made_results import make_epochs, make_failed_run, make_results, make_run
+from support.reliability_rows import Row
 
 CORPUS = (
     "<script>alert(1)</script>",

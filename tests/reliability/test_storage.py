@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from figures import Row, count_failures
-from tiny_runs import (
+
+from lorastudy.store.checkpoints import find_damage, list_checkpoints
+from lorastudy.store.folders import RunFolder
+from support.reliability_rows import Row, count_failures
+from support.tiny_runs import (
     KILLED,
     SOUND,
     Case,
@@ -25,9 +28,6 @@ from tiny_runs import (
     note_in,
     write_texts,
 )
-
-from lorastudy.store.checkpoints import find_damage, list_checkpoints
-from lorastudy.store.folders import RunFolder
 
 STORAGE = 74
 FILES = ("weights.safetensors", "optimizer.safetensors", "trainer.json", "MANIFEST.json")

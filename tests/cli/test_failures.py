@@ -7,9 +7,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import assert_same_training, call, lines_of, stamps, start, until, write_study
 
 from lorastudy.store.folders import RunFolder, StudyFolder
+from support.command_line import (
+    assert_same_training,
+    call,
+    lines_of,
+    stamps,
+    start,
+    until,
+    write_study,
+)
 
 
 @pytest.fixture(scope="module")

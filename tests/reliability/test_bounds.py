@@ -11,17 +11,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ROOT, write_study
-from figures import Row
-from forked_studies import call_study
 from pydantic import BaseModel
-from tiny_runs import SOUND, Case, in_child, make_study, start_child, wait_for_child, write_texts
 
 from lorastudy.errors import DivergedError
 from lorastudy.model.scoring import Scorer
 from lorastudy.run import training
 from lorastudy.store.files import append_record, read_records
 from lorastudy.store.records import StepRecord
+from support.command_line import ROOT, write_study
+from support.forked_studies import call_study
+from support.reliability_rows import Row
+from support.tiny_runs import (
+    SOUND,
+    Case,
+    in_child,
+    make_study,
+    start_child,
+    wait_for_child,
+    write_texts,
+)
 
 
 class Line(BaseModel):

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from command_line import call, without_page, write_study
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -22,6 +21,7 @@ from lorastudy.run import export
 from lorastudy.store.collect import read_overview
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
+from support.command_line import call, without_page, write_study
 
 TIED = """
   - name: head

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import call, lines_of, write_study
-from figures import Row
-from forked_studies import call_study, digest_study, in_run, start_study
-from tiny_runs import wait_for_child
 
 from lorastudy.run import setup
 from lorastudy.store.folders import RunFolder, StudyFolder
+from support.command_line import call, lines_of, write_study
+from support.forked_studies import call_study, digest_study, in_run, start_study
+from support.reliability_rows import Row
+from support.tiny_runs import wait_for_child
 
 N_KILLS = int(os.environ.get("LORASTUDY_KILLS", "5"))  # the figure demands 50; CI is short of time
 N_STEPS = 6  # of a trained run

@@ -5,13 +5,6 @@ import io
 from pathlib import Path
 
 import pytest
-from report_results import (
-    make_evaluations,
-    make_failed_run,
-    make_results,
-    make_run,
-    write_sums,
-)
 
 from lorastudy.analysis.compare import compare_study
 from lorastudy.report.build import TableFormat, render_table
@@ -27,6 +20,13 @@ from lorastudy.report.tables.table import (
 )
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.records import RunResult, StudyResults
+from support.made_results import (
+    make_evaluations,
+    make_failed_run,
+    make_results,
+    make_run,
+    write_sums,
+)
 
 HOSTILE = "<script>alert(1)</script> & a|b_c $x$ 100% \\input{x} ~^# `c`"
 

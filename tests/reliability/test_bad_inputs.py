@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import call, execute, write_study
-from figures import Row
-from forked_studies import call_study
 from safetensors.torch import load_file, save_file
+
+from support.command_line import call, execute, write_study
+from support.forked_studies import call_study
+from support.reliability_rows import Row
 
 CONFIG, INPUT = 2, 3
 IN_PROCESSES = bool(os.environ.get("LORASTUDY_PROCESSES"))  # with imports, as a person waits
