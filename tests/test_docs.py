@@ -1,5 +1,6 @@
 """What the pages name exists: files, parts, commands, exit codes, study files."""
 
+import json
 import re
 import runpy
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import yaml
 
 from lorastudy import errors
 from lorastudy.cli import app
+from lorastudy.config.models import Arm
 from lorastudy.config.study_file import load_study
 from test_import_table import ALLOWED
 
@@ -71,6 +73,19 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page, page.read_text(encoding="utf-8"))) == []
 
 
+def too_wide(text: str) -> list[str]:
+    """Lines of prose over 100 columns; code, tables, comments and a link's target do not count."""
+    prose = re.sub(r"<!--.*?-->", "", _FENCE.sub("", text), flags=re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith(("|", "<"))]
+    return [line for line in lines if len(re.sub(r"\]\([^)]*\)", "]", line)) > 100]
+
+
+@each_page
+def test_prose_in_the_pages_is_wrapped_at_100_columns(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        assert too_wide(page.read_text(encoding="utf-8")) == []
+
+
 @each_page
 def test_commands_in_the_pages_exist(page: Path) -> None:
     assert commands_in(page.read_text(encoding="utf-8")) - known_commands() == set()
@@ -85,6 +100,8 @@ def test_the_checks_find_what_is_wrong() -> None:
     assert list(broken_links(page, text)) == ["nowhere.md", "glossary.md#none"]
     assert anchors_of(text) == {"here"}
     assert commands_in(text) == {"fly", "sing"}
+    code, table, long = "```text\n" + "x" * 101 + "\n```\n", "|" + "x" * 101, "a " * 51
+    assert too_wide(f"{code}{table}\n[a](" + "x" * 101 + f")\n{long}\n") == [long]
 
 
 def paths_in(text: str) -> list[str]:
@@ -125,6 +142,13 @@ def test_study_files_in_the_pages_can_be_read() -> None:
     blocks = [block for kind, block in _FENCE.findall(OWN_DATA) if kind == "yaml"]
     studies = [text for text in blocks if text.startswith("name:")]
     assert [load_study(text, "docs/own-data.md").name for text in studies] == ["my-notes"]
+
+
+def test_arms_in_the_readme_can_be_read() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = (block for kind, block in _FENCE.findall(readme) if kind == "yaml")
+    arms = [Arm.model_validate_json(json.dumps(arm)) for arm in yaml.safe_load(block)["arms"]]
+    assert [arm.name for arm in arms] == ["baseline", "full", "lora-attention"]
 
 
 def test_the_page_of_commands_lists_every_exit_code() -> None:
