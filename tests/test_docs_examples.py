@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.protocols import PROTOCOLS, find_protocol
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocols.md"
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -34,11 +36,18 @@ def test_every_example_prints_what_the_page_says() -> None:
 
 def test_every_protocol_has_an_example() -> None:
     code = "".join(_BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    used = set(re.findall(r'lay_out\("([a-z-]+?)(?:-\d+)*"', code))
-    assert used == {
-        *("rows-text", "paper-padded", "document", "blocks", "sliding"),
-        *("lm-eval-wikitext", "lm-eval-lambada"),
-    }
+    used = {find_protocol(name).pattern for name in re.findall(r'lay_out\("([^"]+)"', code)}
+    assert used == {protocol.pattern for protocol in PROTOCOLS}
+
+
+def test_the_page_defines_every_protocol_of_the_table_in_its_order_and_version() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    expected = [(protocol.pattern, str(protocol.version)) for protocol in PROTOCOLS]
+    assert re.findall(r"^## `(.+)`, version (\d+)$", page, re.MULTILINE) == expected
+    overview = re.findall(r"^\| `(.+)` v(\d+) \|.*\| (.+) \| .+ \|$", page, re.MULTILINE)
+    assert [(name, version) for name, version, _ in overview] == expected
+    padded = [name for name, _, padding in overview if padding == "**scored**"]
+    assert padded == [protocol.pattern for protocol in PROTOCOLS if protocol.scores_padding]
 
 
 @pytest.mark.parametrize("line", [">>> 1 + 1\n3\n", ">>> undefined\n", ">>> print('a')\n"])

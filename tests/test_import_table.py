@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "lorastudy"
 
 # room -> the rooms it may import, besides itself
-GROUND = ["errors", "faults", "interrupts", "seeds", "loss"]
+GROUND = ["errors", "faults", "interrupts", "seeds", "loss", "protocols", "units"]
 RECORDS = [*GROUND, "config", "store"]  # a study file, and the folders of studies and runs
 LOW = [*RECORDS, "machine", "data", "model"]
 ALLOWED: dict[str, set[str]] = {

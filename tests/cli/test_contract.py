@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lorastudy.config.models import Study
-from lorastudy.config.syntax import LAYER_TYPES, PROTOCOL_EXAMPLES
+from lorastudy.config.syntax import LAYER_TYPES
+from lorastudy.protocols import PROTOCOLS
 from lorastudy.store.folders import RunFolder
 from support.command_line import (
     Answer,
@@ -423,7 +424,12 @@ def test_the_schema_describes_every_key_of_a_study() -> None:
 @pytest.mark.parametrize(
     ("part", "key", "good", "bad"),
     [
-        ("Benchmark", "protocols", PROTOCOL_EXAMPLES, ("rows-txt", "blocks-0", "sliding-8")),
+        (
+            "Benchmark",
+            "protocols",
+            [protocol.example for protocol in PROTOCOLS],
+            ("rows-txt", "blocks-0", "sliding-8"),
+        ),
         ("Arm", "placement", (*LAYER_TYPES, "a.*.b", "lm_head"), ("atention", "a..b", "a b.c")),
     ],
 )

@@ -13,16 +13,16 @@ from lorastudy.data.rows import cut_lines
 from lorastudy.data.sources import Documents
 from lorastudy.errors import InputError
 from lorastudy.evaluate.protocols import (
-    Protocol,
     SpecialTokens,
     lay_out_rows,
-    parse_protocol,
+    size_protocol,
 )
 from lorastudy.evaluate.score import RowScores, average_nats, score_rows
 from lorastudy.loss import LossSums
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
+from lorastudy.protocols import Protocol, find_protocol
 
 CPU, PAD, LENGTH, CONTEXT = torch.device("cpu"), 256, 40, 64
 LAYOUTS = ("tiny_gpt2", "tiny_llama")
@@ -63,8 +63,8 @@ class Benchmark:
     def score(
         self, network: PreTrainedModel, name: str, *, max_positions: int = 4900
     ) -> tuple[Protocol, RowScores]:
-        protocol = parse_protocol(name, row_length=LENGTH, context=CONTEXT)
-        corpus = self._corpora[protocol.joins_documents]
+        protocol = size_protocol(name, row_length=LENGTH, context=CONTEXT)
+        corpus = self._corpora[protocol.kind.joins_documents]
         table, padding = lay_out_rows(protocol, corpus, SpecialTokens(PAD, PAD))
         scores = score_rows(
             make_scorer(network, "float32"),
@@ -74,7 +74,7 @@ class Benchmark:
             device=CPU,
             max_positions=max_positions,
         )
-        return protocol, scores
+        return protocol.kind, scores
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_scoring_can_be_stopped_before_a_batch(tiny_gpt2: Path) -> None:
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    protocol = parse_protocol("rows-text", row_length=8, context=CONTEXT)
+    protocol = size_protocol("rows-text", row_length=8, context=CONTEXT)
     table = cut_lines(np.arange(0, 30, 5), protocol.length, PAD)
     scorer = make_scorer(load_base(tiny_gpt2, device=CPU), "float32")
     padding = lay_out_rows(protocol, _Offsets(), SpecialTokens(PAD, PAD))[1]
@@ -286,18 +286,18 @@ def scores_of(sum_nats: list[float], n_scored: list[int]) -> RowScores:
 
 
 def test_average_over_tokens_weighs_rows_by_their_tokens() -> None:
-    protocol = parse_protocol("rows-text", row_length=LENGTH, context=None)
+    protocol = find_protocol("rows-text")
     assert average_nats(protocol, scores_of([2.0, 30.0], [1, 7])) == 4.0
 
 
 def test_average_of_batch_means_weighs_the_short_last_batch_like_a_full_one() -> None:
-    protocol = parse_protocol("paper-padded", row_length=3, context=None)
+    protocol = find_protocol("paper-padded")
     scores = scores_of([4.0] * 14 + [12.0], [2] * 15)
     assert average_nats(protocol, scores) == (2.0 + 6.0) / 2
 
 
 def test_nothing_scored_has_no_average() -> None:
-    protocol = parse_protocol("rows-text", row_length=LENGTH, context=None)
+    protocol = find_protocol("rows-text")
     with pytest.raises(InputError, match="no token was scored"):
         average_nats(protocol, scores_of([0.0], [0]))
 

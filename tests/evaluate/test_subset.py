@@ -1,5 +1,6 @@
 """A random part of a benchmark, and its standard error."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,17 @@ import torch
 
 from lorastudy.config.models import Benchmark, Rows
 from lorastudy.data.rows import RowTable, cut_lines
-from lorastudy.evaluate.protocols import Protocol
 from lorastudy.evaluate.score import RowScores, average_nats
 from lorastudy.evaluate.subset import draw_subset, estimate_error, units_of
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.protocols import find_protocol
 from lorastudy.run.inputs import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
 
-LINES = Protocol("rows-text", 1, "lines", 50)
-WINDOWS = Protocol("blocks-8", 1, "windows", 8, stride=8, form="stream")
+LINES, WINDOWS = find_protocol("rows-text"), find_protocol("blocks-8")
 
 
 def table_of(lengths: list[int]) -> RowTable:
@@ -69,7 +69,7 @@ def test_the_standard_error_is_the_spread_of_many_subsets() -> None:
 
 @pytest.mark.parametrize("average", ["tokens", "documents", "batch-means"])
 def test_all_of_it_leaves_no_error(average: str) -> None:
-    protocol = Protocol("p", 1, "lines", 50, average=average)
+    protocol = replace(LINES, average=average)
     counts = np.arange(2, 30)
     table, scores = table_of(counts.tolist()), scores_of(counts * 1.5 + 1, counts)
     assert estimate_error(protocol, scores, table, 28) == 0

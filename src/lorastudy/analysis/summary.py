@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
+from lorastudy.protocols import scores_padding
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
@@ -32,7 +33,7 @@ class ScoreKey:
     @property
     def scores_padding(self) -> bool:
         """Padding is among the scored targets, so this is not a perplexity of text."""
-        return self.protocol.startswith("paper-padded")
+        return scores_padding(self.protocol)
 
 
 @dataclass(frozen=True, slots=True)

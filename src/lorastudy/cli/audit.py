@@ -9,13 +9,15 @@ from lorastudy.cli import options
 from lorastudy.cli.models import find_benchmark, model_reference
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline
 from lorastudy.errors import ConfigError
+from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.places import Places, default_cache
 
 if TYPE_CHECKING:
     from lorastudy.config.models import Benchmark
     from lorastudy.run.audit_model import Audit
 
-_PADDED = "paper-padded"
+_PADDED = protocol_of_rows(scored_padding=True).pattern
+_TEXT = protocol_of_rows(scored_padding=False).pattern
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +41,7 @@ def audit(
     ] = None,
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="Besides paper-padded; rows-text by default (repeatable)."),
+        typer.Option(help=f"Besides {_PADDED}; {_TEXT} by default (repeatable)."),
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="PEFT folder for the model.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First documents only.")] = None,
@@ -55,7 +57,7 @@ def audit(
     options.check_mirror(mirror)
     if not benchmark:
         raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
-    protocols = tuple(dict.fromkeys((_PADDED, *(protocol or ("rows-text",)))))
+    protocols = tuple(dict.fromkeys((_PADDED, *(protocol or (_TEXT,)))))
     source = find_benchmark(benchmark, protocols, limit)
     places = Places(Path.cwd(), mirror, offline, default_cache())
     if model is None:

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field, model_validator
 from lorastudy.config.sources import BaseModelRef, Source
 from lorastudy.config.syntax import (
     LAYER_TYPES,
-    PROTOCOL_PATTERN,
     ROOT_PATTERNS,
     Count,
     LearningRate,
@@ -29,7 +28,6 @@ from lorastudy.config.syntax import (
 
 __all__ = [
     "LAYER_TYPES",
-    "PROTOCOL_PATTERN",
     "ROOT_PATTERNS",
     "Arm",
     "BaseModelRef",

@@ -17,27 +17,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from lorastudy.protocols import PROTOCOLS, describe_mistake, is_protocol
+
 LAYER_TYPES = ("attention", "projection", "attention-projection", "feed-forward", "output")
 # Linear modules at the root of a model: the only patterns without a dot.
 ROOT_PATTERNS = ("lm_head", "embed_out")
-PROTOCOL_EXAMPLES = (
-    "rows-text",
-    "paper-padded",
-    "document",
-    "blocks-1024",
-    "sliding-1024-512",
-    "lm-eval-wikitext",
-    "lm-eval-lambada",
-)
-PROTOCOL_PATTERN = (
-    re.compile(r"rows-text"),
-    re.compile(r"paper-padded"),
-    re.compile(r"document"),
-    re.compile(r"lm-eval-wikitext"),
-    re.compile(r"lm-eval-lambada"),
-    re.compile(r"blocks-(?P<length>[1-9][0-9]{0,6})"),
-    re.compile(r"sliding-(?P<length>[1-9][0-9]{0,6})-(?P<stride>[1-9][0-9]{0,6})"),
-)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*", re.ASCII)
@@ -100,14 +84,11 @@ def _checked_placement(value: str) -> str:
 
 
 def _checked_protocol(value: str) -> str:
-    match = next((m for p in PROTOCOL_PATTERN if (m := p.fullmatch(value))), None)
-    if match is None:
-        raise _wrong_value("is no protocol; N and S are token counts", PROTOCOL_EXAMPLES)
-    counts = {name: int(text) for name, text in match.groupdict().items()}
-    if counts.get("length", 2) < 2:
-        raise _wrong_value("needs windows of at least 2 tokens: one predicts the other")
-    if counts.get("stride", 0) > counts.get("length", 0):
-        raise _wrong_value("has a stride beyond its window length: tokens would be skipped")
+    if not is_protocol(value):
+        examples = [protocol.example for protocol in PROTOCOLS]
+        raise _wrong_value("is no protocol; N and S are token counts", examples)
+    if mistake := describe_mistake(value):
+        raise _wrong_value(mistake)
     return value
 
 
@@ -121,11 +102,6 @@ def _for_editors(**hints: Any) -> FieldInfo:
     """What the JSON Schema says of a text beside its type: editors offer and check it."""
     field: FieldInfo = Field(json_schema_extra=hints)
     return field
-
-
-def _without_names(pattern: str) -> str:
-    """A regular expression as ECMA-262 writes it, without Python's group names."""
-    return re.sub(r"\(\?P<\w+>", "(?:", pattern)
 
 
 Name = Annotated[str, AfterValidator(_checked_name), _for_editors(pattern=f"^(?:{_NAME.pattern})$")]
@@ -146,8 +122,14 @@ ProtocolName = Annotated[
     str,
     AfterValidator(_checked_protocol),
     _for_editors(
-        pattern=f"^(?:{'|'.join(_without_names(p.pattern) for p in PROTOCOL_PATTERN)})$",
-        examples=list(PROTOCOL_EXAMPLES),
+        anyOf=[
+            {
+                "pattern": f"^{protocol.expression}$",
+                "description": protocol.description,
+                "examples": [protocol.example],
+            }
+            for protocol in PROTOCOLS
+        ],
     ),
 ]
 LearningRate = Annotated[float, Field(gt=0, lt=1)]

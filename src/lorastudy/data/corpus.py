@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from lorastudy.data.sources import Documents
-from lorastudy.data.texts import Form, Text, count_words, digest_texts, form_texts
+from lorastudy.data.texts import Text, count_words, digest_texts, form_texts
 from lorastudy.data.tokenising import TokenizerLike, encode_texts
 from lorastudy.errors import InputError, StorageError
+from lorastudy.protocols import Form
 from lorastudy.store.files import publish_folder, read_record, write_record
 
 RECORD = "corpus.json"

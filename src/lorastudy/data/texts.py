@@ -14,9 +14,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
-Form = Literal["texts", "stream", "pages", "last-words"]
+from lorastudy.protocols import Form
 
 STREAM_JOIN = "\n\n"  # between documents of a stream, as in the perplexity guide of transformers
 _HEADING = re.compile(r"= (?!= ).*(?<! =) =", re.DOTALL)

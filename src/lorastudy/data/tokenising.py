@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.data.texts import Form, Text
+from lorastudy.data.texts import Text
 from lorastudy.errors import InputError
+from lorastudy.protocols import Form
 
 _BATCH = 1_000  # documents tokenised at once: enough for the tokenizer's threads, little memory
 

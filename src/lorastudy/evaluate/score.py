@@ -15,10 +15,10 @@ import torch
 
 from lorastudy.data.batches import Batch, Padding, cut_by_length, make_batch
 from lorastudy.data.rows import IntArray, RowTable
-from lorastudy.evaluate.protocols import PAPER_BATCH, Protocol
 from lorastudy.loss import IGNORE_INDEX, LossSums
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
+from lorastudy.protocols import PAPER_BATCH, Protocol
 
 MAX_POSITIONS = 4900  # of an evaluation batch: the published study's 14 rows of 350
 TARGET_CLASSES = ("first", "text", "first-padding", "other-padding")

@@ -9,8 +9,8 @@ import math
 import numpy as np
 
 from lorastudy.data.rows import IntArray, RowTable
-from lorastudy.evaluate.protocols import PAPER_BATCH, Protocol
 from lorastudy.evaluate.score import FloatArray, RowScores, batch_means
+from lorastudy.protocols import PAPER_BATCH, Protocol
 from lorastudy.seeds import derive_seed
 
 

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from lorastudy.config.models import Arm, BaseModelRef, Source
 from lorastudy.exchange.stored_runs import StoredRun
+from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.records import EvaluationRecord
 
 Form = Literal["adapter", "merged", "model"]
@@ -119,7 +120,7 @@ def _score_table(run: StoredRun) -> str:
     head = "| benchmark | protocol | perplexity | nats a token | scored tokens | documents |"
     note = (
         "Perplexities of different protocols, tokenizers or row lengths cannot be compared; "
-        "`paper-padded` scores padding as text."
+        f"`{protocol_of_rows(scored_padding=True).pattern}` scores padding as text."
     )
     return "\n".join([head, "|:--|:--|--:|--:|--:|--:|", *rows, "", note])
 

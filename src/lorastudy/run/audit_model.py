@@ -15,8 +15,6 @@ from lorastudy.run.inputs import open_corpus_of
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
 
-PADDED = "paper-padded"
-
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -63,7 +61,7 @@ def audit_model(
     device: str,
     precision: str,
 ) -> Audit:
-    """Score `model` under the protocols of `benchmark`, `paper-padded` being one of them.
+    """Score `model` under the protocols of `benchmark`, one of which scores padding.
 
     Raises:
         InputError: The model, adapter or data cannot be used.

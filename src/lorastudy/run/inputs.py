@@ -12,17 +12,17 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import read_documents
-from lorastudy.data.texts import Form
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
-    Protocol,
+    SizedProtocol,
     SpecialTokens,
     lay_out_rows,
-    parse_protocol,
+    size_protocol,
 )
 from lorastudy.evaluate.subset import draw_subset, units_of
 from lorastudy.model.base import BaseDescription, describe_base, find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
+from lorastudy.protocols import Form
 from lorastudy.store.places import Places
 
 
@@ -63,9 +63,9 @@ class Reader:
             )
         return corpus
 
-    def protocol(self, name: str, rows: Rows) -> Protocol:
+    def protocol(self, name: str, rows: Rows) -> SizedProtocol:
         """The protocol `name` for this model."""
-        return parse_protocol(name, row_length=rows.length, context=self.base.max_positions)
+        return size_protocol(name, row_length=rows.length, context=self.base.max_positions)
 
     def training_rows(self, source: Source, rows: Rows) -> tuple[Corpus, RowTable]:
         """Corpus and rows of the train or validation split.
@@ -93,7 +93,7 @@ class Reader:
             InputError: Nothing can be scored.
         """
         protocol = self.protocol(name, rows)
-        corpus = self.corpus(benchmark, protocol.form)
+        corpus = self.corpus(benchmark, protocol.kind.form)
         table, padding = lay_out_rows(protocol, corpus, self.special)
         if table.n_rows == 0:
             raise InputError(
@@ -102,8 +102,8 @@ class Reader:
             )
         if benchmark.sample is None:
             return BenchmarkRows(protocol, corpus, table, padding)
-        n_population = len(set(units_of(protocol, table).tolist()))
-        table = draw_subset(protocol, table, benchmark.sample)
+        n_population = len(set(units_of(protocol.kind, table).tolist()))
+        table = draw_subset(protocol.kind, table, benchmark.sample)
         return BenchmarkRows(protocol, corpus, table, padding, n_population)
 
 
@@ -111,7 +111,7 @@ class Reader:
 class BenchmarkRows:
     """A benchmark laid out under one protocol."""
 
-    protocol: Protocol
+    protocol: SizedProtocol
     corpus: Corpus
     table: RowTable
     padding: Padding

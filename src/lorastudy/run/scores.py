@@ -7,7 +7,7 @@ import torch
 from lorastudy.config.spec import RunSpec
 from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
 from lorastudy.evaluate.subset import estimate_error
-from lorastudy.evaluate.units import convert_nats, measure_coverage
+from lorastudy.evaluate.text_units import convert_nats, measure_coverage
 from lorastudy.interrupts import StopFlag
 from lorastudy.loss import perplexity_of
 from lorastudy.machine.team import ALONE, Team
@@ -54,20 +54,20 @@ def score_benchmark_rows(
         rows.padding,
         device=device,
         poll=poll,
-        count_first_choices=rows.protocol.has_accuracy,
+        count_first_choices=rows.protocol.kind.has_accuracy,
         team=team,
     )
 
 
 def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> DocumentScores:
     """The stored form of a score."""
-    protocol, pooled = rows.protocol, scores.sums
+    protocol, pooled = rows.protocol.kind, scores.sums
     cross_entropy = average_nats(protocol, scores)
     coverage = measure_coverage(protocol, rows.corpus, rows.table)
     units = convert_nats(pooled.sum_nats, coverage)
     evaluation = EvaluationRecord(
         benchmark=benchmark,
-        protocol=protocol.name,
+        protocol=rows.protocol.name,
         protocol_version=protocol.version,
         cross_entropy=cross_entropy,
         perplexity=perplexity_of(cross_entropy),

@@ -12,7 +12,6 @@ from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
 from lorastudy.data.steps import StepPlan
 from lorastudy.errors import ConfigError
-from lorastudy.evaluate.protocols import Protocol
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel, attach_arm
@@ -21,6 +20,7 @@ from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
 from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.protocols import Protocol, protocol_of_rows
 from lorastudy.run.inputs import Reader
 from lorastudy.seeds import derive_seed
 from lorastudy.store.records import Manifest
@@ -99,9 +99,7 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
         padding=choose_padding(training, reader, rows.cut, rows.length),
         validation_corpus=validation_corpus,
         validation_table=validation_table,
-        validation_protocol=reader.protocol(
-            "paper-padded" if training.padding == "scored" else "rows-text", rows
-        ),
+        validation_protocol=protocol_of_rows(scored_padding=training.padding == "scored"),
         train_slice=choose_slice(table, validation_table.n_rows),
     )
 

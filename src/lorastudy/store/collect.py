@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import describe_difference, dump_study, load_study
 from lorastudy.errors import ConfigError, InputError
+from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.files import read_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
 from lorastudy.store.records import RunResult, StudyLock, StudyResults
-
-TrainingProtocol = Literal["rows-text", "paper-padded", "windows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +114,9 @@ def write_results(folder: StudyFolder) -> StudyResults:
     return results
 
 
-def training_protocol(study: Study) -> TrainingProtocol:
+def training_protocol(study: Study) -> str:
     """Under which protocol training and validation losses are measured."""
-    if study.training.padding == "scored":
-        return "paper-padded"
-    return "rows-text" if study.data.rows.cut == "lines" else "windows"
+    has_padding = study.training.padding == "scored"
+    if study.data.rows.cut == "stream" and not has_padding:
+        return "windows"
+    return protocol_of_rows(scored_padding=has_padding).pattern

@@ -253,6 +253,6 @@ class StudyResults(Record):
     seeds: tuple[int, ...]
     benchmarks: tuple[str, ...]
     forgetting: tuple[str, ...] = ()  # those of neutral text: tuned minus base is what was lost
-    training_protocol: Literal["rows-text", "paper-padded", "windows"]
+    training_protocol: str  # of the losses while training: a protocol of rows, or "windows"
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result

@@ -12,6 +12,7 @@ from lorastudy.analysis.summary import (
     memory_kind,
     summarise_arms,
 )
+from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
     ABSENT,
     MIB,
@@ -42,7 +43,8 @@ INTERVAL_NOTE = (
     "documents only). Arms share their documents, so two such intervals may overlap though the "
     "arms are separated: differences are judged in pairs."
 )
-PADDING_NOTE = "paper-padded scores padding as text: compare it with that protocol only."
+_PADDED = protocol_of_rows(scored_padding=True).pattern
+PADDING_NOTE = f"{_PADDED} scores padding as text: compare it with that protocol only."
 
 
 def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:

@@ -1,27 +1,21 @@
-"""What a protocol's name says: its rows, its padding, its limits."""
+"""The rows that each protocol cuts, their padding, and windows that a model cannot read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from lorastudy.config.models import PROTOCOL_PATTERN
 from lorastudy.data.batches import Padding
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
     DOCUMENT_WINDOW,
-    PAPER_BATCH,
-    Protocol,
+    SizedProtocol,
     SpecialTokens,
     lay_out_rows,
-    parse_protocol,
+    size_protocol,
 )
 
 START, END = 100, 101
-NAMES = (
-    *("rows-text", "paper-padded", "document", "blocks-8", "sliding-8-3"),
-    *("lm-eval-wikitext", "lm-eval-lambada"),
-)
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,8 @@ class Offsets:
         return int(self.offsets[-1])
 
 
-def parse(name: str, *, context: int | None = 64) -> Protocol:
-    return parse_protocol(name, row_length=6, context=context)
+def parse(name: str, *, context: int | None = 64) -> SizedProtocol:
+    return size_protocol(name, row_length=6, context=context)
 
 
 def lay_out(name: str, *sizes: int, context: int | None = 64, n_read: tuple[int, ...] = ()):
@@ -97,41 +91,8 @@ def test_last_word_longer_than_the_context_is_refused() -> None:
         lay_out("lm-eval-lambada", 3, 9, context=6, n_read=(2, 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_only_last_words_are_averaged_by_document_and_have_an_accuracy(name: str) -> None:
-    assert (parse(name).average == "documents") == (name == "lm-eval-lambada")
-    assert parse(name).has_accuracy == (name == "lm-eval-lambada")
-
-
 def test_blocks_are_windows_that_slide_by_their_length() -> None:
-    blocks, sliding = parse("blocks-8"), parse("sliding-8-8")
-    assert replace(sliding, name=blocks.name) == blocks
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_only_windows_join_documents(name: str) -> None:
-    assert parse(name).joins_documents == (name in ("blocks-8", "sliding-8-3"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_only_paper_padded_averages_batch_means(name: str) -> None:
-    protocol = parse(name)
-    assert (protocol.average == "batch-means") == (name == "paper-padded")
-    assert protocol.scores_padding == (name == "paper-padded")
-
-
-def test_paper_batches_have_14_rows() -> None:
-    assert PAPER_BATCH == 14
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_protocol_has_its_name_and_a_version(name: str) -> None:
-    assert (parse(name).name, parse(name).version) == (name, 1)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_protocol_may_stand_in_a_study_file(name: str) -> None:
-    assert any(pattern.fullmatch(name) for pattern in PROTOCOL_PATTERN)
+    assert lay_out("blocks-8", 30) == lay_out("sliding-8-8", 30)
 
 
 def test_window_as_long_as_the_context_is_allowed() -> None:
@@ -157,7 +118,7 @@ def test_any_window_fits_a_model_that_states_no_limit() -> None:
 
 @pytest.mark.parametrize("name", ["rows", "blocks", "blocks-x", "sliding-8", "blocks-8-3", ""])
 def test_unknown_name_is_told_the_names_there_are(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"does not exist\. Use rows-text, paper-padded"):
+    with pytest.raises(ConfigError, match=r"does not exist\. Use one of rows-text, paper-padded"):
         parse(name)
 
 

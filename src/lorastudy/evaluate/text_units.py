@@ -12,8 +12,8 @@ import numpy as np
 
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-from lorastudy.evaluate.protocols import Protocol
 from lorastudy.loss import perplexity_of
+from lorastudy.protocols import Protocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,193 @@
+"""What a perplexity can be a perplexity of: every protocol is one row of `PROTOCOLS`.
+
+A protocol says which tokens the model reads at once, which of them are scored, and what their
+nats are averaged over. Whoever has to know a property of a protocol asks this table. Cutting
+rows by it is the work of `evaluate.protocols`. docs/protocols.md defines each protocol with
+an example that is carried out. A change of meaning raises the version.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lorastudy.errors import ConfigError
+
+Cut = Literal["lines", "windows", "documents", "rolling", "continuations"]
+Form = Literal["texts", "stream", "pages", "last-words"]
+Average = Literal["tokens", "batch-means", "documents"]
+
+PAPER_BATCH = 14  # rows of an evaluation batch in the published study: part of "batch-means"
+_COUNT = r"([1-9][0-9]{0,6})"
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One way of scoring a text."""
+
+    pattern: str  # its name; N and S stand for numbers of tokens: sliding-N-S
+    example: str  # a name that it matches
+    version: int
+    description: str  # one line for people
+    cut: Cut  # how rows are made
+    reads: Literal["row", "context", "N"]  # tokens at once: data.rows.length, all it can, N
+    form: Form = "texts"  # what one document is
+    average: Average = "tokens"  # what the mean is taken over
+    scores_padding: bool = False
+
+    @property
+    def joins_documents(self) -> bool:
+        """All text is one document, and nats are kept by window."""
+        return self.form == "stream"
+
+    @property
+    def has_accuracy(self) -> bool:
+        """A document counts as right if each of its scored tokens is the model's first choice."""
+        return self.cut == "continuations"
+
+    @property
+    def unit(self) -> Literal["target", "document"]:
+        """What its cross-entropy is nats per."""
+        return "document" if self.average == "documents" else "target"
+
+    @property
+    def expression(self) -> str:
+        """The names that it matches, as a regular expression with one group per count."""
+        return re.sub(r"\b[NS]\b", lambda _: _COUNT, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Tokens that a protocol's name states: N at once, beginning S apart."""
+
+    length: int
+    stride: int
+
+
+PROTOCOLS = (
+    Protocol(
+        pattern="rows-text",
+        example="rows-text",
+        version=1,
+        description="rows as in training; text alone is scored",
+        cut="lines",
+        reads="row",
+    ),
+    Protocol(
+        pattern="paper-padded",
+        example="paper-padded",
+        version=1,
+        description="the published study's: rows padded to one length, and padding is scored",
+        cut="lines",
+        reads="row",
+        average="batch-means",
+        scores_padding=True,
+    ),
+    Protocol(
+        pattern="document",
+        example="document",
+        version=1,
+        description="whole documents, in windows of the model's context",
+        cut="documents",
+        reads="context",
+    ),
+    Protocol(
+        pattern="blocks-N",
+        example="blocks-1024",
+        version=1,
+        description="the joined text in windows of N tokens, side by side",
+        cut="windows",
+        reads="N",
+        form="stream",
+    ),
+    Protocol(
+        pattern="sliding-N-S",
+        example="sliding-1024-512",
+        version=1,
+        description="the joined text in windows of N tokens that begin S tokens apart",
+        cut="windows",
+        reads="N",
+        form="stream",
+    ),
+    Protocol(
+        pattern="lm-eval-wikitext",
+        example="lm-eval-wikitext",
+        version=1,
+        description="lm-evaluation-harness' wikitext: detokenised pages in full windows",
+        cut="rolling",
+        reads="context",
+        form="pages",
+    ),
+    Protocol(
+        pattern="lm-eval-lambada",
+        example="lm-eval-lambada",
+        version=1,
+        description="lm-evaluation-harness' lambada_openai: the last word of each text",
+        cut="continuations",
+        reads="context",
+        form="last-words",
+        average="documents",
+    ),
+)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The row of the table that `name` belongs to.
+
+    Raises:
+        ConfigError: There is no such protocol, or its windows cannot be cut.
+    """
+    protocol = _match(name)
+    if protocol is None:
+        known = ", ".join(p.pattern for p in PROTOCOLS)
+        raise ConfigError(
+            f"protocol {name!r} does not exist. Use one of {known}; N and S are token counts."
+        )
+    if mistake := describe_mistake(name):
+        raise ConfigError(
+            f"protocol {name!r} {mistake}. Use at least 2 tokens and a stride up to their number."
+        )
+    return protocol
+
+
+def describe_mistake(name: str) -> str | None:
+    """What is wrong with the windows in the name of a protocol; None if nothing is."""
+    window = read_window(name)
+    if window and window.length < 2:
+        return "needs windows of at least 2 tokens: one predicts the other"
+    if window and window.stride > window.length:
+        return "has a stride beyond its window length: tokens would be skipped"
+    return None
+
+
+def read_window(name: str) -> Window | None:
+    """The window that `name` states, side by side without a stride; None if it states none."""
+    protocol = _match(name)
+    match = re.fullmatch(protocol.expression, name) if protocol else None
+    counts = [int(count) for count in match.groups()] if match else []
+    return Window(counts[0], counts[-1]) if counts else None
+
+
+def is_protocol(name: str) -> bool:
+    """Whether `name` belongs to a row of the table."""
+    return _match(name) is not None
+
+
+def scores_padding(name: str) -> bool:
+    """Whether padding is among the targets that `name` scores: its nats are not those of text.
+
+    False for a name that is not in the table, such as a later version of this program's.
+    """
+    protocol = _match(name)
+    return protocol is not None and protocol.scores_padding
+
+
+def protocol_of_rows(*, scored_padding: bool) -> Protocol:
+    """The protocol that scores rows as training cuts them, with padding among its targets or not.
+
+    Validation follows it, and an audit compares the two.
+    """
+    return next(p for p in PROTOCOLS if p.reads == "row" and p.scores_padding is scored_padding)
+
+
+def _match(name: str) -> Protocol | None:
+    return next((p for p in PROTOCOLS if re.fullmatch(p.expression, name)), None)
