@@ -8,7 +8,7 @@ import pytest
 
 from lorastudy.analysis.compare import compare_study
 from lorastudy.report.build import TableFormat, render_table
-from lorastudy.report.numerals import write_duration, write_number, write_rate, write_share
+from lorastudy.report.numerals import write_number, write_rate, write_share
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.table import (
     Cell,
@@ -184,14 +184,6 @@ def test_markdown_escapes_cell_borders_and_markup():
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json"])
 def test_study_without_runs_has_a_table(format):
     assert render(make_results([]), format)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(15478, "4:17:58"), (59.6, "0:01:00"), (3.24, "0:00:03.2"), (0, "0:00:00")],
-)
-def test_durations_are_hours_minutes_and_seconds(seconds, text):
-    assert write_duration(seconds) == text
 
 
 def test_numbers_are_written_as_they_are_said():

@@ -23,8 +23,8 @@ from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, P
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ArmSummary, memory_kind, summarise_arms
 from lorastudy.config.models import Source, Study
-from lorastudy.report.numerals import MIB
 from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.units import MIB
 
 Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked"]
 _FAR_NAMES = ("lambada", "imdb")  # where no study file says what was trained on

@@ -14,9 +14,10 @@ from lorastudy.analysis.evidence import Evidence, stored_size
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, memory_kind, summarise_arms
-from lorastudy.report.numerals import ABSENT, MIB
+from lorastudy.report.numerals import ABSENT
 from lorastudy.report.tables.table import Cell, Column, Note, Table
 from lorastudy.store.records import StudyResults
+from lorastudy.units import MIB
 
 CostName = Literal["trainable parameters", "peak memory", "training time", "stored size"]
 Standing = Literal["front", "not excluded", "excluded"]

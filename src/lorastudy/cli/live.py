@@ -19,9 +19,9 @@ from rich.table import Table
 from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.folders import RunStatus, State, StudyFolder
 from lorastudy.store.records import StepRecord
+from lorastudy.units import write_clock, write_mib
 
 _REFRESH_SECONDS = 1.0
-_MIB = 1024**2
 _FRAME_LINES = 6  # title, head, rules and the line below
 _COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
 _FEW_COLUMNS = ("status", "epoch", "valid", "left")  # where even arm and seed are long
@@ -127,21 +127,14 @@ def _cells(run: RunOverview) -> dict[str, str]:
         cells["train"] = f"{step.loss:.3f}"
         cells["tok/s"] = f"{_tokens_per_second(step):,.0f}" if step.seconds else ""
         peak = step.peak_memory_bytes
-        cells["MiB"] = f"{peak / _MIB:,.0f}" if peak else ""
+        cells["MiB"] = write_mib(peak) if peak else ""
     if status.seconds_left is not None:
-        cells["left"] = _write_duration(status.seconds_left)
+        cells["left"] = write_clock(status.seconds_left)
     return cells
 
 
 def _tokens_per_second(step: StepRecord) -> float:
     return step.n_tokens / step.seconds
-
-
-def _write_duration(seconds: float) -> str:
-    """`0:42`, `12:05`, `3:04:59`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @dataclass
@@ -171,7 +164,7 @@ def _epoch_line(status: RunStatus) -> str:
     return (
         f"{status.run_id}  epoch {epoch.epoch}  step {epoch.step}  "
         f"train {epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
-        f"{epoch.train_seconds:.1f} s" + (f", {_write_duration(left)} left" if left else "")
+        f"{epoch.train_seconds:.1f} s" + (f", {write_clock(left)} left" if left else "")
     )
 
 

@@ -14,11 +14,11 @@ from lorastudy.report.tables.table import Cell, Column
 from lorastudy.report.tables.table import Table as TableModel
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.records import StudyResults
+from lorastudy.units import write_mib
 
 if TYPE_CHECKING:
     from lorastudy.study.check import StudyCheck
 
-_MIB = 1024**2
 _WIDE = 100  # columns of a terminal that what is trained and what it costs fit into together
 _N_TRAINED = 4  # columns of Table I about what is trained; what it costs follows
 
@@ -93,7 +93,7 @@ def print_check(study: Study, checked: "StudyCheck") -> None:
             f"{arm.trainable_parameters:,}",
             f"{arm.layout.plan.n_steps:,}" if arm.trains else "0",
             f"{arm.layout.schedule.n_warmup:,}" if arm.trains else "0",
-            f"{arm.peak.total / _MIB:,.0f}",
+            write_mib(arm.peak.total),
             "yes" if fits else "no",
         )
     console.print(table)
@@ -102,6 +102,6 @@ def print_check(study: Study, checked: "StudyCheck") -> None:
     console.print(
         f"{layout.table.n_rows:,} training rows; text is {share:.1%} of what rows padded to "
         f"{study.data.rows.length} tokens would score. "
-        f"{checked.available_bytes / _MIB:,.0f} MiB are available.",
+        f"{write_mib(checked.available_bytes)} MiB are available.",
         markup=False,
     )

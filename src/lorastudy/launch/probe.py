@@ -14,8 +14,7 @@ from lorastudy.launch.local import process_context
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock
-
-MIB = 1024**2
+from lorastudy.units import write_mib
 
 
 def probe_study(
@@ -81,5 +80,5 @@ def _describe(
 
 
 def _peak(arm: ProbedArm) -> str:
-    peaks = ", ".join(f"{kind} {n / MIB:,.0f} MiB" for kind, n in arm.peak_memory_bytes.items())
+    peaks = ", ".join(f"{kind} {write_mib(n)} MiB" for kind, n in arm.peak_memory_bytes.items())
     return f"{'fits' if arm.fits else 'does not fit'}{f' ({peaks})' if peaks else ''}"

@@ -11,10 +11,11 @@ from lorastudy import __version__
 from lorastudy.errors import ConfigError
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.store.records import Fingerprint
+from lorastudy.units import MIB
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
-_LARGE_BYTES = 64 * 2**20  # of tensors of vocabulary size, which would leave holes among the others
+_LARGE_BYTES = 64 * MIB  # of tensors of vocabulary size, which would leave holes among the others
 _SHAPES_OF_A_STEP = 32  # of matrix products, forward and backward
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-MIB = 1024**2
+from lorastudy.units import write_mib
 
 
 def start_memory_meter(device: torch.device) -> None:
@@ -89,6 +89,6 @@ def describe_shortage(device: torch.device) -> str:
         ours, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
     others = max(0, total - free - ours)
     return (
-        f"peak {peak / MIB:,.0f} MiB; {free / MIB:,.0f} of {total / MIB:,.0f} MiB are free, "
-        f"other processes hold {others / MIB:,.0f} MiB"
+        f"peak {write_mib(peak)} MiB; {write_mib(free)} of {write_mib(total)} MiB are free, "
+        f"other processes hold {write_mib(others)} MiB"
     )

@@ -5,7 +5,6 @@ import math
 from lorastudy.analysis.statistics import Estimate
 
 ABSENT = "–"
-MIB = 2**20
 
 
 def write_estimate(estimate: Estimate, decimals: int) -> tuple[str, str]:
@@ -42,15 +41,6 @@ def write_compact(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g}{letter}"
     return f"{value:.3g}"
-
-
-def write_duration(seconds: float) -> str:
-    """H:MM:SS; below ten seconds with a tenth, which is all such a run has."""
-    if not math.isfinite(seconds):
-        return "not finite"
-    tenths = f".{round(seconds * 10) % 10}" if 0 < seconds < 9.95 else ""
-    whole = int(round(seconds, 1)) if tenths else round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{tenths}"
 
 
 def write_share(part: int | None, whole: int | None) -> str:

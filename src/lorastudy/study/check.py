@@ -19,7 +19,7 @@ from lorastudy.config.study_file import describe_difference, dump_study, load_st
 from lorastudy.data.corpus import Corpus
 from lorastudy.errors import ConfigError, InputError, OutOfMemoryError, StorageError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
-from lorastudy.machine.memory import MIB, available_bytes
+from lorastudy.machine.memory import available_bytes
 from lorastudy.model.base import digest_base
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
@@ -30,6 +30,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import FoundAt, StudyLock
 from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
+from lorastudy.units import write_mib
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +261,7 @@ def refuse_oversized(
         raise OutOfMemoryError(
             f"{largest.spec.arm.name}: a micro-batch of {largest.spec.training.micro_batch} rows "
             f"of {largest.spec.data.rows.length} tokens needs about "
-            f"{largest.peak.total / MIB:,.0f} MiB, and {total_bytes / MIB:,.0f} MiB is all there "
+            f"{write_mib(largest.peak.total)} MiB, and {write_mib(total_bytes)} MiB is all there "
             "is. Lower training.micro_batch, or set training.token_budget, which cuts it without "
             "changing the sums. With --probe this is measured and not predicted."
         )

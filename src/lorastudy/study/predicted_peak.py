@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from lorastudy.config.models import Training
-from lorastudy.machine.memory import MIB
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
+from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
 _EVALUATION_CHUNK = 512  # scored positions whose logits exist at once in evaluation

@@ -22,7 +22,7 @@ from lorastudy.report.figures.style import (
     new_figure,
     save_figure,
 )
-from lorastudy.report.numerals import MIB, write_duration
+from lorastudy.units import MIB, write_duration
 
 _LOG_RATIO = 20  # largest over smallest bar, from which a linear axis hides the small ones
 _MOMENTS = 3  # numbers beside each trained one: its gradient and two moments

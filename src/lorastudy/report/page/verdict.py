@@ -15,9 +15,10 @@ from lorastudy.analysis.forgetting import measure_changes
 from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair, choose_main
 from lorastudy.analysis.statistics import Estimate, mean
 from lorastudy.analysis.summary import ArmSummary, best_validation_loss, memory_kind, summarise_arms
-from lorastudy.report.numerals import MIB, write_share
+from lorastudy.report.numerals import write_share
 from lorastudy.report.tables.comparisons import write_interval, write_signed
 from lorastudy.store.records import StudyResults
+from lorastudy.units import write_mib
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +202,9 @@ def _state_costs(
     sentences = [f"LoRA trains {_span(shares)} of the parameters that {full.arm} trains."]
     memory = _ratios(loras, full, lambda arm: arm.peak_memory_bytes(kind))
     if memory and (of_full := full.peak_memory_bytes(kind)) is not None:
-        mib = of_full.mean / MIB
-        sentences.append(f"Its peak memory is {memory} times that of {full.arm} ({mib:,.0f} MiB).")
+        sentences.append(
+            f"Its peak memory is {memory} times that of {full.arm} ({write_mib(of_full.mean)} MiB)."
+        )
     seconds = _ratios(loras, full, lambda arm: arm.train_seconds)
     if seconds:
         doubted = [

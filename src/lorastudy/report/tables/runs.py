@@ -1,9 +1,10 @@
 """The list of all runs, and the runs that failed."""
 
 from lorastudy.analysis.summary import best_validation_loss, memory_kind, missing_of
-from lorastudy.report.numerals import ABSENT, MIB, write_number, write_rate
+from lorastudy.report.numerals import ABSENT, write_number, write_rate
 from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.units import MIB
 
 
 def build_run_table(results: StudyResults) -> Table:

@@ -15,7 +15,6 @@ from lorastudy.analysis.summary import (
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
     ABSENT,
-    MIB,
     perplexity_decimals,
     write_estimate,
     write_range,
@@ -25,6 +24,7 @@ from lorastudy.report.numerals import (
 from lorastudy.report.tables.comparisons import describe_lead
 from lorastudy.report.tables.table import Cell, Column, Note, Table
 from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.units import MIB
 
 _LARGEST_NATS = 27.0  # exp of it is a million million
 

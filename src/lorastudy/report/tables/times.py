@@ -9,9 +9,10 @@ from lorastudy.analysis.evidence import (
 )
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary, summarise_arms
-from lorastudy.report.numerals import ABSENT, write_duration, write_estimate
+from lorastudy.report.numerals import ABSENT, write_estimate
 from lorastudy.report.tables.table import Cell, Column, Note, Table
 from lorastudy.store.records import StudyResults
+from lorastudy.units import write_duration
 
 HOW = (
     "Means over seeds ± sample standard deviation. Seconds are in doubt where a tenth of a run's "
