@@ -5,6 +5,8 @@ else that escapes is a defect of this program and keeps its traceback.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SECRETS = (
     (re.compile(r"\b(hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}"), r"\1[redacted]"),
@@ -86,3 +88,48 @@ class LostMemberError(UserError):
     """One of the processes that train a run together ended before its time (exit 75)."""
 
     exit_code = 75
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
+_LONGEST_REASON = 3_000  # characters of a library's message
+
+
+@contextmanager
+def reading_user_files(problem: str, advice: str) -> Iterator[None]:
+    """Within, whatever a library raises while it reads a user's files becomes a `UserError`.
+
+    Libraries raise exceptions of every kind for damaged files, and their next version raises
+    others, so kinds are not listed here. Errors of this package pass unchanged.
+
+    Args:
+        problem: What is wrong and where; the library's whole message follows in brackets.
+        advice: What to do next, as one sentence.
+
+    Raises:
+        InputError: The library gave up.
+        OutOfMemoryError: There was not enough memory to read the files.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        # a panic of a library written in Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = reason_of(error)
+        if isinstance(error, MemoryError) or any(sign in reason.lower() for sign in _NO_MEMORY):
+            raise OutOfMemoryError(f"{problem}: there is not enough memory ({reason}).") from error
+        raise InputError(f"{problem} ({reason}). {advice}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The whole message of an exception on one line, after its kind where it is not obvious."""
+    message = " ".join(str(error).split()).rstrip(".")
+    if not message:
+        return type(error).__name__
+    if len(message) > _LONGEST_REASON:
+        left_out = len(message) - _LONGEST_REASON
+        message = f"{message[:_LONGEST_REASON]} ... and {left_out:,} more characters"
+    says_enough = isinstance(error, (OSError, ValueError, RuntimeError, Warning))
+    return message if says_enough else f"{type(error).__name__}: {message}"

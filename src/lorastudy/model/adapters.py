@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import Arm, BaseModelRef
-from lorastudy.errors import InputError
+from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.adapter_files import check_adapter_folder, refuse_unused_tensors
 from lorastudy.model.base import load_base, save_model
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.sharing import cut_like
@@ -167,23 +167,32 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
     """`network` with the PEFT adapter of `folder`, for scoring only.
 
     Raises:
-        InputError: The folder is no PEFT adapter, or one of another model.
+        InputError: The folder is not a PEFT adapter, is one of another model or of a kind that
+            cannot be scored, or holds tensors that would not be used.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{folder} holds no adapter_config.json. Give a PEFT folder, such as a run's best/."
-        )
-    try:
-        with _known_peft_warnings():
-            # PEFT warns and goes on with a random start of what the file lacks
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
-        raise InputError(
-            f"{folder}: the adapter does not fit this base model "
-            f"({str(error).strip().splitlines()[0]}). Give the model it was trained on."
-        ) from error
-    return ArmModel(network, adapter.eval())
+    check_adapter_folder(folder)
+    advice = "Give the model it was trained on."
+    with (
+        reading_user_files(f"{folder}: the adapter does not fit this base model", advice),
+        _known_peft_warnings(),
+    ):
+        # PEFT warns and goes on with a random start of what the file lacks
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
+        refuse_unused_tensors(adapter, folder)
+        _refuse_outside_parts(network, adapter.eval())
+    return ArmModel(network, adapter)
+
+
+@torch.no_grad()
+def _refuse_outside_parts(network: PreTrainedModel, adapter: PeftModel) -> None:
+    """See that the adapter acts in modules of `network` alone, which is what gets scored."""
+    if adapter.peft_config[ADAPTER_NAME].peft_type == PeftType.LORA:
+        return
+    ids = torch.arange(1, 9, device=network.device)[None]
+    whole = adapter(input_ids=ids, use_cache=False).logits
+    if not torch.equal(whole, network(input_ids=ids, use_cache=False).logits):
+        raise ValueError("it computes something outside the modules of the model")
 
 
 def _name_in_network(key: str) -> str:

@@ -1,0 +1,139 @@
+"""What a PEFT folder has to be before it is loaded, and what of it was used afterwards.
+
+PEFT goes on where a file holds tensors that its configuration does not name, opens pickled
+files, and has adapters that change no module of the model. Here such a folder is refused.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftModel, PromptLearningConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lorastudy.errors import InputError, reading_user_files
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_MOST_NAMES_SHOWN = 3
+_LARGEST = float(np.finfo(np.float32).max)
+_DAMAGED = "Download or copy the adapter again."
+
+
+def find_adapter_file(folder: Path) -> Path | None:
+    """A file that makes transformers look for an adapter in `folder`, or None."""
+    return next(iter(sorted((*folder.glob(CONFIG), *folder.glob("adapter_model*")))), None)
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """See that `folder` holds an adapter that can be scored; reads no tensor.
+
+    Raises:
+        InputError: A file is missing, damaged or pickled, or the adapter is of a kind that
+            changes no module of the model.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder} holds no {CONFIG}. Give a PEFT folder, such as a run's best/.")
+    if not (folder / WEIGHTS).is_file():
+        others = ", ".join(sorted(path.name for path in folder.glob("adapter_model*")))
+        raise InputError(
+            f"{folder} holds no {WEIGHTS}{f', only {others}' if others else ''}. Pickled files "
+            "can run code when they are read, so they are not opened; save the adapter again "
+            "with save_pretrained."
+        )
+    config = _read_config(folder / CONFIG)
+    _refuse_other_kinds(folder, config)
+    with (
+        reading_user_files(f"{folder / WEIGHTS} cannot be read", _DAMAGED),
+        safe_open(folder / WEIGHTS, framework="pt") as file,
+    ):
+        names = file.keys()
+        widest = max((max(file.get_slice(k).get_shape(), default=1) for k in names), default=0)
+    for key, rank in _ranks(config):
+        if rank > widest:
+            raise InputError(
+                f"{folder / CONFIG}: {key} is {rank:,}, and no tensor of {WEIGHTS} is as wide. "
+                f"The two files do not belong together. {_DAMAGED}"
+            )
+
+
+def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
+    """See that every tensor of the adapter's file is a tensor of `adapter`.
+
+    Raises:
+        InputError: Some are not; they are named.
+    """
+    stored = load_file(folder / WEIGHTS)
+    # PEFT reports what it did not use only here, so the same tensors are copied a second time
+    report: Any = set_peft_model_state_dict(adapter, stored)
+    unused = sorted(report.unexpected_keys)
+    if not unused:
+        return
+    rest = len(unused) - _MOST_NAMES_SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    raise InputError(
+        f"{folder}: {len(unused)} of {len(stored)} tensors in {WEIGHTS} belong to no module that "
+        f"{CONFIG} adapts: {', '.join(unused[:_MOST_NAMES_SHOWN])}{more}. The score would be that "
+        "of a part of the adapter. Restore target_modules and the keys beside it, or give the "
+        "base model that the adapter was trained on."
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    with reading_user_files(f"{path} is not a PEFT configuration", _DAMAGED):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no JSON object")
+    for key, number in _numbers(config):
+        if not abs(number) <= _LARGEST:  # NaN is not either
+            raise InputError(
+                f"{path}: {key} is {str(number)[:20]}, which is not a finite float32 number. "
+                "Put in the number that the adapter was trained with."
+            )
+    return config
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number under `value` with its key path."""
+    if isinstance(value, float | int):
+        yield key, value
+    elif isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(part, f"{key}.{name}" if key else str(name))
+
+
+def _ranks(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    pattern = config.get("rank_pattern")
+    named = (
+        {f"rank_pattern.{k}": v for k, v in pattern.items()} if isinstance(pattern, dict) else {}
+    )
+    for key, value in {"r": config.get("r"), **named}.items():
+        if isinstance(value, int):
+            yield key, value
+
+
+def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
+    kind = config.get("peft_type")
+    # the names of kinds are strings and members of an enumeration at once
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind) if isinstance(kind, str) else None  # type: ignore[call-overload]
+    if known is None:
+        raise InputError(
+            f"{folder / CONFIG}: peft_type {kind!r} is unknown to the installed PEFT. "
+            f"It knows {', '.join(sorted(PEFT_TYPE_TO_CONFIG_MAPPING))}."
+        )
+    if issubclass(known, PromptLearningConfig):
+        raise InputError(
+            f"{folder / CONFIG}: peft_type {kind} changes no module of the model; it puts trained "
+            "vectors before the text. Such adapters are not scored or exported here. Give an "
+            "adapter that changes modules, such as LORA."
+        )
+    if config.get("alora_invocation_tokens"):
+        raise InputError(
+            f"{folder / CONFIG}: alora_invocation_tokens is set, so the adapter acts only after "
+            "these tokens. Such adapters are not scored here. Give a plain LoRA adapter."
+        )
