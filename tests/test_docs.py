@@ -76,7 +76,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def too_wide(text: str) -> list[str]:
     """Lines of prose over 100 columns; code, tables, comments and a link's target do not count."""
     prose = re.sub(r"<!--.*?-->", "", _FENCE.sub("", text), flags=re.DOTALL)
-    lines = [line for line in prose.splitlines() if not line.startswith(("|", "<"))]
+    lines = [line for line in prose.splitlines() if not line.lstrip().startswith(("|", "<"))]
     return [line for line in lines if len(re.sub(r"\]\([^)]*\)", "]", line)) > 100]
 
 
