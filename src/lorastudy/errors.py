@@ -26,6 +26,11 @@ def redact_secrets(text: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, for a place inside a sentence; the error's type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class UserError(Exception):
     """Something outside the program has to change; `cli` prints the message and exits."""
 

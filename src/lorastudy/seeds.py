@@ -7,6 +7,8 @@ dropout from (seed, "dropout", step, micro-batch), an adapter's start from
 
 import hashlib
 
+import numpy as np
+
 
 def derive_seed(seed: int, *path: str | int) -> int:
     """The 63-bit seed of the stream called `path` under `seed`.
@@ -16,3 +18,11 @@ def derive_seed(seed: int, *path: str | int) -> int:
     """
     text = repr((seed, *path)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def open_stream(seed: int, *path: str | int) -> np.random.Generator:
+    """The numbers of the stream called `path` under `seed`, from their beginning.
+
+    Philox counts instead of mixing a state, so the numbers are the same on every machine.
+    """
+    return np.random.Generator(np.random.Philox(derive_seed(seed, *path)))

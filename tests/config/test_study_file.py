@@ -405,3 +405,14 @@ def test_models_made_in_code_are_checked_alike():
         Arm(name="x", method="lora", placement=("output",), alpha=1.0, learning_rates=(0.1,))
     with pytest.raises(ValueError, match="exactly one of id, path, builtin"):
         Source(split="test")
+
+
+def test_sources_are_called_by_what_says_where_they_come_from():
+    study = load()
+    sources = (study.data.train, study.data.validation, study.benchmarks[0])
+    assert [source.label for source in sources] == [
+        "notes.txt",
+        "owner/set plain validation",
+        "docstrings test",
+    ]
+    assert study.base_model.parts == ("demo",)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lorastudy.analysis.paired import FloatArray
 from lorastudy.analysis.statistics import CONFIDENCE, Interval
-from lorastudy.seeds import derive_seed
+from lorastudy.seeds import open_stream
 
 N_RESAMPLES = 2000
 _SEED = 0  # of all resampling; the same report every time
@@ -26,7 +26,7 @@ def resample_documents(
     """Cross-entropies on resampled documents, by run: (m) becomes (N_RESAMPLES)."""
     m, names = len(weights), list(nats_of_runs)
     columns = np.column_stack([weights, *(nats_of_runs[name] for name in names)])
-    generator = np.random.Generator(np.random.Philox(derive_seed(_SEED, "resampled-documents", m)))
+    generator = open_stream(_SEED, "resampled-documents", m)
     sums = np.empty((N_RESAMPLES, columns.shape[1]))
     step = max(1, _AT_ONCE // m)
     for begin in range(0, N_RESAMPLES, step):
@@ -41,9 +41,7 @@ def resample_documents(
 def bootstrap_interval(first: FloatArray, second: FloatArray) -> Interval:
     """The percentile interval of first minus second; both (S seeds, n_resamples)."""
     n_seeds = len(first)
-    generator = np.random.Generator(
-        np.random.Philox(derive_seed(_SEED, "resampled-seeds", n_seeds))
-    )
+    generator = open_stream(_SEED, "resampled-seeds", n_seeds)
     drawn = generator.integers(n_seeds, size=(n_seeds, N_RESAMPLES))
     means = np.take_along_axis(first - second, drawn, axis=0).mean(axis=0)
     tail = (1 - CONFIDENCE) / 2

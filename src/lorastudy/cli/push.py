@@ -7,7 +7,7 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, first_line
 
 
 def register(app: typer.Typer) -> None:
@@ -77,6 +77,6 @@ def _upload(folder: Path, repository: str, *, is_private: bool) -> str:
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InputError(
-            f"{repository}: the upload failed ({str(error).splitlines()[0]}). "
+            f"{repository}: the upload failed ({first_line(error)}). "
             "Check the name, the network and `hf auth login`."
         ) from error

@@ -48,6 +48,11 @@ class BaseModelRef(StudyModel):
         refuse(mistakes)
         return self
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its hub id, path or builtin name, alone: a model has no further parts."""
+        return (str(self.id or self.path or self.builtin),)
+
 
 class Source(StudyModel):
     """Where documents come from: one of a hub id, local files or text shipped with the package."""
@@ -87,3 +92,14 @@ class Source(StudyModel):
             mistakes.append(("split", "does not apply to files: each path is one split; remove it"))
         refuse(mistakes)
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its hub id, path or builtin name, then configuration and split where it has them."""
+        parts = (self.id or self.path or self.builtin, self.config, self.split)
+        return tuple(part for part in parts if part)
+
+    @property
+    def label(self) -> str:
+        """As a person would say it: `Salesforce/wikitext wikitext-2-raw-v1 test`."""
+        return " ".join(self.parts)

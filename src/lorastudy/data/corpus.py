@@ -27,6 +27,7 @@ from lorastudy.data.tokenising import TokenizerLike, encode_texts
 from lorastudy.errors import InputError, StorageError
 from lorastudy.protocols import Form
 from lorastudy.store.files import publish_folder, read_record, write_record
+from lorastudy.store.hashes import hash_file, seal_of
 
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
@@ -59,8 +60,7 @@ class CorpusRecord(BaseModel):
 
     def sealed(self) -> "CorpusRecord":
         """The record with its seal as it has to be."""
-        fields = self.model_dump_json(exclude={"seal"})
-        return self.model_copy(update={"seal": hashlib.sha256(fields.encode()).hexdigest()})
+        return self.model_copy(update={"seal": seal_of(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +236,7 @@ def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
 
 
 def _describe(path: Path) -> StoredFile:
-    return StoredFile(name=path.name, n_bytes=path.stat().st_size, sha256=_sha256(path))
+    return StoredFile(name=path.name, n_bytes=path.stat().st_size, sha256=hash_file(path))
 
 
 def _check_file(path: Path, expected: StoredFile, *, check_hashes: bool) -> None:
@@ -244,7 +244,7 @@ def _check_file(path: Path, expected: StoredFile, *, check_hashes: bool) -> None
         raise _damaged(path, "it is missing")
     if path.stat().st_size != expected.n_bytes:
         raise _damaged(path, f"{path.stat().st_size:,} bytes, not {expected.n_bytes:,}")
-    if check_hashes and _sha256(path) != expected.sha256:
+    if check_hashes and hash_file(path) != expected.sha256:
         raise _damaged(path, "its SHA-256 differs")
 
 
@@ -253,11 +253,6 @@ def _damaged(path: Path, reason: str) -> StorageError:
         f"{path} is not what was written: {reason}. Delete {path.parent} and run the command "
         "again; the corpus is then made anew."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _frozen(values: NDArray[np.int64]) -> NDArray[np.int64]:

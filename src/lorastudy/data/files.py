@@ -13,7 +13,7 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal
 
-from lorastudy.errors import InputError
+from lorastudy.errors import InputError, first_line
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
 
@@ -230,7 +230,7 @@ def _parquet_values(path: Path, column: str) -> list[Any]:
             f"{path}: column {column!r} is not valid UTF-8. Write the file again from its source."
         ) from error
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} is not a whole Parquet file: {reason}. It may be cut off; fetch it again."
+            f"{path} is not a whole Parquet file: {first_line(error)}. "
+            "It may be cut off; fetch it again."
         ) from error

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from lorastudy.data.files import show_names
-from lorastudy.errors import InputError
+from lorastudy.errors import InputError, first_line
 
 
 def _as_list(value: object) -> object:
@@ -83,10 +83,10 @@ def _read_card(folder: Path) -> _Card:
         head = path.read_text(encoding="utf-8").split("---\n")[1]
         return _Card.model_validate(yaml.safe_load(head))
     except (OSError, UnicodeDecodeError, IndexError, yaml.YAMLError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} does not say which files hold which split ({reason}). Copy the data set's "
-            "README.md from the hub, with `configs` and `data_files` in its YAML head."
+            f"{path} does not say which files hold which split ({first_line(error)}). "
+            "Copy the data set's README.md from the hub, with `configs` and `data_files` in its "
+            "YAML head."
         ) from error
 
 

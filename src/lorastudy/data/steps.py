@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lorastudy.seeds import derive_seed
+from lorastudy.seeds import open_stream
 
 IntArray = npt.NDArray[np.int64]
 
@@ -145,7 +145,6 @@ def share_out(rows: IntArray, lengths: IntArray, n: int) -> list[IntArray]:
 @lru_cache(maxsize=2)
 def order_of_epoch(seed: int, epoch: int, n_rows: int) -> IntArray:
     """The permutation of rows of one epoch, (n_rows,); the same on every machine."""
-    bits = np.random.Philox(derive_seed(seed, "data-order", epoch))
-    order: IntArray = np.random.Generator(bits).permutation(n_rows)
+    order: IntArray = open_stream(seed, "data-order", epoch).permutation(n_rows)
     order.setflags(write=False)
     return order

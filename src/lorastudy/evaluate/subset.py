@@ -11,7 +11,7 @@ import numpy as np
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.evaluate.score import FloatArray, RowScores, batch_means
 from lorastudy.protocols import PAPER_BATCH, Protocol
-from lorastudy.seeds import derive_seed
+from lorastudy.seeds import open_stream
 
 
 def units_of(protocol: Protocol, table: RowTable) -> IntArray:
@@ -26,8 +26,7 @@ def draw_subset(protocol: Protocol, table: RowTable, n_units: int) -> RowTable:
     """
     units = units_of(protocol, table)
     known = np.unique(units)
-    bits = np.random.Philox(derive_seed(0, "benchmark-sample"))
-    drawn = np.random.Generator(bits).permutation(known)[:n_units]
+    drawn = open_stream(0, "benchmark-sample").permutation(known)[:n_units]
     return table.select(np.flatnonzero(np.isin(units, drawn)))
 
 

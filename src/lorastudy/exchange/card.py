@@ -152,8 +152,7 @@ def _count(n: int, what: str) -> str:
 
 
 def _describe_source(source: Source) -> str:
-    parts = (source.id, source.builtin, source.config, source.split)
-    return " ".join(f"`{part}`" for part in parts if part) or "local files"
+    return "local files" if source.path else " ".join(f"`{part}`" for part in source.parts)
 
 
 def _describe_arm(arm: Arm) -> str:

@@ -24,8 +24,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import BaseModelRef
-from lorastudy.errors import InputError
+from lorastudy.errors import InputError, first_line
 from lorastudy.model.placement import LinearModule
+from lorastudy.store.hashes import hash_file
 
 CausalModel = PreTrainedModel  # what other parts call it: transformers stays in this one
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]
@@ -126,8 +127,7 @@ def digest_base(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
         digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()
 
 
@@ -143,7 +143,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{folder / 'config.json'}: no causal language model that transformers knows "
-            f"({str(error).splitlines()[0]}). Models that bring their own code are not run."
+            f"({first_line(error)}). Models that bring their own code are not run."
         ) from error
     if raw.get("quantization_config"):
         raise InputError(
@@ -250,7 +250,7 @@ def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedMode
         )
     except Exception as error:  # safetensors and transformers raise many kinds for bad files
         raise InputError(
-            f"{folder}: the weights cannot be read ({str(error).strip().splitlines()[0]}). "
+            f"{folder}: the weights cannot be read ({first_line(error)}). "
             "Download or copy the model again."
         ) from error
     network, report = loaded

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lorastudy.errors import InputError
+from lorastudy.errors import InputError, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         backend = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(
-            f"{folder}: no tokenizer can be loaded ({_first_line(error)}). "
+            f"{folder}: no tokenizer can be loaded ({first_line(error)}). "
             "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
         ) from error
     if not isinstance(backend, PreTrainedTokenizerFast):
@@ -92,7 +92,3 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         start_id=start_id if isinstance(start_id, int) else end_id,
         end_id=end_id,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

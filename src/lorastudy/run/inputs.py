@@ -58,7 +58,7 @@ class Reader:
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
-                f"{name_source(source)}: token id {highest} has no row in the base model's "
+                f"{source.label}: token id {highest} has no row in the base model's "
                 f"embedding of {self.base.vocabulary_size}. The tokenizer belongs to another model."
             )
         return corpus
@@ -81,7 +81,7 @@ class Reader:
         )
         if table.n_rows == 0:
             raise InputError(
-                f"{name_source(source)}: less than one row of {rows.length} tokens. "
+                f"{source.label}: less than one row of {rows.length} tokens. "
                 "Give more text or a shorter data.rows.length."
             )
         return corpus, table
@@ -165,9 +165,3 @@ def open_reader(study: Study, places: Places) -> Reader:
             f"{base.max_positions} positions of the base model. Use a shorter length."
         )
     return reader
-
-
-def name_source(source: Source) -> str:
-    """A source as a person would say it: `Salesforce/wikitext wikitext-2-raw-v1 test`."""
-    parts = (source.id or source.path or source.builtin, source.config, source.split)
-    return " ".join(part for part in parts if part)

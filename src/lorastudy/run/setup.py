@@ -22,7 +22,7 @@ from lorastudy.model.sharing import AnyScorer, share_scorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import Protocol, protocol_of_rows
 from lorastudy.run.inputs import Reader
-from lorastudy.seeds import derive_seed
+from lorastudy.seeds import open_stream
 from lorastudy.store.records import Manifest
 from lorastudy.train.loop import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer
@@ -110,8 +110,7 @@ def choose_slice(table: RowTable, n_validation_rows: int) -> RowTable:
     Drawn once and for all, so that every epoch, arm and seed of a study measures the same rows.
     """
     n_rows = min(table.n_rows, n_validation_rows, MOST_SLICE_ROWS)
-    bits = np.random.Philox(derive_seed(0, "train-slice"))
-    order = np.random.Generator(bits).permutation(table.n_rows)
+    order = open_stream(0, "train-slice").permutation(table.n_rows)
     return table.select(np.sort(order[:n_rows]))
 
 

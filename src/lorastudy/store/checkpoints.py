@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lorastudy import faults
-from lorastudy.errors import InputError, StorageError
+from lorastudy.errors import InputError, StorageError, first_line
 from lorastudy.store.files import publish_folder, read_record, storage_errors
 from lorastudy.store.hashes import hash_file, seal_of
 from lorastudy.store.records import CheckpointFile, CheckpointManifest, Fingerprint
@@ -126,7 +126,7 @@ def find_damage(folder: Path) -> list[str]:
     try:
         files = read_manifest(folder).files
     except StorageError as error:
-        return [str(error).splitlines()[0]]
+        return [first_line(error)]
     damage = []
     for name, expected in files.items():
         path = folder / name

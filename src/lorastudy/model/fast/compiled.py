@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, first_line
 from lorastudy.model.fast.attention import IMPLEMENTATION, attend
 
 
@@ -40,10 +40,10 @@ def _refuse_without_compiler(device: torch.device, backend: str) -> None:
     try:
         torch.compile(_try, backend=backend)(torch.ones(8, device=device))
     except Exception as error:  # torch has no common class for what a missing compiler raises
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"training.implementation: compiled needs a torch.compile that works on {device}; "
-            f"it says: {first_line}. Install a C++ compiler (CPU) or Triton (CUDA), or use fast."
+            f"it says: {first_line(error)}. "
+            "Install a C++ compiler (CPU) or Triton (CUDA), or use fast."
         ) from error
 
 

@@ -35,12 +35,10 @@ def summarise_study(results: StudyResults, study: Study | None) -> str:
 
 def describe_source(source: BaseModelRef | Source) -> str:
     """Where a model or data set comes from: hub id with its parts, path, or builtin name."""
-    name = source.id or source.path or f"{source.builtin} (comes with lorastudy)"
-    details = [getattr(source, key, None) for key in ("config", "split")]
-    revision = source.revision if source.id else None
-    known = [detail for detail in details if detail]
-    known += [f"revision {revision}"] if revision else []
-    return f"{name} ({', '.join(known)})" if known else f"{name}"
+    name, *details = source.parts
+    name += " (comes with lorastudy)" if source.builtin else ""
+    details += [f"revision {source.revision}"] if source.id else []
+    return f"{name} ({', '.join(details)})" if details else name
 
 
 def _describe_inputs(study: Study) -> list[Fact]:

@@ -1,0 +1,18 @@
+"""What is told of an error that comes from elsewhere."""
+
+import pytest
+
+from lorastudy.errors import first_line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no such key\n\nTraceback: ..."), "no such key"),
+        (OSError("\n  [Errno 2] gone\nmore"), "[Errno 2] gone"),
+        (RuntimeError(), "RuntimeError"),
+        (RuntimeError(" \n "), "RuntimeError"),
+    ],
+)
+def test_the_first_line_of_an_error_says_something(error: Exception, said: str) -> None:
+    assert first_line(error) == said
