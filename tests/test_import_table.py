@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {*LOW, "train", "evaluate"},
     "launch": {*LOW, "train", "evaluate", "run"},
     "study": {*LOW, "train", "evaluate", "run", "launch"},
-    "analysis": {*RECORDS, "report"},
+    "analysis": set(RECORDS),
     "report": {*RECORDS, "analysis"},
     "exchange": {*RECORDS, "analysis"},
 }

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lorastudy.analysis.findings import make_findings
 from lorastudy.errors import redact_secrets
 from lorastudy.report.build import write_report
 from support.command_line import call, write_study
@@ -67,7 +68,7 @@ def see(page: str) -> Seen:
 
 def test_r13_no_markup_from_outside_reaches_the_page(tmp_path) -> None:
     row = Row("R13")
-    sound = write_report(make_results(), tmp_path / "plain").read_text()
+    sound = write_report(make_findings(make_results()), tmp_path / "plain").read_text()
     plain = see(sound)
     names = [text for text in CORPUS if text.isprintable()]  # as study files have them
     runs = [
@@ -77,7 +78,7 @@ def test_r13_no_markup_from_outside_reaches_the_page(tmp_path) -> None:
     runs += [make_failed_run("b", seed, text) for seed, text in enumerate(CORPUS)]
     missing = tuple(f"{text}-s1-00" for text in CORPUS)
     results = make_results(runs, name=" ".join(names), arms=(*names, "b"), missing=missing)
-    page = write_report(results, tmp_path / "hostile").read_text()
+    page = write_report(make_findings(results), tmp_path / "hostile").read_text()
     seen = see(page)
     found = seen.tags - plain.tags | seen.attributes - plain.attributes
     outside = {where for where in seen.addresses if ":" in where and not CARRIED.match(where)}

@@ -5,17 +5,17 @@ import math
 
 import pytest
 
-from lorastudy.analysis.compare import compare_study
-from lorastudy.analysis.evidence import read_evidence
-from lorastudy.analysis.forgetting import build_change_table, measure_changes
-from lorastudy.analysis.fronts import find_fronts
+from lorastudy.analysis.findings import make_findings
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.report.page.integrity import list_warnings
 from lorastudy.report.page.verdict import state_headline, state_verdict
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.forgetting import build_change_table
+from lorastudy.report.tables.formats import render_csv, render_json
+from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.settings import build_difference_table, fold_modules
-from lorastudy.report.tables.table import Cell, Column, Table, render_csv, render_html, render_json
+from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.report.tables.table1 import build_table1
 from support.made_results import (
     make_epochs,
@@ -48,78 +48,78 @@ def make_study(folder, perplexities, *, seeds=SEEDS, validation=None, spread=Non
             )
     results = make_results(runs, arms=tuple(perplexities), seeds=seeds, **fields)
     write_sums(folder, results, (spread or {}).get if spread else lambda _: 0.0)
-    return results, compare_study(results, folder)
+    return make_findings(results, folder)
 
 
-def say(results, comparisons):
-    found = state_verdict(results, comparisons, read_evidence(results, None))
-    return {statement.question: " ".join(statement.sentences) for statement in found}
+def say(findings):
+    return {
+        statement.question: " ".join(statement.sentences) for statement in state_verdict(findings)
+    }
 
 
 def test_headline_names_where_lora_is_worse(tmp_path):
-    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
-    headline = state_headline(results, comparisons)
+    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
+    headline = state_headline(findings)
     assert "lora-1" in headline
     assert "is worse than full on wikitext-2, lambada and imdb" in headline
 
 
 def test_headline_says_that_equal_arms_are_equal(tmp_path):
     arms, spread = {"full": 20.0, "lora-1": 20.002}, {"full": 0.001, "lora-1": 0.0}
-    results, comparisons = make_study(tmp_path, arms, spread=spread)
-    assert "equals full within 0.02 nats a token" in state_headline(results, comparisons)
+    findings = make_study(tmp_path, arms, spread=spread)
+    assert "equals full within 0.02 nats a token" in state_headline(findings)
 
 
 def test_headline_says_how_small_a_separated_difference_is(tmp_path):
-    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 20.2})
-    headline = state_headline(results, comparisons)
+    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 20.2})
+    headline = state_headline(findings)
     assert "is worse than full, by less than 0.02 nats a token, on" in headline
 
 
 def test_one_seed_gives_no_judgement(tmp_path):
     arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
-    results, comparisons = make_study(tmp_path, arms, seeds=(0,))
-    said = say(results, comparisons)
-    assert "one seed" in state_headline(results, comparisons)
+    findings = make_study(tmp_path, arms, seeds=(0,))
+    said = say(findings)
+    assert "one seed" in state_headline(findings)
     assert "worse" not in said["Full fine-tuning or LoRA?"] and "LoRA where?" not in said
     assert said["How far to trust this"].startswith("One seed:")
 
 
 def test_the_lora_arm_beside_full_is_chosen_by_validation_not_by_test(tmp_path):
     arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
-    results, comparisons = make_study(tmp_path, arms, validation={"lora-1": 2.0, "lora-2": 2.5})
-    assert state_headline(results, comparisons).startswith("lora-1, ")
+    findings = make_study(tmp_path, arms, validation={"lora-1": 2.0, "lora-2": 2.5})
+    assert state_headline(findings).startswith("lora-1, ")
 
 
 def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path):
-    results, comparisons = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
-    failed = (*results.runs, make_failed_run("lora-1", 7, "loss is not a number."))
-    said = say(results.model_copy(update={"runs": failed}), comparisons)
+    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
+    failed = (*findings.results.runs, make_failed_run("lora-1", 7, "loss is not a number."))
+    said = say(make_findings(findings.results.model_copy(update={"runs": failed}), tmp_path))
     assert "1 runs failed" in said["How far to trust this"]
     assert "paper-padded" not in " ".join(said.values())
 
 
 def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path):
     arms = {"baseline": 20.0, "full": 30.0}
-    results, comparisons = make_study(tmp_path, arms, forgetting=("imdb",))
-    changes = measure_changes(results, comparisons)
+    findings = make_study(tmp_path, arms, forgetting=("imdb",))
+    changes = findings.changes
     first = changes[0]
     assert (first.key.benchmark, first.role, first.pair.first) == ("imdb", "forgetting", "full")
     expected = sum(math.log(30 + 0.001 * s) - math.log(20) for s in SEEDS) / 3
     assert first.pair.mean == pytest.approx(expected, abs=1e-9)
     assert first.pair.interval.low < expected < first.pair.interval.high
     assert [c.role for c in changes].count("test") == 4  # two benchmarks, two protocols
-    stored = json.loads(write_comparisons_json(comparisons, changes))["tuned_minus_baseline"][0]
+    stored = json.loads(write_comparisons_json(findings))["tuned_minus_baseline"][0]
     assert stored["difference"] == first.pair.mean and stored["role"] == "forgetting"
-    assert "imdb: worse than the base model: full." in say(results, comparisons)["Forgotten?"]
+    assert "imdb: worse than the base model: full." in say(findings)["Forgotten?"]
     assert build_change_table(changes).rows[0][7].text == "worse than the base model"
 
 
 def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
     arms = {"lora-1": 20.0, "lora-2": 30.0, "lora-3": 20.001, "full": 19.9}
     spread = {"lora-1": 0.0, "lora-2": 0.0, "lora-3": 0.1, "full": 0.0}
-    results, comparisons = make_study(tmp_path, arms, spread=spread)
-    fronts = find_fronts(results, comparisons, read_evidence(results, None))
-    (front,) = (f for f in fronts if f.key.benchmark == "lambada" and "param" in f.cost)
+    findings = make_study(tmp_path, arms, spread=spread)
+    (front,) = (f for f in findings.fronts if f.key.benchmark == "lambada" and "param" in f.cost)
     assert [(p.arm, p.standing) for p in front.points] == [
         ("lora-1", "front"),
         ("lora-2", "excluded"),
@@ -131,11 +131,11 @@ def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
 def test_documents_are_counted_once_each_and_read_off_at_quantiles(tmp_path):
     # ten documents of 100 targets; full has 100 (i - 4.5) / 10 nats more on the i-th
     arms, spread = {"full": 20.0, "lora-1": 20.0}, {"full": 0.1, "lora-1": 0.0}
-    results, comparisons = make_study(tmp_path, arms, spread=spread)
-    row = build_document_table(results, comparisons).rows[0]
+    findings = make_study(tmp_path, arms, spread=spread)
+    row = build_document_table(findings).rows[0]
     assert [cell.text for cell in row[2:5]] == ["lora-1 - full", "10", "50 %"]
     assert row[7].values == pytest.approx((0.0,))  # the median of -0.45, -0.35, ... 0.45
-    pair = comparisons[0].find_pair("full", "lora-1")
+    pair = findings.comparisons[0].find_pair("full", "lora-1")
     assert pair.documents.quantiles[0] == pytest.approx(-0.45)
 
 
@@ -144,10 +144,11 @@ def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(tmp
     runs = [make_run("full", s, evaluations=make_evaluations(v)) for s, v in values.items()]
     results = make_results(runs, arms=("full",), seeds=(0, 1))
     write_sums(tmp_path, results)
-    level = compare_study(results, tmp_path)[0].find_level("full")
+    findings = make_findings(results, tmp_path)
+    level = findings.comparisons[0].find_level("full")
     # seeds at +-0.01 around the mean: standard error 0.01, t quantile of one degree 12.706
     assert level.interval.high - level.mean == pytest.approx(0.01 * 12.7062, rel=1e-4)
-    cell = build_table1(results, compare_study(results, tmp_path)).rows[0][1]
+    cell = build_table1(findings).rows[0][1]
     low, high = 20 * math.exp(0.01 - 0.127062), 20 * math.exp(0.01 + 0.127062)
     assert cell.more == f"[{low:.2f}, {high:.2f}]"
 
@@ -155,7 +156,7 @@ def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(tmp
 def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(tmp_path):
     runs = [make_run("full", 0), make_failed_run("full", 1, "x"), make_failed_run("b", 0, "y")]
     results = make_results(runs, arms=("full", "b"))
-    first, second = (row[1] for row in build_table1(results, compare_study(results, None)).rows)
+    first, second = (row[1] for row in build_table1(make_findings(results)).rows)
     assert first.detail == "(1 of 2)"
     assert (second.text, second.is_bad) == ("failed", True)
 
@@ -178,7 +179,7 @@ def test_modules_are_folded_over_layers():
 def test_warnings_name_missing_seeds_and_runs(tmp_path):
     runs = [make_run("full", 0), make_run("full", 1), make_run("lora-1", 0)]
     results = make_results(runs, arms=("full", "lora-1"), missing=("lora-1-s1-0123abcd",))
-    found = " ".join(list_warnings(results, (), read_evidence(results, None)))
+    found = " ".join(list_warnings(make_findings(results)))
     assert "1 runs were not made yet" in found
     assert "Fewer seeds than the study wants stand behind lora-1." in found
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.findings import make_findings
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.build import write_report
 from lorastudy.report.figures.draw import draw_figures
@@ -54,7 +54,7 @@ def study_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.yaml").write_text(preset_text("paper-sound"))
     write_sums(folder, make_results(), lambda arm: ARMS.index(arm) / 100)
-    write_report(make_results(), folder)
+    write_report(make_findings(make_results(), folder), folder)
     return folder
 
 
@@ -80,9 +80,11 @@ def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path)
     shutil.copytree(study_dir / "runs", tmp_path / "runs")
     code = (
         "import sys; from pathlib import Path; from lorastudy.report.build import write_report\n"
+        "from lorastudy.analysis.findings import make_findings\n"
         "from lorastudy.store.records import StudyResults; folder = Path(sys.argv[1])\n"
         "text = (folder / 'results.json').read_text()\n"
-        "write_report(StudyResults.model_validate_json(text), folder)\n"
+        "results = StudyResults.model_validate_json(text)\n"
+        "write_report(make_findings(results, folder), folder)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
@@ -91,7 +93,7 @@ def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path)
 
 def test_rebuilding_over_an_old_report_changes_nothing(study_dir):
     before = read_all(study_dir / "report")
-    write_report(make_results(), study_dir)
+    write_report(make_findings(make_results(), study_dir), study_dir)
     assert read_all(study_dir / "report") == before
 
 
@@ -160,7 +162,7 @@ def test_files_carry_no_date(study_dir):
 
 
 def test_markup_from_outside_never_reaches_the_page(tmp_path):
-    page = write_report(hostile_results(), tmp_path).read_text()
+    page = write_report(make_findings(hostile_results(), tmp_path), tmp_path).read_text()
     assert page.count("<script") == 1
     assert "<img" not in page
     assert "&lt;script&gt;" in page
@@ -185,20 +187,20 @@ def test_markup_from_outside_never_reaches_the_page(tmp_path):
     ids=["no-runs", "only-failed", "one-epoch", "missing", "bare", "nan", "all-infinite"],
 )
 def test_report_is_written_for_incomplete_studies(tmp_path, results):
-    assert write_report(results, tmp_path).is_file()
+    assert write_report(make_findings(results, tmp_path), tmp_path).is_file()
 
 
 def test_arm_names_are_drawn_as_they_are():
     runs = [make_run(arm, 0) for arm in ("_x", "$y$")]
     results = make_results(runs, arms=("_x", "$y$"))
-    for figure in draw_figures(results, compare_study(results, None)):
+    for figure in draw_figures(make_findings(results)):
         words = " ".join(ElementTree.fromstring(figure.files["svg"]).itertext())
         assert "_x" in words, figure.name
         assert "$y$" in words, figure.name
 
 
 def test_baseline_is_said_to_be_not_trained_and_to_train_nothing():
-    figures = {figure.name: figure for figure in draw_figures(make_results(), ())}
+    figures = {figure.name: figure for figure in draw_figures(make_findings(make_results()))}
     words = {
         name: list(ElementTree.fromstring(figure.files["svg"]).itertext())
         for name, figure in figures.items()

@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.findings import make_findings
 from lorastudy.report.build import TableFormat, render_table
 from lorastudy.report.numerals import write_number, write_rate, write_share
+from lorastudy.report.tables.formats import render_latex, render_markdown
+from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
-from lorastudy.report.tables.table import (
-    Cell,
-    Column,
-    Table,
-    render_html,
-    render_latex,
-    render_markdown,
-)
+from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.records import RunResult, StudyResults
 from support.made_results import (
@@ -36,11 +31,11 @@ def hostile_table() -> Table:
 
 
 def render(results: StudyResults, format: TableFormat = "md") -> str:
-    return render_table(results, compare_study(results, None), format)
+    return render_table(make_findings(results), format)
 
 
 def build_table(results: StudyResults, folder: Path | None = None) -> Table:
-    return build_table1(results, compare_study(results, folder))
+    return build_table1(make_findings(results, folder))
 
 
 def markdown_row(results: StudyResults, arm: str) -> list[str]:
@@ -127,7 +122,10 @@ def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason():
 def test_missing_runs_are_listed_as_not_run_yet():
     results = make_results([make_run("full", 0)], arms=("full",), missing=("full-s1-0123abcd",))
     assert build_table(results).rows[0][-1].detail == "1 not run yet"
-    assert [row[4].text for row in build_run_table(results).rows] == ["done", "not run yet"]
+    assert [row[4].text for row in build_run_table(make_findings(results)).rows] == [
+        "done",
+        "not run yet",
+    ]
 
 
 def test_versions_of_a_protocol_are_never_mixed_in_one_column():

@@ -21,9 +21,9 @@ from lorastudy.analysis.paired import (
 )
 from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, Pair
 from lorastudy.analysis.statistics import Interval
-from lorastudy.analysis.summary import ArmSummary, memory_kind, summarise_arms
+from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.config.models import Source, Study
-from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.records import RunResult
 from lorastudy.units import MIB
 
 Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked"]
@@ -36,8 +36,7 @@ class Answer:
 
     claim: Claim
     verdict: Verdict
-    benchmark: str = ""
-    protocol: str = ""
+    key: ScoreKey | None = None  # None: asked of the whole study
     pair: str = ""  # the pair of arms that decides, first minus second
     value: float | None = None  # its difference
     interval: Interval | None = None  # 95 %
@@ -45,11 +44,10 @@ class Answer:
     n_seeds: int = 0
     n_documents: int = 0  # 0: the quantity has none
     remark: str = ""
-    scores_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _OfPair:
     """What one pair of arms says to a claim."""
 
     verdict: Verdict
@@ -61,14 +59,16 @@ class _Finding:
 
 
 def answer_claims(
-    results: StudyResults, comparisons: Sequence[Comparison], study: Study | None
+    arms: Sequence[ArmSummary],
+    comparisons: Sequence[Comparison],
+    study: Study | None,
+    kind: str | None,
 ) -> tuple[Answer, ...]:
-    """Every claim in its order, each score of the study in its own."""
-    arms = summarise_arms(results)
+    """Every claim in its order, each score of the study in its own; `kind` is of peak memory."""
     answers: list[Answer] = []
     for claim in CLAIMS:
         if isinstance(claim, CostClaim):
-            answers.append(_answer_cost(claim, arms, memory_kind(results)))
+            answers.append(_answer_cost(claim, arms, kind))
         else:
             answers += _answer_scores(claim, arms, comparisons, study)
     return tuple(answers)
@@ -97,32 +97,29 @@ def _answer_score(
     claim: ScoreClaim, names: Sequence[tuple[str, str]], comparison: Comparison
 ) -> Answer:
     pairs = [pair for a, b in names if (pair := comparison.find_pair(a, b)) is not None]
-    findings = [_judge_score(claim.relation, pair) for pair in pairs]
-    answer = _combine(claim.relation, findings, len(names))
-    key = comparison.key
+    of_pairs = [_judge_score(claim.relation, pair) for pair in pairs]
+    answer = _combine(claim.relation, of_pairs, len(names))
     return Answer(
         claim=claim,
         verdict=answer.verdict,
-        benchmark=key.benchmark,
-        protocol=key.protocol_name + (" (padding scored)" if key.scores_padding else ""),
+        key=comparison.key,
         pair=answer.pair,
         value=answer.value,
         interval=answer.interval,
         n_seeds=answer.n_seeds,
         n_documents=comparison.n_documents,
         remark=answer.remark,
-        scores_padding=key.scores_padding,
     )
 
 
-def _judge_score(relation: Relation, pair: Pair) -> _Finding:
+def _judge_score(relation: Relation, pair: Pair) -> _OfPair:
     verdict: Verdict = "undecided"
     remark = pair.remark
     if pair.interval is None or pair.mean is None:
         remark = remark or NO_SUMS
     elif pair.verdict != "one seed":
         verdict = _judge(relation, pair.mean, pair.interval, is_separated=pair.is_separated)
-    return _Finding(
+    return _OfPair(
         verdict,
         f"{pair.first} - {pair.second}",
         pair.mean,
@@ -154,8 +151,8 @@ def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None)
     if not pairs:
         return Answer(claim, "cannot be asked", remark=_lacking(claim, arms))
     read, unit = _reader(claim, kind)
-    findings = _judge_costs(relation, [_paired_values(a, b, read) for a, b in pairs], pairs)
-    answer = _combine(relation, findings, len(pairs))
+    of_pairs = _judge_costs(relation, [_paired_values(a, b, read) for a, b in pairs], pairs)
+    answer = _combine(relation, of_pairs, len(pairs))
     return Answer(
         claim=claim,
         verdict=answer.verdict,
@@ -204,15 +201,15 @@ def _judge_costs(
     relation: Relation,
     values: Sequence[list[float]],
     pairs: Sequence[tuple[ArmSummary, ArmSummary]],
-) -> list[_Finding]:
+) -> list[_OfPair]:
     found = [measure_seeds(value) if value else None for value in values]
     p_values = [p_of_no_difference(d) if d is not None else None for d in found]
     adjusted = iter(adjust_by_holm([p for p in p_values if p is not None]))
-    findings = []
+    of_pairs = []
     for difference, p, (first, second) in zip(found, p_values, pairs, strict=True):
         name = f"{first.arm} - {second.arm}"
         if difference is None:
-            findings.append(_Finding("undecided", name, None, None, 0, "not measured."))
+            of_pairs.append(_OfPair("undecided", name, None, None, 0, "not measured."))
             continue
         is_separated = p is not None and next(adjusted) < SIGNIFICANCE
         interval = interval_of(difference)
@@ -221,28 +218,26 @@ def _judge_costs(
             verdict = _judge(relation, difference.mean, interval, is_separated=is_separated)
         remark = "" if difference.n_seeds > 1 else f"{ONE_SEED}."
         n = difference.n_seeds
-        findings.append(_Finding(verdict, name, difference.mean, interval, n, remark))
-    return findings
+        of_pairs.append(_OfPair(verdict, name, difference.mean, interval, n, remark))
+    return of_pairs
 
 
-def _combine(relation: Relation, findings: Sequence[_Finding], n_wanted: int) -> _Finding:
+def _combine(relation: Relation, of_pairs: Sequence[_OfPair], n_wanted: int) -> _OfPair:
     """The answer of all pairs together, with the figure of the pair that decides."""
-    if not findings:
-        return _Finding("cannot be asked", "", None, None, 0, "the arms have no score here.")
-    failing = [f for f in findings if f.verdict == "does not hold"]
-    undecided = [f for f in findings if f.verdict == "undecided"]
-    shown = _deciding(relation, failing, undecided or findings)
-    n_holding = sum(f.verdict == "holds" for f in findings)
-    parts = [f"{n_holding} of {len(findings)} pairs show it."] if len(findings) > 1 else []
-    if len(findings) < n_wanted:
-        parts.append(f"{n_wanted - len(findings)} pairs have no score here.")
-    verdict = shown.verdict if failing or len(findings) == n_wanted else "undecided"
+    if not of_pairs:
+        return _OfPair("cannot be asked", "", None, None, 0, "the arms have no score here.")
+    failing = [f for f in of_pairs if f.verdict == "does not hold"]
+    undecided = [f for f in of_pairs if f.verdict == "undecided"]
+    shown = _deciding(relation, failing, undecided or of_pairs)
+    n_holding = sum(f.verdict == "holds" for f in of_pairs)
+    parts = [f"{n_holding} of {len(of_pairs)} pairs show it."] if len(of_pairs) > 1 else []
+    if len(of_pairs) < n_wanted:
+        parts.append(f"{n_wanted - len(of_pairs)} pairs have no score here.")
+    verdict = shown.verdict if failing or len(of_pairs) == n_wanted else "undecided"
     return replace(shown, verdict=verdict, remark=" ".join([*parts, shown.remark]).strip())
 
 
-def _deciding(
-    relation: Relation, failing: Sequence[_Finding], others: Sequence[_Finding]
-) -> _Finding:
+def _deciding(relation: Relation, failing: Sequence[_OfPair], others: Sequence[_OfPair]) -> _OfPair:
     """The clearest failure, or else the pair that comes nearest to one."""
     if failing:
         return max(failing, key=lambda f: abs(f.value or 0.0))

@@ -6,7 +6,7 @@ common seed has no number.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -36,14 +36,8 @@ from lorastudy.analysis.pairs import (
     Pair,
 )
 from lorastudy.analysis.statistics import Interval, mean
-from lorastudy.analysis.summary import (
-    ArmSummary,
-    ScoreKey,
-    list_score_keys,
-    score_key,
-    summarise_arms,
-)
-from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
+from lorastudy.store.records import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +57,14 @@ class _Side:
 
 
 def compare_study(
-    results: StudyResults, study_dir: Path | None, *, with_bootstrap: bool = True
+    arms: tuple[ArmSummary, ...],
+    keys: Sequence[ScoreKey],
+    study_dir: Path | None,
+    *,
+    with_bootstrap: bool,
 ) -> tuple[Comparison, ...]:
     """One comparison for each score; `study_dir` holds the run folders (None: there are none)."""
-    arms = summarise_arms(results)
-    return tuple(
-        _compare(key, arms, study_dir, with_bootstrap=with_bootstrap)
-        for key in list_score_keys(results)
-    )
+    return tuple(_compare(key, arms, study_dir, with_bootstrap=with_bootstrap) for key in keys)
 
 
 def _compare(

@@ -10,7 +10,7 @@ All of it may be missing: a report can be made from `results.json` alone. What i
 cannot be read is told in the report and stops nothing, since the results do not rest on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from lorastudy.analysis.summary import ArmSummary, summarise_arms
+from lorastudy.analysis.summary import ArmSummary
 from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
@@ -133,9 +133,9 @@ def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def doubts_of_arms(results: StudyResults, evidence: Evidence) -> dict[str, tuple[str, ...]]:
+def find_doubts(arms: Iterable[ArmSummary], evidence: Evidence) -> dict[str, tuple[str, ...]]:
     """The arms whose seconds are in doubt, with the reasons."""
-    found = {arm.arm: timing_doubts(arm, evidence) for arm in summarise_arms(results)}
+    found = {arm.arm: timing_doubts(arm, evidence) for arm in arms}
     return {arm: doubts for arm, doubts in found.items() if doubts}
 
 

@@ -13,10 +13,7 @@ from typing import Literal
 from lorastudy.analysis.evidence import Evidence, stored_size
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.statistics import Estimate, estimate_mean
-from lorastudy.analysis.summary import ArmSummary, ScoreKey, memory_kind, summarise_arms
-from lorastudy.report.numerals import ABSENT
-from lorastudy.report.tables.table import Cell, Column, Note, Table
-from lorastudy.store.records import StudyResults
+from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.units import MIB
 
 CostName = Literal["trainable parameters", "peak memory", "training time", "stored size"]
@@ -27,12 +24,6 @@ UNITS: dict[CostName, str] = {
     "training time": "seconds",
     "stored size": "MiB",
 }
-HOW = (
-    "Front: no arm that costs no more has a lower mean loss. Excluded: one that costs no more is "
-    "separated from it with the lower loss. Not excluded: off the front, and within the noise. "
-    "Stored size is that of the weight files in best/, or 4 bytes a trained parameter where that "
-    "folder is gone. The baseline trains nothing and is left out."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,7 @@ class FrontPoint:
     """One arm: what it costs, and its loss in nats a target."""
 
     arm: str
-    place: int  # in the study
+    position: int  # in the study
     cost: float
     loss: Estimate
     standing: Standing
@@ -56,10 +47,15 @@ class Front:
 
 
 def find_fronts(
-    results: StudyResults, comparisons: Sequence[Comparison], evidence: Evidence
+    arms: Sequence[ArmSummary],
+    comparisons: Sequence[Comparison],
+    evidence: Evidence,
+    kind: str | None,
 ) -> tuple[Front, ...]:
-    """One front for each benchmark, under its first protocol of text, and each cost."""
-    arms, kind = summarise_arms(results), memory_kind(results)
+    """One front for each benchmark, under its first protocol of text, and each cost.
+
+    `kind` is that of peak memory.
+    """
     readers: dict[CostName, Callable[[ArmSummary], float | None]] = {
         "trainable parameters": lambda arm: arm.trainable_parameters,
         "peak memory": lambda arm: _mean(arm.peak_memory_bytes(kind), MIB),
@@ -73,20 +69,6 @@ def find_fronts(
     )
 
 
-def build_front_table(fronts: Sequence[Front]) -> Table:
-    """One row for each front, arms by their standing, cheapest first."""
-    columns = (
-        Column("benchmark", ("benchmark",), "left"),
-        Column("protocol", ("protocol",), "left"),
-        Column("cost", ("cost",), "left"),
-        Column("front, cheapest first", ("front",), "wrap"),
-        Column("not excluded", ("not_excluded",), "wrap"),
-        Column("excluded", ("excluded",), "wrap"),
-    )
-    title = "Quality against cost: arms that no cheaper arm beats"
-    return Table(title, columns, tuple(map(_cells, fronts)), (Note("", HOW),))
-
-
 def _find_front(
     comparison: Comparison,
     cost: CostName,
@@ -94,28 +76,23 @@ def _find_front(
     arms: Sequence[ArmSummary],
 ) -> Front:
     known = [
-        (value, place, arm.arm, loss)
-        for place, arm in enumerate(arms)
+        (value, position, arm.arm, loss)
+        for position, arm in enumerate(arms)
         if not arm.is_baseline
         and (value := read(arm)) is not None
         and (loss := estimate_mean(arm.sample(comparison.key).cross_entropies)) is not None
         and math.isfinite(loss.mean)
     ]
     points = []
-    for value, place, name, loss in sorted(known, key=lambda k: (k[0], k[1])):
+    for value, position, name, loss in sorted(known, key=lambda k: (k[0], k[1])):
         rivals = [(a, x) for v, _, a, x in known if v <= value and a != name]
         standing: Standing = "front"
-        if any(_is_separated(comparison, rival, name) for rival, _ in rivals):
+        if any(comparison.has_lower(rival, than=name) for rival, _ in rivals):
             standing = "excluded"
         elif any(x.mean < loss.mean for _, x in rivals):
             standing = "not excluded"
-        points.append(FrontPoint(name, place, value, loss, standing))
+        points.append(FrontPoint(name, position, value, loss, standing))
     return Front(comparison.key, cost, tuple(points))
-
-
-def _is_separated(comparison: Comparison, lower: str, higher: str) -> bool:
-    pair = comparison.find_pair(lower, higher)
-    return pair is not None and pair.verdict == "lower"
 
 
 def _mean(estimate: Estimate | None, unit: int) -> float | None:
@@ -125,15 +102,3 @@ def _mean(estimate: Estimate | None, unit: int) -> float | None:
 def _stored_mib(arm: ArmSummary, evidence: Evidence) -> float | None:
     size = stored_size(arm, evidence)
     return None if size is None else size.n_bytes / MIB
-
-
-def _cells(front: Front) -> tuple[Cell, ...]:
-    key = front.key
-    standings: tuple[Standing, ...] = ("front", "not excluded", "excluded")
-    names = [", ".join(p.arm for p in front.points if p.standing == s) for s in standings]
-    return (
-        Cell(key.benchmark, (key.benchmark,)),
-        Cell(key.protocol_name, (key.protocol_name,)),
-        Cell(front.cost, (front.cost,)),
-        *(Cell(text or ABSENT, (text,)) for text in names),
-    )

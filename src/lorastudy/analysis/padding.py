@@ -9,22 +9,13 @@ and a difference of two arms is split the same way. Sums come from the records o
 figures are means over its seeds, as everywhere in the report.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import mean
-from lorastudy.analysis.summary import TEXT_CLASSES, ArmSummary, ScoreKey, score_key, summarise_arms
-from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number
-from lorastudy.report.tables.comparisons import write_signed
-from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.analysis.summary import TEXT_CLASSES, ArmSummary, ScoreKey, score_key, text_share
 from lorastudy.store.records import ClassSum, StudyResults
 
-HOW = (
-    "Means over seeds. Text: all tokens of the documents. The last columns split the arm's padded "
-    "loss minus full fine-tuning's into what text and what padding contribute, in nats a target of "
-    "any kind; only the part from text is about language."
-)
 _CLASSES = (TEXT_CLASSES, ("first-padding",), ("other-padding",))
 
 
@@ -57,33 +48,43 @@ class PaddedParts:
         return self.text.share_of_score + self.from_padding
 
 
-def split_padded_score(results: StudyResults, key: ScoreKey) -> tuple[PaddedParts, ...]:
-    """The parts of every arm's score, in the study's order; arms without one are left out."""
-    found = (_split_arm(arm, key) for arm in summarise_arms(results))
-    return tuple(parts for parts in found if parts is not None)
+@dataclass(frozen=True, slots=True)
+class PaddedScore:
+    """The arms under one padded score."""
+
+    key: ScoreKey
+    parts: tuple[PaddedParts, ...]  # in the study's order; arms without the score are left out
+    full: PaddedParts | None  # full fine-tuning's, which others are set against
 
 
-def build_padding_table(results: StudyResults, keys: Sequence[ScoreKey]) -> Table:
-    """One row for each arm under each padded one of `keys`; no rows if none is padded."""
-    columns = (
-        Column("benchmark", ("benchmark",), "left"),
-        Column("protocol", ("protocol",), "left"),
-        Column("arm", ("arm", "n_seeds"), "left"),
-        Column("padded loss", ("padded_cross_entropy",)),
-        Column("text", ("text_nats", "text_perplexity"), group="nats a target of"),
-        Column("first padding", ("first_padding_nats",), group="nats a target of"),
-        Column("other padding", ("other_padding_nats",), group="nats a target of"),
-        Column("all", ("minus_full",), group="minus full"),
-        Column("from text", ("minus_full_text",), group="minus full"),
-        Column("from padding", ("minus_full_padding",), group="minus full"),
+@dataclass(frozen=True, slots=True)
+class TextShare:
+    """How much of what a padded score averages over is text."""
+
+    key: ScoreKey
+    share: float
+
+
+def split_padded_scores(
+    arms: Sequence[ArmSummary], keys: Iterable[ScoreKey]
+) -> tuple[PaddedScore, ...]:
+    """The parts of every arm's score under each padded one of `keys`."""
+    return tuple(_split_score(arms, key) for key in keys if key.scores_padding)
+
+
+def find_text_shares(results: StudyResults, keys: Iterable[ScoreKey]) -> tuple[TextShare, ...]:
+    """The share of text under each padded one of `keys`, where the records tell it."""
+    return tuple(
+        TextShare(key, share)
+        for key in keys
+        if key.scores_padding and (share := text_share(results, key)) is not None
     )
-    full = {arm.arm for arm in summarise_arms(results) if any(r.method == "full" for r in arm.runs)}
-    rows: list[tuple[Cell, ...]] = []
-    for key in keys:
-        found = split_padded_score(results, key) if key.scores_padding else ()
-        reference = next((parts for parts in found if parts.arm in full), None)
-        rows += [_cells(key, parts, reference) for parts in found]
-    return Table("What padded scores are made of", columns, tuple(rows), (Note("", HOW),))
+
+
+def _split_score(arms: Sequence[ArmSummary], key: ScoreKey) -> PaddedScore:
+    found = {arm.arm: parts for arm in arms if (parts := _split_arm(arm, key)) is not None}
+    full = next((found[arm.arm] for arm in arms if arm.arm in found and arm.is_full), None)
+    return PaddedScore(key, tuple(found.values()), full)
 
 
 def _split_arm(arm: ArmSummary, key: ScoreKey) -> PaddedParts | None:
@@ -112,34 +113,3 @@ def _split(classes: Sequence[ClassSum]) -> list[Part]:
 def _average(parts: Sequence[Part]) -> Part:
     known = [part.nats for part in parts if part.nats is not None]
     return Part(mean(known) if known else None, mean([part.share_of_score for part in parts]))
-
-
-def _cells(key: ScoreKey, parts: PaddedParts, full: PaddedParts | None) -> tuple[Cell, ...]:
-    def minus_full(read: Callable[[PaddedParts], float]) -> Cell:
-        if full is None or full.arm == parts.arm:
-            return Cell(ABSENT, (None,))
-        difference = read(parts) - read(full)
-        return Cell(write_signed(difference), (difference,))
-
-    text = parts.text.nats
-    perplexity = math.exp(text) if text is not None and text < 700 else math.inf
-    return (
-        Cell(key.benchmark, (key.benchmark,)),
-        Cell(key.protocol_name, (key.protocol_name,)),
-        Cell(parts.arm, (parts.arm, parts.n_seeds), detail=f"({parts.n_seeds})"),
-        _nats_cell(parts.score),
-        Cell(
-            ABSENT if text is None else write_number(text, 4),
-            (text, perplexity),
-            detail=f"perplexity {write_number(perplexity, perplexity_decimals(perplexity))}",
-        ),
-        _nats_cell(parts.first_padding.nats),
-        _nats_cell(parts.other_padding.nats),
-        minus_full(lambda p: p.score),
-        minus_full(lambda p: p.text.share_of_score),
-        minus_full(lambda p: p.from_padding),
-    )
-
-
-def _nats_cell(value: float | None) -> Cell:
-    return Cell(ABSENT if value is None else write_number(value, 4), (value,))

@@ -94,7 +94,7 @@ class Comparison:
     @property
     def tied_for_lead(self) -> tuple[str, ...]:
         """The arm with the lowest mean, and all arms that are not separated from it."""
-        return tuple(a for a in self.ranked if not self._is_lower(self.ranked[0], a))
+        return tuple(a for a in self.ranked if not self.has_lower(self.ranked[0], than=a))
 
     @property
     def leader(self) -> str | None:
@@ -121,8 +121,9 @@ class Comparison:
         """The arm's own loss with its interval; None without sums by document."""
         return next((level for level in self.levels if level.arm == arm), None)
 
-    def _is_lower(self, first: str, second: str) -> bool:
-        pair = self.find_pair(first, second)
+    def has_lower(self, arm: str, *, than: str) -> bool:
+        """The loss of `arm` is lower than that of `than`, and separated from it."""
+        pair = self.find_pair(arm, than)
         return pair is not None and pair.verdict == "lower"
 
 

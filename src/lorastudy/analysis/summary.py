@@ -59,6 +59,11 @@ class ArmSummary:
         return any(run.method == "baseline" for run in self.runs)
 
     @property
+    def is_full(self) -> bool:
+        """Every parameter is trained."""
+        return any(run.method == "full" for run in self.runs)
+
+    @property
     def trainable_parameters(self) -> int | None:
         """Trained parameters; known from a failed run too, if it got that far."""
         return _first(run.trainable_parameters for run in (*self.runs, *self.failed))
@@ -108,7 +113,7 @@ def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:
 
 def reference_arm(arms: Sequence[ArmSummary]) -> str | None:
     """What other arms are set against: full fine-tuning, else the first arm that finished."""
-    of_full = [arm.arm for arm in arms if any(run.method == "full" for run in arm.runs)]
+    of_full = [arm.arm for arm in arms if arm.is_full]
     return next(iter(of_full or [arm.arm for arm in arms if arm.runs]), None)
 
 

@@ -20,7 +20,7 @@ from lorastudy.cli.options import (
     StudyDir,
 )
 from lorastudy.errors import ConfigError, StorageError
-from lorastudy.store.collect import RunOverview, collect_results, read_overview, write_results
+from lorastudy.store.collect import RunOverview, read_overview, write_results
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
@@ -95,25 +95,26 @@ def table(
     """Print the results: perplexities, parameters, seconds, memory."""
     if as_json:
         format = "json"
-    results = collect_results(StudyFolder(folder))
+    from lorastudy.analysis.findings import read_findings
+
+    findings = read_findings(folder, with_bootstrap=False)
     if format is None:
         from lorastudy.cli.show import print_table
 
-        print_table(results, folder)
+        print_table(findings)
         return
-    from lorastudy.analysis.compare import compare_study
     from lorastudy.report.build import render_table
 
-    comparisons = compare_study(results, folder, with_bootstrap=False)
-    print(render_table(results, comparisons, format), end="")
+    print(render_table(findings, format), end="")
 
 
 def report(folder: StudyDir, as_json: AsJson = False) -> None:
     """Rebuild results.json, tables, figures and the page from the run folders."""
+    from lorastudy.analysis.findings import make_findings
     from lorastudy.report.build import write_report
 
-    study = StudyFolder(folder)
-    page = write_report(write_results(study), folder)
+    results = write_results(StudyFolder(folder))
+    page = write_report(make_findings(results, folder), folder)
     if as_json:
         options.print_json({"report": page})
     else:

@@ -1,19 +1,17 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.findings import Findings
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.report.tables.table import Cell, Column
 from lorastudy.report.tables.table import Table as TableModel
 from lorastudy.report.tables.table1 import build_table1
-from lorastudy.store.records import StudyResults
 from lorastudy.units import write_mib
 
 if TYPE_CHECKING:
@@ -23,13 +21,13 @@ _WIDE = 100  # columns of a terminal that what is trained and what it costs fit 
 _N_TRAINED = 4  # columns of Table I about what is trained; what it costs follows
 
 
-def print_table(results: StudyResults, study_dir: Path) -> None:
+def print_table(findings: Findings) -> None:
     """Table I in parts that fit a terminal: what is trained, each protocol, what it costs."""
-    model = build_table1(results, compare_study(results, study_dir, with_bootstrap=False))
+    model = build_table1(findings)
     console = Console(width=max(console_width(), 80), highlight=False)
     console.print(model.title, style="bold")
-    for title, places in _sections(model.columns, is_narrow=console.width < _WIDE):
-        console.print(_make_section(model, title, places))
+    for title, positions in _sections(model.columns, is_narrow=console.width < _WIDE):
+        console.print(_make_section(model, title, positions))
     for note in model.notes:
         console.print(f"{note.mark} {note.text}".strip(), markup=False, style="dim")
 
@@ -51,14 +49,14 @@ def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, 
     return [*scores, ("what is trained, and what it costs", others)]
 
 
-def _make_section(model: TableModel, title: str, places: list[int]) -> Table:
+def _make_section(model: TableModel, title: str, positions: list[int]) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold", title_style="")
-    for place in (0, *places):
-        column = model.columns[place]
+    for position in (0, *positions):
+        column = model.columns[position]
         justify: Literal["right", "left"] = "right" if column.align == "right" else "left"
         table.add_column(column.group or column.title, justify=justify)
     for row in model.rows:
-        table.add_row(*(_show(row[place]) for place in (0, *places)))
+        table.add_row(*(_show(row[position]) for position in (0, *positions)))
     return table
 
 

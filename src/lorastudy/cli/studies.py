@@ -244,16 +244,18 @@ def finish(folder: StudyFolder, chosen: tuple[RunSpec, ...], *, as_json: bool = 
     Raises:
         UserError: Not all of `chosen` are done.
     """
+    from lorastudy.analysis.findings import make_findings
     from lorastudy.cli.show import print_table
     from lorastudy.report.build import write_report
 
     results, owned = _settle(folder)
-    page = write_report(results, folder.path)
+    findings = make_findings(results, folder.path)
+    page = write_report(findings, folder.path)
     if as_json:
         found = json.loads(results.model_dump_json(include={"runs", "missing"}))
         options.print_json({"folder": folder.path, "report": page, **found})
     else:
-        print_table(results, folder.path)
+        print_table(findings)
         print(f"\nReport: {page}")
     _refuse_unfinished(results, owned, {run.run_id for run in chosen})
 

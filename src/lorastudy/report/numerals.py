@@ -2,7 +2,7 @@
 
 import math
 
-from lorastudy.analysis.statistics import Estimate
+from lorastudy.analysis.statistics import Estimate, Interval
 
 ABSENT = "–"
 
@@ -27,6 +27,29 @@ def write_number(value: float, decimals: int) -> str:
 def perplexity_decimals(value: float) -> int:
     """Decimals that show differences of about a thousandth."""
     return 3 if value < 10 else 2 if value < 1000 else 1
+
+
+def write_interval(interval: Interval | None, decimals: int = 4) -> str:
+    """An interval as "[-0.012, 0.034]"."""
+    if interval is None:
+        return ABSENT
+    low, high = (write_signed(end, decimals) for end in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def write_signed(value: float, decimals: int = 4) -> str:
+    """A difference with its sign."""
+    return f"{value:+,.{decimals}f}"
+
+
+def write_p(p: float) -> str:
+    """A p value with as many digits as carry meaning."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+
+
+def ends_of(interval: Interval | None) -> tuple[float | None, float | None]:
+    """Both ends of an interval; None twice without one."""
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def write_rate(rate: float) -> str:

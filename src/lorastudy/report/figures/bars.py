@@ -1,7 +1,7 @@
 """Figures 1, 3 and 4: what an arm trains, needs and takes, as bars."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lorastudy.analysis.evidence import FLOAT32_BYTES
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.figures.style import (
@@ -33,17 +34,17 @@ _PART_ALPHAS = (1.0, 0.6, 0.25)  # from left to right
 @dataclass(frozen=True, slots=True)
 class _Bar:
     arm: str
-    place: int  # in the study, which fixes the arm's colour
+    position: int  # in the study, which fixes the arm's colour
     value: Estimate | None
     label: str
     parts: tuple[float, ...] = ()  # of the value, from left to right
 
 
-def draw_parameters(arms: Sequence[ArmSummary]) -> DrawnFigure:
+def draw_parameters(findings: Findings) -> DrawnFigure:
     """Figure 1: trained parameters of every arm."""
     bars = [
-        _bar(place, arm, _exact(arm.trainable_parameters), lambda v: f"{v:,.0f}")
-        for place, arm in enumerate(arms)
+        _bar(position, arm, _exact(arm.trainable_parameters), lambda v: f"{v:,.0f}")
+        for position, arm in enumerate(findings.arms)
     ]
     figure, is_log = _draw_bars(bars, "trainable parameters", may_be_log=True)
     caption = "Parameters that receive gradients." + (
@@ -55,15 +56,16 @@ def draw_parameters(arms: Sequence[ArmSummary]) -> DrawnFigure:
     return save_figure(figure, name, "Figure 1. Trainable parameters", caption)
 
 
-def draw_memory(arms: Sequence[ArmSummary], kind: str | None) -> DrawnFigure:
+def draw_memory(findings: Findings) -> DrawnFigure:
     """Figure 3: peak memory, with the parts that follow from counting."""
+    arms, kind = findings.arms, findings.memory_kind
     peaks = [_scaled(arm.peak_memory_bytes(kind), MIB) for arm in arms]
     bars = [
         replace(
-            _bar(place, arm, peak, lambda v: f"{v:,.0f}"),
+            _bar(position, arm, peak, lambda v: f"{v:,.0f}"),
             parts=split_memory(arm, peak.mean) if peak else (),
         )
-        for place, (arm, peak) in enumerate(zip(arms, peaks, strict=True))
+        for position, (arm, peak) in enumerate(zip(arms, peaks, strict=True))
     ]
     figure, _ = _draw_bars(bars, f"peak {kind or 'memory'}, MiB")
     if any(bar.parts for bar in bars):
@@ -79,11 +81,12 @@ def draw_memory(arms: Sequence[ArmSummary], kind: str | None) -> DrawnFigure:
     return save_figure(figure, "fig3-peak-memory", "Figure 3. Peak memory", caption)
 
 
-def draw_time(arms: Sequence[ArmSummary], doubts: Mapping[str, tuple[str, ...]]) -> DrawnFigure:
-    """Figure 4: seconds in optimizer steps; `doubts` names arms whose seconds are uncertain."""
+def draw_time(findings: Findings) -> DrawnFigure:
+    """Figure 4: seconds in optimizer steps; a question mark where they are in doubt."""
+    doubts = findings.doubts
     bars = [
-        _bar(place, arm, arm.train_seconds, write_duration, of_baseline="not trained")
-        for place, arm in enumerate(arms)
+        _bar(position, arm, arm.train_seconds, write_duration, of_baseline="not trained")
+        for position, arm in enumerate(findings.arms)
     ]
     bars = [replace(bar, label=bar.label + _DOUBT) if bar.arm in doubts else bar for bar in bars]
     figure, _ = _draw_bars(bars, "training time, H:MM:SS", tick=write_duration)
@@ -133,7 +136,7 @@ def _draw_bars(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     for row, bar in enumerate(bars):
         _draw_bar(axes, row, bar)
-    label_rows(axes, [(bar.place, bar.arm) for bar in bars])
+    label_rows(axes, [(bar.position, bar.arm) for bar in bars])
     axes.set_xlabel(axis_label)
     axes.grid(axis="x")
     return figure, is_log
@@ -146,14 +149,14 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
     if bar.value is not None and bar.value.mean > 0:
         left = low
         for part, alpha in zip(bar.parts or (bar.value.mean - low,), _PART_ALPHAS, strict=False):
-            _draw_part(axes, row, bar.place, left, part, alpha, hint)
+            _draw_part(axes, row, bar.position, left, part, alpha, hint)
             left += part
     if bar.value is not None and bar.value.n > 1 and bar.value.highest > bar.value.lowest:
         (line,) = axes.plot(
             [bar.value.lowest, bar.value.highest], [row, row], color=INK, marker="|"
         )
         spread = f"{bar.arm}: seeds from {bar.value.lowest:,.1f} to {bar.value.highest:,.1f}"
-        mark(line, bar.place, [spread])
+        mark(line, bar.position, [spread])
     label = axes.annotate(
         bar.label,
         (max(end, low), row),
@@ -161,11 +164,11 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
         textcoords="offset points",
         verticalalignment="center",
     )
-    mark(label, bar.place)
+    mark(label, bar.position)
 
 
 def _draw_part(
-    axes: Axes, row: int, place: int, left: float, width: float, alpha: float, hint: str
+    axes: Axes, row: int, position: int, left: float, width: float, alpha: float, hint: str
 ) -> None:
     """One part of a bar: paler to the right, hatched as its arm."""
     patches = axes.barh(
@@ -173,13 +176,13 @@ def _draw_part(
         width,
         left=left,
         height=0.66,
-        color=(COLOURS[place % len(COLOURS)], alpha),
+        color=(COLOURS[position % len(COLOURS)], alpha),
         edgecolor=INK,
-        hatch=HATCHES[place % len(HATCHES)] if alpha == 1.0 else "",
+        hatch=HATCHES[position % len(HATCHES)] if alpha == 1.0 else "",
         linewidth=0.8,
     )
     for patch in patches:
-        mark(patch, place, [hint])
+        mark(patch, position, [hint])
 
 
 def _add_part_legend(figure: Figure) -> None:
@@ -192,7 +195,7 @@ def _add_part_legend(figure: Figure) -> None:
 
 
 def _bar(
-    place: int,
+    position: int,
     arm: ArmSummary,
     value: Estimate | None,
     write: Callable[[float], str],
@@ -201,7 +204,7 @@ def _bar(
 ) -> _Bar:
     finite = value if value is not None and math.isfinite(value.mean) else None
     missing = of_baseline if arm.is_baseline else "no result"
-    return _Bar(arm.arm, place, finite, write(finite.mean) if finite else missing)
+    return _Bar(arm.arm, position, finite, write(finite.mean) if finite else missing)
 
 
 def _exact(value: int | None) -> Estimate | None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from lorastudy.analysis.rates import RateSummary
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.figures.style import (
@@ -28,21 +28,25 @@ from lorastudy.store.records import RunResult
 Curve = Mapping[int, Estimate] | Mapping[float, Estimate]
 
 
-def draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
+def draw_losses(findings: Findings) -> DrawnFigure:
     """Figure 2: training and validation loss over epochs."""
     figure = new_figure(4.2)
     left, right = figure.subplots(1, 2, sharex=True)
-    trained = [(p, arm) for p, arm in enumerate(arms) if any(run.epochs for run in arm.runs)]
-    for place, arm in trained:
+    trained = [(p, a) for p, a in enumerate(findings.arms) if any(run.epochs for run in a.runs)]
+    for position, arm in trained:
         validation = arm.losses(_validation_losses)
-        _draw_curve(left, place, arm, arm.losses(_train_losses), "training loss")
-        _draw_curve(right, place, arm, validation, "validation loss")
-        _draw_dots(right, place, arm.losses(_train_losses_eval))
-        _mark_best(right, place, f"{arm.arm}: best epoch", validation)
+        _draw_curve(left, position, arm, arm.losses(_train_losses), "training loss")
+        _draw_curve(right, position, arm, validation, "validation loss")
+        _draw_dots(right, position, arm.losses(_train_losses_eval))
+        _mark_best(right, position, f"{arm.arm}: best epoch", validation)
     for axes, name in ((left, "training loss"), (right, "validation loss")):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _finish(axes, f"{name}, nats a target ({protocol})", has_curves=bool(trained))
+        _finish(
+            axes,
+            f"{name}, nats a target ({findings.results.training_protocol})",
+            has_curves=bool(trained),
+        )
         if math.isclose(*axes.dataLim.intervalx):
             axes.set_xlim(axes.dataLim.x0 - 0.5, axes.dataLim.x0 + 0.5)
     add_legend(figure, trained)
@@ -56,12 +60,13 @@ def draw_losses(arms: Sequence[ArmSummary], protocol: str) -> DrawnFigure:
     return save_figure(figure, "fig2-losses", "Figure 2. Losses", caption, log_axes=log_axes)
 
 
-def draw_rates(arms: Sequence[ArmSummary], rates: Sequence[RateSummary]) -> DrawnFigure:
+def draw_rates(findings: Findings) -> DrawnFigure:
     """Figure 8: the best validation loss of every arm over its learning rates."""
+    rates = findings.rates
     figure = new_figure(4.0)
     axes = figure.subplots()
     drawn = []
-    for place, arm in enumerate(arms):
+    for position, arm in enumerate(findings.arms):
         of_arm = [rate for rate in rates if rate.arm == arm.arm]
         curve = {
             rate.learning_rate: rate.validation_loss
@@ -69,9 +74,9 @@ def draw_rates(arms: Sequence[ArmSummary], rates: Sequence[RateSummary]) -> Draw
             if rate.validation_loss is not None and math.isfinite(rate.validation_loss.mean)
         }
         if curve:
-            drawn.append((place, arm))
-            _draw_curve(axes, place, arm, curve, "learning rate", write_rate)
-            _mark_best(axes, place, f"{arm.arm}: chosen", curve)
+            drawn.append((position, arm))
+            _draw_curve(axes, position, arm, curve, "learning rate", write_rate)
+            _mark_best(axes, position, f"{arm.arm}: chosen", curve)
     if drawn:
         axes.set_xscale("log")
         tried = sorted({rate.learning_rate for rate in rates})
@@ -92,7 +97,7 @@ def draw_rates(arms: Sequence[ArmSummary], rates: Sequence[RateSummary]) -> Draw
 
 
 def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
-    """One entry for each (place, arm) below the panels; none without arms."""
+    """One entry for each (position, arm) below the panels; none without arms."""
     if not arms:
         return
     handles = [Line2D([], [], markersize=4.5, linewidth=1.5, **style_of(p)) for p, _ in arms]
@@ -101,15 +106,15 @@ def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
         handles, blank, loc="outside lower center", ncols=min(6, len(arms)), frameon=False
     )
     drawn = zip(legend.get_texts(), legend.get_lines(), arms, strict=True)
-    for text, line, (place, arm) in drawn:
+    for text, line, (position, arm) in drawn:
         text.set_text(shorten(arm.arm))
-        mark(text, place)
-        mark(line, place)
+        mark(text, position)
+        mark(line, position)
 
 
 def _draw_curve(
     axes: Axes,
-    place: int,
+    position: int,
     arm: ArmSummary,
     curve: Curve,
     what: str,
@@ -118,33 +123,33 @@ def _draw_curve(
     places, points = list(curve), list(curve.values())
     if any(point.n > 1 for point in points):
         lowest, highest = ([getattr(p, end) for p in points] for end in ("lowest", "highest"))
-        colour = COLOURS[place % len(COLOURS)]
+        colour = COLOURS[position % len(COLOURS)]
         band = axes.fill_between(places, lowest, highest, color=colour, alpha=0.18, linewidth=0)
-        mark(band, place)
+        mark(band, position)
     means = [point.mean for point in points]
-    (line,) = axes.plot(places, means, markersize=4.5, linewidth=1.5, **style_of(place))
+    (line,) = axes.plot(places, means, markersize=4.5, linewidth=1.5, **style_of(position))
     hints = [
         f"{arm.arm}, {what}, {write(x)}: {point.mean:.4f} nats"
         + (f", seeds from {point.lowest:.4f} to {point.highest:.4f}" if point.n > 1 else "")
         for x, point in curve.items()
     ]
-    mark(line, place, hints)
+    mark(line, position, hints)
 
 
-def _draw_dots(axes: Axes, place: int, curve: Curve) -> None:
+def _draw_dots(axes: Axes, position: int, curve: Curve) -> None:
     means = [point.mean for point in curve.values()]
     if means:
-        style = style_of(place) | {"linestyle": ":", "markersize": 2.5, "linewidth": 1.0}
+        style = style_of(position) | {"linestyle": ":", "markersize": 2.5, "linewidth": 1.0}
         (line,) = axes.plot(list(curve), means, **style)
-        mark(line, place)
+        mark(line, position)
 
 
-def _mark_best(axes: Axes, place: int, hint: str, curve: Curve) -> None:
+def _mark_best(axes: Axes, position: int, hint: str, curve: Curve) -> None:
     if curve:
         best, lowest = min(curve.items(), key=lambda item: item[1].mean)
         style: dict[str, Any] = {"ms": 11, "mfc": "none", "mew": 1.4, "color": INK, "zorder": 5}
         (ring,) = axes.plot(best, lowest.mean, "o", **style)
-        mark(ring, place, [hint])
+        mark(ring, position, [hint])
 
 
 def _finish(axes: Axes, label: str, *, has_curves: bool) -> None:

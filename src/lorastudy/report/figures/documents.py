@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import PERCENTS, Comparison
-from lorastudy.analysis.summary import ArmSummary, reference_arm
+from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.figures.curves import add_legend
 from lorastudy.report.figures.style import (
     INK,
@@ -23,10 +24,10 @@ _N_COLUMNS = 2
 _LOWEST, _HIGHEST = 2, 98  # percent; single documents beyond would set the scale
 
 
-def draw_documents(arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> DrawnFigure:
-    """One panel a benchmark, one line an arm: the quantiles of its documents' differences."""
-    reference = reference_arm(arms) or ""
-    others = [(place, arm) for place, arm in enumerate(arms) if arm.arm != reference]
+def draw_documents(findings: Findings) -> DrawnFigure:
+    """One panel per benchmark, one line per arm: the quantiles of its documents' differences."""
+    comparisons, reference = findings.main, findings.reference or ""
+    others = [(p, arm) for p, arm in enumerate(findings.arms) if arm.arm != reference]
     n_rows = math.ceil(max(len(comparisons), 1) / _N_COLUMNS)
     figure = new_figure(0.6 + 2.4 * n_rows)
     panels = figure.subplots(n_rows, _N_COLUMNS, squeeze=False).ravel()
@@ -49,15 +50,15 @@ def _draw_panel(
     axes.axhline(0, color=INK, linewidth=0.8)
     kept = slice(_LOWEST, _HIGHEST + 1)
     n_drawn = 0
-    for place, arm in others:
+    for position, arm in others:
         pair = comparison.find_pair(arm.arm, reference)
         if pair is None or pair.documents is None:
             continue
         n_drawn += 1
-        style = style_of(place) | {"markevery": 16, "markersize": 4}
+        style = style_of(position) | {"markevery": 16, "markersize": 4}
         (line,) = axes.plot(PERCENTS[kept], pair.documents.quantiles[kept], lw=1.3, **style)
         share = f"{100 * pair.documents.share_lower:.0f} %"
-        mark(line, place, [f"{arm.arm}: better than {reference} on {share} of the documents"])
+        mark(line, position, [f"{arm.arm}: better than {reference} on {share} of the documents"])
     if n_drawn == 0:
         axes.text(0.5, 0.5, "no sums by document", ha="center", transform=axes.transAxes)
         axes.set_yticks([])

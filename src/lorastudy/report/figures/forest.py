@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
-from lorastudy.analysis.summary import ArmSummary, reference_arm
 from lorastudy.report.figures.style import (
     COLOURS,
     INK,
@@ -18,15 +18,15 @@ from lorastudy.report.figures.style import (
     save_figure,
     shorten,
 )
-from lorastudy.report.tables.comparisons import write_interval, write_p, write_signed
+from lorastudy.report.numerals import write_interval, write_p, write_signed
 
 _N_COLUMNS = 2
 
 
-def draw_differences(arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> DrawnFigure:
-    """One panel a score: each arm minus full fine-tuning; or minus the first arm without it."""
-    reference = reference_arm(arms) or ""
-    others = [(place, arm.arm) for place, arm in enumerate(arms) if arm.arm != reference]
+def draw_differences(findings: Findings) -> DrawnFigure:
+    """One panel per score: each arm minus full fine-tuning; or minus the first arm without it."""
+    comparisons, reference = findings.comparisons, findings.reference or ""
+    others = [(p, arm.arm) for p, arm in enumerate(findings.arms) if arm.arm != reference]
     n_rows = math.ceil(max(len(comparisons), 1) / _N_COLUMNS)
     figure = new_figure(0.6 + n_rows * (0.75 + 0.24 * max(len(others), 1)))
     panels = figure.subplots(n_rows, _N_COLUMNS, squeeze=False).ravel()
@@ -48,14 +48,14 @@ def _draw_panel(
 ) -> None:
     axes.axvspan(-EQUIVALENCE_MARGIN, EQUIVALENCE_MARGIN, color=INK, alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8)
-    for row, (place, arm) in enumerate(others):
+    for row, (position, arm) in enumerate(others):
         pair = comparison.find_pair(arm, reference)
         if pair is None or pair.mean is None:
             axes.annotate(
                 "no number", (0, row), xytext=(5, 0), textcoords="offset points", va="center"
             )
             continue
-        _draw_pair(axes, row, place, pair, pair.mean)
+        _draw_pair(axes, row, position, pair, pair.mean)
     label_rows(axes, others)
     key = comparison.key
     warning = " (padding scored)" if key.scores_padding else ""
@@ -64,19 +64,19 @@ def _draw_panel(
     axes.grid(axis="x")
 
 
-def _draw_pair(axes: Axes, row: int, place: int, pair: Pair, mean: float) -> None:
-    colour, interval = COLOURS[place % len(COLOURS)], pair.interval
+def _draw_pair(axes: Axes, row: int, position: int, pair: Pair, mean: float) -> None:
+    colour, interval = COLOURS[position % len(COLOURS)], pair.interval
     if interval is not None:
         (line,) = axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
-        mark(line, place)
+        mark(line, position)
     (point,) = axes.plot(
         mean,
         row,
-        MARKERS[place % len(MARKERS)],
+        MARKERS[position % len(MARKERS)],
         color=colour,
         mec=INK,
         mfc=colour if interval is not None else "none",
     )
     p = f", p {write_p(pair.p_holm)} after Holm" if pair.p_holm is not None else ""
     hint = f"{pair.first} minus {pair.second}: {write_signed(mean)} {write_interval(interval)}{p}"
-    mark(point, place, [hint])
+    mark(point, position, [hint])

@@ -1,13 +1,10 @@
 """Figure 6: loss against what it costs, with the arms that no cheaper arm beats."""
 
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.fronts import UNITS, CostName, Front
-from lorastudy.analysis.pairs import Comparison
-from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.figures.curves import add_legend
 from lorastudy.report.figures.style import (
     COLOURS,
@@ -24,12 +21,10 @@ from lorastudy.report.numerals import write_compact
 _LOGARITHMIC: tuple[CostName, ...] = ("trainable parameters", "stored size")
 
 
-def draw_fronts(
-    fronts: Sequence[Front], arms: Sequence[ArmSummary], comparisons: Sequence[Comparison]
-) -> DrawnFigure:
+def draw_fronts(findings: Findings) -> DrawnFigure:
     """One row of panels for each benchmark, one column for each cost."""
-    costs = tuple(UNITS)
-    n_rows = max(len(comparisons), 1)
+    fronts, costs = findings.fronts, tuple(UNITS)
+    n_rows = max(len(findings.main), 1)
     figure = new_figure(0.7 + 2.0 * n_rows)
     panels = figure.subplots(n_rows, len(costs), squeeze=False, sharey="row", sharex="col")
     for row, axes_of_row in enumerate(panels):
@@ -44,7 +39,7 @@ def draw_fronts(
             label = f"{shorten(key.benchmark)}\n{key.protocol_name}, nats a target"
             axes_of_row[0].set_ylabel(label)
     shown = {point.arm for front in fronts for point in front.points}
-    add_legend(figure, [(place, arm) for place, arm in enumerate(arms) if arm.arm in shown])
+    add_legend(figure, [(p, arm) for p, arm in enumerate(findings.arms) if arm.arm in shown])
     caption = (
         "Cross-entropy against cost, mean over seeds, bars from the lowest to the highest seed: "
         "down and left is better. The line joins the arms that none which costs no more lies "
@@ -72,17 +67,17 @@ def _draw_panel(axes: Axes, cost: CostName, front: Front | None) -> None:
     best = [point for point in points if point.standing == "front"]
     axes.plot([p.cost for p in best], [p.loss.mean for p in best], color=INK, lw=0.8, zorder=1)
     for point in points:
-        colour, loss = COLOURS[point.place % len(COLOURS)], point.loss
+        colour, loss = COLOURS[point.position % len(COLOURS)], point.loss
         if loss.highest > loss.lowest:
             ends = [loss.lowest, loss.highest]
             (line,) = axes.plot([point.cost] * 2, ends, color=colour, linewidth=1.2)
-            mark(line, point.place)
+            mark(line, point.position)
         (dot,) = axes.plot(
             point.cost,
             loss.mean,
-            MARKERS[point.place % len(MARKERS)],
+            MARKERS[point.position % len(MARKERS)],
             mec=INK if point.standing != "excluded" else colour,
             mfc=colour if point.standing != "excluded" else "none",
         )
         hint = f"{point.arm}: {loss.mean:.4f} nats at {point.cost:,.6g} {UNITS[cost]}; "
-        mark(dot, point.place, [f"{hint}{point.standing}"])
+        mark(dot, point.position, [f"{hint}{point.standing}"])

@@ -90,28 +90,28 @@ def new_figure(height_inches: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
-def mark(artist: Artist, place: int, hints: Sequence[str] = ()) -> None:
-    """Mark what is drawn of the arm at `place`, with one hint for it, or one for each point.
+def mark(artist: Artist, position: int, hints: Sequence[str] = ()) -> None:
+    """Mark what is drawn of the arm at `position`, with one hint for it, or one for each point.
 
     The mark travels as the artist's gid, which only SVG knows, and is read in `save_figure`.
     """
-    artist.set_gid(quote(json.dumps([_MARK, place, *hints])))
+    artist.set_gid(quote(json.dumps([_MARK, position, *hints])))
 
 
-def style_of(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the arm at `place` in the study."""
+def style_of(position: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the arm at `position` in the study."""
     return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "color": COLOURS[position % len(COLOURS)],
+        "marker": MARKERS[position % len(MARKERS)],
+        "linestyle": DASHES[position % len(DASHES)],
     }
 
 
 def label_rows(axes: Axes, arms: Sequence[tuple[int, str]]) -> None:
-    """One row for each (place, name), the first on top."""
+    """One row for each (position, name), the first on top."""
     axes.set_yticks(range(len(arms)), [shorten(arm) for _, arm in arms])
-    for label, (place, _) in zip(axes.get_yticklabels(), arms, strict=True):
-        mark(label, place)
+    for label, (position, _) in zip(axes.get_yticklabels(), arms, strict=True):
+        mark(label, position)
     axes.set_ylim(max(len(arms), 1) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
@@ -189,13 +189,13 @@ def _round(number: re.Match[str]) -> str:
 
 def _place_mark(gid: str, rest: str) -> str:
     """The group that `gid` opens, and what follows up to the next one."""
-    _, place, *hints = json.loads(unquote(gid))
+    _, position, *hints = json.loads(unquote(gid))
     titles = [f"<title>{escape(hint)}</title>" for hint in hints]
     if len(titles) == 1:
         rest = rest.replace(">", f">{titles[0]}", 1)
     elif titles:
         rest = _title_points(rest, titles)
-    return f'<g class="arm-{place}"{rest}'
+    return f'<g class="arm-{position}"{rest}'
 
 
 def _title_points(rest: str, titles: Sequence[str]) -> str:

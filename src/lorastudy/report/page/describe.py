@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.config.models import BaseModelRef, Source, Study
 from lorastudy.report.page.integrity import Fact
-from lorastudy.store.records import StudyResults
 
 
-def describe_study(results: StudyResults, study: Study | None) -> list[Fact]:
+def describe_study(findings: Findings) -> list[Fact]:
     """What was compared, from the study file if there is one and from the runs."""
+    results, study = findings.results, findings.study
     n_done = sum(run.status == "done" for run in results.runs)
     n_expected = len(results.runs) + len(results.missing)
     facts = [
@@ -24,8 +25,9 @@ def describe_study(results: StudyResults, study: Study | None) -> list[Fact]:
     return [fact for fact in (*before, *facts) if fact.text]
 
 
-def summarise_study(results: StudyResults, study: Study | None) -> str:
+def summarise_study(findings: Findings) -> str:
     """What was compared, in one sentence."""
+    results, study = findings.results, findings.study
     n_seeds = len(results.seeds)
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     where = f" of the base model {describe_source(study.base_model)}" if study else ""

@@ -2,15 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lorastudy.analysis.evidence import Evidence, doubts_of_arms
-from lorastudy.analysis.pairs import Comparison
-from lorastudy.analysis.rates import summarise_rates
-from lorastudy.analysis.summary import summarise_arms
+from lorastudy.analysis.evidence import Evidence
+from lorastudy.analysis.findings import Findings
 from lorastudy.report.numerals import write_rate
-from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.report.tables.table import Column, Note, Table, text_cell
 from lorastudy.store.records import Fingerprint, Manifest, StudyResults
 
 _LOCKED = "Every run of the study had to find these contents again, or it did not start."
@@ -64,34 +62,32 @@ def build_digest_table(evidence: Evidence) -> Table | None:
     else:
         return None
     columns = (Column("content", ("content",), "left"), Column("SHA-256", ("sha256",), "wrap"))
-    rows = tuple((_text(name), _text(digest)) for name, digest in named.items())
+    rows = tuple((text_cell(name), text_cell(digest)) for name, digest in named.items())
     return Table("What was read", columns, rows, (Note("", _LOCKED),) if lock else ())
 
 
-def list_warnings(
-    results: StudyResults, comparisons: Sequence[Comparison], evidence: Evidence
-) -> tuple[str, ...]:
+def list_warnings(findings: Findings) -> tuple[str, ...]:
     """Everything a careful reader has to know before quoting a number, a sentence each."""
     return (
-        *_warn_of_runs(results),
-        *_warn_of_drift(results, evidence),
+        *_warn_of_runs(findings),
+        *_warn_of_drift(findings),
         *(
             f"{arm}: its seconds are in doubt ({'; '.join(doubts)}): other programs may have "
             "run beside it."
-            for arm, doubts in doubts_of_arms(results, evidence).items()
+            for arm, doubts in findings.doubts.items()
         ),
         *(
             f"{rate.arm}: its best learning rate, {write_rate(rate.learning_rate)}, is the lowest "
             "or highest of those tried; a better one may lie outside."
-            for rate in summarise_rates(results)
+            for rate in findings.rates
             if rate.is_at_end
         ),
         *dict.fromkeys(
             f"{c.key.benchmark}, {c.key.protocol_name}: {note}"
-            for c in comparisons
+            for c in findings.comparisons
             for note in c.notes
         ),
-        *(f"Not read: {problem}" for problem in evidence.problems),
+        *(f"Not read: {problem}" for problem in findings.evidence.problems),
     )
 
 
@@ -105,9 +101,10 @@ def list_commands(name: str) -> tuple[str, ...]:
     )
 
 
-def cite(results: StudyResults, evidence: Evidence) -> tuple[str, ...]:
+def cite(findings: Findings) -> tuple[str, ...]:
     """Lines of BibTeX for these numbers, for the published study and for LoRA."""
-    versions = _distinct(e.manifest.environment.lorastudy for e in evidence.runs if e.manifest)
+    results, runs = findings.results, findings.evidence.runs
+    versions = _distinct(e.manifest.environment.lorastudy for e in runs if e.manifest)
     program = f"lorastudy {versions}".strip()
     digest = hashlib.sha256(write_results_json(results).encode()).hexdigest()
     return (
@@ -125,7 +122,8 @@ def write_results_json(results: StudyResults) -> str:
     return results.model_dump_json(indent=1) + "\n"
 
 
-def _warn_of_runs(results: StudyResults) -> list[str]:
+def _warn_of_runs(findings: Findings) -> list[str]:
+    results = findings.results
     failed = [run.run_id for run in results.runs if run.status != "done"]
     warnings = [] if len(results.seeds) > 1 else ["One seed: nothing is known about other seeds."]
     if failed:
@@ -133,23 +131,20 @@ def _warn_of_runs(results: StudyResults) -> list[str]:
     if results.missing:
         warnings.append(f"{len(results.missing)} runs were not made yet.")
     uneven = [
-        a.arm
-        for a in summarise_arms(results)
-        if 0 < len(a.runs) < _expected(a.is_baseline, results)
+        arm.arm
+        for arm in findings.arms
+        if 0 < len(arm.runs) < (1 if arm.is_baseline else len(results.seeds))
     ]
     if uneven:
         warnings.append(f"Fewer seeds than the study wants stand behind {', '.join(uneven)}.")
     return warnings
 
 
-def _expected(is_baseline: bool, results: StudyResults) -> int:
-    return 1 if is_baseline else len(results.seeds)
-
-
-def _warn_of_drift(results: StudyResults, evidence: Evidence) -> list[str]:
+def _warn_of_drift(findings: Findings) -> list[str]:
+    evidence = findings.evidence
     warnings = [
         f"{run.run_id} went on in another environment: {'; '.join(run.drift)}."
-        for run in results.runs
+        for run in findings.results.runs
         if run.drift
     ]
     several = [fact for fact in describe_environments(evidence) if "; " in fact.text]
@@ -175,7 +170,3 @@ def _threads(environment: Fingerprint) -> str:
 
 def _distinct(values: Iterable[str]) -> str:
     return "; ".join(sorted({re.sub(r"\s+", " ", value) for value in values if value}))
-
-
-def _text(text: str) -> Cell:
-    return Cell(text, (text,))

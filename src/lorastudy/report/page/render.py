@@ -16,12 +16,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorastudy.analysis.answers import answer_claims
-from lorastudy.analysis.evidence import Evidence
-from lorastudy.analysis.forgetting import build_change_table, measure_changes
-from lorastudy.analysis.pairs import Comparison, choose_main
-from lorastudy.analysis.summary import list_score_keys, text_share
-from lorastudy.config.models import Study
+from lorastudy.analysis.answers import Answer
+from lorastudy.analysis.findings import Findings
 from lorastudy.report.figures.style import COLOURS, FORMATS, INK, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
 from lorastudy.report.page.integrity import (
@@ -36,12 +32,12 @@ from lorastudy.report.page.verdict import state_headline, state_verdict
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import build_group_table, build_pair_table
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.forgetting import build_change_table
+from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.settings import build_difference_table, build_module_table
-from lorastudy.report.tables.table import Table, render_html
+from lorastudy.report.tables.table import Table
 from lorastudy.report.tables.table1 import build_table1
-from lorastudy.report.tables.times import build_time_table
-from lorastudy.store.records import StudyResults
 
 TEMPLATE = "page.html.jinja"
 _FOLDER = Path(__file__).parent
@@ -66,19 +62,10 @@ SECTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class TextShare:
-    """How much of what a padded score averages over is text."""
-
-    benchmark: str
-    protocol: str
-    percent: float
-
-
-@dataclass(frozen=True, slots=True)
 class Swatch:
-    """How an arm is drawn: its place in the study, name and colour."""
+    """How an arm is drawn: its position in the study, name and colour."""
 
-    place: int
+    position: int
     name: str
     colour: str
 
@@ -97,10 +84,7 @@ class Chart:
 class Report:
     """All that is told of a study, before it is written."""
 
-    results: StudyResults
-    study: Study | None
-    comparisons: tuple[Comparison, ...]
-    evidence: Evidence
+    findings: Findings
     tables: Mapping[str, Table]  # those that have files of their own, by file name
     files: Mapping[str, str]  # the content of every table's file
 
@@ -125,8 +109,8 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
         formats=FORMATS,
         figures={figure.name: _chart(figure) for figure in figures},
         swatches=[
-            Swatch(place, arm, COLOURS[place % len(COLOURS)])
-            for place, arm in enumerate(report.results.arms)
+            Swatch(position, arm, COLOURS[position % len(COLOURS)])
+            for position, arm in enumerate(report.findings.results.arms)
         ],
         **_words(report),
         **_tables(report),
@@ -157,59 +141,67 @@ def _chart(figure: DrawnFigure) -> Chart:
 
 
 def _words(report: Report) -> dict[str, object]:
-    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    findings = report.findings
     return {
-        "results": results,
-        "summary": summarise_study(results, report.study),
-        "headline": state_headline(results, comparisons),
-        "verdict": state_verdict(results, comparisons, evidence),
-        "facts": describe_study(results, report.study),
-        "environments": describe_environments(evidence),
-        "resumes": describe_resumes(evidence),
-        "warnings": list_warnings(results, comparisons, evidence),
-        "commands": list_commands(results.name),
-        "shares": _text_shares(results),
+        "results": findings.results,
+        "summary": summarise_study(findings),
+        "headline": state_headline(findings),
+        "verdict": state_verdict(findings),
+        "facts": describe_study(findings),
+        "environments": describe_environments(findings.evidence),
+        "resumes": describe_resumes(findings.evidence),
+        "warnings": list_warnings(findings),
+        "commands": list_commands(findings.results.name),
+        "shares": findings.text_shares,
         "downloads": _downloads(report),
         "tables": [(name, _formats(name, report.files)) for name in report.tables],
-        "citation": cite(results, evidence),
+        "citation": cite(findings),
     }
 
 
 def _tables(report: Report) -> dict[str, object]:
-    results, comparisons, evidence = report.results, report.comparisons, report.evidence
+    """Every table of the page; None where it would have nothing to say."""
+    findings, stored = report.findings, report.tables
+    comparisons, main = findings.comparisons, findings.restrict(findings.main)
     padded = [c for c in comparisons if c.key.scores_padding]
     sound = [c for c in comparisons if not c.key.scores_padding] or padded
     is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
-    padding = report.tables["padding"]
-    failures, digests = build_failure_table(results), build_digest_table(evidence)
-    main = choose_main(comparisons)
-    changes = build_change_table(measure_changes(results, main))
-    answers = answer_claims(results, comparisons, report.study)
-    padded_answers = [a for a in answers if a.scores_padding and is_both]
+    answers, padded_answers = _part_answers(findings.answers, is_both=is_both)
+    digests, study = build_digest_table(findings.evidence), findings.study
     return {
-        "claims": render_html(build_claim_table([a for a in answers if a not in padded_answers])),
-        "padded_claims": render_html(build_claim_table(padded_answers)) if padded_answers else None,
-        "fronts": render_html(report.tables["fronts"]),
-        "documents": render_html(build_document_table(results, main)),
-        "sound": render_html(build_table1(results, sound)),
-        "published": render_html(build_table1(results, padded)) if is_both else None,
-        "padding": render_html(padding) if padding.rows else None,
-        "groups": render_html(build_group_table(comparisons)) if comparisons else None,
+        "claims": render_html(build_claim_table(answers)),
+        "padded_claims": _render_rows(build_claim_table(padded_answers)),
+        "fronts": render_html(stored["fronts"]),
+        "documents": render_html(build_document_table(main)),
+        "sound": render_html(build_table1(findings.restrict(sound))),
+        "published": render_html(build_table1(findings.restrict(padded))) if is_both else None,
+        "padding": _render_rows(stored["padding"]),
+        "groups": _render_rows(build_group_table(comparisons)),
         "pairs": [(c.key, render_html(build_pair_table(c))) for c in comparisons],
-        "rates": render_html(report.tables["learning_rates"]),
-        "runs": render_html(build_run_table(results)),
-        "times": render_html(build_time_table(results, evidence)),
-        "failures": render_html(failures) if failures.rows else None,
-        "changes": render_html(changes) if changes.rows else None,
-        "differing": render_html(build_difference_table(report.study)) if report.study else None,
-        "modules": render_html(build_module_table(results, evidence)),
+        "rates": render_html(stored["learning_rates"]),
+        "runs": render_html(build_run_table(findings)),
+        "times": render_html(stored["times"]),
+        "failures": _render_rows(build_failure_table(findings.results)),
+        "changes": _render_rows(build_change_table(main.changes)),
+        "differing": render_html(build_difference_table(study)) if study else None,
+        "modules": render_html(build_module_table(findings)),
         "digests": render_html(digests) if digests else None,
     }
 
 
+def _part_answers(answers: Sequence[Answer], *, is_both: bool) -> tuple[list[Answer], list[Answer]]:
+    """The answers from sound scores, and those from padded ones if there are both kinds."""
+    padded = [a for a in answers if is_both and a.key is not None and a.key.scores_padding]
+    return [a for a in answers if a not in padded], padded
+
+
+def _render_rows(table: Table) -> Markup | None:
+    return render_html(table) if table.rows else None
+
+
 def _downloads(report: Report) -> list[tuple[str, str]]:
     """Names and data addresses of what the page carries with it."""
-    of_results = report.results.model_dump_json(exclude_defaults=True)
+    of_results = report.findings.results.model_dump_json(exclude_defaults=True)
     carried = {name: text for name, text in report.files.items() if name.endswith(".csv")}
     return [(name, _data_address(name, text)) for name, text in carried.items()] + [
         ("results.json", _data_address("results.json", of_results))
@@ -224,12 +216,3 @@ def _data_address(name: str, text: str) -> str:
 def _formats(name: str, files: Mapping[str, str]) -> list[tuple[str, str]]:
     words = {"md": "Markdown", "csv": "CSV", "tex": "LaTeX", "json": "JSON"}
     return [(words[e], f"{name}.{e}") for e in words if f"{name}.{e}" in files]
-
-
-def _text_shares(results: StudyResults) -> list[TextShare]:
-    shares = [(key, text_share(results, key)) for key in list_score_keys(results)]
-    return [
-        TextShare(key.benchmark, key.protocol_name, 100 * share)
-        for key, share in shares
-        if share is not None and key.scores_padding
-    ]

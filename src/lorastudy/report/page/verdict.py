@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.claims import arms_in_role
-from lorastudy.analysis.evidence import Evidence, doubts_of_arms
-from lorastudy.analysis.forgetting import measure_changes
-from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair, choose_main
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
 from lorastudy.analysis.statistics import Estimate, mean
-from lorastudy.analysis.summary import ArmSummary, best_validation_loss, memory_kind, summarise_arms
-from lorastudy.report.numerals import write_share
-from lorastudy.report.tables.comparisons import write_interval, write_signed
-from lorastudy.store.records import StudyResults
+from lorastudy.analysis.summary import ArmSummary, best_validation_loss
+from lorastudy.report.numerals import write_interval, write_share, write_signed
 from lorastudy.units import write_mib
 
 
@@ -29,31 +26,26 @@ class Statement:
     sentences: tuple[str, ...]
 
 
-def state_verdict(
-    results: StudyResults, comparisons: Sequence[Comparison], evidence: Evidence
-) -> tuple[Statement, ...]:
+def state_verdict(findings: Findings) -> tuple[Statement, ...]:
     """All statements that the study supports, the most wanted first; none without scores."""
-    arms = summarise_arms(results)
-    tests = _tests(results, comparisons)
     statements = (
-        Statement("Full fine-tuning or LoRA?", _compare_with_full(arms, tests)),
-        Statement("LoRA where?", _compare_placements(arms, tests)),
-        Statement("Best on each test", tuple(map(_state_lead, tests))),
-        Statement("Forgotten?", _state_forgetting(results, comparisons)),
-        Statement("At what cost?", _state_costs(results, arms, evidence)),
-        Statement("How far to trust this", _state_limits(results, comparisons)),
+        Statement("Full fine-tuning or LoRA?", _compare_with_full(findings)),
+        Statement("LoRA where?", _compare_placements(findings)),
+        Statement("Best on each test", tuple(map(_state_lead, _tests(findings)))),
+        Statement("Forgotten?", _state_forgetting(findings)),
+        Statement("At what cost?", _state_costs(findings)),
+        Statement("How far to trust this", _state_limits(findings)),
     )
     return tuple(statement for statement in statements if statement.sentences)
 
 
-def state_headline(results: StudyResults, comparisons: Sequence[Comparison]) -> str:
+def state_headline(findings: Findings) -> str:
     """The answer in one sentence: the best LoRA arm beside full fine-tuning, on every test."""
-    arms = summarise_arms(results)
-    lora, full = best_lora(arms), next(iter(arms_in_role("full", arms)), None)
+    lora, full = best_lora(findings.arms), _find_full(findings)
     if lora is None or full is None:
         return "LoRA and full fine-tuning are not both among the finished arms of this study."
     said: dict[str, list[str]] = {}
-    for comparison in _tests(results, comparisons):
+    for comparison in _tests(findings):
         if (pair := comparison.find_pair(lora.arm, full.arm)) is not None:
             said.setdefault(_SHORT[_shade(pair)], []).append(comparison.key.benchmark)
     if not said:
@@ -82,9 +74,13 @@ _SHORT = {
 }
 
 
-def _tests(results: StudyResults, comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    main = choose_main(comparisons)
-    return tuple(c for c in main if c.key.benchmark not in results.forgetting)
+def _tests(findings: Findings) -> tuple[Comparison, ...]:
+    forgetting = findings.results.forgetting
+    return tuple(c for c in findings.main if c.key.benchmark not in forgetting)
+
+
+def _find_full(findings: Findings) -> ArmSummary | None:
+    return next(iter(arms_in_role("full", findings.arms)), None)
 
 
 def best_lora(arms: Sequence[ArmSummary]) -> ArmSummary | None:
@@ -99,10 +95,11 @@ def _validation_loss(arm: ArmSummary) -> float:
     return mean([math.inf if loss is None else loss for loss in losses])
 
 
-def _compare_with_full(arms: Sequence[ArmSummary], tests: Sequence[Comparison]) -> tuple[str, ...]:
-    lora, full = best_lora(arms), next(iter(arms_in_role("full", arms)), None)
+def _compare_with_full(findings: Findings) -> tuple[str, ...]:
+    lora, full = best_lora(findings.arms), _find_full(findings)
     if lora is None or full is None:
         return ()
+    tests = _tests(findings)
     found = [(c, p) for c in tests if (p := c.find_pair(lora.arm, full.arm)) is not None]
     return tuple(f"{c.key.benchmark}: {_describe_pair(p)}" for c, p in found)
 
@@ -134,16 +131,16 @@ _VERDICTS: dict[str, Callable[[Pair], str]] = {
 }
 
 
-def _compare_placements(arms: Sequence[ArmSummary], tests: Sequence[Comparison]) -> tuple[str, ...]:
-    loras = arms_in_role("every LoRA", arms)
+def _compare_placements(findings: Findings) -> tuple[str, ...]:
+    loras = arms_in_role("every LoRA", findings.arms)
     if len(loras) < 2:
         return ()
     sentences = []
-    for comparison in tests:
+    for comparison in _tests(findings):
         ranked = [a for a in comparison.ranked if a in {arm.arm for arm in loras}]
         if len(ranked) < 2 or not _is_judged(comparison):
             continue
-        tied = [a for a in ranked if a == ranked[0] or not _is_lower(comparison, ranked[0], a)]
+        tied = [a for a in ranked if not comparison.has_lower(ranked[0], than=a)]
         cheapest = next(arm.arm for arm in loras if arm.arm in tied)  # ascending parameters
         lead = f"{ranked[0]} has the lowest loss of the placements"
         if len(tied) == 1:
@@ -169,8 +166,8 @@ def _state_lead(comparison: Comparison) -> str:
     return f"{where}no arm is best; {ranked[0]} has the lowest loss and ties with {_join(others)}."
 
 
-def _state_forgetting(results: StudyResults, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    changes = measure_changes(results, choose_main(comparisons))
+def _state_forgetting(findings: Findings) -> tuple[str, ...]:
+    changes = findings.restrict(findings.main).changes
     asked = [change for change in changes if change.role == "forgetting"]
     sentences = []
     for benchmark in dict.fromkeys(change.key.benchmark for change in asked):
@@ -191,13 +188,11 @@ def _state_forgetting(results: StudyResults, comparisons: Sequence[Comparison]) 
     return tuple(sentences)
 
 
-def _state_costs(
-    results: StudyResults, arms: Sequence[ArmSummary], evidence: Evidence
-) -> tuple[str, ...]:
-    loras, full = arms_in_role("every LoRA", arms), next(iter(arms_in_role("full", arms)), None)
+def _state_costs(findings: Findings) -> tuple[str, ...]:
+    loras, full = arms_in_role("every LoRA", findings.arms), _find_full(findings)
     if not loras or full is None:
         return ()
-    kind = memory_kind(results)
+    kind = findings.memory_kind
     shares = [write_share(a.trainable_parameters, full.trainable_parameters) for a in loras]
     sentences = [f"LoRA trains {_span(shares)} of the parameters that {full.arm} trains."]
     memory = _ratios(loras, full, lambda arm: arm.peak_memory_bytes(kind))
@@ -207,9 +202,7 @@ def _state_costs(
         )
     seconds = _ratios(loras, full, lambda arm: arm.train_seconds)
     if seconds:
-        doubted = [
-            arm.arm for arm in (full, *loras) if arm.arm in doubts_of_arms(results, evidence)
-        ]
+        doubted = [arm.arm for arm in (full, *loras) if arm.arm in findings.doubts]
         doubt = f"; the seconds of {_join(doubted)} are in doubt" if doubted else ""
         sentences.append(f"Its training takes {seconds} times as long{doubt}.")
     return tuple(sentences)
@@ -225,7 +218,8 @@ def _ratios(
     return _span([f"{ratio:.2f}" for ratio in sorted(found)])
 
 
-def _state_limits(results: StudyResults, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+def _state_limits(findings: Findings) -> tuple[str, ...]:
+    results, comparisons = findings.results, findings.comparisons
     n = len(results.seeds)
     n_failed = sum(run.status != "done" for run in results.runs)
     sentences = [
@@ -250,11 +244,6 @@ def _state_limits(results: StudyResults, comparisons: Sequence[Comparison]) -> t
 
 def _is_judged(comparison: Comparison) -> bool:
     return comparison.n_documents > 0 and not comparison.is_one_seed
-
-
-def _is_lower(comparison: Comparison, first: str, second: str) -> bool:
-    pair = comparison.find_pair(first, second)
-    return pair is not None and pair.verdict == "lower"
 
 
 def _join(names: Sequence[str]) -> str:

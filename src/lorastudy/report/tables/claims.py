@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from lorastudy.analysis.answers import Answer
-from lorastudy.report.numerals import ABSENT
-from lorastudy.report.tables.comparisons import write_interval, write_signed
-from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.analysis.summary import ScoreKey
+from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_signed
+from lorastudy.report.tables.table import Cell, Column, Note, Table, documents_cell, text_cell
 
 
 def build_claim_table(answers: Sequence[Answer]) -> Table:
@@ -29,18 +29,24 @@ def build_claim_table(answers: Sequence[Answer]) -> Table:
 def _cells(answer: Answer) -> tuple[Cell, ...]:
     value, interval = answer.value, answer.interval
     decimals = 4 if answer.unit.startswith("nats") else 1
-    ends = (None, None) if interval is None else (interval.low, interval.high)
     shown = ABSENT if value is None else write_signed(value, decimals)
-    where = f"{answer.benchmark}, {answer.protocol}" if answer.benchmark else "the whole study"
-    n_documents = answer.n_documents or None
+    benchmark, protocol = _name(answer.key)
+    where = f"{benchmark}, {protocol}" if answer.key else "the whole study"
     return (
         Cell(answer.claim.text, (answer.claim.text, answer.claim.asked)),
-        Cell(where, (answer.benchmark, answer.protocol)),
+        Cell(where, (benchmark, protocol)),
         Cell(answer.verdict, (answer.verdict,), is_emphasised=answer.verdict != "undecided"),
         Cell(answer.pair or ABSENT, (answer.pair,)),
         Cell(shown, (value, answer.unit if value is not None else None), detail=answer.unit),
-        Cell(write_interval(interval, decimals), ends),
+        Cell(write_interval(interval, decimals), ends_of(interval)),
         Cell(str(answer.n_seeds), (answer.n_seeds,)),
-        Cell(f"{n_documents:,}" if n_documents else ABSENT, (n_documents,)),
-        Cell(answer.remark, (answer.remark,)),
+        documents_cell(answer.n_documents or None),
+        text_cell(answer.remark),
     )
+
+
+def _name(key: ScoreKey | None) -> tuple[str, str]:
+    """Benchmark and protocol; both are empty for the whole study."""
+    if key is None:
+        return "", ""
+    return key.benchmark, key.protocol_name + (" (padding scored)" if key.scores_padding else "")

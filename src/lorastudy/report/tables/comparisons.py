@@ -11,9 +11,17 @@ from lorastudy.analysis.pairs import (
     Pair,
     PairVerdict,
 )
-from lorastudy.analysis.statistics import Interval
-from lorastudy.report.numerals import ABSENT
-from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_p, write_signed
+from lorastudy.report.tables.table import (
+    SCORE_COLUMNS,
+    Cell,
+    Column,
+    Note,
+    Table,
+    documents_cell,
+    score_cells,
+    text_cell,
+)
 
 _WORDS: dict[PairVerdict, str] = {
     "lower": "lower",
@@ -40,15 +48,18 @@ EQUIVALENCE = (
     f"{EQUIVALENCE_MARGIN} nats; not adjusted for the number of pairs."
 )
 LETTERS = "Two arms that share a letter are not separated after Holm's adjustment."
-_PAIR_COLUMNS = (
+DIFFERENCE_COLUMNS = (
     Column("arms", ("first", "second"), "left"),
     Column("difference", ("difference",)),
     Column("95 % interval", ("low", "high")),
     Column("p (Holm)", ("p", "p_holm")),
+)
+COUNT_COLUMNS = (Column("seeds", ("n_seeds",)), Column("documents", ("n_documents",)))
+_PAIR_COLUMNS = (
+    *DIFFERENCE_COLUMNS,
     Column("first arm is", ("verdict",), "left"),
     Column(f"within {EQUIVALENCE_MARGIN}", ("p_equivalence", "is_equivalent"), "left"),
-    Column("seeds", ("n_seeds",)),
-    Column("documents", ("n_documents",)),
+    *COUNT_COLUMNS,
     Column("seeds to separate it", ("seeds_for_observed",)),
     Column(f"seeds for {SMALL_DIFFERENCE}", ("seeds_for_small",)),
     Column("bootstrap", ("bootstrap_low", "bootstrap_high")),
@@ -67,28 +78,22 @@ def build_pair_table(comparison: Comparison) -> Table:
 def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
     """Every pair under every score in one table, for programs."""
     columns = (Column("benchmark", ("benchmark",)), Column("protocol", ("protocol",)))
-    rows = tuple(
-        (_text(c.key.benchmark), _text(c.key.protocol_name), *_pair_cells(pair))
-        for c in comparisons
-        for pair in c.pairs
-    )
+    rows = tuple((*score_cells(c.key), *_pair_cells(pair)) for c in comparisons for pair in c.pairs)
     return Table("Differences of arms", (*columns, *_PAIR_COLUMNS), rows)
 
 
 def build_group_table(comparisons: Sequence[Comparison]) -> Table:
     """Which arms are tied, one row a score: the lead, and groups as letters."""
     columns = (
-        Column("benchmark", ("benchmark",), "left"),
-        Column("protocol", ("protocol",), "left"),
+        *SCORE_COLUMNS,
         Column("lead", ("lead",), "wrap"),
         Column("arms, best first, with the letters of their groups", ("groups",), "wrap"),
     )
     rows = tuple(
         (
-            _text(c.key.benchmark),
-            _text(c.key.protocol_name),
-            _text(describe_lead(c)),
-            _text(", ".join(f"{arm} ({_letters(c, arm)})" for arm in c.ranked)),
+            *score_cells(c.key),
+            text_cell(describe_lead(c)),
+            text_cell(", ".join(f"{arm} ({_letters(c, arm)})" for arm in c.ranked)),
         )
         for c in comparisons
     )
@@ -109,44 +114,35 @@ def describe_lead(comparison: Comparison) -> str:
     return f"tied: {', '.join(comparison.tied_for_lead)}"
 
 
-def write_interval(interval: Interval | None, decimals: int = 4) -> str:
-    """An interval as "[-0.012, 0.034]"."""
-    if interval is None:
-        return ABSENT
-    low, high = (write_signed(end, decimals) for end in (interval.low, interval.high))
-    return f"[{low}, {high}]"
-
-
-def write_signed(value: float, decimals: int = 4) -> str:
-    """A difference with its sign."""
-    return f"{value:+,.{decimals}f}"
-
-
-def write_p(p: float) -> str:
-    """A p value with as many digits as carry meaning."""
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
-
-
-def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
-    low, high = ends_of(pair.interval)
-    boot_low, boot_high = ends_of(pair.bootstrap)
+def difference_cells(pair: Pair) -> tuple[Cell, ...]:
+    """The cells of DIFFERENCE_COLUMNS."""
     mean, p, p_holm = pair.mean, pair.p, pair.p_holm
-    is_equivalent = None if pair.p_equivalence is None else str(pair.is_equivalent).lower()
-    shown = {None: ABSENT, "true": "yes", "false": "not shown"}[is_equivalent]
-    n_documents = pair.difference.n_documents if pair.difference else None
     return (
         Cell(f"{pair.first} - {pair.second}", (pair.first, pair.second)),
         Cell(ABSENT if mean is None else write_signed(mean), (mean,)),
-        Cell(write_interval(pair.interval), (low, high)),
+        Cell(write_interval(pair.interval), ends_of(pair.interval)),
         Cell(ABSENT if p_holm is None else write_p(p_holm), (p, p_holm)),
+    )
+
+
+def count_cells(pair: Pair) -> tuple[Cell, ...]:
+    """The cells of COUNT_COLUMNS."""
+    n_documents = pair.difference.n_documents if pair.difference else None
+    return Cell(str(len(pair.seeds)), (len(pair.seeds),)), documents_cell(n_documents)
+
+
+def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
+    is_equivalent = None if pair.p_equivalence is None else str(pair.is_equivalent).lower()
+    shown = {None: ABSENT, "true": "yes", "false": "not shown"}[is_equivalent]
+    return (
+        *difference_cells(pair),
         Cell(_WORDS[pair.verdict], (pair.verdict,), is_emphasised=pair.is_separated),
         Cell(shown, (pair.p_equivalence, is_equivalent)),
-        Cell(str(len(pair.seeds)), (len(pair.seeds),)),
-        Cell(ABSENT if n_documents is None else f"{n_documents:,}", (n_documents,)),
+        *count_cells(pair),
         _seeds_cell(pair, pair.seeds_for_observed),
         _seeds_cell(pair, pair.seeds_for_small),
-        Cell(write_interval(pair.bootstrap), (boot_low, boot_high)),
-        _text(pair.remark),
+        Cell(write_interval(pair.bootstrap), ends_of(pair.bootstrap)),
+        text_cell(pair.remark),
     )
 
 
@@ -163,12 +159,3 @@ def _letters(comparison: Comparison, arm: str) -> str:
     if len(comparison.groups) <= len(_LETTERS):
         return "".join(_LETTERS[place] for place in places)
     return " ".join(str(place + 1) for place in places)
-
-
-def ends_of(interval: Interval | None) -> tuple[float | None, float | None]:
-    """Both ends of an interval; None twice without one."""
-    return (None, None) if interval is None else (interval.low, interval.high)
-
-
-def _text(text: str) -> Cell:
-    return Cell(text, (text,))

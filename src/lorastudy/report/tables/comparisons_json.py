@@ -2,24 +2,24 @@
 
 import json
 import math
-from collections.abc import Sequence
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.forgetting import Change
 from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, SMALL_DIFFERENCE, Comparison, Pair
-from lorastudy.report.tables.comparisons import ends_of
+from lorastudy.report.numerals import ends_of
 
 _STEP = 5  # percent
 
 
-def write_comparisons_json(comparisons: Sequence[Comparison], changes: Sequence[Change]) -> str:
+def write_comparisons_json(findings: Findings) -> str:
     """All comparisons at full precision, and the tuned arms minus the baseline."""
     content = {
         "unit": "nats a target, first arm minus second",
         "confidence": 0.95,
         "equivalence_margin": EQUIVALENCE_MARGIN,
         "small_difference": SMALL_DIFFERENCE,
-        "tuned_minus_baseline": [_describe_change(change) for change in changes],
-        "comparisons": [_describe(comparison) for comparison in comparisons],
+        "tuned_minus_baseline": [_describe_change(change) for change in findings.changes],
+        "comparisons": [_describe(comparison) for comparison in findings.comparisons],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 

@@ -1,12 +1,17 @@
 """How a difference of two arms spreads over documents: is it everywhere, or from a few?"""
 
-from collections.abc import Sequence
-
-from lorastudy.analysis.pairs import PERCENTS, Comparison, DocumentSpread
-from lorastudy.analysis.summary import reference_arm, summarise_arms
-from lorastudy.report.tables.comparisons import write_signed
-from lorastudy.report.tables.table import Cell, Column, Note, Table
-from lorastudy.store.records import StudyResults
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.pairs import PERCENTS, Comparison, DocumentSpread, Pair
+from lorastudy.report.numerals import write_signed
+from lorastudy.report.tables.table import (
+    SCORE_COLUMNS,
+    Cell,
+    Column,
+    Note,
+    Table,
+    documents_cell,
+    score_cells,
+)
 
 _SHOWN = (5, 25, 50, 75, 95)  # percent
 HOW = (
@@ -16,40 +21,33 @@ HOW = (
 )
 
 
-def build_document_table(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:
+def build_document_table(findings: Findings) -> Table:
     """Every arm minus the reference arm: on how many documents better, and by how much."""
-    arms = summarise_arms(results)
-    reference = reference_arm(arms)
     found = [
-        (comparison, arm.arm, pair.documents)
-        for comparison in comparisons
-        for arm in arms
-        if reference is not None
-        and (pair := comparison.find_pair(arm.arm, reference)) is not None
+        (comparison, pair, pair.documents)
+        for comparison in findings.comparisons
+        for arm in findings.arms
+        if findings.reference is not None
+        and (pair := comparison.find_pair(arm.arm, findings.reference)) is not None
         and pair.documents is not None
     ]
     columns = (
-        Column("benchmark", ("benchmark",), "left"),
-        Column("protocol", ("protocol",), "left"),
+        *SCORE_COLUMNS,
         Column("arms", ("first", "second"), "left"),
         Column("documents", ("n_documents",)),
         Column("first arm better on", ("share_lower",)),
         *(Column(f"{percent} %", (f"quantile_{percent}",)) for percent in _SHOWN),
     )
-    rows = tuple(_cells(c, arm, str(reference), spread) for c, arm, spread in found)
+    rows = tuple(_cells(*each) for each in found)
     return Table("Differences by document", columns, rows, (Note("", HOW),))
 
 
-def _cells(
-    comparison: Comparison, arm: str, reference: str, spread: DocumentSpread
-) -> tuple[Cell, ...]:
-    key, n = comparison.key, comparison.n_documents
+def _cells(comparison: Comparison, pair: Pair, spread: DocumentSpread) -> tuple[Cell, ...]:
     quantiles = [spread.quantiles[PERCENTS.index(percent)] for percent in _SHOWN]
     return (
-        Cell(key.benchmark, (key.benchmark,)),
-        Cell(key.protocol_name, (key.protocol_name,)),
-        Cell(f"{arm} - {reference}", (arm, reference)),
-        Cell(f"{n:,}", (n,)),
+        *score_cells(comparison.key),
+        Cell(f"{pair.first} - {pair.second}", (pair.first, pair.second)),
+        documents_cell(comparison.n_documents),
         Cell(f"{100 * spread.share_lower:.0f} %", (spread.share_lower,)),
         *(Cell(write_signed(value, 3), (value,)) for value in quantiles),
     )

@@ -1,15 +1,16 @@
 """The list of all runs, and the runs that failed."""
 
-from lorastudy.analysis.summary import best_validation_loss, memory_kind, missing_of
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.summary import best_validation_loss, missing_of
 from lorastudy.report.numerals import ABSENT, write_number, write_rate
-from lorastudy.report.tables.table import Cell, Column, Table
+from lorastudy.report.tables.table import Cell, Column, Table, text_cell
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.units import MIB
 
 
-def build_run_table(results: StudyResults) -> Table:
+def build_run_table(findings: Findings) -> Table:
     """Every run on its own, arms in the study's order, with those that are still missing."""
-    kind = memory_kind(results)
+    results, kind = findings.results, findings.memory_kind
     rows: list[tuple[Cell, ...]] = []
     for arm in results.arms:
         rows += [_run_cells(run, kind) for run in results.runs if run.arm == arm]
@@ -37,7 +38,7 @@ def build_failure_table(results: StudyResults) -> Table:
         Column("reason", ("reason",), "wrap"),
     )
     rows = tuple(
-        (_text_cell(run.run_id), _text_cell(run.status), _text_cell(run.reason or ABSENT))
+        (text_cell(run.run_id), text_cell(run.status), text_cell(run.reason or ABSENT))
         for run in results.runs
         if run.status != "done"
     )
@@ -48,11 +49,11 @@ def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
     loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
     rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
     return (
-        _text_cell(run.run_id),
-        _text_cell(run.arm),
+        text_cell(run.run_id),
+        text_cell(run.arm),
         Cell(str(run.seed), (run.seed,)),
         Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
-        _text_cell(_status(run)),
+        text_cell(_status(run)),
         Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),
         Cell(ABSENT if loss is None else write_number(loss, 4), (loss,)),
         Cell(ABSENT if seconds is None else write_number(seconds, 1), (seconds,)),
@@ -68,9 +69,5 @@ def _status(run: RunResult) -> str:
 
 
 def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:
-    known = (_text_cell(run_id), _text_cell(arm), Cell(ABSENT, (None,)), Cell(ABSENT, (None,)))
-    return (*known, _text_cell("not run yet"), *(Cell(ABSENT, (None,)) for _ in range(5)))
-
-
-def _text_cell(text: str) -> Cell:
-    return Cell(text, (text,))
+    known = (text_cell(run_id), text_cell(arm), Cell(ABSENT, (None,)), Cell(ABSENT, (None,)))
+    return (*known, text_cell("not run yet"), *(Cell(ABSENT, (None,)) for _ in range(5)))

@@ -4,12 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from lorastudy.analysis.evidence import Evidence
-from lorastudy.analysis.summary import summarise_arms
+from lorastudy.analysis.findings import Findings
 from lorastudy.config.models import Arm, Study
 from lorastudy.report.numerals import ABSENT, write_rate
-from lorastudy.report.tables.table import Cell, Column, Note, Table
-from lorastudy.store.records import StudyResults
+from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 
 _ELSE = "Nothing else differs: base model, data, order of rows, schedule and scoring are the same."
 
@@ -26,15 +24,15 @@ def build_difference_table(study: Study) -> Table:
         *(Column(name, (name.replace(" ", "_"),), "wrap") for name in differing),
     )
     rows = tuple(
-        (_text(arm.name), *(_text(texts[place]) for texts in differing.values()))
-        for place, arm in enumerate(study.arms)
+        (text_cell(arm.name), *(text_cell(texts[position]) for texts in differing.values()))
+        for position, arm in enumerate(study.arms)
     )
     said = [text for text in shared if not text.endswith(f" {ABSENT}")]
     note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
     return Table("What differs between the arms", columns, rows, (Note("", note),))
 
 
-def build_module_table(results: StudyResults, evidence: Evidence) -> Table:
+def build_module_table(findings: Findings) -> Table:
     """The modules that received adapters, layers folded into `*` with their number."""
     columns = (
         Column("arm", ("arm",), "left"),
@@ -42,15 +40,17 @@ def build_module_table(results: StudyResults, evidence: Evidence) -> Table:
         Column("by path, with the number of layers", ("modules",), "wrap"),
     )
     rows = []
-    for arm in summarise_arms(results):
-        manifests = [e.manifest for e in evidence.runs if e.run.arm == arm.arm and e.manifest]
+    for arm in findings.arms:
+        manifests = [
+            e.manifest for e in findings.evidence.runs if e.run.arm == arm.arm and e.manifest
+        ]
         modules = manifests[0].modules if manifests else None
         if modules is None:
             shown = Cell("not known: no manifest", (None,))
         else:
-            shown = _text(", ".join(fold_modules(modules)) or _NO_ADAPTER[arm.is_baseline])
+            shown = text_cell(", ".join(fold_modules(modules)) or _NO_ADAPTER[arm.is_baseline])
         n = None if modules is None else len(modules)
-        rows.append((_text(arm.arm), Cell(ABSENT if n is None else str(n), (n,)), shown))
+        rows.append((text_cell(arm.arm), Cell(ABSENT if n is None else str(n), (n,)), shown))
     note = "As resolved before the first step; the full paths are in manifest.json of each run."
     return Table("Modules that received adapters", columns, tuple(rows), (Note("", note),))
 
@@ -59,10 +59,6 @@ def fold_modules(modules: Sequence[str]) -> tuple[str, ...]:
     """Module paths that differ in a layer's number alone as one: `h.*.attn.c_proj (12)`."""
     folded = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", module) for module in modules)
     return tuple(f"{path} ({n})" if n > 1 else path for path, n in folded.items())
-
-
-def _text(text: str) -> Cell:
-    return Cell(text, (text,))
 
 
 def _lora_only(arm: Arm, text: str) -> str:

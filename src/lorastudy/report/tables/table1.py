@@ -4,14 +4,10 @@ import math
 from collections.abc import Sequence
 
 from lorastudy.analysis.evidence import CONTENDED
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import ONE_SEED, Comparison
 from lorastudy.analysis.statistics import Estimate, estimate_mean, mean
-from lorastudy.analysis.summary import (
-    ArmSummary,
-    ScoreKey,
-    memory_kind,
-    summarise_arms,
-)
+from lorastudy.analysis.summary import ArmSummary
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
     ABSENT,
@@ -22,7 +18,7 @@ from lorastudy.report.numerals import (
     write_share,
 )
 from lorastudy.report.tables.comparisons import describe_lead
-from lorastudy.report.tables.table import Cell, Column, Note, Table
+from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column, text_cell
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.units import MIB
 
@@ -47,27 +43,25 @@ _PADDED = protocol_of_rows(scored_padding=True).pattern
 PADDING_NOTE = f"{_PADDED} scores padding as text: compare it with that protocol only."
 
 
-def build_table1(results: StudyResults, comparisons: Sequence[Comparison]) -> Table:
-    """Table I: what every arm trains, costs and reaches; failed arms keep their row.
-
-    `comparisons` are those of `compare_study`; they say which leads are printed bold.
-    """
-    arms, kind = summarise_arms(results), memory_kind(results)
+def build_table1(findings: Findings) -> Table:
+    """Table I: what every arm trains, costs and reaches; failed arms keep their row."""
+    results, arms, kind = findings.results, findings.arms, findings.memory_kind
+    comparisons = findings.comparisons
     n_seeds = len(results.seeds)
     score_cells = [[_score_cell(arm, c, n_seeds) for arm in arms] for c in comparisons]
     rows = tuple(
         (
-            _text_cell(arm.arm),
-            *(cells[place] for cells in score_cells),
+            text_cell(arm.arm),
+            *(cells[position] for cells in score_cells),
             *_arm_cells(arm),
             _estimate_cell(arm.train_seconds),
             _estimate_cell(arm.peak_memory_bytes(kind), unit=MIB, decimals=0),
             _finished_cell(arm),
         )
-        for place, arm in enumerate(arms)
+        for position, arm in enumerate(arms)
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
-    scores = (_score_column(c.key) for c in comparisons)
+    scores = (perplexity_column(c.key, SCORE_PARTS) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
     notes = (
         *_notes(comparisons),
@@ -86,16 +80,6 @@ _ARM_COLUMNS = (
     Column("learning rate", ("learning_rate",)),
     Column("best epoch", ("best_epoch_first", "best_epoch_last")),
 )
-
-
-def _score_column(key: ScoreKey) -> Column:
-    prefix = f"{key.benchmark} {key.protocol_name}"
-    return Column(
-        title=key.protocol_name,
-        names=tuple(f"{prefix} {part}" for part in SCORE_PARTS),
-        group=key.benchmark,
-        warning="padding scored" if key.scores_padding else "",
-    )
 
 
 def _cost_columns(kind: str | None) -> tuple[Column, ...]:
@@ -251,7 +235,3 @@ def _drift_notes(results: StudyResults) -> list[Note]:
         return []
     text = "resumed in another environment (--allow-drift), so of no single one"
     return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
-
-
-def _text_cell(text: str) -> Cell:
-    return Cell(text, (text,))

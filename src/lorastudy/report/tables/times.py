@@ -1,17 +1,11 @@
 """What training and scoring took, and whether the seconds can be believed."""
 
-from lorastudy.analysis.evidence import (
-    CONTENDED,
-    SEEDS_APART,
-    SLOW_TENTH,
-    Evidence,
-    timing_doubts,
-)
+from lorastudy.analysis.evidence import CONTENDED, SEEDS_APART, SLOW_TENTH
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
-from lorastudy.analysis.summary import ArmSummary, summarise_arms
+from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.numerals import ABSENT, write_estimate
-from lorastudy.report.tables.table import Cell, Column, Note, Table
-from lorastudy.store.records import StudyResults
+from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 from lorastudy.units import write_duration
 
 HOW = (
@@ -23,7 +17,7 @@ HOW = (
 )
 
 
-def build_time_table(results: StudyResults, evidence: Evidence) -> Table:
+def build_time_table(findings: Findings) -> Table:
     """Seconds of training and of everything else, speed, and signs of contention."""
     columns = (
         Column("arm", ("arm",), "left"),
@@ -33,19 +27,19 @@ def build_time_table(results: StudyResults, evidence: Evidence) -> Table:
         Column("slowest tenth of steps", ("slow_tenth",)),
         Column("in doubt", ("doubts",), "wrap"),
     )
-    rows = tuple(_cells(arm, evidence) for arm in summarise_arms(results))
+    rows = tuple(_cells(arm, findings) for arm in findings.arms)
     return Table("Time, and whether it can be believed", columns, rows, (Note("", HOW),))
 
 
-def _cells(arm: ArmSummary, evidence: Evidence) -> tuple[Cell, ...]:
+def _cells(arm: ArmSummary, findings: Findings) -> tuple[Cell, ...]:
     seconds, speed = arm.train_seconds, _speed(arm)
     others = [r.total_seconds - (r.train_seconds or 0.0) for r in arm.runs if r.total_seconds]
     other = estimate_mean(others)
-    paces = [e.pace.slow_tenth for e in evidence.of_arm(arm) if e.pace is not None]
+    paces = [e.pace.slow_tenth for e in findings.evidence.of_arm(arm) if e.pace is not None]
     slowest = max(paces, default=None)
-    doubts = "; ".join(timing_doubts(arm, evidence))
+    doubts = "; ".join(findings.doubts.get(arm.arm, ()))
     return (
-        Cell(arm.arm, (arm.arm,)),
+        text_cell(arm.arm),
         _estimate_cell(seconds, (seconds.mean, seconds.sd, seconds.n) if seconds else None),
         Cell(write_duration(other.mean) if other else ABSENT, (other.mean if other else None,)),
         _speed_cell(speed),

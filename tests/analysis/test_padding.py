@@ -4,8 +4,10 @@ import math
 
 import pytest
 
-from lorastudy.analysis.padding import build_padding_table, split_padded_score
-from lorastudy.analysis.summary import ScoreKey
+from lorastudy.analysis.findings import make_findings
+from lorastudy.analysis.padding import split_padded_scores
+from lorastudy.analysis.summary import ScoreKey, summarise_arms
+from lorastudy.report.tables.padding import build_padding_table
 from lorastudy.store.records import ClassSum
 from support.made_results import make_evaluation, make_results, make_run
 
@@ -30,8 +32,14 @@ def make_study():
     return make_results([*full, *lora], arms=("full", "lora-1"))
 
 
+def split(results):
+    (score,) = make_findings(results).padded
+    assert score.key == PADDED
+    return score.parts
+
+
 def test_parts_of_a_padded_score_add_up_to_it():
-    full, lora = split_padded_score(make_study(), PADDED)
+    full, lora = split(make_study())
     assert full.score == pytest.approx((2 * 4 + 18 * 3 + 2 * 1 + 78 * 0.01) / 100)
     assert full.text.nats == pytest.approx((2 * 4 + 18 * 3) / 20)
     assert full.first_padding.nats == pytest.approx(1)
@@ -40,7 +48,7 @@ def test_parts_of_a_padded_score_add_up_to_it():
 
 
 def test_a_difference_that_padding_makes_is_not_put_down_to_language():
-    table = build_padding_table(make_study(), [PADDED])
+    table = build_padding_table(make_findings(make_study()).padded)
     values = dict(
         zip(
             [name for column in table.columns for name in column.names],
@@ -55,7 +63,7 @@ def test_a_difference_that_padding_makes_is_not_put_down_to_language():
 
 
 def test_full_fine_tuning_is_not_compared_with_itself():
-    table = build_padding_table(make_study(), [PADDED])
+    table = build_padding_table(make_findings(make_study()).padded)
     assert [cell.text for cell in table.rows[0][-3:]] == ["–"] * 3
 
 
@@ -64,10 +72,10 @@ def test_rows_without_padding_have_no_padding_part():
     (padded,) = run.evaluations
     text_only = padded.model_copy(update={"classes": padded.classes[:2]})
     study = make_results([run.model_copy(update={"evaluations": (text_only,)})], arms=("full",))
-    (parts,) = split_padded_score(study, PADDED)
+    (parts,) = split(study)
     assert (parts.first_padding.nats, parts.from_padding) == (None, 0)
 
 
 def test_scores_of_text_are_left_out():
-    results = make_results()
-    assert build_padding_table(results, [ScoreKey("wikitext-2", "rows-text", 1)]).rows == ()
+    arms = summarise_arms(make_results())
+    assert split_padded_scores(arms, [ScoreKey("wikitext-2", "rows-text", 1)]) == ()

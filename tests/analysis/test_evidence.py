@@ -8,6 +8,7 @@ from lorastudy.analysis.evidence import (
     stored_size,
     timing_doubts,
 )
+from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.summary import summarise_arms
 from lorastudy.report.figures.bars import split_memory
 from lorastudy.report.page.integrity import describe_resumes, list_warnings
@@ -92,6 +93,6 @@ def test_a_damaged_manifest_is_told_and_stops_nothing(tmp_path):
     name = f"runs/{make_results().runs[1].run_id}/manifest.json"
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("{}")
-    evidence = read_evidence(make_results(), tmp_path)
-    told = [text for text in list_warnings(make_results(), (), evidence) if "Not read" in text]
+    warnings = list_warnings(make_findings(make_results(), tmp_path))
+    told = [text for text in warnings if "Not read" in text]
     assert len(told) == 1 and told[0].startswith(f"Not read: {name} is not a readable Manifest")

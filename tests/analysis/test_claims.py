@@ -4,11 +4,10 @@ import math
 
 import pytest
 
-from lorastudy.analysis.answers import answer_claims
 from lorastudy.analysis.claims import CLAIMS, arms_in_role
-from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.summary import summarise_arms
-from lorastudy.config.study_file import load_study, preset_text
+from lorastudy.config.study_file import preset_text
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.store.records import StudyResults
 from support.made_results import make_epochs, make_evaluation, make_results, make_run, write_sums
@@ -46,9 +45,10 @@ def _of(nats, benchmark):
     return nats[benchmark] if isinstance(nats, dict) else nats
 
 
-def answers_to(results: StudyResults, folder, words, study=None):
-    answers = answer_claims(results, compare_study(results, folder), study)
-    return {a.benchmark: a for a in answers if words in a.claim.text}
+def answers_to(results: StudyResults, folder, words):
+    """By benchmark; "" is the whole study."""
+    answers = make_findings(results, folder).answers
+    return {a.key.benchmark if a.key else "": a for a in answers if words in a.claim.text}
 
 
 ON_PAR, FAR, BETTER = "on par", "LoRA-1 is worse", "LoRA-2 is better"
@@ -57,7 +57,7 @@ NATS = {"full": 3.0, "lora-1": 3.3, "lora-2": 2.8, "lora-3": 3.0}
 
 def test_every_claim_of_the_paper_is_answered(tmp_path):
     results = make_study(tmp_path, NATS)
-    answers = answer_claims(results, compare_study(results, tmp_path), None)
+    answers = make_findings(results, tmp_path).answers
     assert {a.claim.text for a in answers} == {claim.text for claim in CLAIMS}
 
 
@@ -102,10 +102,10 @@ def test_transfer_is_asked_of_texts_of_other_kinds_only(tmp_path):
 
 
 def test_with_a_study_file_other_kinds_of_text_are_other_sources(tmp_path):
-    study = load_study(preset_text("demo"), "demo")
+    (tmp_path / "study.yaml").write_text(preset_text("demo"))
     names = ("python-reference", "docstrings", "licences")
     results = make_study(tmp_path, NATS, benchmarks=names)
-    assert set(answers_to(results, tmp_path, FAR, study)) == {"docstrings", "licences"}
+    assert set(answers_to(results, tmp_path, FAR)) == {"docstrings", "licences"}
 
 
 def test_a_better_transfer_of_the_smallest_placement_refutes_the_claim(tmp_path):
@@ -115,7 +115,7 @@ def test_a_better_transfer_of_the_smallest_placement_refutes_the_claim(tmp_path)
 
 def test_one_seed_decides_nothing(tmp_path):
     results = make_study(tmp_path, NATS, seeds=(0,))
-    answers = answer_claims(results, compare_study(results, tmp_path), None)
+    answers = make_findings(results, tmp_path).answers
     assert {a.verdict for a in answers} == {"undecided", "cannot be asked"}
     undecided = [a for a in answers if a.verdict == "undecided"]
     assert all("one seed: no claim about training" in a.remark for a in undecided)
@@ -183,6 +183,6 @@ def test_roles_follow_methods_and_counts_and_names(tmp_path):
 
 def test_claim_table_says_how_each_claim_is_asked(tmp_path):
     results = make_study(tmp_path, NATS)
-    table = build_claim_table(answer_claims(results, compare_study(results, tmp_path), None))
+    table = build_claim_table(make_findings(results, tmp_path).answers)
     assert len(table.notes) == len(CLAIMS)
     assert {row[2].text for row in table.rows} >= {"holds", "does not hold", "cannot be asked"}

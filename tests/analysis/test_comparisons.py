@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ScoreKey
@@ -40,7 +40,7 @@ def make_study(folder, runs, seeds=(0, 1, 2)) -> StudyResults:
 
 
 def compare_one(results, folder):
-    (comparison,) = compare_study(results, folder)
+    (comparison,) = make_findings(results, folder).comparisons
     return comparison
 
 
@@ -244,7 +244,7 @@ def test_json_and_csv_hold_every_pair_of_every_score(tmp_path):
     runs = [make_run(a, s, evaluations=make_evaluations(20.0 + s)) for a in SPREAD for s in (0, 1)]
     results = make_results(runs, arms=tuple(SPREAD))
     write_sums(tmp_path, results, lambda arm: SPREAD[arm])
-    comparisons = compare_study(results, tmp_path)
-    content = json.loads(write_comparisons_json(comparisons, ()))["comparisons"]
+    findings = make_findings(results, tmp_path)
+    content = json.loads(write_comparisons_json(findings))["comparisons"]
     assert [len(c["pairs"]) for c in content] == [6] * 6  # 4 arms, 3 benchmarks x 2 protocols
-    assert len(build_all_pairs(comparisons).rows) == 36
+    assert len(build_all_pairs(findings.comparisons).rows) == 36

@@ -1,0 +1,124 @@
+"""What the records of a study say, found once: all that tables, figures and the page are made from.
+
+    results.json            -> arms, rates, memory kind
+    evaluations/*.json      -> comparisons -> changes, fronts, answers
+    other files of the runs -> evidence    -> doubts, fronts
+    study.yaml              -> study       -> answers
+
+A report takes these findings and nothing else, so that no two of its parts can disagree.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lorastudy.analysis.answers import Answer, answer_claims
+from lorastudy.analysis.compare import compare_study
+from lorastudy.analysis.evidence import Evidence, find_doubts, read_evidence
+from lorastudy.analysis.forgetting import Change, measure_changes
+from lorastudy.analysis.fronts import Front, find_fronts
+from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
+from lorastudy.analysis.pairs import Comparison, choose_main
+from lorastudy.analysis.rates import RateSummary, summarise_rates
+from lorastudy.analysis.summary import (
+    ArmSummary,
+    list_score_keys,
+    memory_kind,
+    reference_arm,
+    summarise_arms,
+)
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import read_study_file
+from lorastudy.store.collect import collect_results
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import StudyResults
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The findings of one study; sequences are in the study's order."""
+
+    results: StudyResults
+    study: Study | None  # None: there is no study file
+    evidence: Evidence
+    arms: tuple[ArmSummary, ...]
+    reference: str | None  # the arm that others are set against; None: no arm has finished
+    memory_kind: str | None  # of peak memory; None: none was measured
+    doubts: Mapping[str, tuple[str, ...]]  # reasons, for each arm whose seconds are in doubt
+    rates: tuple[RateSummary, ...]
+    comparisons: tuple[Comparison, ...]  # one for each score
+    changes: tuple[Change, ...]
+    fronts: tuple[Front, ...]
+    padded: tuple[PaddedScore, ...]
+    text_shares: tuple[TextShare, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def main(self) -> tuple[Comparison, ...]:
+        """One comparison for each benchmark, under its first protocol that scores text alone."""
+        return choose_main(self.comparisons)
+
+    def restrict(self, comparisons: Iterable[Comparison]) -> "Findings":
+        """The same, as far as they concern the scores of `comparisons` or no score at all."""
+        kept = {comparison.key for comparison in comparisons}
+        return replace(
+            self,
+            rates=tuple(rate.restrict(kept) for rate in self.rates),
+            comparisons=tuple(c for c in self.comparisons if c.key in kept),
+            changes=tuple(c for c in self.changes if c.key in kept),
+            fronts=tuple(front for front in self.fronts if front.key in kept),
+            padded=tuple(p for p in self.padded if p.key in kept),
+            text_shares=tuple(share for share in self.text_shares if share.key in kept),
+            answers=tuple(a for a in self.answers if a.key is None or a.key in kept),
+        )
+
+
+def read_findings(folder: Path, *, with_bootstrap: bool = True) -> Findings:
+    """The findings of the study in `folder`, from its run folders as they are now.
+
+    `with_bootstrap=False` leaves out the bootstrap intervals of pairs, which only the tables of
+    all pairs show and which take most of the time.
+
+    Raises:
+        ConfigError: The folder is not a study's, or its study.yaml was edited after the start.
+        InputError: Runs of different tokenizers.
+    """
+    results = collect_results(StudyFolder(folder))
+    return make_findings(results, folder, with_bootstrap=with_bootstrap)
+
+
+def make_findings(
+    results: StudyResults, folder: Path | None = None, *, with_bootstrap: bool = True
+) -> Findings:
+    """The findings of `results` and of the run folders and the study file in `folder`.
+
+    Without a folder nothing is known beyond the results: differences have no interval.
+
+    Raises:
+        ConfigError: `study.yaml` is there but is not a study file.
+    """
+    arms, keys, kind = summarise_arms(results), list_score_keys(results), memory_kind(results)
+    study = _read_study(folder)
+    evidence = read_evidence(results, folder)
+    comparisons = compare_study(arms, keys, folder, with_bootstrap=with_bootstrap)
+    return Findings(
+        results=results,
+        study=study,
+        evidence=evidence,
+        arms=arms,
+        reference=reference_arm(arms),
+        memory_kind=kind,
+        doubts=find_doubts(arms, evidence),
+        rates=summarise_rates(results, arms, keys),
+        comparisons=comparisons,
+        changes=measure_changes(arms, comparisons, results.forgetting),
+        fronts=find_fronts(arms, comparisons, evidence, kind),
+        padded=split_padded_scores(arms, keys),
+        text_shares=find_text_shares(results, keys),
+        answers=answer_claims(arms, comparisons, study, kind),
+    )
+
+
+def _read_study(folder: Path | None) -> Study | None:
+    path = None if folder is None else StudyFolder(folder).study
+    return read_study_file(path) if path is not None and path.is_file() else None

@@ -1,0 +1,61 @@
+"""What padded scores are made of, as a table."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from lorastudy.analysis.padding import PaddedParts, PaddedScore
+from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number, write_signed
+from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
+
+HOW = (
+    "Means over seeds. Text: all tokens of the documents. The last columns split the arm's padded "
+    "loss minus full fine-tuning's into what text and what padding contribute, in nats a target of "
+    "any kind; only the part from text is about language."
+)
+
+
+def build_padding_table(padded: Sequence[PaddedScore]) -> Table:
+    """One row for each arm under each padded score; no rows if none is padded."""
+    columns = (
+        *SCORE_COLUMNS,
+        Column("arm", ("arm", "n_seeds"), "left"),
+        Column("padded loss", ("padded_cross_entropy",)),
+        Column("text", ("text_nats", "text_perplexity"), group="nats a target of"),
+        Column("first padding", ("first_padding_nats",), group="nats a target of"),
+        Column("other padding", ("other_padding_nats",), group="nats a target of"),
+        Column("all", ("minus_full",), group="minus full"),
+        Column("from text", ("minus_full_text",), group="minus full"),
+        Column("from padding", ("minus_full_padding",), group="minus full"),
+    )
+    rows = tuple(_cells(score, parts) for score in padded for parts in score.parts)
+    return Table("What padded scores are made of", columns, rows, (Note("", HOW),))
+
+
+def _cells(score: PaddedScore, parts: PaddedParts) -> tuple[Cell, ...]:
+    def minus_full(read: Callable[[PaddedParts], float]) -> Cell:
+        if score.full is None or score.full.arm == parts.arm:
+            return Cell(ABSENT, (None,))
+        difference = read(parts) - read(score.full)
+        return Cell(write_signed(difference), (difference,))
+
+    text = parts.text.nats
+    perplexity = math.exp(text) if text is not None and text < 700 else math.inf
+    return (
+        *score_cells(score.key),
+        Cell(parts.arm, (parts.arm, parts.n_seeds), detail=f"({parts.n_seeds})"),
+        _nats_cell(parts.score),
+        Cell(
+            ABSENT if text is None else write_number(text, 4),
+            (text, perplexity),
+            detail=f"perplexity {write_number(perplexity, perplexity_decimals(perplexity))}",
+        ),
+        _nats_cell(parts.first_padding.nats),
+        _nats_cell(parts.other_padding.nats),
+        minus_full(lambda p: p.score),
+        minus_full(lambda p: p.text.share_of_score),
+        minus_full(lambda p: p.from_padding),
+    )
+
+
+def _nats_cell(value: float | None) -> Cell:
+    return Cell(ABSENT if value is None else write_number(value, 4), (value,))

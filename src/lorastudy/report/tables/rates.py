@@ -1,0 +1,92 @@
+"""The sensitivity of every arm to its learning rate, as a table and as JSON."""
+
+import json
+import math
+from collections.abc import Sequence
+
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.rates import RateSummary
+from lorastudy.analysis.statistics import Estimate
+from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_estimate, write_rate
+from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column, text_cell
+
+NOT_USED = (
+    "not used for choosing: the rate was chosen by validation loss, before any score was read."
+)
+AT_THE_END = (
+    "the best rate tried is the lowest or highest of the list, so a better one may lie outside."
+)
+PAPER = "the published study's single rate for the method; it is one of several here."
+
+
+def build_rate_table(findings: Findings) -> Table:
+    """The sensitivity of every arm to its learning rate."""
+    columns = (
+        Column("arm", ("arm",), "left"),
+        Column("learning rate", ("learning_rate",)),
+        Column("chosen", ("is_chosen", "is_paper"), "left"),
+        Column("best validation loss", ("validation_loss", "sd", "n")),
+        *(perplexity_column(c.key, ("perplexity", "sd", "n")) for c in findings.comparisons),
+    )
+    used = {mark for rate in findings.rates for mark in _marks(rate)}
+    notes = [Note(m, t) for m, t in (("¶", PAPER), ("§", AT_THE_END), ("*", NOT_USED)) if m in used]
+    rows = tuple(map(_cells, findings.rates))
+    return Table("Learning rates: validation loss and test perplexity", columns, rows, tuple(notes))
+
+
+def write_rates_json(rates: Sequence[RateSummary]) -> str:
+    """The sensitivity at full precision."""
+    content = [
+        {
+            "arm": rate.arm,
+            "learning_rate": rate.learning_rate,
+            "is_chosen": rate.is_chosen,
+            "is_paper": rate.is_paper,
+            "n_expected": rate.n_expected,
+            "validation_loss": _describe(rate.validation_loss),
+            "perplexities": [
+                {"benchmark": key.benchmark, "protocol": key.protocol_name, **(_describe(e) or {})}
+                for key, e in rate.perplexities.items()
+            ],
+        }
+        for rate in rates
+    ]
+    return json.dumps({"rates": content}, indent=1, allow_nan=False) + "\n"
+
+
+def _describe(estimate: Estimate | None) -> dict[str, float | int | None] | None:
+    if estimate is None or not math.isfinite(estimate.mean):
+        return None  # JSON has no infinity
+    return {"mean": estimate.mean, "sd": estimate.sd, "n": estimate.n}
+
+
+def _marks(rate: RateSummary) -> list[str]:
+    marks = ["¶"] if rate.is_paper else []
+    marks += ["§"] if rate.is_at_end else []
+    return marks if rate.is_chosen else [*marks, "*"]
+
+
+def _cells(rate: RateSummary) -> tuple[Cell, ...]:
+    loss = rate.validation_loss
+    text, detail = (ABSENT, "") if loss is None else write_estimate(loss, 4)
+    n = loss.n if loss else 0
+    missing = "" if n == rate.n_expected else f" of {rate.n_expected}"
+    return (
+        text_cell(rate.arm),
+        Cell(
+            write_rate(rate.learning_rate),
+            (rate.learning_rate,),
+            mark="".join(m for m in _marks(rate) if m != "*"),
+        ),
+        Cell("chosen" if rate.is_chosen else "", (str(rate.is_chosen), str(rate.is_paper))),
+        Cell(text, (loss.mean if loss else None, loss.sd if loss else None, n), detail + missing),
+        *(_score_cell(rate, estimate) for estimate in rate.perplexities.values()),
+    )
+
+
+def _score_cell(rate: RateSummary, estimate: Estimate | None) -> Cell:
+    if estimate is None:
+        return Cell(ABSENT, (None, None, 0))
+    text, detail = write_estimate(estimate, perplexity_decimals(estimate.mean))
+    mark = "" if rate.is_chosen else "*"
+    return Cell(text, (estimate.mean, estimate.sd, estimate.n), detail, mark=mark)
