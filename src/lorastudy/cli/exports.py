@@ -18,7 +18,7 @@ from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
 
 if TYPE_CHECKING:
-    from lorastudy.exchange.card import Form
+    from lorastudy.exchange.card import ExportForm
     from lorastudy.run.export import Exported
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
@@ -140,7 +140,7 @@ def _export_model(
     from lorastudy.run.inputs import open_reader
 
     is_adapter = check_export(run.folder, to, is_merged=is_merged)
-    form: Form = "merged" if is_merged else "adapter" if is_adapter else "model"
+    form: ExportForm = "merged" if is_merged else "adapter" if is_adapter else "model"
     quieten_libraries()
     reader = open_reader(run.study, options.stored_places(study, mirror, offline))
     card = make_card(run, form, name=to.name)

@@ -15,7 +15,7 @@ from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.records import EvaluationRecord
 
-Form = Literal["adapter", "merged", "model"]
+ExportForm = Literal["adapter", "merged", "model"]
 
 HEAD = "lm_head"  # and its name in GPT-NeoX: the output layer, which small models tie
 HEADS = (HEAD, "embed_out")
@@ -32,7 +32,7 @@ adapter. The adapter holds its own matrices only, never a copy of the base model
 """
 
 
-def make_card(run: StoredRun, form: Form, *, name: str) -> str:
+def make_card(run: StoredRun, form: ExportForm, *, name: str) -> str:
     """The whole README.md of an exported run.
 
     Args:
@@ -55,7 +55,7 @@ def make_card(run: StoredRun, form: Form, *, name: str) -> str:
     return f"---\n{_metadata(run, form, name=name)}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _metadata(run: StoredRun, form: Form, *, name: str) -> str:
+def _metadata(run: StoredRun, form: ExportForm, *, name: str) -> str:
     base = run.study.base_model
     data = ModelCardData(
         base_model=base.id,
@@ -89,7 +89,7 @@ def _metric(run: StoredRun, found: EvaluationRecord) -> EvalResult:
     )
 
 
-def _summary(run: StoredRun, form: Form) -> str:
+def _summary(run: StoredRun, form: ExportForm) -> str:
     what = {
         "adapter": "LoRA adapter for",
         "merged": "LoRA adapter merged into",
@@ -164,7 +164,7 @@ def _describe_arm(arm: Arm) -> str:
     )
 
 
-def _usage(run: StoredRun, form: Form) -> str:
+def _usage(run: StoredRun, form: ExportForm) -> str:
     base = run.study.base_model.id or "BASE_MODEL_FOLDER"
     if form == "adapter":
         lines = [

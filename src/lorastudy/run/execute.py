@@ -26,7 +26,7 @@ from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession, restore_best
 from lorastudy.store.files import storage_errors, write_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.hashes import hash_files, write_sums
+from lorastudy.store.hashes import hash_files, write_hashes
 from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
 from lorastudy.store.resuming import Resuming
 
@@ -164,7 +164,7 @@ def _write_result(folder: RunFolder, result: RunResult) -> None:
     }
     text = result.model_dump_json(indent=1) + "\n"
     files[folder.result.name] = hashlib.sha256(text.encode()).hexdigest()
-    write_sums(folder.path, files)
+    write_hashes(folder.path, files)
     write_record(folder.result, result)
 
 

@@ -22,7 +22,7 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.hashes import SUMS
+from lorastudy.store.hashes import HASHES
 
 CPU = torch.device("cpu")
 # Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded otherwise than Wx + BAx.
@@ -70,8 +70,8 @@ def export_run(
             network = load_base(reader.base.folder, device=CPU)
             save_model(merge_adapter(load_adapter(network, folder.best)), partial)
         else:
-            no_sums = shutil.ignore_patterns(SUMS)  # README.md is replaced below
-            shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_sums)
+            no_hashes = shutil.ignore_patterns(HASHES)  # README.md is replaced below
+            shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_hashes)
         if is_merged or not is_adapter:
             reader.tokenizer.save(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")

@@ -34,7 +34,7 @@ from lorastudy.store.files import (
     replace_records,
 )
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.hashes import find_changes, write_sums
+from lorastudy.store.hashes import find_changes, write_hashes
 from lorastudy.store.records import EndedEpoch, EpochRecord, ResumeRecord, StepRecord, TrainerState
 from lorastudy.train.loop import EpochDone, EpochSums, Progress, StepDone, TrainingInputs, train
 from lorastudy.train.optimizer import read_moments, restore_moments
@@ -171,7 +171,7 @@ class TrainingSession:
             model.save(folder, tensors)
             if model.adapter is None:
                 self._setup.tokenizer.save(folder)  # a whole model is of use with it only
-            write_sums(folder)
+            write_hashes(folder)
 
         if self._team.is_first:
             publish_folder(self._folder.best, save)

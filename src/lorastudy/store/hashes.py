@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from lorastudy.store.files import write_text
 
-SUMS = "SHA256SUMS"
+HASHES = "SHA256SUMS"
 
 
 def hash_file(path: Path) -> str:
@@ -28,11 +28,11 @@ def seal_of(record: BaseModel) -> str:
     return hashlib.sha256(record.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
 
-def write_sums(folder: Path, files: Mapping[str, str] | None = None) -> None:
+def write_hashes(folder: Path, files: Mapping[str, str] | None = None) -> None:
     """Write the hashes of `files` (by path in `folder`); of every file there if not given."""
     found = hash_files(folder) if files is None else files
     lines = (f"{digest}  {name}\n" for name, digest in sorted(found.items()))
-    write_text(folder / SUMS, "".join(lines))
+    write_text(folder / HASHES, "".join(lines))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -40,13 +40,13 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SUMS and path.name[0] != "."
+        if path.is_file() and path.name != HASHES and path.name[0] != "."
     }
 
 
 def find_changes(folder: Path) -> list[str]:
     """What differs from `folder/SHA256SUMS`, one sentence each; the file has to be there."""
-    path = folder / SUMS
+    path = folder / HASHES
     try:
         listed = dict(_read_lines(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

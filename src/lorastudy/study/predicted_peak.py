@@ -7,10 +7,10 @@ import torch
 from lorastudy.config.models import Training
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
+from lorastudy.model.scoring import SCORE_CHUNK
 from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
-_EVALUATION_CHUNK = 512  # scored positions whose logits exist at once in evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def predict_peak(
             activations += positions * adapted_in_features * (8 if on_cpu else 5)
         if on_cpu and base.attention_dropout:
             activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
-    n_logits = positions if trained_parameters else min(positions, _EVALUATION_CHUNK)
+    n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
         weights=4 * (base.total_parameters + adapter_parameters),
