@@ -27,7 +27,7 @@ def redact_secrets(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, for a place inside a sentence; the error's type if it says nothing."""
+    """What a library says, to stand inside a sentence; the type of the error if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

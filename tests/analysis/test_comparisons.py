@@ -15,7 +15,7 @@ from lorastudy.report.tables.comparisons import (
     build_pair_table,
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
-from lorastudy.store.records import DocumentScores, StudyResults
+from lorastudy.store.records import DocumentSums, StudyResults
 from support.made_results import (
     make_evaluation,
     make_evaluations,
@@ -114,7 +114,7 @@ def test_without_run_folders_there_is_a_difference_and_a_note(tmp_path):
 
 
 def rewrite(path, **fields):
-    stored = DocumentScores.model_validate_json(path.read_text())
+    stored = DocumentSums.model_validate_json(path.read_text())
     path.write_text(stored.model_copy(update=fields).model_dump_json())
 
 
@@ -122,7 +122,7 @@ def rewrite(path, **fields):
     ("damage", "reason"),
     [
         (lambda path: path.unlink(), "is missing"),
-        (lambda path: path.write_text("{"), "is not a readable DocumentScores"),
+        (lambda path: path.write_text("{"), "is not a readable DocumentSums"),
         (lambda path: rewrite(path, nats=(1.0,) * 10), "adds up to 10 nats"),
         (lambda path: rewrite(path, n_targets=(1,) * 10), "counts 10 targets"),
         (lambda path: rewrite(path, nats=(1.0,) * 9), "has 9 sums of nats for 10 counts"),

@@ -17,7 +17,7 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import BenchmarkRows, make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentScores, EvaluationRecord
+from lorastudy.store.records import DocumentSums, EvaluationRecord
 
 CPU, START, CONTEXT = torch.device("cpu"), 256, 64
 PAGES = (
@@ -42,7 +42,7 @@ class Case:
         reader = make_reader(self.folder, places)
         return reader.benchmark_rows(benchmark, protocol, Rows(cut="lines", length=length))
 
-    def store(self, protocol: str, length: int = 40) -> DocumentScores:
+    def store(self, protocol: str, length: int = 40) -> DocumentSums:
         rows = self.lay_out(protocol, length)
         scores = score_benchmark_rows(make_scorer(self.network, "float32"), rows, CPU)
         return describe_scores("b", rows, scores)

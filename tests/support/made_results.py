@@ -7,7 +7,7 @@ from pathlib import Path
 from lorastudy.store.files import write_record
 from lorastudy.store.records import (
     ClassSum,
-    DocumentScores,
+    DocumentSums,
     EpochRecord,
     EvaluationRecord,
     RunResult,
@@ -162,7 +162,7 @@ def write_sums(
     pattern = [100.0 * (i - 4.5) for i in range(10)]
     for run in results.runs:
         for evaluation in run.evaluations:
-            scores = DocumentScores(
+            scores = DocumentSums(
                 evaluation=evaluation,
                 n_targets=(100,) * 10,
                 nats=tuple(100 * evaluation.cross_entropy + spread(run.arm) * p for p in pattern),

@@ -25,7 +25,7 @@ from lorastudy.run.inputs import Reader
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentScores, EpochRecord, RunResult, StepRecord
+from lorastudy.store.records import DocumentSums, EpochRecord, RunResult, StepRecord
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.check import check_study
 
@@ -236,7 +236,7 @@ def outcome(folder: RunFolder) -> dict[str, object]:
             for e in read_records(folder.epochs, EpochRecord)
         ],
         "evaluations": {
-            path.name: DocumentScores.model_validate_json(path.read_bytes()).model_dump(
+            path.name: DocumentSums.model_validate_json(path.read_bytes()).model_dump(
                 exclude={"evaluation": {"seconds"}}
             )
             for path in sorted(folder.evaluations.iterdir())

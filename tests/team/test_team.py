@@ -17,7 +17,7 @@ from lorastudy.model.sharing import share_scorer
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import DocumentScores, EpochRecord, StepRecord
+from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord
 from lorastudy.store.resuming import Resuming
 from support.teams import as_team, execute_as_team
 from support.tiny_runs import (
@@ -84,7 +84,7 @@ def assert_close_runs(one: RunFolder, other: RunFolder) -> None:
 
 def scores_of(run: RunFolder) -> dict[str, float]:
     return {
-        path.name: DocumentScores.model_validate_json(path.read_bytes()).evaluation.cross_entropy
+        path.name: DocumentSums.model_validate_json(path.read_bytes()).evaluation.cross_entropy
         for path in run.evaluations.iterdir()
     }
 

@@ -10,9 +10,9 @@ import numpy as np
 from lorastudy.analysis.paired import FloatArray
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.errors import StorageError
-from lorastudy.store.document_scores import read_document_scores
+from lorastudy.store.document_sums import read_document_sums
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import DocumentScores, EvaluationRecord
+from lorastudy.store.records import DocumentSums, EvaluationRecord
 
 NO_SUMS = (
     "sums by document (evaluations/ of the run folders) were not found, so differences have "
@@ -51,18 +51,18 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
         if study_dir is None or not math.isfinite(evaluation.cross_entropy):
             continue
         try:
-            scores = read_document_scores(StudyFolder(study_dir).run(run.run_id), evaluation)
+            sums = read_document_sums(StudyFolder(study_dir).run(run.run_id), evaluation)
         except StorageError as error:
             problems.append(f"{arm}, seed {run.seed}: {_shorten(str(error), study_dir)}")
             continue
-        own, is_exact_here = _weights(scores, evaluation)
+        own, is_exact_here = _weights(sums, evaluation)
         weights = own if weights is None else weights
         if not np.array_equal(own, weights):
             problems.append(f"{arm}, seed {run.seed}: other documents than the runs before it.")
             continue
         is_exact = is_exact and is_exact_here
-        has_windows = has_windows or scores.unit == "window"
-        found[run.run_id] = np.asarray(scores.nats, dtype=np.float64)
+        has_windows = has_windows or sums.unit == "window"
+        found[run.run_id] = np.asarray(sums.nats, dtype=np.float64)
     if not found:
         damaged = [problem for problem in problems if not problem.endswith(" is missing.")]
         notes = [NO_SUMS, *_list_problems(damaged)] if wanted else []
@@ -72,10 +72,10 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
     return ScoreSums(np.zeros(0) if weights is None else weights, found, tuple(notes))
 
 
-def _weights(scores: DocumentScores, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
+def _weights(sums: DocumentSums, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
     """What nats are divided by, and whether the ratio of sums is then the score itself."""
-    targets = np.asarray(scores.n_targets, dtype=np.float64)
-    total = math.fsum(scores.nats)
+    targets = np.asarray(sums.n_targets, dtype=np.float64)
+    total = math.fsum(sums.nats)
     for weights in (targets, np.ones(len(targets))):
         if math.isclose(total / float(weights.sum()), evaluation.cross_entropy, rel_tol=_TOLERANCE):
             return weights, True

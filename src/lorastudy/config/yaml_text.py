@@ -127,37 +127,37 @@ def apply_override(data: dict[str, YamlValue], override: str) -> None:
     _put(data, path, parse_yaml(text, f"--set {override}"), override)
 
 
-def _put(place: YamlValue, path: str, value: YamlValue, override: str) -> None:
+def _put(node: YamlValue, path: str, value: YamlValue, override: str) -> None:
     key, _, rest = path.partition(".")
-    if isinstance(place, dict):
+    if isinstance(node, dict):
         if not rest:
-            place[key] = value
+            node[key] = value
             return
-        if place.get(key) is None:
-            place[key] = {}
-        _put(place[key], rest, value, override)
-    elif isinstance(place, list):
-        index, rest = _member(place, path, override)
+        if node.get(key) is None:
+            node[key] = {}
+        _put(node[key], rest, value, override)
+    elif isinstance(node, list):
+        index, rest = _member(node, path, override)
         if not rest:
-            place[index] = value
+            node[index] = value
             return
-        _put(place[index], rest, value, override)
+        _put(node[index], rest, value, override)
     else:
-        raise ConfigError(f"--set {override!r}: there is nothing below {place!r}. Shorten the key.")
+        raise ConfigError(f"--set {override!r}: there is nothing below {node!r}. Shorten the key.")
 
 
-def _member(place: list[YamlValue], path: str, override: str) -> tuple[int, str]:
+def _member(node: list[YamlValue], path: str, override: str) -> tuple[int, str]:
     """Which member of a list `path` begins with, and the rest of the path; names may have dots."""
-    parts = [(i, part.get("name")) for i, part in enumerate(place) if isinstance(part, dict)]
+    parts = [(i, part.get("name")) for i, part in enumerate(node) if isinstance(part, dict)]
     names = {name: i for i, name in parts if isinstance(name, str)}
     named = [name for name in names if f"{path}.".startswith(f"{name}.")]
     if named:
         name = max(named, key=len)
         return names[name], path[len(name) + 1 :]
     key, _, rest = path.partition(".")
-    if key.isdecimal() and int(key) < len(place):
+    if key.isdecimal() and int(key) < len(node):
         return int(key), rest
-    known = [*names] or [str(i) for i in range(len(place))]
+    known = [*names] or [str(i) for i in range(len(node))]
     hint = nearest(key, known)
     raise ConfigError(
         f"--set {override!r}: no {key!r} in this list{hint}. It has {', '.join(known)}."

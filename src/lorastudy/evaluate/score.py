@@ -27,11 +27,11 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentSums:
-    """Sums over the scored targets of each of D documents."""
+class UnitSums:
+    """Sums over the scored targets of each of U units: documents, or windows of joined text."""
 
-    sum_nats: FloatArray  # (D,)
-    n_scored: IntArray  # (D,)
+    sum_nats: FloatArray  # (U,)
+    n_scored: IntArray  # (U,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ class RowScores:
             return None
         return float(np.mean(self.n_first_choices == self.n_scored))
 
-    def pooled_by(self, documents: IntArray) -> "DocumentSums":
-        """Rows of the same document added up, in the order of documents; (N,) -> (D,)."""
-        _, place = np.unique(documents, return_inverse=True)
-        sum_nats = np.zeros(place.max(initial=-1) + 1)
+    def pooled_by(self, units: IntArray) -> UnitSums:
+        """Rows of the same unit added up, in the order of units; (N,) -> (U,)."""
+        _, index = np.unique(units, return_inverse=True)
+        sum_nats = np.zeros(index.max(initial=-1) + 1)
         n_scored = np.zeros(len(sum_nats), dtype=np.int64)
-        np.add.at(sum_nats, place, self.sum_nats)
-        np.add.at(n_scored, place, self.n_scored)
-        return DocumentSums(sum_nats, n_scored)
+        np.add.at(sum_nats, index, self.sum_nats)
+        np.add.at(n_scored, index, self.n_scored)
+        return UnitSums(sum_nats, n_scored)
 
 
 @torch.no_grad()

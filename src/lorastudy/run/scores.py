@@ -16,7 +16,7 @@ from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import ClassSum, DocumentScores, EvaluationRecord
+from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
 
 
 def score_benchmarks(
@@ -28,7 +28,7 @@ def score_benchmarks(
         for protocol in benchmark.protocols:
             path = folder.evaluations / f"{benchmark.name}--{protocol}.json"
             if team.any(team.is_first and path.exists()):
-                records.append(read_record(path, DocumentScores).evaluation)
+                records.append(read_record(path, DocumentSums).evaluation)
                 continue
             rows = reader.benchmark_rows(benchmark, protocol, spec.data.rows)
             scores = score_benchmark_rows(setup.scorer, rows, setup.device, stop.poll, team)
@@ -59,7 +59,7 @@ def score_benchmark_rows(
     )
 
 
-def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> DocumentScores:
+def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> DocumentSums:
     """The stored form of a score."""
     protocol, pooled = rows.protocol.kind, scores.sums
     cross_entropy = average_nats(protocol, scores)
@@ -92,7 +92,7 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
         else None,
     )
     parts = scores if protocol.joins_documents else scores.pooled_by(rows.table.documents)
-    return DocumentScores(
+    return DocumentSums(
         evaluation=evaluation,
         unit="window" if protocol.joins_documents else "document",
         n_targets=tuple(parts.n_scored.tolist()),

@@ -13,7 +13,7 @@ from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.hashes import find_changes
 from lorastudy.store.records import (
-    DocumentScores,
+    DocumentSums,
     EpochRecord,
     Manifest,
     RunResult,
@@ -50,7 +50,7 @@ def _check_run(run: RunFolder) -> Iterator[str]:
         (run.manifest, Manifest),
         (run.result, RunResult),
         (run.failure, RunResult),
-        *((path, DocumentScores) for path in sorted(run.evaluations.glob("*.json"))),
+        *((path, DocumentSums) for path in sorted(run.evaluations.glob("*.json"))),
     ]
     yield from _check_spec(run)
     for path, kind in records:

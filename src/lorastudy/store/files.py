@@ -165,14 +165,14 @@ def read_last_record(path: Path, kind: type[Model]) -> Model | None:
     return next(iter(read_last_records(path, kind, 1)), None)
 
 
-def _read_line(path: Path, kind: type[Model], line: bytes, place: str) -> Model:
+def _read_line(path: Path, kind: type[Model], line: bytes, position: str) -> Model:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
         if (newer := _say_if_newer(path, error)) is not None:
             raise StorageError(newer) from error
         raise StorageError(
-            f"{path}: {place} is no readable {kind.__name__} ({error.errors()[0]['msg']}). "
+            f"{path}: {position} is no readable {kind.__name__} ({error.errors()[0]['msg']}). "
             "Restore the file, or train this run again with --restart."
         ) from error
 

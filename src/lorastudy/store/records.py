@@ -145,7 +145,7 @@ class EndedEpoch(Record):
     train_seconds: float
 
 
-class DocumentScores(Record):
+class DocumentSums(Record):
     """`evaluations/<benchmark>--<protocol>.json`: a score with its sums by document.
 
     Where the protocol joins all documents, by window.

@@ -5,12 +5,12 @@ import math
 from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import DocumentScores, EvaluationRecord
+from lorastudy.store.records import DocumentSums, EvaluationRecord
 
 _TOLERANCE = 1e-6  # relative; the sums are the same numbers added in another order
 
 
-def read_document_scores(run: RunFolder, evaluation: EvaluationRecord) -> DocumentScores:
+def read_document_sums(run: RunFolder, evaluation: EvaluationRecord) -> DocumentSums:
     """The sums by document behind `evaluation` of a run.
 
     Raises:
@@ -20,13 +20,13 @@ def read_document_scores(run: RunFolder, evaluation: EvaluationRecord) -> Docume
     path = run.evaluations / f"{evaluation.benchmark}--{evaluation.protocol}.json"
     if not path.is_file():
         raise StorageError(f"{path} is missing. Restore it to compare document by document.")
-    found = read_record(path, DocumentScores)
+    found = read_record(path, DocumentSums)
     if (problem := _find_problem(found, evaluation)) is not None:
         raise StorageError(f"{path} {problem}. Restore the file that the run wrote.")
     return found
 
 
-def _find_problem(found: DocumentScores, evaluation: EvaluationRecord) -> str | None:
+def _find_problem(found: DocumentSums, evaluation: EvaluationRecord) -> str | None:
     if len(found.nats) != len(found.n_targets):
         return f"has {len(found.nats)} sums of nats for {len(found.n_targets)} counts of targets"
     if found.evaluation.protocol_version != evaluation.protocol_version:
