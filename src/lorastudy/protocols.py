@@ -45,8 +45,8 @@ class Protocol:
         return self.cut == "continuations"
 
     @property
-    def unit(self) -> Literal["target", "document"]:
-        """What its cross-entropy is nats per."""
+    def nats_per(self) -> Literal["target", "document"]:
+        """What its cross-entropy is nats per: a scored token, or a document."""
         return "document" if self.average == "documents" else "target"
 
     @property
