@@ -17,9 +17,10 @@ _SECRETS = (
 
 
 def redact_secrets(text: str) -> str:
-    """`text` without tokens, and without passwords in addresses, as libraries put them in errors.
+    """`text` without access tokens and without passwords in addresses.
 
-    No environment variable is ever stored; messages are the only way such values could take.
+    Libraries put these into their error messages. Environment variables are never stored, so
+    messages are the only way by which such values could reach a file.
     """
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
@@ -60,7 +61,7 @@ class SomeRunsFailedError(UserError):
 
 
 class EnvironmentDriftError(UserError):
-    """The environment differs from the one the run was started in (exit 6)."""
+    """The environment differs from the one in which the run was started (exit 6)."""
 
     exit_code = 6
 
@@ -90,7 +91,7 @@ class InterruptedRunError(UserError):
 
 
 class LostMemberError(UserError):
-    """One of the processes that train a run together ended before its time (exit 75)."""
+    """One of the processes that train a run together ended too early (exit 75)."""
 
     exit_code = 75
 
@@ -101,10 +102,10 @@ _LONGEST_REASON = 3_000  # characters of a library's message
 
 @contextmanager
 def reading_user_files(problem: str, advice: str) -> Iterator[None]:
-    """Within, whatever a library raises while it reads a user's files becomes a `UserError`.
+    """Turn every exception that a library raises on a user's files into a `UserError`.
 
-    Libraries raise exceptions of every kind for damaged files, and their next version raises
-    others, so kinds are not listed here. Errors of this package pass unchanged.
+    Libraries raise many kinds of exceptions for damaged files, and their next versions may
+    raise others, so this function does not list kinds. Errors of this package are not changed.
 
     Args:
         problem: What is wrong and where; the library's whole message follows in brackets.
@@ -119,7 +120,7 @@ def reading_user_files(problem: str, advice: str) -> Iterator[None]:
     except UserError:
         raise
     except BaseException as error:
-        # a panic of a library written in Rust is no Exception
+        # a panic of a library written in Rust is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = reason_of(error)
@@ -129,7 +130,7 @@ def reading_user_files(problem: str, advice: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The whole message of an exception on one line, after its kind where it is not obvious."""
+    """The whole message of an exception on one line; its kind comes first where it is unclear."""
     message = " ".join(str(error).split()).rstrip(".")
     if not message:
         return type(error).__name__

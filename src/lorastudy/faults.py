@@ -1,7 +1,7 @@
-"""Named points at which tests may kill the process; in use they do nothing.
+"""Named points at which tests may kill the process; outside tests they do nothing.
 
-`hit("commit:before-rename")` stands where a crash would be most interesting. A test sets
-`handler` in the process under test and kills it there; nothing else may depend on it.
+Calls such as `hit("commit:before-rename")` mark the places where a crash would do most harm. A
+test sets `handler` in the process under test and kills it there; nothing else may depend on it.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Signals become a flag that is looked at where stopping is safe.
+"""Signals set a flag, which the program checks where stopping is safe.
 
 The first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 asks for a checkpoint and an orderly end (exit 75); a
-second SIGINT ends the process at once, and the last checkpoint is what remains.
+second SIGINT ends the process at once, and only the last checkpoint remains.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from types import FrameType
 
 from lorastudy.errors import InterruptedRunError
 
-# USR1 and USR2 are what clusters send ahead of the end of a job
+# clusters send USR1 or USR2 some time before they end a job
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -39,7 +39,7 @@ class StopFlag:
         self.requested = True
 
     def follow(self, wait: Callable[[], object]) -> None:
-        """Set the flag when `wait` returns or cannot read on: whoever started this has died."""
+        """Set the flag when `wait` returns or fails: the process that started this one has died."""
 
         def watch() -> None:
             with contextlib.suppress(EOFError, OSError):
@@ -49,19 +49,19 @@ class StopFlag:
         threading.Thread(target=watch, daemon=True).start()
 
     def is_requested(self) -> bool:
-        """Whether this process was asked, or another one that works on the same run.
+        """Whether this process, or another one that works on the same run, was asked to stop.
 
         Members of a team ask each other, so all of them have to call this in the same places.
         """
         return self.agree(self.requested)
 
     def poll(self) -> None:
-        """Stop here if it was asked for; in a team, all members do or none.
+        """Stop here if this was asked for; in a team, either all members stop or none.
 
         Raises:
-            InterruptedRunError: It was (exit 75).
+            InterruptedRunError: Stopping was asked for (exit 75).
         """
         if self.is_requested():
             raise InterruptedRunError(
-                "interrupted; what was done is kept. Run the same command again to continue."
+                "interrupted; finished work is kept. Run the same command again to continue."
             )

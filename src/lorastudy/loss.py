@@ -1,7 +1,7 @@
-"""Token-weighted cross-entropy carried as sums; the only division is where a person reads.
+"""Token-weighted cross-entropy as sums, which are divided only where a person reads them.
 
-Averaging the means of batches that hold different numbers of scored tokens is not the
-mean over tokens. So the currency is (sum of nats, number of tokens).
+If batches have different numbers of scored tokens, the average of their means is not the mean
+over tokens. All parts of the program therefore pass on (sum of nats, number of tokens).
 """
 
 import math
@@ -20,20 +20,20 @@ class LossSums:
     n_tokens: int = 0
 
     def __add__(self, other: "LossSums") -> "LossSums":
-        """Pool the tokens of both; order changes float64 rounding at most."""
+        """Pool the tokens of both; their order changes only float64 rounding."""
         return LossSums(self.sum_nats + other.sum_nats, self.n_tokens + other.n_tokens)
 
     @property
     def cross_entropy(self) -> float:
-        """Nats a scored token.
+        """Nats per scored token.
 
         Raises:
             InputError: No token was scored.
         """
         if self.n_tokens == 0:
             raise InputError(
-                "no token was scored, so there is no cross-entropy. The split holds no row with "
-                "a target: look at its documents, its column and the row length."
+                "no token was scored, so there is no cross-entropy. The split has no row with "
+                "a target: check its documents, its column and the row length."
             )
         return self.sum_nats / self.n_tokens
 
@@ -44,7 +44,7 @@ class LossSums:
 
 
 def perplexity_of(cross_entropy: float) -> float:
-    """exp(nats a token); infinity where a float cannot hold it."""
+    """exp(nats per token); infinity if a float cannot hold it."""
     try:
         return math.exp(cross_entropy)
     except OverflowError:

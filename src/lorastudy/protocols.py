@@ -1,9 +1,9 @@
-"""What a perplexity can be a perplexity of: every protocol is one row of `PROTOCOLS`.
+"""The protocols by which perplexities are measured: each is one row of `PROTOCOLS`.
 
 A protocol says which tokens the model reads at once, which of them are scored, and what their
-nats are averaged over. Whoever has to know a property of a protocol asks this table. Cutting
-rows by it is the work of `evaluate.protocols`. docs/protocols.md defines each protocol with
-an example that is carried out. A change of meaning raises the version.
+nats are averaged over. Code that needs a property of a protocol asks this table; rows are cut
+in `evaluate.protocols`. docs/protocols.md defines each protocol with an example that a test
+executes. If the meaning of a protocol changes, its version is raised.
 """
 
 import re
@@ -68,7 +68,7 @@ PROTOCOLS = (
         pattern="rows-text",
         example="rows-text",
         version=1,
-        description="rows as in training; text alone is scored",
+        description="rows as in training; only text is scored",
         cut="lines",
         reads="row",
     ),
@@ -76,7 +76,7 @@ PROTOCOLS = (
         pattern="paper-padded",
         example="paper-padded",
         version=1,
-        description="the published study's: rows padded to one length, and padding is scored",
+        description="as in the published study: rows are padded to one length, and padding is scored",
         cut="lines",
         reads="row",
         average="batch-means",
@@ -144,23 +144,26 @@ def find_protocol(name: str) -> Protocol:
         )
     if mistake := describe_mistake(name):
         raise ConfigError(
-            f"protocol {name!r} {mistake}. Use at least 2 tokens and a stride up to their number."
+            f"protocol {name!r} {mistake}. Use at least 2 tokens, and a stride no longer than N."
         )
     return protocol
 
 
 def describe_mistake(name: str) -> str | None:
-    """What is wrong with the windows in the name of a protocol; None if nothing is."""
+    """What is wrong with the windows in the name of a protocol; None if they are right."""
     window = read_window(name)
     if window and window.length < 2:
-        return "needs windows of at least 2 tokens: one predicts the other"
+        return "needs windows of at least 2 tokens: one to predict the other"
     if window and window.stride > window.length:
-        return "has a stride beyond its window length: tokens would be skipped"
+        return "has a stride longer than its windows: tokens would be skipped"
     return None
 
 
 def read_window(name: str) -> Window | None:
-    """The window that `name` states, side by side without a stride; None if it states none."""
+    """The window that `name` states; its stride is its length if `name` has no stride.
+
+    None if the name states no window.
+    """
     protocol = _match(name)
     match = re.fullmatch(protocol.expression, name) if protocol else None
     counts = [int(count) for count in match.groups()] if match else []
@@ -173,16 +176,16 @@ def is_protocol(name: str) -> bool:
 
 
 def scores_padding(name: str) -> bool:
-    """Whether padding is among the targets that `name` scores: its nats are not those of text.
+    """Whether `name` scores padding, so that its nats are not those of text.
 
-    False for a name that is not in the table, such as a later version of this program's.
+    False for a name that is not in the table, such as one of a later version of this program.
     """
     protocol = _match(name)
     return protocol is not None and protocol.scores_padding
 
 
 def protocol_of_rows(*, scored_padding: bool) -> Protocol:
-    """The protocol that scores rows as training cuts them, with padding among its targets or not.
+    """The protocol that scores rows as training cuts them, with or without padding.
 
     Validation follows it, and an audit compares the two.
     """

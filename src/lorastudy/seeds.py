@@ -1,8 +1,8 @@
 """Named random streams: every random decision is a pure function of one seed and a name.
 
 No generator state is ever stored. Data order comes from (seed, "data-order", epoch),
-dropout from (seed, "dropout", step, micro-batch), an adapter's start from
-(seed, "adapter", module path); a resumed run asks for the same names again.
+dropout from (seed, "dropout", step, micro-batch), an adapter's initial values from
+(seed, "adapter", module path). A resumed run asks for the same names again.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ import numpy as np
 def derive_seed(seed: int, *path: str | int) -> int:
     """The 63-bit seed of the stream called `path` under `seed`.
 
-    SHA-256 over the unambiguous text of both, so that neighbouring seeds and
-    neighbouring names give unrelated streams.
+    It is a SHA-256 hash of an unambiguous text of both, so that similar seeds and similar
+    names give unrelated streams.
     """
     text = repr((seed, *path)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1

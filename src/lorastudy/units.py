@@ -1,4 +1,4 @@
-"""Sizes and durations as people read them: one writer for each form.
+"""Sizes and durations as people read them; one function writes each form.
 
 Records keep bytes and seconds. Everything that prints them goes through here, so that a
 table, a live view and an error message write the same number in the same way.

@@ -82,7 +82,7 @@ MISTAKES = [
     (("MODEL", "--tokenizer", "x/y"), "brings its own tokenizer"),
     (("--reported", 2, "--tokenizer", "TOKENIZER", "--protocol", "document"), "need a MODEL"),
     (("--reported", 0.5, "--tokenizer", "TOKENIZER"), "at least 1"),
-    (("MODEL", "--protocol", "rows-txt"), "is no protocol"),
+    (("MODEL", "--protocol", "rows-txt"), "is not a protocol"),
     (("MODEL", "--length", 65), "65 tokens are longer than the 64 positions"),
     (("MODEL", "--protocol", "blocks-65"), "65 tokens are longer than the 64 positions"),
     (("MODEL", "--precision", "float16"), "use float32 or bfloat16"),

@@ -89,14 +89,14 @@ BAD_VALUES = [
     ("arms.lora-1.placement=[lm_heda]", "arms.lora-1.placement.0", "did you mean 'lm_head'"),
     ("arms.lora-1.placement=[qqq]", "arms.lora-1.placement.0", "allowed: attention, projection"),
     ("arms.lora-1.placement=[h.*.c_*]", "arms.lora-1.placement.0", "exactly one whole segment"),
-    ("arms.lora-1.placement=[h..c]", "arms.lora-1.placement.0", "is no module pattern"),
+    ("arms.lora-1.placement=[h..c]", "arms.lora-1.placement.0", "is not a module pattern"),
     ("arms.lora-1.placement=[output, output]", "arms.lora-1.placement.1", "twice"),
     ("arms.lora-1.allow_tied=1", "arms.lora-1.allow_tied", "must be true or false, not 1"),
     ("arms.full.name=lora-1", "arms.2.name", "'lora-1' is used twice"),
     ("arms.full.name=LoRA-1", "arms.lora-1.name", "is used twice"),
     ("arms=[]", "arms", "must not be empty"),
     ("seeds=[]", "seeds", "must not be empty"),
-    ("seeds=[1, 1]", "seeds.1", "1 stands in this list twice"),
+    ("seeds=[1, 1]", "seeds.1", "1 is in this list twice"),
     ("seeds=[-1]", "seeds.0", "must be at least 0, not -1"),
     ("seeds=[4294967296]", "seeds.0", "must be less than 4294967296"),
     ("training.rows_per_step=6", "training.rows_per_step", "6 is not a multiple of micro_batch 4"),
@@ -123,8 +123,8 @@ BAD_VALUES = [
     ("data.validation.split=null", "data.validation.split", "is required here"),
     ("data.validation.split='train[:1%]'", "data.validation.split", "letters, digits"),
     ("data.validation.sample_by=document", "data.validation.sample_by", "text files under path"),
-    ("data.validation.id=../x", "data.validation.id", "is no hub id such as 'owner/name'"),
-    ("data.validation.id=a/../b", "data.validation.id", "is no hub id"),
+    ("data.validation.id=../x", "data.validation.id", "is not a hub id such as 'owner/name'"),
+    ("data.validation.id=a/../b", "data.validation.id", "is not a hub id"),
     ("data.validation.revision=../../x", "data.validation.revision", "branch, tag or commit"),
     ('data.train.path="a\\0b"', "data.train.path", "control characters"),
     ("benchmarks.held.builtin=docstring", "benchmarks.held.builtin", "did you mean 'docstrings'"),
@@ -134,7 +134,7 @@ BAD_VALUES = [
     ("benchmarks.held.protocols=[]", "benchmarks.held.protocols", "must not be empty"),
     ("benchmarks.held.protocols=[row-text]", "benchmarks.held.protocols.0", "mean 'rows-text'"),
     ("benchmarks.held.protocols=[blocks-1]", "benchmarks.held.protocols.0", "at least 2 tokens"),
-    ("benchmarks.held.protocols=[blocks-0]", "benchmarks.held.protocols.0", "is no protocol"),
+    ("benchmarks.held.protocols=[blocks-0]", "benchmarks.held.protocols.0", "is not a protocol"),
     ("benchmarks.held.protocols=[sliding-8]", "benchmarks.held.protocols.0", "sliding-1024-512"),
     ("benchmarks.held.protocols=[sliding-8-9]", "benchmarks.held.protocols.0", "tokens would be"),
     ("benchmarks.held.protocols=[document, document]", "benchmarks.held.protocols.1", "twice"),
@@ -167,7 +167,7 @@ def test_forgetting_needs_the_base_model_as_an_arm() -> None:
     override = "benchmarks.held.role=forgetting"
     assert load(override).benchmarks[0].role == "forgetting"
     _, mistake, *_ = mistakes_of(override, "arms=[{name: f, method: full, learning_rates: [1e-4]}]")
-    assert mistake.startswith("benchmarks.held.role: forgetting is base against tuned")
+    assert mistake.startswith("benchmarks.held.role: forgetting compares with the base model")
 
 
 def test_all_mistakes_of_a_file_are_reported_at_once():
@@ -200,7 +200,7 @@ def test_one_arm_reports_all_that_it_lacks():
 def test_arms_that_differ_in_name_only_are_refused(twin: str):
     arm = twin.replace("name: b", "name: a").replace(" allow_tied: false,", "")
     mistakes = mistakes_of(f"arms=[{arm}, {twin}]")
-    assert mistakes[1] == "arms.b: differs from arm 'a' in its name only; drop one"
+    assert mistakes[1] == "arms.b: differs from arm 'a' only in its name; drop one"
 
 
 def test_required_keys_are_named_when_missing():
@@ -227,8 +227,8 @@ def test_a_warm_up_longer_than_training_is_refused():
     [
         ("", "a study file is a mapping"),
         ("- a", "a study file is a mapping"),
-        ("name: a\nname: b", r"line 2, column 1: the key 'name' stands here twice"),
-        ("a: {b: 1, c: {d: 1, d: 2}}", "column 21: the key 'd' stands here twice"),
+        ("name: a\nname: b", r"line 2, column 1: the key 'name' is here twice"),
+        ("a: {b: 1, c: {d: 1, d: 2}}", "column 21: the key 'd' is here twice"),
         ("name: [", "line 1, column 8: "),
         ("name:\n\t- x", "line 2, column 1: "),
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),

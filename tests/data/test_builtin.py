@@ -132,5 +132,5 @@ def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
 
 def test_a_python_without_the_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin, "LICENCE_DISTRIBUTIONS", ("no-such-distribution",))
-    with pytest.raises(InputError, match="carries no 'licences' text"):
+    with pytest.raises(InputError, match="does not have the text 'licences'"):
         read_builtin("licences", "test")

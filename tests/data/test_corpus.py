@@ -141,7 +141,7 @@ def test_id_outside_the_vocabulary_is_refused_and_leaves_nothing(tmp_path, first
 
 
 def test_text_without_any_token_is_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="no token at all"):
+    with pytest.raises(InputError, match="the text has no token"):
         prepare_corpus(documents(" "), ByteTokenizer(), tmp_path, form="texts")
 
 

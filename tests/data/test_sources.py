@@ -248,11 +248,11 @@ def test_parquet_that_is_not_utf8_is_refused(tmp_path) -> None:
 
 
 def test_missing_file_is_refused(tmp_path) -> None:
-    assert "'a.txt' is not there" in refusal(tmp_path, "a.txt")
+    assert "'a.txt' does not exist" in refusal(tmp_path, "a.txt")
 
 
 def test_glob_without_a_match_is_refused(tmp_path) -> None:
-    assert "'*.txt' matches no file" in refusal(tmp_path, "*.txt")
+    assert "'*.txt' does not match any file" in refusal(tmp_path, "*.txt")
 
 
 def test_folder_instead_of_a_file_is_refused(tmp_path) -> None:

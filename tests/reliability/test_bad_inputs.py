@@ -119,7 +119,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "tied head": ((ARM + "placement=[lm_head]",), CONFIG, ("lm_head", "allow_tied")),
     "seeds twice": (("seeds=[0, 0]",), CONFIG, ("seeds",)),
     "arm name that is a path": ((ARM + "name=../../etc",), CONFIG, ("../../etc",)),
-    "missing file": (("data.train.path=gone.txt",), INPUT, ("gone.txt", "is not there")),
+    "missing file": (("data.train.path=gone.txt",), INPUT, ("gone.txt", "does not exist")),
     "model that is nowhere": (
         ("base_model={id: nobody/nothing}",),
         INPUT,
@@ -130,7 +130,11 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         INPUT,
         ("nobody/nothing", "--mirror"),
     ),
-    "glob of nothing": (("data.train.path=none/*.txt",), INPUT, ("none/*.txt", "matches no file")),
+    "glob of nothing": (
+        ("data.train.path=none/*.txt",),
+        INPUT,
+        ("none/*.txt", "does not match any file"),
+    ),
     "folder for a file": (("data.train.path=texts",), INPUT, ("texts", "is a folder")),
     "less than one row": (
         ("data.rows={cut: stream, length: 64}", "data.validation.path=texts/a.jsonl"),

@@ -78,8 +78,8 @@ def cut_parquet(path: Path) -> None:
 
 
 DATA: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
-    "missing": ("gone.txt", lambda path: None, ("is not there",)),
-    "glob-of-nothing": ("none/*.txt", lambda path: None, ("matches no file",)),
+    "missing": ("gone.txt", lambda path: None, ("does not exist",)),
+    "glob-of-nothing": ("none/*.txt", lambda path: None, ("does not match any file",)),
     "lfs-pointer": ("a.txt", lambda path: path.write_text(POINTER), ("git lfs pull",)),
     "truncated-parquet": ("a.parquet", cut_parquet, ("not a whole Parquet file",)),
     "empty": ("a.txt", lambda path: path.write_text(""), ("no document",)),

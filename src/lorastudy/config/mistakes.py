@@ -1,4 +1,4 @@
-"""What is wrong with a study file, in words: one line for each mistake pydantic found.
+"""What is wrong with a study file, in words: one line for each mistake that pydantic found.
 
 A line is `key.path: sentence`. Values are shown by their `repr`, shortened, so that nothing
 in a study file can write control characters to a terminal.
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from lorastudy.config.models import Study
 
-# Keys that other tools use for the same thing; too far from ours for a spelling comparison.
+# Keys that other tools use for the same thing, spelt too differently to be found as near.
 _WORDS_OF_OTHERS = {
     "lr": "learning_rates",
     "r": "rank",
@@ -69,7 +69,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Pydantic calls a list too short when its only members are wrong, which is said already."""
+    """Pydantic calls a list too short if its only members are wrong, which was already said."""
     return details["type"] == "too_short" and bool(details["input"])
 
 
@@ -113,7 +113,7 @@ def _shown(value: object) -> str:
 
 
 def _allowed_keys(path: Sequence[str | int]) -> list[str]:
-    """The keys of the model that stands at `path` in a study."""
+    """The keys of the model at `path` in a study."""
     model: type[BaseModel] = Study
     for key in path:
         if isinstance(key, str):
@@ -128,7 +128,7 @@ def _model_in(annotation: object) -> type[BaseModel]:
 
 
 def _key_path(path: Sequence[str | int], data: object) -> str:
-    """The path with dots; a member of a list goes by its name where that tells it apart."""
+    """The path with dots; a member of a list is named, not numbered, if its name is unique."""
     parts = []
     for key in path:
         parts.append(_name_of_member(data, key) if isinstance(key, int) else _plain_key(key))

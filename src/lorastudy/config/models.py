@@ -1,7 +1,7 @@
-"""The study file as frozen values: what may be written, and what makes sense together.
+"""The study file as frozen values: which values are allowed, and which fit together.
 
 Every model refuses unknown keys and wrong types (`8.0` is not a count, `yes` is not a name).
-What can be known without data, weights or a device is checked here and nowhere else;
+Everything that can be checked without data, weights or a device is checked only here;
 `study_file` reads YAML into these models and turns all mistakes into one message.
 The docstring under a field is its description in `Study.model_json_schema()`.
 """
@@ -49,11 +49,11 @@ class Rows(StudyModel):
     cut: Literal["lines", "stream"]
     """lines: one row for each document, cut at length; stream: all text joined, full rows only."""
     length: Annotated[int, Field(ge=2)]
-    """Tokens in a row, the leading end-of-text token included."""
+    """Tokens in a row, including the end-of-text token at its beginning."""
 
 
 class Data(StudyModel):
-    """What is trained on, and what chooses the best epoch."""
+    """The texts to train on, and the texts that choose the best epoch."""
 
     train: Source
     """Documents to train on."""
@@ -67,11 +67,11 @@ class Schedule(StudyModel):
     """The learning rate as a function of the optimizer step."""
 
     shape: Literal["linear", "cosine", "constant"] = "linear"
-    """What follows the linear warm-up: a way down to zero, or the peak to the end."""
+    """What follows the linear warm-up: a descent to zero, or the peak until the end."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the counted steps that the rate climbs from zero to its peak."""
+    """Share of the counted steps during which the rate rises from zero to its peak."""
     counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
-    """micro-batches repeats a known slip: totals count micro-batches, the rate moves by steps."""
+    """micro-batches repeats a known mistake: totals count these, but the rate moves by steps."""
 
 
 class Optimizer(StudyModel):
@@ -80,16 +80,16 @@ class Optimizer(StudyModel):
     name: Literal["adamw"] = "adamw"
     """AdamW with decoupled weight decay."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Decay of every trained parameter, times the learning rate, each step."""
+    """Decay of every trained parameter per step; it is multiplied by the learning rate."""
     betas: tuple[
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],
     ] = (0.9, 0.999)
-    """Decay rates of the two moment estimates."""
+    """Decay rates of the optimizer's two moment estimates."""
     eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """Added to the denominator."""
+    """Added to the denominator of the update."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Gradients are scaled down to this norm; null does not clip."""
+    """Gradients with a larger norm are scaled down to this norm; null: never."""
 
 
 class Training(StudyModel):
@@ -98,13 +98,13 @@ class Training(StudyModel):
     epochs: Count
     """Passes over the training rows."""
     rows_per_step: Count
-    """Rows behind one optimizer step."""
+    """Rows whose gradients are added for one optimizer step."""
     micro_batch: Count
-    """Rows computed at once; rows_per_step must be a multiple. Never changed silently."""
+    """Rows computed at once; rows_per_step must be a multiple of it. Never changed silently."""
     token_budget: Count | None = None
-    """A micro-batch of more tokens is computed in parts: same sums, less memory; null: never."""
+    """A micro-batch with more tokens is computed in parts: same sums, less memory; null: never."""
     implementation: Literal["fast", "compiled", "reference"] = "fast"
-    """fast: leaner; compiled: that by torch.compile; reference: transformers + PEFT as they are."""
+    """fast: own code; compiled: fast with torch.compile; reference: transformers + PEFT as is."""
     schedule: Schedule = Schedule()
     """Shape of the learning rate over the steps."""
     optimizer: Optimizer = Optimizer()
@@ -112,7 +112,7 @@ class Training(StudyModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the computation; trained parameters stay float32."""
     padding: Literal["masked", "scored"] = "masked"
-    """scored trains on padding as if it were text (the published protocol)."""
+    """scored: padding is trained on as if it were text (the published protocol)."""
     accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
     """Whether every scored token of a step weighs the same, or every micro-batch does."""
     first_group: Literal["full", "one"] = "full"
@@ -128,8 +128,9 @@ class Training(StudyModel):
         counts_micro_batches = self.schedule.counted_in == "micro-batches"
         if counts_micro_batches and self.schedule.warmup * groups >= 1:
             what = (
-                f"{self.schedule.warmup} of the micro-batches, moved once every {groups} of them, "
-                "is a warm-up longer than training; lower it or count in optimizer-steps"
+                f"{self.schedule.warmup} of the micro-batches is a warm-up longer than training, "
+                f"since the rate moves only once every {groups} micro-batches; "
+                "lower it or count in optimizer-steps"
             )
             mistakes.append(("schedule.warmup", what))
         refuse(mistakes)
@@ -147,7 +148,7 @@ class Arm(StudyModel):
     method: Literal["baseline", "full", "lora"]
     """baseline trains nothing, full trains every parameter, lora trains adapters."""
     placement: tuple[PlacementEntry, ...] = ()
-    """Layer types or dotted module patterns that get an adapter; lora only."""
+    """Layer types or dotted module patterns that receive an adapter; lora only."""
     rank: Count | None = None
     """r of LoRA (arXiv:2106.09685, section 4.1)."""
     alpha: Annotated[float, Field(gt=0)] | None = None
@@ -157,7 +158,7 @@ class Arm(StudyModel):
     allow_tied: bool = False
     """Allow an adapter on an output layer that shares its weight with the embedding."""
     learning_rates: tuple[LearningRate, ...] = ()
-    """Peak rates to try, one run each; needed unless the method is baseline."""
+    """Peak learning rates to try, one run each; required unless the method is baseline."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -182,7 +183,7 @@ class Arm(StudyModel):
 
 
 class Benchmark(Source):
-    """A test set and the protocols it is scored under."""
+    """A test set, and the protocols under which it is scored."""
 
     name: Name
     """Used in tables and file names."""
@@ -191,7 +192,7 @@ class Benchmark(Source):
     role: Literal["test", "forgetting"] = "test"
     """forgetting: neutral text, on which tuned models are compared with the baseline."""
     sample: Annotated[int, Field(ge=2)] | None = None
-    """Score a random so many documents (or windows), with a standard error; null: all."""
+    """Score this many random documents (or windows), with a standard error; null: all."""
 
     @model_validator(mode="after")
     def _check_protocols(self) -> Self:
@@ -208,7 +209,7 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _distinct_names(parts: tuple[_Part, ...]) -> tuple[_Part, ...]:
-    """Names differ in more than case: some file systems take `Full` and `full` for one folder."""
+    """Refuse names that differ only in case: for some file systems they are one folder."""
     names = [part.name.casefold() for part in parts]
     refuse(
         [
@@ -226,13 +227,13 @@ def _distinct_arms(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
     for i, arm in enumerate(arms):
         twin = first.setdefault(_without_name(arm), arm)
         if twin is not arm:
-            mistakes.append((str(i), f"differs from arm {twin.name!r} in its name only; drop one"))
+            mistakes.append((str(i), f"differs from arm {twin.name!r} only in its name; drop one"))
     refuse(mistakes)
     return arms
 
 
 def _without_name(arm: Arm) -> Arm:
-    """The arm as it trains: neither the name nor the order inside its lists changes a run."""
+    """The arm without what does not change a run: its name, and the order inside its lists."""
     sorted_lists = {
         "placement": tuple(sorted(arm.placement)),
         "learning_rates": tuple(sorted(arm.learning_rates)),
@@ -241,27 +242,27 @@ def _without_name(arm: Arm) -> Arm:
 
 
 class Study(StudyModel):
-    """A controlled comparison: every arm with every seed, trained and scored alike."""
+    """A controlled comparison: every arm is trained with every seed and scored in the same way."""
 
     name: Name
     """Name of the study."""
     base_model: BaseModelRef
-    """What every arm starts from."""
+    """The model that every arm starts from."""
     data: Data
-    """What is trained on."""
+    """The texts to train on."""
     training: Training
     """How every arm is trained."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
-    """Each seed is one run of every trained arm; all arms see the same data in the same order."""
+    """Every trained arm has a run with each seed; all arms see the same data in the same order."""
     arms: Annotated[
         tuple[Arm, ...],
         Field(min_length=1),
         AfterValidator(_distinct_names),
         AfterValidator(_distinct_arms),
     ]
-    """What is compared."""
+    """The variants to compare."""
     benchmarks: Annotated[tuple[Benchmark, ...], AfterValidator(_distinct_names)] = ()
-    """What the trained models are scored on; may be empty."""
+    """The test sets on which the models are scored; may be empty."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -269,7 +270,7 @@ class Study(StudyModel):
             what = "scored needs padded rows, but data.rows.cut: stream cuts full rows; use masked"
             refuse([("training.padding", what)])
         has_baseline = any(arm.method == "baseline" for arm in self.arms)
-        what = "forgetting is base against tuned, so the study needs an arm with method: baseline"
+        what = "forgetting compares with the base model, so an arm with method: baseline is needed"
         refuse(
             [
                 (f"benchmarks.{i}.role", what)

@@ -1,7 +1,7 @@
 """Where the base model and the documents of a study come from.
 
-Each is exactly one of a hub id, something local, or something this package carries; the
-other keys say which part of it. Nothing is looked up here.
+Each is exactly one of a hub id, a local path, or something that comes with this package. The
+other keys say which part of it is meant. Nothing is looked up here.
 """
 
 from typing import Annotated, Literal, Self
@@ -36,7 +36,7 @@ class BaseModelRef(StudyModel):
     path: FilePath | None = None
     """Folder with config.json, safetensors weights and tokenizer files."""
     builtin: Literal["demo"] | None = None
-    """A tiny model made by this package; needs no download."""
+    """A tiny model that comes with this package; needs no download."""
     revision: Revision = "main"
     """Branch, tag or commit; only with id."""
 
@@ -62,7 +62,7 @@ class Source(StudyModel):
     path: FilePath | None = None
     """Local .txt, .jsonl or .parquet file, or a glob such as notes/*.txt."""
     builtin: Literal["python-reference", "docstrings", "licences"] | None = None
-    """Text that this package carries or finds in the Python installation."""
+    """Text that comes with this package or that it finds in the Python installation."""
     config: Name | None = None
     """Configuration of the data set; only with id."""
     split: Name | None = None
@@ -72,14 +72,14 @@ class Source(StudyModel):
     column: Annotated[str, Field(min_length=1, max_length=200)] = "text"
     """Column that holds the text."""
     limit: Count | None = None
-    """Keep the first so many documents; blank ones are dropped before counting."""
+    """Keep only the first N documents; blank ones are dropped before counting."""
     sample_by: Literal["line", "paragraph", "document"] = "line"
     """What one document is in a text file; only with path."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         mistakes = _one_origin_mistakes(id=self.id, path=self.path, builtin=self.builtin)
-        refuse(mistakes)  # what the other keys need depends on it
+        refuse(mistakes)  # the other keys depend on it
         if self.id is None and self.config is not None:
             mistakes.append(("config", "applies to an id only; remove it"))
         if self.id is None and self.revision != "main":

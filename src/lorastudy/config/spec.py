@@ -1,7 +1,7 @@
-"""A study expanded into runs, each with an identity that follows from its content alone.
+"""A study expanded into runs, each with an identity that depends only on its content.
 
 The identity covers everything that the trained weights depend on. Benchmarks and the arm's
-name are left out: adding a test set or renaming a row of a table must not train again.
+name are left out, since training must not be repeated when a test set is added or an arm renamed.
 The same spec has the same run id on every machine and in every process.
 """
 
@@ -14,20 +14,20 @@ _IDENTITY_FORMAT = 2  # raise it when equal settings begin to mean other weights
 
 
 class RunSpec(StudyModel):
-    """One arm with one seed and one learning rate, and all that it takes to carry it out."""
+    """One arm with one seed and one learning rate, with everything that is needed to execute it."""
 
     arm: Arm
     """The arm, with the one learning rate of this run (none for a baseline)."""
     seed: int
-    """Data order, dropout and adapter start follow from it."""
+    """Data order, dropout and the adapter's initial values are derived from it."""
     base_model: BaseModelRef
-    """What the run starts from."""
+    """The model that the run starts from."""
     data: Data
-    """What it is trained on."""
+    """The texts that it is trained on."""
     training: Training
     """How it is trained."""
     benchmarks: tuple[Benchmark, ...] = ()
-    """What it is scored on; no part of the identity."""
+    """The test sets that it is scored on; not part of the identity."""
 
     @property
     def learning_rate(self) -> float | None:
@@ -36,7 +36,7 @@ class RunSpec(StudyModel):
 
     @property
     def identity(self) -> str:
-        """SHA-256 (64 hex digits) over all that the trained weights depend on."""
+        """SHA-256 (64 hex digits) over everything that the trained weights depend on."""
         content = self.model_dump(mode="json", exclude={"benchmarks": True, "arm": {"name"}})
         content["arm"]["placement"].sort()  # the order of patterns changes no weight
         text = json.dumps([_IDENTITY_FORMAT, content], sort_keys=True, allow_nan=False)
@@ -51,7 +51,7 @@ class RunSpec(StudyModel):
 def expand_study(study: Study) -> tuple[RunSpec, ...]:
     """All runs of a study: by arm, then learning rate, then seed, each in the order given.
 
-    A baseline is one run with the first seed, since nothing in it is random.
+    A baseline has one run, with the first seed, since nothing in it is random.
     """
     return tuple(
         RunSpec(

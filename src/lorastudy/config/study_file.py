@@ -1,9 +1,9 @@
 """From YAML text to a checked `Study` and back.
 
-Reading is stricter than YAML: no tags, no duplicate keys, a bounded number of values. What
-people expect of numbers holds (`1e-4` is a number, though YAML 1.1 says it is text).
-All mistakes of a file come in one `ConfigError`, one line each, led by the key path, in
-which arms and benchmarks go by their names: `arms.lora-1.rank`.
+Reading is stricter than YAML: tags, duplicate keys and very many values are refused. Numbers are
+what people expect (`1e-4` is a number, although YAML 1.1 says that it is text). One `ConfigError`
+reports all mistakes of a file, one per line. Each line begins with the path of the key, in which
+arms and benchmarks are named: `arms.lora-1.rank`.
 """
 
 import json
@@ -35,7 +35,7 @@ def preset_text(name: str) -> str:
     """The commented YAML of a preset.
 
     Raises:
-        ConfigError: There is no preset of this name; the nearest one is named.
+        ConfigError: A preset with this name does not exist; the nearest one is named.
     """
     if name not in list_presets():
         hint = nearest(name, list_presets())
@@ -49,7 +49,7 @@ def read_study_file(path: Path, overrides: Sequence[str] = ()) -> Study:
     """The study in a YAML file; see `load_study`.
 
     Raises:
-        ConfigError: The file cannot be read, is no UTF-8 text, or holds mistakes.
+        ConfigError: The file cannot be read, is not UTF-8 text, or contains mistakes.
     """
     try:
         content = path.read_bytes()
@@ -69,7 +69,7 @@ def read_study_file(path: Path, overrides: Sequence[str] = ()) -> Study:
 def load_study(text: str, source_name: str, overrides: Sequence[str] = ()) -> Study:
     """The study that `text` describes, after `overrides` such as `arms.lora-1.rank=8`.
 
-    An override replaces or adds one value, written as YAML. `source_name` stands in messages.
+    An override replaces or adds one value, written as YAML. Messages contain `source_name`.
 
     Raises:
         ConfigError: Names every mistake with its key path, what is allowed, and the nearest
@@ -95,10 +95,10 @@ def dump_study(study: Study) -> str:
 def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int) -> Study:
     """`study` with more arms, each (source name, YAML of one arm or a list), and more seeds.
 
-    New seeds follow the highest one. What the study has already stays as it is.
+    New seeds follow the highest one. Existing arms and seeds are not changed.
 
     Raises:
-        ConfigError: Nothing is added, or what is added makes a study with mistakes.
+        ConfigError: Nothing is added, or the study has mistakes after the addition.
     """
     plain = _plain(study)
     assert isinstance(plain, dict)
@@ -179,10 +179,10 @@ def _plain(value: object) -> YamlValue:
 
 
 def _shown_fields(model: BaseModel) -> Iterator[tuple[str, object]]:
-    """Fields to write: the training protocol in full, elsewhere what applies or was chosen."""
+    """Fields to write: all of the training protocol, elsewhere those that apply or were chosen."""
     is_protocol = isinstance(model, Training | Schedule | Optimizer)
     fields = type(model).model_fields
-    for key in sorted(fields, key=lambda key: key != "name"):  # the name leads
+    for key in sorted(fields, key=lambda key: key != "name"):  # the name comes first
         field = fields[key]
         value = getattr(model, key)
         is_pinned = key == "revision" and getattr(model, "id", None) is not None

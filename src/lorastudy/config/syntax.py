@@ -1,9 +1,9 @@
 """The small texts of a study file: names, hub ids, module patterns and protocol names.
 
-Each `type` below is a checked string or number for the models of `config`. A name can stand
-in a path of any operating system and in a page without escaping; nothing here can climb out
-of a folder. Layer types and patterns are checked for form only: which modules they mean is
-decided by the model part, against a real model.
+Each `type` below is a checked string or number for the models of `config`. A name is safe in a
+path on every operating system and in a page without escaping, and nothing here can lead out of a
+folder. Only the form of layer types and patterns is checked here; `model` decides which modules
+they mean, with a real model.
 """
 
 import ast
@@ -53,19 +53,19 @@ def _checked_name(value: str) -> str:
 
 def _checked_hub_id(value: str) -> str:
     if not _HUB_ID.fullmatch(value) or ".." in value or len(value) > 200:
-        raise _wrong_value("is no hub id such as 'owner/name'; local files go under path")
+        raise _wrong_value("is not a hub id such as 'owner/name'; local files belong under path")
     return value
 
 
 def _checked_revision(value: str) -> str:
     if not _REVISION.fullmatch(value) or ".." in value or len(value) > 200:
-        raise _wrong_value("is no branch, tag or commit such as 'main'")
+        raise _wrong_value("is not a branch, tag or commit such as 'main'")
     return value
 
 
 def _checked_path(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise _wrong_value("is no file, folder or glob: empty, or with control characters")
+        raise _wrong_value("is not a file, folder or glob: it is empty or has control characters")
     return value
 
 
@@ -74,7 +74,7 @@ def _checked_placement(value: str) -> str:
         return value
     if "." in value:
         raise _wrong_value(
-            "is no module pattern: dotted segments, where '*' stands for exactly one "
+            "is not a module pattern: segments joined by dots, where '*' stands for exactly one "
             "whole segment, such as transformer.h.*.attn.c_proj",
         )
     raise _wrong_value(
@@ -86,20 +86,20 @@ def _checked_placement(value: str) -> str:
 def _checked_protocol(value: str) -> str:
     if not is_protocol(value):
         examples = [protocol.example for protocol in PROTOCOLS]
-        raise _wrong_value("is no protocol; N and S are token counts", examples)
+        raise _wrong_value("is not a protocol; N and S are numbers of tokens", examples)
     if mistake := describe_mistake(value):
         raise _wrong_value(mistake)
     return value
 
 
 def repeated(key: str, values: Sequence[object]) -> list[Mistake]:
-    """A mistake for every value that stands in the list `key` before."""
+    """A mistake for every value that the list `key` contains twice."""
     found = [i for i, value in enumerate(values) if value in values[:i]]
-    return [(f"{key}.{i}".strip("."), f"{values[i]!r} stands in this list twice") for i in found]
+    return [(f"{key}.{i}".strip("."), f"{values[i]!r} is in this list twice") for i in found]
 
 
 def _for_editors(**hints: Any) -> FieldInfo:
-    """What the JSON Schema says of a text beside its type: editors offer and check it."""
+    """What the JSON Schema says about a text besides its type, for editors."""
     field: FieldInfo = Field(json_schema_extra=hints)
     return field
 
@@ -163,7 +163,7 @@ class StudyModel(BaseModel):
 
 
 def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The texts that stand directly under the fields of a model and of its bases."""
+    """The docstrings directly under the fields of a model and of its bases."""
     texts: dict[str, str] = {}
     for owner in reversed(model.__mro__):
         if model.model_fields.keys() & inspect.get_annotations(owner).keys():

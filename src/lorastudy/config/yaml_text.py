@@ -1,8 +1,8 @@
-"""YAML as study files use it: plain values, every key once, numbers as people write them.
+"""YAML for study files: plain values, each key only once, numbers as people write them.
 
-PyYAML follows YAML 1.1, in which `1e-4` is text, a repeated key silently wins, and a few
-lines of anchors can unfold to gigabytes. The loader here differs in exactly these points,
-and the dumper writes what this loader reads back.
+PyYAML follows YAML 1.1, in which `1e-4` is text, a repeated key silently replaces the first one,
+and a few lines with anchors can unfold to gigabytes. The loader here differs in exactly these
+points, and the dumper writes only what this loader reads back.
 """
 
 import re
@@ -38,14 +38,14 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key in own_keys:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                what = f"the key {key.value!r} stands here twice"
+                what = f"the key {key.value!r} is here twice"
                 raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that `_Loader` would take for numbers; never writes anchors."""
+    """Quotes texts that `_Loader` would read as numbers; never writes anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -61,7 +61,7 @@ def parse_yaml(text: str, source_name: str) -> YamlValue:
     """The value that `text` holds.
 
     Raises:
-        ConfigError: The text is no YAML, has a key twice, or unfolds to too many values.
+        ConfigError: The text is not YAML, has a key twice, or unfolds to too many values.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -71,7 +71,7 @@ def parse_yaml(text: str, source_name: str) -> YamlValue:
 
 
 def _plain_copy(value: object, path: str, budget: Iterator[int]) -> YamlValue:
-    """`value` without shared parts, so that an override changes one place only."""
+    """`value` without shared parts, so that an override changes only one place."""
     if next(budget, None) is None:
         raise ValueError(f"there are more than {_MOST_VALUES} values")
     if isinstance(value, list):
@@ -115,8 +115,8 @@ def write_yaml(value: YamlValue) -> str:
 def apply_override(data: dict[str, YamlValue], override: str) -> None:
     """Set one value in `data`, in place; `override` reads `key.path=YAML value`.
 
-    Members of a list go by the `name` they have or by their number from 0; keys of a mapping
-    that do not exist are made (whether they may exist is for the models to say).
+    Members of a list are given by their `name` or by their number from 0. Keys of a mapping that
+    do not exist are created; the models decide whether they may exist.
 
     Raises:
         ConfigError: There is no `=`, or the path leads nowhere.
@@ -147,7 +147,7 @@ def _put(node: YamlValue, path: str, value: YamlValue, override: str) -> None:
 
 
 def _member(node: list[YamlValue], path: str, override: str) -> tuple[int, str]:
-    """Which member of a list `path` begins with, and the rest of the path; names may have dots."""
+    """The member of a list with which `path` begins, and its rest; names may contain dots."""
     parts = [(i, part.get("name")) for i, part in enumerate(node) if isinstance(part, dict)]
     names = {name: i for i, name in parts if isinstance(name, str)}
     named = [name for name in names if f"{path}.".startswith(f"{name}.")]

@@ -1,12 +1,12 @@
-"""Rows of token ids as tensors, with padding told apart by length.
+"""Rows of token ids as tensors, where padding is recognised by length.
 
 Shapes: B = rows of the batch, T = positions, S = scored targets.
 
-"masked": rows are padded on the right to the longest of the batch and padding is never
-scored. Attention is causal, so no text position ever sees padding and no mask is needed.
-"scored": the published study's batch. Every row is padded to the full length, padding is a
-target like any other, and the attention mask is (token != padding id), which also hides
-the first position where the start and padding ids are the same.
+"masked": rows are padded on the right to the longest row of the batch, and padding is never
+scored. Attention is causal, so text positions never see padding and no mask is needed.
+"scored": the batch of the published study. Every row is padded to the full length, padding is a
+target like any other, and the attention mask is (token != padding id). The mask also hides the
+first position if the start token and the padding have the same id.
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class Batch:
     """One micro-batch; targets[b, t] follows input_ids[b, t]."""
 
     input_ids: Tensor  # (B, T) int64
-    attention_mask: Tensor | None  # (B, T) int64, 1 = may be attended; None: causal only
+    attention_mask: Tensor | None  # (B, T) int64, 1 = may be attended to; None: only causal
     targets: Tensor  # (B, T) int64, IGNORE_INDEX where not scored
-    scored: IntArray  # (S,) places of scored targets in the flattened (B, T); stays on the CPU
-    n_read: IntArray  # (B,) positions of each row that anything scored depends on
+    scored: IntArray  # (S,) indices of scored targets in the flattened (B, T); stays on the CPU
+    n_read: IntArray  # (B,) number of positions of each row on which a scored target depends
     rows: IntArray  # (B,) numbers in the row table
 
     @property
@@ -64,7 +64,7 @@ def make_batch(tokens: IntArray, table: RowTable, rows: IntArray, padding: Paddi
 
 
 def count_scored(table: RowTable, rows: IntArray, padding: Padding) -> int:
-    """Targets of `rows`, without making the batch."""
+    """The number of targets of `rows`, without making the batch."""
     if padding.scored_length is None:
         return int(table.n_scored[rows].sum())
     return len(rows) * (padding.scored_length - 1)
@@ -73,9 +73,9 @@ def count_scored(table: RowTable, rows: IntArray, padding: Padding) -> int:
 def cut_by_budget(
     table: RowTable, rows: IntArray, padding: Padding, budget: int | None
 ) -> list[IntArray]:
-    """`rows` in order, in parts of at most `budget` tokens each (one row at least).
+    """`rows` in order, in parts of at most `budget` tokens each, but at least one row.
 
-    None: all in one. Rows whose padding is scored count with it.
+    None: all rows in one part. If padding is scored, it counts as part of the rows.
     """
     if budget is None:
         return [rows]
@@ -91,9 +91,9 @@ def cut_by_budget(
 
 
 def cut_by_length(table: RowTable, padding: Padding, *, max_positions: int) -> list[IntArray]:
-    """All rows once, longest first, at most `max_positions` positions a part (one row at least).
+    """All rows, longest first, in parts of at most `max_positions` positions or one row.
 
-    The longest rows come first so that a lack of memory shows at once.
+    The longest rows come first, so that a lack of memory shows at once.
     """
     order = np.argsort(-table.lengths, kind="stable")
     parts: list[IntArray] = []

@@ -1,13 +1,13 @@
-"""Texts that every installation carries, for studies that must run without a network.
+"""Texts that every installation has, for studies that must run without a network.
 
     python-reference   the language reference behind `help()`      train, validation, test
     docstrings         docstrings of standard library modules      test
     licences           licence texts of installed distributions    test
 
 A document is one paragraph of prose on one line; code, grammar, tables and headings are
-left out. The wording belongs to the Python version and the installed distributions, so
-compare runs of one environment; the corpus digest in a run's manifest tells them apart.
-Standard library only, and no module is imported to read its docstrings.
+left out. The wording depends on the Python version and the installed distributions, so compare
+only runs of one environment; the corpus digest in a run's manifest shows whether texts differ.
+Only the standard library is used, and no module is imported to read its docstrings.
 """
 
 import ast
@@ -22,8 +22,8 @@ from types import MappingProxyType
 from lorastudy.errors import InputError
 
 SHORTEST_PARAGRAPH = 40  # characters; shorter blocks are headings, labels and fragments
-HELD_OUT_SHARE = 0.1  # of the reference's text, once for validation and once for test
-SMALLEST_LETTER_SHARE = 0.8  # letters and spaces among characters; below it is code or a table
+HELD_OUT_SHARE = 0.1  # of the reference's text, for validation and again for test
+SMALLEST_LETTER_SHARE = 0.8  # share of letters and spaces; with fewer it is code or a table
 
 # Single files from Python 3.11 to 3.14 with much prose in their docstrings.
 DOCSTRING_MODULES = (
@@ -39,7 +39,7 @@ def read_builtin(name: str, split: str) -> list[str]:
     """The paragraphs of one split, always in the same order and without repetitions.
 
     Raises:
-        InputError: There is no such text or split, or this Python does not carry it.
+        InputError: The text or split does not exist, or this Python does not have it.
     """
     if name not in _READERS:
         raise InputError(f"There is no builtin text '{name}'. Choose one of {_listed(_READERS)}.")
@@ -51,14 +51,14 @@ def read_builtin(name: str, split: str) -> list[str]:
     paragraphs = readers[split]()
     if not paragraphs:
         raise InputError(
-            f"This Python carries no '{name}' text (its files were removed or packed away). "
+            f"This Python does not have the text '{name}' (its files were removed or packed). "
             "Use another Python build, or name your own text with `path:`."
         )
     return paragraphs
 
 
 def extract_paragraphs(text: str) -> list[str]:
-    """The prose of a plain-text page, a line each: its blocks between blank lines, reflowed."""
+    """The prose of a plain-text page: each block between blank lines becomes one line."""
     blocks = re.split(r"\n[ \t]*\n", text.expandtabs())
     lines = (re.sub(r"^([*•-]|\(?\w{1,2}[.)]) ", "", " ".join(b.split())) for b in blocks)
     return [line for line in lines if _is_prose(line)]
@@ -67,9 +67,9 @@ def extract_paragraphs(text: str) -> list[str]:
 def split_topics(topics: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     """Divide topics among train, validation and test: split -> topic -> paragraphs.
 
-    Topics are taken in the order of their names' SHA-256, and each goes to the first of
-    test and validation that it still fits in, else to train. Some topics include others
-    whole; such a paragraph stays with the first topic, so no text is in two splits.
+    Topics are taken in the order of the SHA-256 of their names. Each goes to test if it still fits
+    there, else to validation if it fits there, else to train. Some topics include others
+    completely; such a paragraph stays with the first topic, so no text is in two splits.
     """
     ordered = sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest())
     seen: set[str] = set()
@@ -86,7 +86,7 @@ def split_topics(topics: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _is_prose(line: str) -> bool:
-    """Whether a reflowed block reads as sentences (starts and ends like one, mostly letters)."""
+    """Whether a block looks like prose: it begins and ends like a sentence, mostly letters."""
     if len(line) < SHORTEST_PARAGRAPH or line.startswith("Traceback"):
         return False
     if not re.match(r"[\"'“(]?[A-Z]|[\"“*'`]", line) or not re.search(r"[.:;!?][\"'”)]*$", line):
@@ -98,7 +98,7 @@ def _is_prose(line: str) -> bool:
 
 
 def _drop_seen(paragraphs: Iterable[str], seen: set[str]) -> list[str]:
-    """The paragraphs not met before; adds them to `seen`."""
+    """The paragraphs that are not in `seen`; adds them to it."""
     fresh = [p for p in dict.fromkeys(paragraphs) if p not in seen]
     seen.update(fresh)
     return fresh

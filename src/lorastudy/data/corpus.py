@@ -1,4 +1,4 @@
-"""Token ids of a whole text, memory-mapped, made once and kept under the hash of its making.
+"""Token ids of a whole text, memory-mapped, in a cache whose keys are hashes of the inputs.
 
     CACHE/<key>/              key = SHA-256 of tokenizer, texts and form, first 32 digits
       tokens.bin              ids, uint16 or (vocabulary over 65,536) uint32, no header
@@ -7,7 +7,7 @@
       corpus.json             counts, digests, size and SHA-256 of the three files
     CACHE/.<key>.lock         held while one process makes the folder; the others wait
 
-Rows and protocols refer to positions in `tokens`; nothing after this module sees text.
+Rows and protocols refer to positions in `tokens`; later parts never see text.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from lorastudy.store.hashes import hash_file, seal_of
 
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
-_LAYOUT = "lorastudy corpus 2"  # part of every key: a change of layout makes new entries
+_LAYOUT = "lorastudy corpus 2"  # part of every key, so a new layout makes new entries
 
 
 class StoredFile(BaseModel):
@@ -45,7 +45,7 @@ class StoredFile(BaseModel):
 
 
 class CorpusRecord(BaseModel):
-    """What corpus.json says."""
+    """The content of corpus.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,13 +59,13 @@ class CorpusRecord(BaseModel):
     seal: str = ""  # SHA-256 of all other fields, so that damage to corpus.json itself shows
 
     def sealed(self) -> "CorpusRecord":
-        """The record with its seal as it has to be."""
+        """The record with the seal that it should have."""
         return self.model_copy(update={"seal": seal_of(self)})
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Documents as token ids; the arrays cannot be written to."""
+    """Documents as token ids; the arrays are read-only."""
 
     folder: Path
     record: CorpusRecord
@@ -77,7 +77,7 @@ class Corpus:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all documents."""
+        """Number of tokens of all documents."""
         return self.record.n_tokens
 
     @property
@@ -101,9 +101,9 @@ def prepare_corpus(
     form: Form,
     limit: int | None = None,
 ) -> Corpus:
-    """The corpus of `documents`, from `cache` if it is there and whole, otherwise made anew.
+    """The corpus of `documents`: from `cache` if it has an undamaged copy, otherwise newly made.
 
-    Several processes may ask for the same corpus at once: one makes it, the others wait.
+    Several processes may ask for the same corpus at once; one makes it and the others wait.
     A damaged entry is replaced.
 
     Args:
@@ -111,10 +111,10 @@ def prepare_corpus(
         tokenizer: Its digest is part of the entry's name.
         cache: Folder of all corpora.
         form: What becomes a document; see `data/texts.py`.
-        limit: Keep the first so many documents; None: all.
+        limit: Keep only the first N documents; None: all.
 
     Raises:
-        InputError: No token at all, or one that the vocabulary does not have.
+        InputError: The text has no token, or one that is not in the vocabulary.
         StorageError: The cache cannot be written.
     """
     texts = form_texts(documents.texts, form)[:limit]
@@ -134,11 +134,11 @@ def prepare_corpus(
 
 
 def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
-    """The corpus stored in `folder`, after a look at the size of each file.
+    """The corpus stored in `folder`, after the size of each file has been checked.
 
     Args:
         folder: As `prepare_corpus` made it.
-        check_hashes: Read every byte as well; the sizes alone do not show a flipped bit.
+        check_hashes: Also read every byte; sizes alone do not show a flipped bit.
 
     Raises:
         StorageError: A file is missing or is not the one that was written.
@@ -161,7 +161,7 @@ def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What an entry is made of."""
+    """The inputs from which an entry is made."""
 
     texts: tuple[Text, ...]
     digest: str
@@ -180,7 +180,7 @@ def _open_if_whole(folder: Path) -> Corpus | None:
     try:
         return open_corpus(folder, check_hashes=True)
     except StorageError:
-        return None  # prepare_corpus makes it again from the texts it has at hand
+        return None  # prepare_corpus makes it again from the texts
 
 
 def _make_cache(cache: Path) -> None:
@@ -214,7 +214,7 @@ def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
             stream.write(ids.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
     if offsets[-1] == 0:
-        raise InputError(f"{source.origin}: the text gives no token at all. Choose another text.")
+        raise InputError(f"{source.origin}: the text has no token. Choose another text.")
     np.save(folder / "offsets.npy", offsets)
     counted = [text.counted for text in source.texts]
     np.savez(
@@ -251,7 +251,7 @@ def _check_file(path: Path, expected: StoredFile, *, check_hashes: bool) -> None
 def _damaged(path: Path, reason: str) -> StorageError:
     return StorageError(
         f"{path} is not what was written: {reason}. Delete {path.parent} and run the command "
-        "again; the corpus is then made anew."
+        "again, which makes the corpus again."
     )
 
 

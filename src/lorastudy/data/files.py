@@ -1,7 +1,7 @@
-"""Texts out of local files: plain text, JSON (lines), CSV and Parquet, chosen by the suffix.
+"""Texts from local files: plain text, JSON (lines), CSV and Parquet, chosen by the suffix.
 
-Nothing is repaired or skipped: a byte that is not UTF-8, a value that is not a string or a
-file that is only a pointer stops the study, with the file and the line or row in the message.
+Nothing is repaired or skipped. A byte that is not UTF-8, a value that is not a string, or a file
+that is only a pointer stops the study; the message names the file and the line or row.
 Every other suffix is read as plain text.
 """
 
@@ -22,10 +22,10 @@ _MOST_NAMES_SHOWN = 12
 
 
 def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
-    """The files that `pattern` (a path or a glob, ** included) names under `base`, sorted.
+    """The files under `base` that match `pattern` (a path, or a glob which may have **), sorted.
 
     Raises:
-        InputError: There is no such file.
+        InputError: No file matches.
     """
     named = Path(pattern).expanduser()
     literal = base / named
@@ -40,7 +40,7 @@ def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
     files = tuple(path for path in found if path.is_file())
     if not files:
         is_glob = any(sign in pattern for sign in "*?[")
-        what = "matches no file" if is_glob else "is not there"
+        what = "does not match any file" if is_glob else "does not exist"
         raise InputError(
             f"path {pattern!r} {what} under {base}. "
             "Paths are relative to the folder of the study file; correct it there."
@@ -49,11 +49,11 @@ def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
 
 
 def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
-    """All texts of one file in order, blank ones too.
+    """All texts of one file in order, including blank ones.
 
     Args:
         path: .jsonl, .json, .csv or .parquet; anything else is plain text.
-        column: Holds the text in files that have columns.
+        column: The column with the text, in files that have columns.
         sample_by: What one text is in a plain text file. Lines lose their line break.
 
     Raises:
@@ -83,7 +83,7 @@ def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
 
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
-    """The error for a table without `column`, naming those that it has."""
+    """The error for a table without `column`; it names the columns that exist."""
     return InputError(
         f"{place} has no column {column!r}; its columns are {show_names(names)}. "
         "Set `column` to the one that holds the text."
@@ -98,7 +98,7 @@ def not_a_string(place: str, column: str, found: str) -> InputError:
 
 
 def show_names(names: Iterable[str]) -> str:
-    """A list of names for a message, cut where it would be endless."""
+    """A list of names for a message, shortened if it is very long."""
     shown = [str(name) for name in names]
     if not shown:
         return "none"
@@ -107,10 +107,10 @@ def show_names(names: Iterable[str]) -> str:
 
 
 def check_text(place: str, text: str) -> str:
-    """`text` itself, if it is free of NUL and can be written as UTF-8."""
+    """`text` itself, if it has no NUL and can be written as UTF-8."""
     if "\0" in text:
         raise InputError(
-            f"{place} contains a NUL character, so this is no plain text. Remove it, "
+            f"{place} contains a NUL character, so this is not plain text. Remove it, "
             "or convert the file to UTF-8 text."
         )
     if not text.isascii():
@@ -190,8 +190,8 @@ def _parse_json(path: Path, line: int, text: str) -> Any:
         at = line + error.lineno - 1 if isinstance(error, json.JSONDecodeError) else line
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deep"
         raise InputError(
-            f"{path}, line {at} is not JSON: {reason}. Correct it; JSON files hold one object "
-            "a line (.jsonl), or one list of objects (.json)."
+            f"{path}, line {at} is not JSON: {reason}. Correct it; JSON files have one object "
+            "per line (.jsonl), or one list of objects (.json)."
         ) from error
 
 
@@ -212,7 +212,7 @@ def _csv_values(path: Path, text: str, column: str) -> Iterator[tuple[int, str |
 
 
 def _parquet_values(path: Path, column: str) -> list[Any]:
-    import pyarrow as pa  # 0.1 s that a study of text files need not spend
+    import pyarrow as pa  # takes 0.1 s, which a study of text files need not spend
     import pyarrow.parquet as pq
 
     try:

@@ -3,8 +3,8 @@
     MIRROR/<owner>/<name>/README.md     YAML head: configs -> data_files -> split, path
     MIRROR/<owner>/<name>/<path>        .parquet, .jsonl, .csv, .txt
 
-Read here and not by `datasets`, which takes a second to import, copies every split of a
-configuration into a cache and does not say which file is damaged.
+This module is used instead of `datasets`, which takes a second to import, copies every split of a
+configuration into a cache, and does not say which file is damaged.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def _as_list(value: object) -> object:
 
 
 def _with_split(value: object) -> object:
-    """A bare path stands for the train split, as on the hub."""
+    """A path without a split means the train split, as on the hub."""
     return {"split": "train", "path": value} if isinstance(value, str) else value
 
 
@@ -62,7 +62,7 @@ def find_split(folder: Path, config: str | None, split: str) -> MirroredSplit:
         split: A name; slices such as train[:10%] are not understood.
 
     Raises:
-        InputError: The card, configuration, split or one of the files is not there.
+        InputError: The card, configuration, split or one of the files is missing.
     """
     card = _read_card(folder)
     chosen = _choose_config(card, config, folder)
@@ -111,7 +111,7 @@ def _expand(folder: Path, patterns: Iterable[str]) -> list[Path]:
     for pattern in patterns:
         parts = PurePosixPath(pattern)
         if parts.is_absolute() or ".." in parts.parts:
-            raise InputError(f"{folder}/README.md: path {pattern!r} leads out of the data set.")
+            raise InputError(f"{folder}/README.md: path {pattern!r} leads outside the data set.")
         found = sorted(path for path in folder.glob(pattern) if path.is_file())
         if not found:
             raise InputError(

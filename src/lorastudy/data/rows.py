@@ -1,9 +1,9 @@
-"""Which tokens a model reads together, and which of them are scored: integers only.
+"""Which tokens a model reads together, and which of them are scored; only integers.
 
-A row is `[prefix] + tokens[begin:end]`, the prefix being optional. Its targets are
-`tokens[scored_from:end]`; whatever stands before is context. A token without anything before
-it in its row cannot be scored.
-Nothing here reads a token, so every cut can be checked on paper:
+A row is `[prefix] + tokens[begin:end]`; the prefix is optional. Its targets are
+`tokens[scored_from:end]`, and everything before them is context. The first token of a row cannot
+be scored.
+This module never looks at the tokens themselves, so every cut can be checked on paper:
 
     10 tokens, length 4, stride 2          10 tokens, length 4, stride 4
     0 1 2 3                 scores 1 2 3   0 1 2 3               scores 1 2 3
@@ -11,8 +11,8 @@ Nothing here reads a token, so every cut can be checked on paper:
             4 5 6 7         scores 6 7                     8 9   scores 9
                 6 7 8 9     scores 8 9
 
-Windows start at multiples of the stride and the last one is short, as in Hugging Face's
-perplexity example; lm-evaluation-harness moves its last window back (`cut_rolling`).
+Windows start at multiples of the stride, and the last one may be shorter, as in Hugging Face's
+perplexity example. lm-evaluation-harness moves its last window back (`cut_rolling`).
 """
 
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ IntArray: TypeAlias = NDArray[np.int64]
 class RowTable:
     """Rows over one token array, in the order in which they were cut; N rows, arrays (N,) int64.
 
-    `documents[n]` is the document that row n was cut from. Lengths and counts include the
-    prefix where there is one, since the model reads it; a prefix is never a target.
+    `documents[n]` is the document that row n was cut from. Lengths and counts include a prefix,
+    since the model reads it. A prefix is never a target.
     """
 
-    prefix: int | None  # token before rows; None: rows start with their own first token
+    prefix: int | None  # token put before rows; None: rows start with their own first token
     begins: IntArray
     ends: IntArray
     scored_from: IntArray
     documents: IntArray
-    has_prefix: NDArray[np.bool_] | None = None  # (N,); None: all rows where there is a prefix
+    has_prefix: NDArray[np.bool_] | None = None  # (N,); None: all rows, if there is a prefix
 
     def __post_init__(self) -> None:
         """Make the arrays int64, read-only, and check that each row scores a token."""
@@ -62,21 +62,21 @@ class RowTable:
 
     @property
     def lengths(self) -> IntArray:
-        """Tokens the model reads in each row, prefix included: (N,)."""
+        """Number of tokens that the model reads in each row, including the prefix: (N,)."""
         assert self.has_prefix is not None
         return self.ends - self.begins + self.has_prefix
 
     @property
     def n_scored(self) -> IntArray:
-        """Targets of each row: (N,)."""
+        """Number of targets of each row: (N,)."""
         return self.ends - self.scored_from
 
     def n_tokens(self, rows: ArrayLike | slice = slice(None)) -> int:
-        """Tokens in `rows` together, prefix included, padding not; all rows by default."""
+        """Number of tokens in `rows`, with prefixes and without padding; all rows by default."""
         return int(self.lengths[_index(rows)].sum())
 
     def select(self, indices: ArrayLike | slice) -> "RowTable":
-        """The rows `indices`, in that order; an index may come up more than once."""
+        """The rows `indices`, in that order; an index may be repeated."""
         chosen = _index(indices)
         assert self.has_prefix is not None
         return RowTable(
@@ -90,15 +90,15 @@ class RowTable:
 
 
 def cut_lines(offsets: ArrayLike, length: int, prefix: int | None) -> RowTable:
-    """One row a document: its first `length` tokens, prefix included; the rest is left out.
+    """One row per document: its first `length` tokens, including the prefix; no more.
 
-    A document that leaves nothing to score gives no row: an empty one, or without a prefix
-    one of a single token.
+    A document with nothing to score gives no row: an empty document or, without a prefix, a
+    document of a single token.
 
     Args:
         offsets: (n_documents + 1,) where each document begins in the token array.
-        length: Most tokens in a row, at least 2.
-        prefix: Token put before every row, which makes a document's first token a target.
+        length: Largest number of tokens in a row, at least 2.
+        prefix: Token put before every row, so that a document's first token becomes a target.
     """
     return _cut(offsets, length=length, stride=None, prefix=prefix)
 
@@ -113,12 +113,13 @@ def cut_windows(
 def cut_document_windows(
     offsets: ArrayLike, *, length: int, stride: int, prefix: int | None = None
 ) -> RowTable:
-    """Windows over each document for itself: every token is scored once, with the most context.
+    """Windows over each document separately; every token is scored once, in its first window.
 
-    Window k of a document begins at its token k * stride, holds at most `length` tokens
-    (prefix included) and scores what no window before it holds. The last one is short.
-    Without a prefix the first token of a document has no context and is not scored; nor is
-    the first token of any window where stride == length. A window without a target is left out.
+    Window k of a document begins at its token k * stride and has at most `length` tokens,
+    including the prefix. Only tokens that are in no earlier window are scored. The last window may
+    be shorter. Without a prefix, the first token of a document has no context and is not scored;
+    if stride == length, neither is the first token of any window. A window without a target is
+    left out.
 
     Raises:
         ValueError: stride < 1, or so large that tokens between two windows would be skipped.
@@ -127,12 +128,13 @@ def cut_document_windows(
 
 
 def cut_rolling(offsets: ArrayLike, length: int, prefix: int) -> RowTable:
-    """Windows of lm-evaluation-harness over each document: `length` targets side by side.
+    """Windows of lm-evaluation-harness over each document: `length` targets each, side by side.
 
-    The first window reads the prefix and predicts the document's first `length` tokens; each
-    further one reads the token before its own and predicts the next `length`. The last one
-    predicts what is left and is moved back until it reads `length` tokens as well, so its
-    targets have more context. A row holds one token more than the model reads, its last target.
+    The first window reads the prefix and predicts the document's first `length` tokens. Each
+    further window also reads the token before its targets, and predicts the next `length`. The
+    last window predicts the remaining tokens. It is moved back until it also reads `length` tokens,
+    so its targets have more context. A row has one token more than the model reads: its last
+    target.
 
     Raises:
         ValueError: length < 1.
@@ -151,10 +153,10 @@ def cut_rolling(offsets: ArrayLike, length: int, prefix: int) -> RowTable:
 def cut_continuations(
     offsets: ArrayLike, n_context: ArrayLike, length: int, prefix: int
 ) -> RowTable:
-    """One row a document, which scores what follows its first `n_context` tokens.
+    """One row per document, in which the tokens after its first `n_context` are scored.
 
-    The model reads at most `length` tokens, the last target not among them; a longer document
-    loses its beginning. The prefix stands before documents without context only.
+    The model reads at most `length` tokens, not counting the last target; a longer document loses
+    its beginning. The prefix is put only before documents without context.
 
     Raises:
         ValueError: A document has more than `length` targets, or none.
@@ -173,20 +175,20 @@ def cut_continuations(
 def cut_stream(offsets: ArrayLike, length: int) -> RowTable:
     """Disjoint rows of exactly `length` tokens over each (joined) document, for training.
 
-    The first token of a row is context only. What is left at the end of a document is too
-    short for a row and is left out, so a document shorter than `length` gives none.
+    The first token of a row is only context. The rest at the end of a document is too short for a
+    row and is left out, so a document shorter than `length` gives no row.
     """
     table = _cut(offsets, length=length, stride=length, prefix=None)
     return table.select(np.flatnonzero(table.lengths == length))
 
 
 def _cut(offsets: ArrayLike, *, length: int, stride: int | None, prefix: int | None) -> RowTable:
-    """All windows of all documents; stride None: the first window of each document only."""
+    """All windows of all documents; stride None: only the first window of each document."""
     bounds = _checked_bounds(offsets)
     room = _room(length, prefix)
     step = _checked_stride(room if stride is None else stride, room)
     sizes = np.diff(bounds)
-    # ceil((size - room) / step) windows follow the first one, which an empty document lacks too
+    # ceil((size - room) / step) windows follow the first one; an empty document has no window
     n_windows = np.where(sizes > 0, 1 + np.maximum(0, -((room - sizes) // step)), 0)
     if stride is None:
         n_windows = np.minimum(n_windows, 1)
@@ -207,7 +209,7 @@ def _checked_bounds(offsets: ArrayLike) -> IntArray:
 
 
 def _number(n_windows: IntArray) -> tuple[IntArray, IntArray]:
-    """For each window its document, and its number in it from 0."""
+    """For each window its document, and its number in that document, from 0."""
     documents = np.repeat(np.arange(len(n_windows)), n_windows)
     rank = np.arange(len(documents)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
     return documents, rank
@@ -222,7 +224,7 @@ def _room(length: int, prefix: int | None) -> int:
 def _checked_stride(stride: int, room: int) -> int:
     if not 1 <= stride <= room:
         raise ValueError(
-            f"stride {stride}: windows hold {room} tokens of a document, so a stride "
+            f"stride {stride}: windows have {room} tokens of a document, so a stride "
             f"from 1 to {room} is needed; a larger one would leave tokens out"
         )
     return stride

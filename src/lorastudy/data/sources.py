@@ -1,8 +1,8 @@
 """A source of a study file becomes documents: built-in text, local files, mirror or hub.
 
-A hub id is looked for in the mirror, if there is one, and only if the mirror lacks the whole
-data set in the cache and on the hub; offline, in the cache alone. A split that the mirror's
-copy lacks is an error and never fetched from elsewhere unasked.
+A hub id is looked up in the mirror, if there is one. If the mirror does not have the data set at
+all, it is looked up in the cache and then on the hub; offline, only in the cache. If the mirror's
+copy lacks a split, this is an error; the split is never fetched from elsewhere without being asked.
 """
 
 import re
@@ -23,13 +23,13 @@ from lorastudy.errors import InputError
 class Documents:
     """Texts in the order of their source.
 
-    Without a limit blank texts are kept, since joining all rows to one stream counts them;
-    who reads texts one by one drops them. With a limit they are dropped before counting.
+    Without a limit blank texts are kept, since they count when all rows are joined into a stream;
+    callers that read texts one by one drop them. With a limit they are dropped before counting.
     """
 
     texts: tuple[str, ...]
-    origin: str  # where they came from, for people; no path of this machine
-    revision: str | None  # commit on the hub; None where the source has none to tell
+    origin: str  # where they came from, for people; not a path of this machine
+    revision: str | None  # commit on the hub; None if the source does not know it
 
 
 def read_documents(
@@ -39,17 +39,17 @@ def read_documents(
 
     Args:
         source: What the study file names.
-        mirror: Folder laid out like the hub, looked at first; None: there is none.
-        offline: Never reach for the network.
+        mirror: Folder laid out like the hub, searched first; None: there is none.
+        offline: Never use the network.
         base: Folder of the study file, from which relative paths start.
 
     Raises:
-        InputError: Nothing fit to train or score on; says where and what to do.
+        InputError: There is no usable text; the message says where, and what to do.
     """
     documents = _read(source, mirror, offline, base)
     texts = documents.texts
     if not texts:
-        raise InputError(f"{documents.origin} holds no document. Choose another split or file.")
+        raise InputError(f"{documents.origin} has no document. Choose another split or file.")
     filled = tuple(text for text in texts if text and not text.isspace())
     if not filled:
         raise InputError(
@@ -109,7 +109,7 @@ def _read_hub(source: Source, repository: str, split: str, *, offline: bool) -> 
 
 def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool) -> Any:
     """A split as a `datasets.Dataset`; it is fetched, or found in the cache of `datasets`."""
-    import datasets  # a second to import, and needed only here
+    import datasets  # takes a second to import, and is needed only here
 
     try:
         with _offline_libraries(offline):
@@ -151,7 +151,7 @@ def _offline_libraries(offline: bool) -> Iterator[None]:
 
 
 def _commit_of(rows: Any, revision: str, origin: str) -> str | None:
-    """The commit that the files came from, read off their addresses; None if they hide it.
+    """The commit that the files came from, read from their addresses; None if these hide it.
 
     Raises:
         InputError: A commit was asked for and the cache, offline, has another one.

@@ -1,16 +1,16 @@
 """Which rows every training step sees, as a pure function of (seed, epoch, step).
 
-An epoch is a permutation of the rows, cut into micro-batches; consecutive micro-batches
-form accumulation groups, one optimizer step each. Nothing is drawn while training runs, so
-any step can be reached directly, every arm of a seed sees the same data in the same order,
-and a resumed run has no position to restore.
+An epoch is a permutation of the rows, divided into micro-batches. Consecutive micro-batches form
+an accumulation group, and each group is one optimizer step. Nothing is drawn during training, so
+any step can be reached directly, every arm of a seed sees the same data in the same order, and a
+resumed run has no position to restore.
 
     first_group "full":  epoch 1 [0 1 2 3 4][5 6]   epoch 2 [7 8 9 10 11][12 13]
     first_group "one":   epoch 1 [0][1 2 3 4 5][6    epoch 2  7 8 9 10][11 12 13]...
 
-"one" is what a loop does that steps when `counter % accumulation == 0` with a counter from
-0 that runs through epochs: the first step fires after one micro-batch, groups span epochs,
-and what is left over at the end is never applied.
+"one" repeats a loop that steps if `counter % accumulation == 0`, with a counter that begins at 0
+and runs on through epochs. The first step then follows one micro-batch, groups span epochs, and
+the gradients that remain at the end are never applied.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """The cut of all epochs into micro-batches and accumulation groups."""
+    """How all epochs are divided into micro-batches and accumulation groups."""
 
     n_rows: int
     epochs: int
@@ -38,22 +38,22 @@ class StepPlan:
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches in a full accumulation group."""
+        """Number of micro-batches in a full accumulation group."""
         return self.rows_per_step // self.micro_batch
 
     @property
     def micro_batches_per_epoch(self) -> int:
-        """The last one of an epoch may hold fewer rows."""
+        """Number of micro-batches of an epoch; the last one may have fewer rows."""
         return -(-self.n_rows // self.micro_batch)
 
     @property
     def n_micro_batches(self) -> int:
-        """Micro-batches of all epochs."""
+        """Number of micro-batches of all epochs."""
         return self.micro_batches_per_epoch * self.epochs
 
     @property
     def n_steps(self) -> int:
-        """Optimizer steps of all epochs."""
+        """Number of optimizer steps of all epochs."""
         if self.first_group == "one":
             return 1 + (self.n_micro_batches - 1) // self.accumulation
         return self._steps_per_epoch * self.epochs
@@ -74,7 +74,7 @@ class StepPlan:
         return epoch * self._steps_per_epoch + position // self.accumulation + 1
 
     def group_of(self, step: int) -> range:
-        """Micro-batches of an optimizer step; those past the end of training are cut off."""
+        """Micro-batches of an optimizer step, without those after the end of training."""
         if self.first_group == "one":
             begin = 0 if step == 1 else 1 + (step - 2) * self.accumulation
             end = 1 + (step - 1) * self.accumulation
@@ -85,7 +85,7 @@ class StepPlan:
         return range(begin, min(begin + self.accumulation, first + self.micro_batches_per_epoch))
 
     def completes_step(self, index: int) -> bool:
-        """Whether the optimizer steps after the micro-batch `index`."""
+        """Whether the optimizer takes a step after the micro-batch `index`."""
         if self.first_group == "one":
             return index % self.accumulation == 0
         return index + 1 == self.group_of(self.step_of(index)).stop
@@ -101,10 +101,10 @@ class StepPlan:
         return order[begin : begin + self.micro_batch]
 
     def rows_of_sorted(self, index: int, lengths: IntArray) -> IntArray:
-        """Rows of one micro-batch when those of its step are cut in order of length.
+        """Rows of one micro-batch when the rows of its step are sorted by length and divided.
 
-        A step's loss is a sum over its tokens divided by their number, so which rows share
-        a micro-batch changes rounding only; similar lengths together need less padding.
+        A step's loss is a sum over its tokens divided by their number. Which rows share a
+        micro-batch therefore changes only rounding, and rows of similar lengths need less padding.
         Only for groups that do not span epochs.
         """
         group, rows = self._rows_of_step(index, lengths)
@@ -112,11 +112,11 @@ class StepPlan:
         return rows[begin : begin + self.micro_batch]
 
     def rows_of_balanced(self, index: int, lengths: IntArray) -> IntArray:
-        """Rows of one micro-batch when those of its step are shared out to equal token counts.
+        """Rows of one micro-batch when those of its step are divided into equal numbers of tokens.
 
-        For rows that are not padded: as many micro-batches as ever, none much larger than the
-        others, though their numbers of rows differ. Longest first, each row goes where the
-        fewest tokens are. Only for groups that do not span epochs.
+        This is for rows that are not padded. The number of micro-batches stays the same, and none
+        is much larger than the others, although their numbers of rows differ. Longest first, each
+        row is added to the part with the fewest tokens. Only for groups that do not span epochs.
         """
         group, rows = self._rows_of_step(index, lengths)
         return share_out(rows, lengths, len(group))[index - group.start]
@@ -129,9 +129,9 @@ class StepPlan:
 
 
 def share_out(rows: IntArray, lengths: IntArray, n: int) -> list[IntArray]:
-    """Rows from short to long in `n` shares of about equal token counts, each from long to short.
+    """Rows from short to long, divided into `n` shares with about equal numbers of tokens.
 
-    With fewer rows than shares the last ones are empty.
+    Each share is sorted from long to short. With fewer rows than shares the last shares are empty.
     """
     loads = [0] * n
     shares: list[list[int]] = [[] for _ in range(n)]

@@ -1,12 +1,12 @@
-"""What one document is, which of its text is tokenised, and on which text words are counted.
+"""What one document is, which text of it is tokenised, and in which text words are counted.
 
     texts        every text that is not blank, without white space at its ends
-    stream       all texts, blank ones too, joined to one document
-    pages        WikiText's rows joined to pages again; detokenised; counted on the page itself
-    last-words   every text that is not blank as it is; all but its last word is context
+    stream       all texts, including blank ones, joined into one document
+    pages        WikiText's rows joined into pages; detokenised; words counted before that
+    last-words   every text that is not blank, unchanged; all but its last word is context
 
 The last two are the documents of lm-evaluation-harness' tasks `wikitext` (version 2) and
-`lambada_openai` (version 1). Strings only: nothing here knows a tokenizer.
+`lambada_openai` (version 1). This module handles only strings; it does not know the tokenizer.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ class Text:
     """One document before it is tokenised."""
 
     text: str  # tokenised
-    counted: str  # words and bytes are counted on it
-    context: str = ""  # beginning of `text` that is read and not scored
+    counted: str  # the text in which words and bytes are counted
+    context: str = ""  # beginning of `text`, which is read and not scored
 
 
 def form_texts(texts: Sequence[str], form: Form) -> tuple[Text, ...]:
@@ -45,14 +45,14 @@ def form_texts(texts: Sequence[str], form: Form) -> tuple[Text, ...]:
 
 
 def join_pages(rows: Sequence[str]) -> tuple[str, ...]:
-    r"""WikiText's rows joined to pages, a page beginning with its heading of the first level.
+    r"""WikiText's rows joined into pages; a page begins with its first-level heading.
 
-    In the files behind the rows a blank line holds one space, which the rows have lost; it is
-    put back, as is the line break at the end of the file. The 62 pages of WikiText-2's raw
+    In the original files a blank line contains one space, which the rows have lost. It is put
+    back, and so is the line break at the end of the file. The 62 pages of WikiText-2's raw
     test rows then have the 241,335 words and 1,290,527 bytes that follow from two perplexities
     published with full precision (lm-evaluation-harness#806: ln 8.792073612124492 /
-    ln 1.5015845643537054 = bytes / words). Without any such heading every row that is not blank
-    is a page as it is.
+    ln 1.5015845643537054 = bytes / words). Without any such heading, every row that is not blank
+    is a page.
     """
     starts = [i for i, row in enumerate(rows) if _HEADING.fullmatch(row.strip())]
     if not starts:
@@ -88,7 +88,7 @@ _DETOKENISER: tuple[tuple[bool, str, str], ...] = (
 
 
 def detokenise_page(page: str) -> str:
-    """A page of WikiText as ordinary text, by the replacements of lm-evaluation-harness."""
+    """A page of WikiText as ordinary text, with the replacements of lm-evaluation-harness."""
     for is_pattern, old, new in _DETOKENISER:
         page = re.sub(old, new, page) if is_pattern else page.replace(old, new)
     return page
@@ -97,9 +97,9 @@ def detokenise_page(page: str) -> str:
 def split_last_word(text: str) -> Text:
     """The text with all but its last word as context; the space before the word is scored.
 
-    The last word is what follows the last space. White space at the end of the context goes
-    to the word, and a text without a space is one word with a space put before it: both as
-    lm-evaluation-harness encodes a pair of context and continuation.
+    The last word is everything after the last space. White space at the end of the context becomes
+    part of the word, and a text without a space is one word with a space put before it. Both agree
+    with the way in which lm-evaluation-harness encodes a context and its continuation.
     """
     context, _, word = text.rpartition(" ")
     return Text(f"{context} {word}", text, context.rstrip())
@@ -108,14 +108,14 @@ def split_last_word(text: str) -> Text:
 def count_words(text: str) -> int:
     r"""Words as lm-evaluation-harness counts them for word perplexity.
 
-    It takes `len(re.split(r"\s+", text))` of the text as it is, so white space at either
-    end counts one more (lm_eval/tasks/wikitext/preprocess_wikitext.py).
+    It uses `len(re.split(r"\s+", text))` on the unchanged text, so white space at either end
+    counts as one more word (lm_eval/tasks/wikitext/preprocess_wikitext.py).
     """
     return 1 + sum(1 for _ in re.finditer(r"\s+", text))
 
 
 def digest_texts(texts: Sequence[Text]) -> str:
-    """SHA-256 over all parts with their lengths, so that moving a border changes it."""
+    """SHA-256 over all parts with their lengths, so that moving a boundary changes it."""
     digest = hashlib.sha256()
     for text in texts:
         for part in (text.text, text.counted, text.context):

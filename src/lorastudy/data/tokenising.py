@@ -1,8 +1,8 @@
-"""Texts to token ids, document by document, with the tokens of a context counted.
+"""Turn texts into token ids, document by document, and count the tokens of each context.
 
-Plain forms are encoded without special tokens. The forms of lm-evaluation-harness are encoded
-as it does: with what the tokenizer adds by itself, and a last word as what the whole text has
-after as many tokens as its context alone.
+Plain forms are encoded without special tokens. The forms of lm-evaluation-harness are encoded as
+it does: with the tokens that the tokenizer adds by itself. If a context alone has n tokens, the
+last word is the whole text without its first n tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from lorastudy.data.texts import Text
 from lorastudy.errors import InputError
 from lorastudy.protocols import Form
 
-_BATCH = 1_000  # documents tokenised at once: enough for the tokenizer's threads, little memory
+_BATCH = 1_000  # documents at once: enough for the tokenizer's threads, little memory
 
 
 class TokenizerLike(Protocol):
-    """What a corpus needs of a tokenizer."""
+    """The parts of a tokenizer that a corpus needs."""
 
     @property
     def digest(self) -> str:
@@ -39,11 +39,11 @@ class TokenizerLike(Protocol):
 def encode_texts(
     texts: Sequence[Text], form: Form, tokenizer: TokenizerLike, origin: str
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """The ids of each document, none outside the vocabulary, and how many are context.
+    """The ids of each document, all inside the vocabulary, and how many of them are context.
 
     Raises:
-        InputError: The tokenizer gives an id that its vocabulary does not have, or a last
-            word has no token; `origin` is named.
+        InputError: The tokenizer gives an id that is not in its vocabulary, or a last word has
+            no token; the message names `origin`.
     """
     number = 0
     for begin in range(0, len(texts), _BATCH):
@@ -69,7 +69,7 @@ def encode_texts(
 def _tokenise(
     texts: Sequence[Text], form: Form, tokenizer: TokenizerLike
 ) -> tuple[list[list[int]], list[int]]:
-    """Ids of each text and of its context, as lm-evaluation-harness has them for its forms."""
+    """Ids of each text and of its context, encoded as lm-evaluation-harness does."""
     if form in ("texts", "stream"):
         return tokenizer.encode([text.text for text in texts]), [0] * len(texts)
     ids = tokenizer.encode_as_configured([text.text for text in texts])
@@ -77,6 +77,6 @@ def _tokenise(
         return ids, [0] * len(texts)
     bare = tokenizer.encode([text.text for text in texts])
     read = tokenizer.encode_as_configured([text.context for text in texts])
-    # without a context there is only the start token, which the row brings
+    # without a context there is only the start token, which the row adds
     whole = [a if text.context else b for a, b, text in zip(ids, bare, texts, strict=True)]
     return whole, [len(c) if t.context else 0 for c, t in zip(read, texts, strict=True)]
