@@ -26,6 +26,7 @@ GPT2 = BaseDescription(
     hidden_size=768,
     n_layers=12,
     n_heads=12,
+    attention="sdpa",
     attention_dropout=0.1,
     linear_modules=(),
 )

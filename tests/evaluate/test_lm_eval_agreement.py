@@ -12,7 +12,8 @@ import torch
 from transformers import AutoTokenizer
 
 from lorastudy.config.models import BaseModelRef, Benchmark, Rows
-from lorastudy.model.base import find_base_folder, load_base
+from lorastudy.model.base import load_base
+from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
-from lorastudy.model.base import describe_base, digest_base, find_base_folder, load_base
+from lorastudy.model.base import describe_base, load_base
+from lorastudy.model.base_folder import digest_base, find_base_folder
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Tensor]], None]

@@ -19,6 +19,25 @@ SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of 
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_NAMES_SHOWN = 12
+_LONGEST_SHOWN = 60  # characters of a path that cannot be one
+
+
+def local_path(named: str, base: Path, *, key: str) -> Path:
+    """A path of a study file, which starts from the folder `base` unless it is absolute.
+
+    Raises:
+        InputError: No file can have this path; `key` says where it was named.
+    """
+    try:
+        path = base / Path(named).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop, an unknown ~user
+        reason = getattr(error, "strerror", None) or str(error)
+        shown = named if len(named) <= _LONGEST_SHOWN else f"{named[:_LONGEST_SHOWN]}..."
+        raise InputError(f"{key} {shown!r}: {reason.rstrip('.')}. Correct the path.") from error
+    return path
 
 
 def find_files(pattern: str, base: Path) -> tuple[Path, ...]:

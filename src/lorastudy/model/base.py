@@ -1,36 +1,28 @@
-"""Find a base model, describe it from its configuration alone, and load its weights.
+"""Describe a base model without loading its weights, and load them.
 
-A folder is looked for as `MIRROR/<id>`, then in the hub's cache, then on the hub. Only
-safetensors are read. Weights that are missing, left over or of another shape are refused:
-transformers would fill a missing layer with random numbers and go on.
+Only safetensors are read. Weights that are missing, left over, of another shape or not finite
+are refused: transformers would fill a missing layer with random numbers and go on.
 """
 
-import hashlib
-import importlib.resources
-import json
 import warnings
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.config.models import BaseModelRef
-from lorastudy.errors import InputError, first_line
+from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.base_folder import choose_attention, read_config
 from lorastudy.model.placement import LinearModule
-from lorastudy.store.hashes import hash_file
+from lorastudy.model.stored_constants import is_known_constant
 
 CausalModel = PreTrainedModel  # what other parts call it: transformers stays in this one
-_TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]
-_HUB_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,146 +36,70 @@ class BaseDescription:
     max_positions: int | None  # None: no fixed limit is stated
     hidden_size: int
     n_layers: int
-    n_heads: int
+    n_heads: int  # 0: it has no attention
+    attention: str  # "sdpa", or "eager" where the family knows no other
     attention_dropout: float  # in training; above 0 it keeps torch from its fused kernel on a CPU
     linear_modules: tuple[LinearModule, ...]
 
 
-def find_base_folder(
-    reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
-) -> Path:
-    """The local folder of a base model, downloaded if it has to be.
-
-    Args:
-        reference: What the study file says.
-        mirror: Folder laid out like the hub, looked at first.
-        offline: Never ask the hub.
-        base: Folder that relative paths start from.
-
-    Raises:
-        InputError: It is nowhere, or is not a model folder.
-    """
-    if reference.builtin is not None:
-        folder = Path(str(importlib.resources.files("lorastudy") / reference.builtin / "base"))
-    elif reference.path is not None:
-        folder = base / Path(reference.path).expanduser()
-    else:
-        folder = _hub_folder(str(reference.id), reference.revision, mirror, offline)
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"base_model: {folder} holds no config.json, so it is not a model folder. "
-            "Give the folder that save_pretrained wrote, or a hub id."
-        )
-    return folder
-
-
-def find_tokenizer_folder(
-    reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
-) -> Path:
-    """The local folder of a tokenizer; a model's folder will do, and its weights stay away.
-
-    Raises:
-        InputError: It is nowhere.
-    """
-    if reference.id is not None:
-        return _hub_folder(reference.id, reference.revision, mirror, offline, _TOKENIZER_FILES)
-    if reference.path is None:
-        return find_base_folder(reference, mirror=mirror, offline=offline, base=base)
-    folder = base / Path(reference.path).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"tokenizer: {folder} is no folder. Give one with tokenizer.json.")
-    return folder
-
-
-def _hub_folder(
-    identifier: str,
-    revision: str,
-    mirror: Path | None,
-    offline: bool,
-    files: Sequence[str] = _HUB_FILES,
-) -> Path:
-    if mirror is not None and (mirror / identifier).is_dir():
-        return mirror / identifier
-    try:
-        return Path(
-            snapshot_download(
-                identifier,
-                revision=revision,
-                allow_patterns=list(files),
-                local_files_only=offline,
-            )
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        where = f"the mirror {mirror}, " if mirror else ""
-        raise InputError(
-            f"base_model: {identifier} (revision {revision}) is not in {where}the local cache"
-            f"{'' if offline else ' or on the hub'} ({type(error).__name__}). "
-            "Check the id, or give a folder: base_model: {path: ...}."
-        ) from error
-
-
-def digest_base(folder: Path) -> str:
-    """SHA-256 over names and contents of config and weights: the identity of a base model."""
-    digest = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        digest.update(path.name.encode())
-        digest.update(bytes.fromhex(hash_file(path)))
-    return digest.hexdigest()
-
-
-def read_config(folder: Path) -> PretrainedConfig:
-    """The model configuration, refused unless it is a plain decoder-only language model.
-
-    Raises:
-        InputError: Unreadable, remote code, quantised, encoder-only or encoder-decoder.
-    """
-    try:
-        raw = json.loads((folder / "config.json").read_text())
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder / 'config.json'}: no causal language model that transformers knows "
-            f"({first_line(error)}). Models that bring their own code are not run."
-        ) from error
-    if raw.get("quantization_config"):
-        raise InputError(
-            f"{folder}: the base model is quantised, which full fine-tuning cannot train. "
-            "Give the unquantised model."
-        )
-    is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    named = raw.get("architectures") or ["CausalLM"]
-    if not is_causal or config.is_encoder_decoder or not any(_names_decoder(n) for n in named):
-        raise InputError(
-            f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is no decoder-only "
-            "language model. Give one whose architecture is a ...ForCausalLM or ...LMHeadModel."
-        )
-    assert isinstance(config, PretrainedConfig)
-    return config
-
-
-def _names_decoder(architecture: str) -> bool:
-    return architecture.endswith(("CausalLM", "LMHeadModel", "Model"))
-
-
 def describe_base(folder: Path) -> BaseDescription:
-    """Modules and counts of a base model from `config.json` alone; no weight is read."""
+    """Modules and counts of a base model from `config.json`; no weight but a head is read.
+
+    Raises:
+        InputError: As in `read_config`; or no model can be built from the configuration.
+    """
     config = read_config(folder)
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config)
-    embedding = network.get_input_embeddings().weight
-    max_positions = getattr(config, "max_position_embeddings", None)
-    return BaseDescription(
-        folder=folder,
-        model_type=config.model_type,
-        total_parameters=sum(p.numel() for p in network.parameters()),
-        vocabulary_size=embedding.shape[0],
-        max_positions=max_positions if isinstance(max_positions, int) else None,
-        hidden_size=embedding.shape[1],
-        n_layers=int(config.num_hidden_layers),
-        n_heads=int(config.num_attention_heads),
-        attention_dropout=_attention_dropout(config),
-        linear_modules=list_linear_modules(network),
-    )
+    attention = choose_attention(config)
+    with reading_user_files(
+        f"{folder / 'config.json'}: no model can be built from it", "Correct the file."
+    ):
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        _untie_own_head(folder, network)
+        embedding = network.get_input_embeddings().weight
+        max_positions = getattr(config, "max_position_embeddings", None)
+        has_limit = isinstance(max_positions, int) and max_positions > 0
+        return BaseDescription(
+            folder=folder,
+            model_type=config.model_type,
+            total_parameters=sum(p.numel() for p in network.parameters()),
+            vocabulary_size=embedding.shape[0],
+            max_positions=max_positions if has_limit else None,
+            hidden_size=embedding.shape[1],
+            n_layers=int(config.num_hidden_layers),
+            n_heads=int(getattr(config, "num_attention_heads", None) or 0),
+            attention=attention,
+            attention_dropout=_attention_dropout(config),
+            linear_modules=list_linear_modules(network),
+        )
+
+
+def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
+    """Give `network` a head of its own where the files hold one that differs from the embedding.
+
+    transformers does the same when it loads them, whatever config.json says of tying.
+    """
+    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return
+    paths = {id(module): path for path, module in network.named_modules()}
+    stored = [
+        _read_tensor(folder, f"{paths[id(module)]}.weight", network.base_model_prefix)
+        for module in (head, embedding)
+    ]
+    if all(tensor is not None for tensor in stored) and not torch.equal(*stored):  # type: ignore[arg-type]
+        head.weight = nn.Parameter(embedding.weight.detach().clone())
+
+
+def _read_tensor(folder: Path, name: str, prefix: str = "") -> Tensor | None:
+    """A stored tensor by its name, with or without `prefix`; None: it is not there."""
+    names = {name, name.removeprefix(f"{prefix}.")}
+    for path in sorted(folder.glob("*.safetensors")):
+        with _reading_weights(folder), safe_open(path, framework="pt") as file:
+            for found in names.intersection(file.keys()):
+                tensor: Tensor = file.get_tensor(found)
+                return tensor
+    return None
 
 
 def _attention_dropout(config: PretrainedConfig) -> float:
@@ -210,18 +126,29 @@ def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
     return tuple(found)
 
 
+def _reading_weights(folder: Path) -> AbstractContextManager[None]:
+    return reading_user_files(
+        f"{folder}: the weights cannot be read", "Download or copy the model again."
+    )
+
+
 def load_base(folder: Path, *, device: torch.device) -> PreTrainedModel:
     """The base model in float32 and evaluation mode, all weights as stored.
 
     Raises:
-        InputError: A weight is missing, left over, mis-shaped, or a file is damaged.
+        InputError: A weight is missing, left over, mis-shaped or not finite, a file is damaged, or
+            a token's prediction depends on tokens that follow it.
     """
+    check_weights(folder)  # first, since a wrong shape would be filled with random numbers
     network = _load_weights(folder)
-    return move_model(network.eval(), device)
+    _refuse_not_finite(folder, network)
+    network.eval()
+    _try_out(folder, network)
+    return move_model(network, device)
 
 
 def check_weights(folder: Path) -> None:
-    """Compare names and shapes of the stored weights with the configuration; reads no tensor.
+    """Compare names and shapes of the stored weights with the configuration; reads no weight.
 
     Raises:
         InputError: As in `load_base`; damage within a tensor's bytes is not seen.
@@ -236,7 +163,7 @@ def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedMode
             f"{folder}: no .safetensors file. Other formats can run code when they are read; "
             "convert the model with save_pretrained first."
         )
-    try:
+    with _reading_weights(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -245,17 +172,12 @@ def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedMode
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that the report names them; refused below
-            attn_implementation="sdpa",
+            attn_implementation=choose_attention(config),
             device_map=device_map,
         )
-    except Exception as error:  # safetensors and transformers raise many kinds for bad files
-        raise InputError(
-            f"{folder}: the weights cannot be read ({first_line(error)}). "
-            "Download or copy the model again."
-        ) from error
-    network, report = loaded
-    assert isinstance(network, PreTrainedModel)
-    _refuse_incomplete(folder, report)
+        network, report = loaded
+        assert isinstance(network, PreTrainedModel)
+        _refuse_incomplete(folder, network, report)
     return network
 
 
@@ -265,7 +187,7 @@ def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedMode
     return network
 
 
-def _refuse_incomplete(folder: Path, report: dict[str, object]) -> None:
+def _refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str, object]) -> None:
     for key, what in (
         ("missing_keys", "lack"),
         ("mismatched_keys", "have another shape than config.json says for"),
@@ -275,12 +197,64 @@ def _refuse_incomplete(folder: Path, report: dict[str, object]) -> None:
         assert isinstance(found, (list, set, tuple))
         # a mismatch is reported as (name, stored shape, shape of the model)
         names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in found)
+        if key == "unexpected_keys":
+            # transformers itself passes over rotary tables, whatever they hold
+            tables = (name for name in _stored_names(folder) if name.endswith(".inv_freq"))
+            left_over = sorted({*names, *tables} - network.state_dict().keys())
+            names = [name for name in left_over if not _is_constant(folder, name, network)]
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise InputError(
                 f"{folder}: the weights {what} {', '.join(names[:3])}{more}. "
                 "The folder does not belong together; download or export the model again."
             )
+
+
+def _stored_names(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return names
+
+
+def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:
+    stored = _read_tensor(folder, name)
+    return stored is not None and is_known_constant(name, stored, network)
+
+
+def _refuse_not_finite(folder: Path, network: PreTrainedModel) -> None:
+    for name, tensor in network.named_parameters():
+        low, high = torch.aminmax(tensor.detach())  # both are NaN where one number is
+        if tensor.numel() and not (torch.isfinite(low) and torch.isfinite(high)):
+            raise InputError(
+                f"{folder}: {name} holds numbers that are not finite, so every score would be "
+                "NaN. The model was saved after its training had diverged, or the file is damaged."
+            )
+
+
+@torch.no_grad()
+def _try_out(folder: Path, network: Any) -> None:
+    """See by two short texts that predictions are numbers and independent of later tokens."""
+    n_vocabulary = network.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 9)[None] % n_vocabulary
+    others = ids.clone()
+    others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
+    with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):
+        first, second = (
+            network(input_ids=x, use_cache=False).logits[0, :-1] for x in (ids, others)
+        )
+        difference, largest = (first - second).abs().max(), first.abs().max()
+    if not torch.isfinite(largest):
+        raise InputError(
+            f"{folder}: the model answers with numbers that are not finite, so every score would "
+            "be NaN. Look at the numbers in config.json, or choose another base model."
+        )
+    if difference > 1e-3 * largest:
+        raise InputError(
+            f"{folder}: a prediction of {type(network).__name__} depends on the tokens after it, "
+            "so it has no perplexity as a language model. Choose a decoder-only base model."
+        )
 
 
 def save_model(

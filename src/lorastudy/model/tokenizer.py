@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from lorastudy.errors import InputError, first_line
+from lorastudy.errors import InputError, reading_user_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         InputError: There is none, it is not a fast one, or it has no end-of-text token.
     """
-    try:
-        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"{folder}: no tokenizer can be loaded ({first_line(error)}). "
-            "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
-        ) from error
+    with reading_user_files(
+        f"{folder}: no tokenizer can be loaded",
+        "Put tokenizer.json, or the model's own vocabulary files, beside config.json.",
+    ):
+        backend = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        n_tokens = len(backend)
     if not isinstance(backend, PreTrainedTokenizerFast):
         raise InputError(
             f"{folder}: only a slow Python tokenizer is there. Convert it to tokenizer.json first."
@@ -88,7 +89,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(
         backend=backend,
         digest=hashlib.sha256(text.encode()).hexdigest(),
-        vocabulary_size=len(backend),
+        vocabulary_size=n_tokens,
         start_id=start_id if isinstance(start_id, int) else end_id,
         end_id=end_id,
     )

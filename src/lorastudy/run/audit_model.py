@@ -8,7 +8,8 @@ from lorastudy.data.rows import cut_lines
 from lorastudy.errors import InputError
 from lorastudy.evaluate.audit import TargetCounts, Undone, count_targets, undo_padding
 from lorastudy.loss import perplexity_of
-from lorastudy.model.base import find_base_folder, find_tokenizer_folder, quieten_libraries
+from lorastudy.model.base import quieten_libraries
+from lorastudy.model.base_folder import find_base_folder, find_tokenizer_folder
 from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.run.inputs import open_corpus_of

@@ -10,7 +10,8 @@ from lorastudy.machine.environment import (
     set_up_memory,
 )
 from lorastudy.model.adapters import load_adapter
-from lorastudy.model.base import find_base_folder, load_base, quieten_libraries
+from lorastudy.model.base import load_base, quieten_libraries
+from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows

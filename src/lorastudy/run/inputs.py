@@ -20,7 +20,8 @@ from lorastudy.evaluate.protocols import (
     size_protocol,
 )
 from lorastudy.evaluate.subset import draw_subset, units_of
-from lorastudy.model.base import BaseDescription, describe_base, find_base_folder
+from lorastudy.model.base import BaseDescription, describe_base
+from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 from lorastudy.protocols import Form
 from lorastudy.store.places import Places

@@ -15,7 +15,8 @@ from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel, attach_arm
-from lorastudy.model.base import digest_base, load_base, move_model
+from lorastudy.model.base import load_base, move_model
+from lorastudy.model.base_folder import digest_base
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer

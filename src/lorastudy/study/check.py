@@ -20,7 +20,7 @@ from lorastudy.data.corpus import Corpus
 from lorastudy.errors import ConfigError, InputError, OutOfMemoryError, StorageError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
-from lorastudy.model.base import digest_base
+from lorastudy.model.base_folder import digest_base
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm

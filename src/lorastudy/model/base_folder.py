@@ -1,0 +1,165 @@
+"""Find the folder of a base model or tokenizer, and read its `config.json`.
+
+A folder is looked for as `MIRROR/<id>`, then in the hub's cache, then on the hub. What is not a
+plain decoder-only language model is refused here, before any weight is read.
+"""
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from lorastudy.config.models import BaseModelRef
+from lorastudy.data.files import local_path
+from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.adapter_files import find_adapter_file
+from lorastudy.store.hashes import hash_file
+
+# what a tokenizer may consist of, its chat templates included
+_TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.vocab"]
+_HUB_FILES = ["*.safetensors", *_TOKENIZER_FILES]
+_MOST_LAYERS = 1_000  # no model is deeper; building more would seem to hang
+
+
+def find_base_folder(
+    reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
+) -> Path:
+    """The local folder of a base model, downloaded if it has to be.
+
+    Args:
+        reference: What the study file says.
+        mirror: Folder laid out like the hub, looked at first.
+        offline: Never ask the hub.
+        base: Folder that relative paths start from.
+
+    Raises:
+        InputError: It is nowhere, or is not a model folder.
+    """
+    if reference.builtin is not None:
+        folder = Path(str(importlib.resources.files("lorastudy") / reference.builtin / "base"))
+    elif reference.path is not None:
+        folder = local_path(reference.path, base, key="base_model.path")
+    else:
+        folder = _hub_folder(str(reference.id), reference.revision, mirror, offline)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"base_model: {folder} holds no config.json, so it is not a model folder. "
+            "Give the folder that save_pretrained wrote, or a hub id."
+        )
+    return folder
+
+
+def find_tokenizer_folder(
+    reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
+) -> Path:
+    """The local folder of a tokenizer; a model's folder will do, and its weights stay away.
+
+    Raises:
+        InputError: It is nowhere.
+    """
+    if reference.id is not None:
+        return _hub_folder(reference.id, reference.revision, mirror, offline, _TOKENIZER_FILES)
+    if reference.path is None:
+        return find_base_folder(reference, mirror=mirror, offline=offline, base=base)
+    folder = local_path(reference.path, base, key="tokenizer")
+    if not folder.is_dir():
+        raise InputError(f"tokenizer: {folder} is not a folder. Give one with tokenizer.json.")
+    return folder
+
+
+def _hub_folder(
+    identifier: str,
+    revision: str,
+    mirror: Path | None,
+    offline: bool,
+    files: Sequence[str] = _HUB_FILES,
+) -> Path:
+    if mirror is not None and (mirror / identifier).is_dir():
+        return mirror / identifier
+    try:
+        return Path(
+            snapshot_download(
+                identifier,
+                revision=revision,
+                allow_patterns=list(files),
+                local_files_only=offline,
+            )
+        )
+    except Exception as error:  # of the hub's client and of what it uses, of many kinds
+        where = f"the mirror {mirror}, " if mirror else ""
+        raise InputError(
+            f"base_model: {identifier} (revision {revision}) is not in {where}the local cache"
+            f"{'' if offline else ' or on the hub'} ({type(error).__name__}). "
+            "Check the id, or give a folder: base_model: {path: ...}."
+        ) from error
+
+
+def digest_base(folder: Path) -> str:
+    """SHA-256 over names and contents of config and weights: the identity of a base model."""
+    digest = hashlib.sha256()
+    with reading_user_files(f"{folder} cannot be read", "Check its files and their permissions."):
+        for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+            digest.update(path.name.encode())
+            digest.update(bytes.fromhex(hash_file(path)))
+    return digest.hexdigest()
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The model configuration, refused unless it is a plain decoder-only language model.
+
+    Raises:
+        InputError: Unreadable, remote code, quantised, encoder-only or encoder-decoder; or the
+            folder holds an adapter as well, which transformers would load unasked.
+    """
+    if adapter := find_adapter_file(folder):
+        raise InputError(
+            f"{adapter} lies in the folder of a base model, so it is not clear whether the base "
+            "model is meant with or without this adapter. Move the adapter to a folder of its own; "
+            "evaluate takes it with --adapter."
+        )
+    with reading_user_files(
+        f"{folder / 'config.json'}: no causal language model that transformers knows",
+        "Models that bring their own code are not run.",
+    ):
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
+        is_quantised = bool(raw.get("quantization_config"))
+        n_layers = int(getattr(config, "num_hidden_layers", 1))
+    if is_quantised:
+        raise InputError(
+            f"{folder}: the base model is quantised, which full fine-tuning cannot train. "
+            "Give the unquantised model."
+        )
+    is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not is_causal or config.is_encoder_decoder or not any(_names_decoder(n) for n in named):
+        raise InputError(
+            f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is no decoder-only "
+            "language model. Give one whose architecture is a ...ForCausalLM or ...LMHeadModel."
+        )
+    if not 1 <= n_layers <= _MOST_LAYERS:
+        raise InputError(
+            f"{folder / 'config.json'}: {n_layers:,} layers; 1 to {_MOST_LAYERS:,} are possible. "
+            "Correct the number of layers."
+        )
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def _names_decoder(architecture: str) -> bool:
+    return architecture.endswith(("CausalLM", "LMHeadModel", "Model"))
+
+
+def choose_attention(config: PretrainedConfig) -> str:
+    """The attention of transformers that a family is run with: "sdpa", or else "eager"."""
+    family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "sdpa" if family._supports_sdpa else "eager"
