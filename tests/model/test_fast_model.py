@@ -19,7 +19,7 @@ from lorastudy.model.adapters import ArmModel
 from lorastudy.model.base import load_base
 from lorastudy.model.fast import head as fast_head
 from lorastudy.model.fast.attention import attend
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.frozen import FrozenConv1D, FrozenLinear
 from lorastudy.model.scoring import make_scorer
 from support.gradients import (
@@ -211,17 +211,15 @@ def attention_inputs(n_heads: int = 2, n_tokens: int = 20, width: int = 4) -> li
 @pytest.mark.parametrize("hides", [False, True])
 def test_attention_has_the_gradient_of_its_definition(window: int | None, hides: bool) -> None:
     visible = torch.rand(20, generator=torch.Generator().manual_seed(1)) > 0.3 if hides else None
-    documents = Documents((0, 7, 8, 20), visible)
+    rows = FlatRows((0, 7, 8, 20), visible)
 
     def attended(*inputs: Tensor) -> Tensor:
         module = nn.Identity()
-        return attend(
-            module, *inputs, None, documents=documents, sliding_window=window, scaling=0.7
-        )[0]
+        return attend(module, *inputs, None, flat_rows=rows, sliding_window=window, scaling=0.7)[0]
 
     inputs = attention_inputs()
     assert torch.autograd.gradcheck(attended, inputs)
-    for begin, end in documents.spans:
+    for begin, end in rows.spans:
         q, k, v = (x[:, :, begin:end] for x in inputs)
         offset = torch.arange(end - begin)
         seen = offset[:, None] >= offset
@@ -236,7 +234,7 @@ def test_attention_has_the_gradient_of_its_definition(window: int | None, hides:
 
 def test_attention_of_another_form_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="softcap"):
-        attend(nn.Identity(), *attention_inputs(), None, documents=Documents((0, 20)), softcap=30.0)
+        attend(nn.Identity(), *attention_inputs(), None, flat_rows=FlatRows((0, 20)), softcap=30.0)
 
 
 def squared_error(exact: Gradients, rough: Gradients) -> float:

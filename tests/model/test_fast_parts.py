@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lorastudy.model.fast import dropout as fast_dropout
 from lorastudy.model.fast.attention import attend
 from lorastudy.model.fast.dropout import FastDropout, draw_keep_mask, drop
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.lora import FastLoraLinear
 from lorastudy.model.fast.remade import FusedGelu
 from lorastudy.model.fast.speed_up import speed_up
@@ -159,12 +159,12 @@ def test_attention_with_a_fixed_mask_has_the_gradient_of_its_definition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     q, k, v = (torch.randn(1, 2, 9, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    documents = Documents((0, 4, 9))
+    rows = FlatRows((0, 4, 9))
     mask = torch.rand(2 * 16 + 2 * 25) > 0.3
     with_fixed_mask(monkeypatch, mask.to(torch.int8))
-    got = attend(nn.Identity(), q, k, v, None, documents=documents, dropout=0.2)[0]
+    got = attend(nn.Identity(), q, k, v, None, flat_rows=rows, dropout=0.2)[0]
     parts = []
-    for (begin, end), keep in zip(documents.spans, mask.split([32, 50]), strict=True):
+    for (begin, end), keep in zip(rows.spans, mask.split([32, 50]), strict=True):
         length = end - begin
         scores = q[0, :, begin:end] @ k[0, :, begin:end].transpose(1, 2) / 2
         hidden = torch.ones(length, length).triu(1).bool()
@@ -180,10 +180,10 @@ def test_attention_with_a_fixed_mask_has_the_gradient_of_its_definition(
 def test_attention_of_a_long_document_is_its_definition(window: int | None, hidden: bool) -> None:
     q, k, v = (torch.randn(1, 2, 209, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     visible = torch.rand(209) > 0.2 if hidden else None
-    documents = Documents((0, 9, 209), visible)
-    got = attend(nn.Identity(), q, k, v, None, documents=documents, sliding_window=window)[0]
+    rows = FlatRows((0, 9, 209), visible)
+    got = attend(nn.Identity(), q, k, v, None, flat_rows=rows, sliding_window=window)[0]
     parts = []
-    for begin, end in documents.spans:
+    for begin, end in rows.spans:
         distance = torch.arange(end - begin)[:, None] - torch.arange(end - begin)
         seen = (distance >= 0) & (distance < (window or end))
         if visible is not None:
@@ -200,7 +200,7 @@ def test_attention_of_a_long_document_goes_back_through_the_dropout_of_forward()
 
     def run(*inputs: Tensor) -> Tensor:
         torch.manual_seed(3)
-        return attend(nn.Identity(), *inputs, None, documents=Documents((0, 97)), dropout=0.3)[0]
+        return attend(nn.Identity(), *inputs, None, flat_rows=FlatRows((0, 97)), dropout=0.3)[0]
 
     assert torch.autograd.gradcheck(run, (q, k, v))
 

@@ -1,4 +1,4 @@
-"""Attention by torch's kernel for documents of any lengths, which exists on CUDA alone.
+"""Attention by torch's kernel for rows of any lengths, which exists on CUDA alone.
 
 Here a stand-in of a few lines takes its place under the same name on the CPU, so what is
 tested is how it is called, and that nothing relies on it before it was tried; not the kernel.
@@ -16,10 +16,10 @@ from lorastudy.model.fast import attention as fast_attention
 from lorastudy.model.fast.attention import attend
 from lorastudy.model.fast.attention_padded import attend_padded
 from lorastudy.model.fast.attention_varlen import attend_varlen, can_attend_varlen
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import Attention, FlatRows
 
 CPU = torch.device("cpu")
-DOCUMENTS = Documents((0, 7, 8, 20))
+ROWS = FlatRows((0, 7, 8, 20))
 Register = Callable[[float], None]
 
 
@@ -65,7 +65,7 @@ def register() -> Iterator[Register]:
     library = torch.library.Library("aten", "IMPL")
 
     def put(factor: float) -> None:
-        def forward(
+        def forward(  # noqa: PLR0917  as the operation is called
             q, k, v, bias, bounds, bounds_k, longest, longest_k, rate, kind, keeps_sums, *, scale
         ):
             assert kind == 1 and bias is None
@@ -75,7 +75,8 @@ def register() -> Iterator[Register]:
             sums = q.new_zeros(1, q.shape[2], q.shape[1] if keeps_sums else 0)
             return out, sums, torch.zeros(()), torch.zeros(()), longest, longest_k
 
-        def backward(d_out, q, k, v, bias, out, bounds, _, longest, longest_k, sums, *rest, scale):
+        def backward(d_out, q, k, v, *others, scale):
+            _, _, bounds, _, _, _, sums, *_ = others
             assert sums.shape[-1] == q.shape[1]
             grads = attend_by_definition(q, k, v, bounds, scale)[1](d_out)
             return *grads, torch.zeros(())
@@ -89,11 +90,11 @@ def register() -> Iterator[Register]:
     can_attend_varlen.cache_clear()
 
 
-def test_documents_attend_by_the_kernel_as_padded_ones(register: Register) -> None:
+def test_rows_attend_by_the_kernel_as_padded_ones(register: Register) -> None:
     register(1.0)
     ours, theirs = inputs(), inputs()
-    got = attend_varlen(*ours, DOCUMENTS, 0.0, 0.7)
-    expected = attend_padded(*theirs, DOCUMENTS, 0.0, 0.7, None)
+    got = attend_varlen(*ours, Attention(ROWS, 0.7))
+    expected = attend_padded(*theirs, Attention(ROWS, 0.7))
     assert torch.allclose(got, expected, atol=1e-6)
     direction = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
     for mine, other in zip(
@@ -110,7 +111,7 @@ def test_a_kernel_that_is_not_there_is_not_used() -> None:
 
 
 @pytest.mark.parametrize(("factor", "is_used"), [(1.0, True), (1.01, False), (float("nan"), False)])
-def test_a_kernel_is_used_if_it_says_what_padded_documents_say(
+def test_a_kernel_is_used_if_it_says_what_padded_rows_say(
     register: Register, factor: float, is_used: bool
 ) -> None:
     register(factor)
@@ -128,7 +129,7 @@ def test_trying_the_kernel_draws_no_random_numbers(register: Register) -> None:
 
 @pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("has_kernel", [False, True], ids=["padded", "kernel"])
-def test_another_device_is_given_all_documents_at_once(
+def test_another_device_is_given_all_rows_at_once(
     register: Register, has_kernel: bool, low: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if has_kernel:
@@ -140,8 +141,8 @@ def test_another_device_is_given_all_documents_at_once(
     monkeypatch.setattr(fast_attention, "_runs_on_cpu", lambda _: False)
     given = inputs()
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        got = attend(nn.Identity(), *given, None, documents=DOCUMENTS, scaling=0.7)[0]
+        got = attend(nn.Identity(), *given, None, flat_rows=ROWS, scaling=0.7)[0]
     assert calls == ["attend_varlen" if has_kernel else "attend_padded"]
     assert got.dtype == (torch.bfloat16 if low else torch.float32)
-    expected = attend_padded(*given, DOCUMENTS, 0.0, 0.7, None)
+    expected = attend_padded(*given, Attention(ROWS, 0.7))
     assert torch.allclose(got.float(), expected, atol=0.03 if low else 1e-6)

@@ -23,9 +23,9 @@ from transformers import PreTrainedModel
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
 from lorastudy.model.fast.compiled import compile_layers
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
-from lorastudy.model.fast.speed_up import packs_documents, run_documents, speed_up
+from lorastudy.model.fast.speed_up import packs_rows, run_flat_rows, speed_up
 
 SCORE_CHUNK = 512  # scored positions a chunk when no gradient is needed: bounds the logits
 
@@ -127,7 +127,7 @@ def make_scorer(
         return Scorer(network, precision, splits_head)
     speed_up(network, precision, keep_copies=keep_copies)
     head = network.get_output_embeddings()
-    packs = splits_head and packs_documents(network)
+    packs = splits_head and packs_rows(network)
     if implementation == "compiled":
         compile_layers(network)
     return Scorer(
@@ -156,11 +156,11 @@ def _run_packed(network: PreTrainedModel, batch: Batch) -> Tensor:
     visible = None
     if batch.attention_mask is not None:
         visible = _select(batch.attention_mask, read).bool()
-    hidden = run_documents(
+    hidden = run_flat_rows(
         network,
         _select(batch.input_ids, read),
         torch.from_numpy(read % width).to(device),
-        Documents(bounds, visible),
+        FlatRows(bounds, visible),
     )
     if len(batch.scored) == len(read):
         return hidden

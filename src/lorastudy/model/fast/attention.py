@@ -1,14 +1,13 @@
-"""Attention within documents that stand one behind the other in one flat row.
+"""Attention within rows that stand one behind the other in one flat row.
 
-Shapes: H = heads, T = tokens of all documents, L = tokens of one document, D = width of a head.
+Shapes: H = heads, T = tokens of all rows, L = tokens of one row, D = width of a head.
 
-A batch without padding is one row of T tokens. Everything but attention works on single
-tokens; attention is computed for each document alone, so no (T, T) mask exists and no
-position sees another document. The layout reaches this function as a keyword argument that
-transformers' models hand through to their attention (`AttentionInterface`).
+Attention is computed for each row alone, so no (T, T) mask exists and no position sees another
+row. `FlatRows` reaches this function as a keyword argument that transformers' models hand
+through to their attention (`AttentionInterface`).
 
 On a CPU, where gradients are wanted or a key is hidden: `attention_blocks.py`; where not,
-scaled-dot-product attention of each document. On other devices: `attention_varlen.py`, or
+scaled-dot-product attention of each row. On other devices: `attention_varlen.py`, or
 `attention_padded.py` where that does not serve.
 """
 
@@ -23,16 +22,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from lorastudy.model.fast.attention_blocks import attend_by_blocks
 from lorastudy.model.fast.attention_padded import attend_padded
 from lorastudy.model.fast.attention_varlen import attend_varlen, can_attend_varlen
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import Attention, FlatRows
 from lorastudy.model.fast.frozen import runs_low
 
-IMPLEMENTATION = "lorastudy-documents"  # no mask function has this name, so no mask is made
+IMPLEMENTATION = "lorastudy-flat-rows"  # no mask function has this name, so no mask is made
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # what changes attention weights otherwise
 
 
 @contextmanager
-def attend_within_documents(network: PreTrainedModel) -> Iterator[None]:
-    """Within, `network` takes `documents=` and keeps them apart; outside it is as it was."""
+def attend_within_rows(network: PreTrainedModel) -> Iterator[None]:
+    """Within, `network` takes `flat_rows=` and keeps them apart; outside it is as it was."""
     before = network.config._attn_implementation
     network.config._attn_implementation = IMPLEMENTATION
     try:
@@ -48,13 +47,13 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    documents: Documents,
+    flat_rows: FlatRows,
     dropout: float = 0.0,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention within `documents`: (1, H, T, D) each -> (1, T, H, D).
+    """Causal attention within `flat_rows`: (1, H, T, D) each -> (1, T, H, D).
 
     Raises:
         NotImplementedError: The model asks for weights of another form.
@@ -67,15 +66,15 @@ def attend(
         # in float32, so that the gradients of heads that share are summed in it
         key, value = (x.float().repeat_interleave(groups, dim=1) for x in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    window = sliding_window if sliding_window and sliding_window < documents.longest else None
-    is_plain = documents.visible is None and window is None
+    window = sliding_window if sliding_window and sliding_window < flat_rows.longest else None
+    attention = Attention(flat_rows, scale, dropout, window)
+    is_plain = flat_rows.visible is None and window is None
     if not _runs_on_cpu(query):
-        if is_plain:
-            return _attend_on_device(query, key, value, documents, dropout, scale), None
-        return attend_padded(query, key, value, documents, dropout, scale, window), None
+        attend_there = _attend_on_device if is_plain else attend_padded
+        return attend_there(query, key, value, attention), None
     if is_plain and not torch.is_grad_enabled():
-        return _attend_one_by_one(query, key, value, documents, scale), None
-    return attend_by_blocks(query, key, value, documents, dropout, scale, window), None
+        return _attend_one_by_one(query, key, value, attention), None
+    return attend_by_blocks(query, key, value, attention), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)
@@ -85,23 +84,21 @@ def _runs_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu"
 
 
-def _attend_on_device(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents, rate: float, scale: float
-) -> Tensor:
-    """By the kernel for documents of any lengths, in the type of the other products."""
+def _attend_on_device(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
+    """By the kernel for rows of any lengths, in the type of the other products."""
     if runs_low(query):
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
     if can_attend_varlen(query.device, query.dtype, query.shape[-1]):
-        return attend_varlen(query, key, value, documents, rate, scale)
-    return attend_padded(query, key, value, documents, rate, scale, None)
+        return attend_varlen(query, key, value, attention)
+    return attend_padded(query, key, value, attention)
 
 
-def _attend_one_by_one(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents, scale: float
-) -> Tensor:
+def _attend_one_by_one(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for begin, end in documents.spans:
+    for begin, end in attention.rows.spans:
         q, k, v = (x[:, :, begin:end] for x in (query, key, value))
-        attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        attended = nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=attention.scale
+        )
         out[:, begin:end] = attended.transpose(1, 2)
     return out

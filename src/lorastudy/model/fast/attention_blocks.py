@@ -1,6 +1,6 @@
-"""Attention within documents on a CPU: block after block of queries, with dropout.
+"""Attention within rows on a CPU: block after block of queries, with dropout.
 
-Shapes: H = heads, T = tokens of all documents, L = tokens of one document, D = width of a head.
+Shapes: H = heads, T = tokens of all rows, L = tokens of one row, D = width of a head.
 
 One autograd function keeps the queries, keys, values and one byte a weight, and computes the
 weights again in backward.
@@ -16,28 +16,20 @@ import torch
 from torch import Tensor
 
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import Attention
 from lorastudy.model.fast.frozen import runs_low
 
-_QUERIES = 64  # about so many of a document at once: later keys are not looked at for them
-_Layout = tuple[Documents, float, float, int | None]  # rate, scale, window
+_QUERIES = 64  # about as many of a row at once: later keys are not looked at for them
 
 
-def attend_by_blocks(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    documents: Documents,
-    rate: float,
-    scale: float,
-    window: int | None,
-) -> Tensor:
-    """(1, H, T, D) each -> (1, T, H, D); weights are float32, or float64 in tests."""
-    low = runs_low(query)
-    with torch.autocast("cpu", enabled=False):
-        attended: Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]
-            query[0], key[0], value[0], documents, rate, scale, window, low
-        )
+def attend_by_blocks(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
+    """(1, H, T, D) each -> (1, T, H, D); weights are float32, or float64 in tests.
+
+    Under autocast, inputs and output are rounded to bfloat16.
+    """
+    attended: Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]
+        query[0], key[0], value[0], attention
+    )
     return attended[None]
 
 
@@ -55,63 +47,45 @@ def _round_up(length: int) -> int:
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Softmax attention of one document after another, with dropout on its weights."""
+    """Softmax attention of one row after another, with dropout on its weights."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        documents: Documents,
-        rate: float,
-        scale: float,
-        window: int | None,
-        low: bool,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, attention: Attention
     ) -> Tensor:
-        """From (H, T, D) each to (T, H, D); low: inputs and output are rounded to bfloat16."""
-        n_heads, n_tokens, width = value.shape
-        ctx.layout = (documents, rate, scale, window)
+        """From (H, T, D) each to (T, H, D)."""
+        ctx.attention = attention
         ctx.dtypes = (query.dtype, key.dtype, value.dtype)
-        if low:
+        if runs_low(query):
             query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-        out = query.new_empty(n_tokens, n_heads, width)
         masks = None
-        if rate:
-            n_weights = sum(_count_weights(documents, window, n_heads))
-            masks = draw_keep_mask((n_weights,), rate, query.device)
-        mask_of_block = _split(masks, documents, window, n_heads)
-        for begin, end in documents.spans:
-            q, k, v = _document(begin, end, query, key, value)
-            attended = out[begin:end].transpose(0, 1)
-            for block in _blocks(end - begin, window):
-                weights = _weights(q, k, block, begin, ctx.layout)
-                mask = next(mask_of_block)
-                if mask is not None:
-                    weights = apply_mask(weights, mask.view(weights.shape))
-                block.queries_of(attended).copy_(torch.bmm(weights, block.keys_of(v)))
+        if attention.dropout:
+            n_weights = sum(_count_weights(attention, len(query)))
+            masks = draw_keep_mask((n_weights,), attention.dropout, query.device)
         ctx.save_for_backward(query, key, value, masks)
-        return out.mul_(1.0 / (1.0 - rate)) if rate else out
+        with torch.autocast("cpu", enabled=False):
+            out = _attend(query, key, value, attention, masks)
+        return out.mul_(1.0 / (1.0 - attention.dropout)) if attention.dropout else out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, masks = ctx.saved_tensors
-        documents, rate, scale, window = ctx.layout
-        if rate:
-            gradient = gradient * (1.0 / (1.0 - rate))
+        attention: Attention = ctx.attention
+        if attention.dropout:
+            gradient = gradient * (1.0 / (1.0 - attention.dropout))
         # laid out as (T, H, D), as the model's projections are, so that no copy is needed there
         d_query, d_key, d_value = (
             x.new_empty(x.shape[1], x.shape[0], x.shape[2], dtype=dtype).transpose(0, 1)
             for x, dtype in zip((query, key, value), ctx.dtypes, strict=True)
         )
-        mask_of_block = _split(masks, documents, window, len(query))
-        for begin, end in documents.spans:
-            q, k, v, g = _document(begin, end, query, key, value, gradient.transpose(0, 1))
+        mask_of_block = _split(masks, attention, len(query))
+        for begin, end in attention.rows.spans:
+            q, k, v, g = _row(begin, end, query, key, value, gradient.transpose(0, 1))
             d_q = d_query[:, begin:end]
             d_k, d_v = k.new_zeros(k.shape), v.new_zeros(v.shape)  # sums over blocks, in float32
-            for block in _blocks(end - begin, window):
+            for block in _blocks(end - begin, attention.window):
                 g_block = block.queries_of(g)
-                weights = _weights(q, k, block, begin, ctx.layout)
+                weights = _weights(q, k, block, begin, attention)
                 d_weights = torch.bmm(g_block, block.keys_of(v).transpose(1, 2))
                 dropped, mask = weights, next(mask_of_block)
                 if mask is not None:
@@ -122,16 +96,35 @@ class _BlockAttention(torch.autograd.Function):
                 d_scores = torch.ops.aten._softmax_backward_data(
                     d_weights, weights, -1, weights.dtype
                 )
-                d_scores.mul_(scale)
+                d_scores.mul_(attention.scale)
                 block.queries_of(d_q).copy_(torch.bmm(d_scores, block.keys_of(k)))
                 block.keys_of(d_k).add_(torch.bmm(d_scores.transpose(1, 2), block.queries_of(q)))
             d_key[:, begin:end], d_value[:, begin:end] = d_k, d_v
-        return d_query, d_key, d_value, None, None, None, None, None
+        return d_query, d_key, d_value, None
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, attention: Attention, masks: Tensor | None
+) -> Tensor:
+    """From (H, T, D) each to (T, H, D); what dropout leaves is not yet scaled up."""
+    n_heads, n_tokens, width = value.shape
+    out = query.new_empty(n_tokens, n_heads, width)
+    mask_of_block = _split(masks, attention, n_heads)
+    for begin, end in attention.rows.spans:
+        q, k, v = _row(begin, end, query, key, value)
+        attended = out[begin:end].transpose(0, 1)
+        for block in _blocks(end - begin, attention.window):
+            weights = _weights(q, k, block, begin, attention)
+            mask = next(mask_of_block)
+            if mask is not None:
+                weights = apply_mask(weights, mask.view(weights.shape))
+            block.queries_of(attended).copy_(torch.bmm(weights, block.keys_of(v)))
+    return out
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Neighbouring queries of a document and the keys that one of them may see."""
+    """Neighbouring queries of a row and the keys that one of them may see."""
 
     queries: range
     keys: range
@@ -147,7 +140,7 @@ class _Block:
 
 @lru_cache(maxsize=4096)
 def _blocks(length: int, window: int | None) -> tuple[_Block, ...]:
-    """A document of `length` tokens cut so that few weights are computed that causality hides."""
+    """A row of `length` tokens cut so that few weights are computed that causality hides."""
     n = max(1, round(length / _QUERIES))
     cuts = [length * i // n for i in range(n + 1)]
     return tuple(
@@ -156,46 +149,43 @@ def _blocks(length: int, window: int | None) -> tuple[_Block, ...]:
     )
 
 
-def _count_weights(documents: Documents, window: int | None, n_heads: int) -> list[int]:
-    """Attention weights of each block of each document."""
+def _count_weights(attention: Attention, n_heads: int) -> list[int]:
+    """Attention weights of each block of each row."""
     return [
         n_heads * len(block.queries) * len(block.keys)
-        for begin, end in documents.spans
-        for block in _blocks(end - begin, window)
+        for begin, end in attention.rows.spans
+        for block in _blocks(end - begin, attention.window)
     ]
 
 
-def _split(
-    masks: Tensor | None, documents: Documents, window: int | None, n_heads: int
-) -> Iterator[Tensor | None]:
-    """The part of `masks` for each block of each document; without masks None for ever."""
+def _split(masks: Tensor | None, attention: Attention, n_heads: int) -> Iterator[Tensor | None]:
+    """The part of `masks` for each block of each row; without masks None for ever."""
     if masks is None:
         return repeat(None)
-    return iter(masks.split(_count_weights(documents, window, n_heads)))
+    return iter(masks.split(_count_weights(attention, n_heads)))
 
 
-def _document(begin: int, end: int, *tensors: Tensor) -> Iterator[Tensor]:
-    """The tokens of one document, (H, L, D); float32 where the tensors are bfloat16."""
+def _row(begin: int, end: int, *tensors: Tensor) -> Iterator[Tensor]:
+    """The tokens of one row, (H, L, D); float32 where the tensors are bfloat16."""
     for tensor in tensors:
         part = tensor[:, begin:end]
         yield part.float() if part.dtype == torch.bfloat16 else part
 
 
-def _weights(query: Tensor, key: Tensor, block: _Block, begin: int, layout: _Layout) -> Tensor:
+def _weights(query: Tensor, key: Tensor, block: _Block, begin: int, attention: Attention) -> Tensor:
     """Attention weights of a block before dropout, (H, queries, keys); inputs (H, L, D).
 
-    `begin`: of the document in the flat row.
+    `begin`: of the row in the flat row.
     """
-    documents, _, scale, window = layout
     rows = slice(block.queries.start - block.keys.start, block.queries.stop - block.keys.start)
     size = _round_up(len(block.keys))
-    bias = causal_bias(size, window, query.dtype)[rows, : len(block.keys)]
-    visible = documents.visible
+    bias = causal_bias(size, attention.window, query.dtype)[rows, : len(block.keys)]
+    visible = attention.rows.visible
     if visible is not None:
         visible = visible[begin + block.keys.start : begin + block.keys.stop]
         bias = bias.masked_fill(~visible, float("-inf"))
     q, k = block.queries_of(query), block.keys_of(key)
-    weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+    weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=attention.scale).softmax(-1)
     if visible is not None:
         # a query that may see no key attends to nothing, as in scaled-dot-product attention
         is_blind = bias.isneginf().all(-1)

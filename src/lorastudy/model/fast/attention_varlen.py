@@ -1,31 +1,30 @@
-"""Attention within documents by the kernel behind torch's memory-efficient attention on CUDA.
+"""Attention within rows by the kernel behind torch's memory-efficient attention on CUDA.
 
-Shapes: H = heads, T = tokens of all documents, D = width of a head.
+Shapes: H = heads, T = tokens of all rows, D = width of a head.
 
-By its own name the kernel takes where documents begin and end, so nothing is padded, and it has
+By its own name the kernel takes where rows begin and end, so nothing is padded, and it has
 dropout, which it draws again in backward: it keeps the output and a number a query and head.
-That name is a private one of torch, so the kernel is tried once against padded documents
+That name is a private one of torch, so the kernel is tried once against padded rows
 before it is relied on; where it fails, or says something else, `attention_padded.py` is used.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from lorastudy.model.fast.attention_padded import attend_padded
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import Attention, FlatRows
 
 _CAUSAL = 1  # custom_mask_type: a query sees its own key and those before
 _CLOSE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of the largest value
 
 
-def attend_varlen(
-    query: Tensor, key: Tensor, value: Tensor, documents: Documents, rate: float, scale: float
-) -> Tensor:
+def attend_varlen(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
     """(1, H, T, D) each, of one dtype -> (1, T, H, D)."""
-    bounds = _bounds_on(documents, query.device)
-    longest = documents.longest
+    bounds = _bounds_on(attention.rows, query.device)
+    longest = attention.rows.longest
     attended: Tensor = torch.ops.aten._efficient_attention_forward(
         *(x.transpose(1, 2) for x in (query, key, value)),
         None,  # bias
@@ -33,42 +32,39 @@ def attend_varlen(
         bounds,
         longest,
         longest,
-        rate,
+        attention.dropout,
         _CAUSAL,
         torch.is_grad_enabled(),  # whether backward is going to ask for the log-sum-exp
-        scale=scale,
+        scale=attention.scale,
     )[0]
     return attended
 
 
 @lru_cache(maxsize=2)
-def _bounds_on(documents: Documents, device: torch.device) -> Tensor:
+def _bounds_on(rows: FlatRows, device: torch.device) -> Tensor:
     """Copied once for all layers, (n + 1,)."""
-    return torch.tensor(documents.bounds, dtype=torch.int32, device=device)
+    return torch.tensor(rows.bounds, dtype=torch.int32, device=device)
 
 
 @lru_cache(maxsize=8)
 def can_attend_varlen(device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether the kernel is there and agrees with padded documents, in gradients as well."""
+    """Whether the kernel is there and agrees with padded rows, in gradients as well."""
     if dtype not in _CLOSE:
         return False
-    documents = Documents((0, 70, 71, 100))
+    attention = Attention(FlatRows((0, 70, 71, 100)), scale=0.5)
     qkv = torch.arange(3 * 100 * 2 * width, device=device).mul(0.7).sin().to(dtype)
     direction = qkv[: 100 * 2 * width].view(1, 100, 2, width)
 
-    def differentiate(*, is_varlen: bool) -> tuple[Tensor, Tensor]:
+    def differentiate(attend: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
         given = qkv.view(1, 100, 6, width).detach().requires_grad_()
         q, k, v = given.transpose(1, 2).split(2, dim=1)
-        if is_varlen:
-            out = attend_varlen(q, k, v, documents, 0.0, 0.5)
-        else:
-            out = attend_padded(q, k, v, documents, 0.0, 0.5, None)
+        out = attend(q, k, v, attention)
         return out.detach(), torch.autograd.grad(out, given, direction)[0]
 
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        expected = differentiate(is_varlen=False)
+        expected = differentiate(attend_padded)
         try:
-            got = differentiate(is_varlen=True)
+            got = differentiate(attend_varlen)
         except (AttributeError, TypeError, RuntimeError):  # RuntimeError: also NotImplementedError
             return False
     return all(

@@ -1,7 +1,7 @@
 """The layers of a fast model through torch.compile: fewer and larger kernels.
 
 A fast card waits for Python to start its kernels where a step is short. One compiled layer
-serves all layers and all token counts; attention within documents stays outside of it, since
+serves all layers and all token counts; attention within rows stays outside of it, since
 its kernel cannot be compiled together with the rest.
 """
 

@@ -1,7 +1,7 @@
 """Make a model fast in place: modules keep their tensors and their paths, and compute leaner.
 
 A module's class is exchanged for one that computes the same function. So saving, PEFT's
-switches and paths of modules work as before. Whether the model can run documents one behind
+switches and paths of modules work as before. Whether the model can run rows one behind
 the other is tried on random tokens, so a family that mixes positions in another way than by
 attention, or by attention of its own, is simply padded.
 """
@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.model.fast.attention import attend_within_documents
+from lorastudy.model.fast.attention import attend_within_rows
 from lorastudy.model.fast.dropout import FastDropout
-from lorastudy.model.fast.flat_rows import Documents
+from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import FastLoraLinear, can_be_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
@@ -53,24 +53,24 @@ def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies:
         module.__class__ = LargeConv1D
 
 
-def run_documents(
-    network: PreTrainedModel, input_ids: Tensor, positions: Tensor, documents: Documents
+def run_flat_rows(
+    network: PreTrainedModel, input_ids: Tensor, positions: Tensor, flat_rows: FlatRows
 ) -> Tensor:
     """Hidden states in front of the output layer of a flat row: (T,), (T,) -> (T, E)."""
     body = getattr(network, network.base_model_prefix)
-    with attend_within_documents(network):
+    with attend_within_rows(network):
         hidden: Tensor = body(
             input_ids=input_ids[None],
             position_ids=positions[None],
             use_cache=False,
-            documents=documents,
+            flat_rows=flat_rows,
         ).last_hidden_state
     return hidden[0]
 
 
 @torch.no_grad()
-def packs_documents(network: PreTrainedModel) -> bool:
-    """Whether documents of a flat row come out as they do alone, untouched by each other."""
+def packs_rows(network: PreTrainedModel) -> bool:
+    """Whether rows of a flat row come out as they do alone, untouched by each other."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -95,5 +95,5 @@ def _run_pair(network: PreTrainedModel, first: Tensor, second: Tensor) -> Tensor
     """Hidden states of `second` where it stands behind `first`."""
     begin, end = len(first), len(first) + len(second)
     positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
-    documents = Documents((0, begin, end))
-    return run_documents(network, torch.cat([first, second]), positions, documents)[begin:]
+    flat_rows = FlatRows((0, begin, end))
+    return run_flat_rows(network, torch.cat([first, second]), positions, flat_rows)[begin:]
