@@ -18,9 +18,9 @@ import torch
 from lorastudy import __version__
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import load_study, preset_text
-from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
-from lorastudy.run import training
+from lorastudy.run import commit, training
+from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
@@ -38,12 +38,15 @@ def main() -> None:
     checked = check_study(study, places, device)
     spec = next(run for run in expand_study(study) if run.arm.method == "lora")
     seconds = dict.fromkeys(TIMED, 0.0)
-    for name in TIMED:
-        setattr(training, name, timed(getattr(training, name), name, seconds))
+    for module in (commit, training):
+        for name in set(TIMED) & set(vars(module)):
+            setattr(module, name, timed(getattr(module, name), name, seconds))
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         run = StudyFolder(Path(folder)).run(spec.run_id)
         began = time.perf_counter()
-        result = execute_run(spec, run, checked.reader, device, StopFlag())
+        result = execute_run(
+            RunContext(spec=spec, folder=run, reader=checked.reader, device=device)
+        )
         total = time.perf_counter() - began
     spent = sum(seconds.values())
     parts = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())

@@ -23,6 +23,7 @@ from lorastudy.config.study_file import load_study
 from lorastudy.errors import InterruptedRunError
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import quieten_libraries
+from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.folders import StudyFolder
@@ -80,7 +81,7 @@ def stop_in_second_step(spec, folder: Path, reader, device: torch.device) -> flo
 
     faults.handler = handler
     try:
-        execute_run(spec, run, reader, device, stop)
+        execute_run(RunContext(spec=spec, folder=run, reader=reader, device=device, stop=stop))
     except InterruptedRunError:
         seconds = time.perf_counter() - asked[0]
     (checkpoint,) = list_checkpoints(run.checkpoints)

@@ -18,7 +18,9 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import describe_base, load_base, move_model, quieten_libraries
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
-from lorastudy.train.loop import Progress, StepDone, TrainingInputs, train
+from lorastudy.store.records import Progress
+from lorastudy.train.groups import TrainingInputs
+from lorastudy.train.loop import StepDone, train
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import lay_out_schedule
 

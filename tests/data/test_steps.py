@@ -49,7 +49,7 @@ def test_first_group_of_one_shifts_all_others_and_lets_them_span_epochs() -> Non
 
 def test_group_of_one_steps_where_a_counter_from_zero_divides() -> None:
     plan = StepPlan(13, 2, rows_per_step=10, micro_batch=2, first_group="one", seed=0)
-    assert [i for i in range(14) if plan.completes_step(i)] == [0, 5, 10]
+    assert [group[-1] for group in groups(plan)] == [0, 5, 10]
 
 
 def test_step_after_the_last_holds_what_is_never_applied() -> None:
@@ -81,21 +81,15 @@ def test_published_run_leaves_out_three_micro_batches() -> None:
 
 @given(plans())
 def test_every_micro_batch_belongs_to_one_group(plan: StepPlan) -> None:
-    past_the_end = [] if plan.first_group == "full" else [list(plan.group_of(plan.n_steps + 1))]
-    together = [index for group in groups(plan) + past_the_end for index in group]
-    assert together == list(range(plan.n_micro_batches))
+    all_groups = [plan.group_of(step) for step in range(1, plan.n_groups + 1)]
+    assert all(all_groups)  # none is empty
+    assert [index for group in all_groups for index in group] == list(range(plan.n_micro_batches))
 
 
 @given(plans())
 def test_step_of_is_the_inverse_of_group_of(plan: StepPlan) -> None:
     for step in range(1, plan.n_steps + 1):
         assert {plan.step_of(index) for index in plan.group_of(step)} == {step}
-
-
-@given(plans())
-def test_only_the_last_of_a_group_completes_its_step(plan: StepPlan) -> None:
-    completing = [i for i in range(plan.n_micro_batches) if plan.completes_step(i)]
-    assert completing == [group[-1] for group in groups(plan)]
 
 
 @given(plans(first_groups=("one",)))
@@ -112,16 +106,15 @@ def test_rows_of_an_epoch_are_a_permutation(plan: StepPlan) -> None:
         indices = range((epoch - 1) * per_epoch, epoch * per_epoch)
         rows = np.concatenate([plan.rows_of(i) for i in indices])
         assert sorted(rows) == list(range(plan.n_rows))
-        assert [i for i in indices if plan.completes_epoch(i)] == [indices[-1]]
+        assert {plan.epoch_of(i) for i in indices} == {epoch}
 
 
 @given(plans(first_groups=("full",)), st.data())
 def test_sorted_cut_holds_the_rows_of_the_drawn_group(plan: StepPlan, data: st.DataObject) -> None:
     lengths = np.array(data.draw(st.lists(st.integers(1, 9), min_size=60, max_size=60)))
     for step in range(1, plan.n_steps + 1):
-        group = plan.group_of(step)
-        drawn = [plan.rows_of(i) for i in group]
-        cut = [plan.rows_of_sorted(i, lengths) for i in group]
+        drawn = [plan.rows_of(i) for i in plan.group_of(step)]
+        cut = plan.sorted_rows(step, lengths)
         assert [len(rows) for rows in cut] == [len(rows) for rows in drawn]
         assert sorted(np.concatenate(cut)) == sorted(np.concatenate(drawn))
         assert np.all(np.diff(lengths[np.concatenate(cut)]) >= 0)
@@ -134,7 +127,8 @@ def test_balanced_cut_holds_the_rows_of_the_drawn_group(
     lengths = np.array(data.draw(st.lists(st.integers(1, 9), min_size=60, max_size=60)))
     for step in range(1, plan.n_steps + 1):
         group = plan.group_of(step)
-        cut = [plan.rows_of_balanced(i, lengths) for i in group]
+        cut = plan.balanced_rows(step, lengths)
+        assert len(cut) == len(group)
         drawn = np.concatenate([plan.rows_of(i) for i in group])
         assert sorted(np.concatenate(cut)) == sorted(drawn)
         tokens = [int(lengths[rows].sum()) for rows in cut]
@@ -145,8 +139,8 @@ def test_balanced_cut_on_paper() -> None:
     # 9 | 8 -> 9 | 8 5 -> 9 4 | 8 5 -> 9 4 | 8 5 3 is 13 and 16, or 9 4 3 and 8 5: ties go left
     plan = StepPlan(5, 1, rows_per_step=6, micro_batch=3, first_group="full", seed=0)
     lengths = np.array([3, 9, 4, 8, 5])
-    cut = [plan.rows_of_balanced(i, lengths).tolist() for i in (0, 1)]
-    assert [[int(lengths[row]) for row in rows] for rows in cut] == [[9, 4, 3], [8, 5]]
+    cut = plan.balanced_rows(1, lengths)
+    assert [lengths[rows].tolist() for rows in cut] == [[9, 4, 3], [8, 5]]
 
 
 def test_order_differs_by_seed_and_by_epoch() -> None:

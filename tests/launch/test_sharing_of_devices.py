@@ -7,8 +7,9 @@ import pytest
 from lorastudy.cli.options import choose_team
 from lorastudy.config.models import Training
 from lorastudy.errors import ConfigError
+from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.local import share_gpus
-from lorastudy.launch.torchrun import TeamOptions, torchrun_command
+from lorastudy.launch.torchrun import torchrun_command
 from lorastudy.run.setup import refuse_team
 
 

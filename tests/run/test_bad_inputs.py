@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from lorastudy.config.models import Study
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import UserError
-from lorastudy.interrupts import StopFlag
 from lorastudy.model.base import check_weights
+from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import open_reader
 from lorastudy.store.folders import StudyFolder
@@ -233,7 +233,8 @@ def test_unfit_weights_stop_a_run_before_its_first_step(place, fault) -> None:
     (spec,) = expand_study(study)
     folder = StudyFolder(place.folder / "out").run(spec.run_id)
     with pytest.raises(UserError) as caught:
-        execute_run(spec, folder, open_reader(study, place.places), CPU, StopFlag())
+        reader = open_reader(study, place.places)
+        execute_run(RunContext(spec=spec, folder=folder, reader=reader, device=CPU))
     assert caught.value.exit_code == INPUT
     assert not folder.steps.exists()
     failure = folder.read_result()

@@ -14,7 +14,7 @@ from lorastudy.run.execute import execute_run, join_run
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
-from support.tiny_runs import CPU, Case, start_child, wait_for_child
+from support.tiny_runs import Case, start_child, wait_for_child
 
 Handler = Callable[[str, StopFlag], None]
 
@@ -61,6 +61,7 @@ def execute_as_team(
     folder: RunFolder,
     size: int,
     strategy: Strategy,
+    *,
     handlers: dict[int, Handler] | None = None,
     resuming: Resuming | None = None,
 ) -> list[int]:
@@ -73,6 +74,6 @@ def execute_as_team(
         handler = (handlers or {}).get(team.member)
         faults.handler = None if handler is None else lambda point: handler(point, stop)
         execute = execute_run if team.is_first else join_run
-        execute(case.spec, folder, case.reader, CPU, stop, resuming or Resuming(), team)
+        execute(case.context(folder, stop=stop, resuming=resuming, team=team))
 
     return as_team(size, strategy, work)

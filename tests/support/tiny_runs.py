@@ -19,7 +19,9 @@ from lorastudy.config.models import Arm, Study
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import UserError
 from lorastudy.interrupts import StopFlag
+from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.base import quieten_libraries
+from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import Reader
 from lorastudy.store.files import read_records
@@ -133,8 +135,25 @@ class Case:
         self, folder: RunFolder, stop: StopFlag | None = None, resuming: Resuming | None = None
     ) -> RunResult:
         quieten_libraries()  # as every engine does
-        stop, resuming = stop or StopFlag(), resuming or Resuming()
-        return execute_run(self.spec, folder, self.reader, CPU, stop, resuming)
+        return execute_run(self.context(folder, stop=stop, resuming=resuming))
+
+    def context(
+        self,
+        folder: RunFolder,
+        *,
+        stop: StopFlag | None = None,
+        resuming: Resuming | None = None,
+        team: Team = ALONE,
+    ) -> RunContext:
+        return RunContext(
+            spec=self.spec,
+            folder=folder,
+            reader=self.reader,
+            device=CPU,
+            stop=stop or StopFlag(),
+            resuming=resuming or Resuming(),
+            team=team,
+        )
 
     def child(
         self,

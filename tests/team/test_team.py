@@ -147,7 +147,9 @@ def test_a_signal_to_one_member_stops_all_at_a_checkpoint(restless, tmp_path) ->
     case, strategy, size, whole = restless
     folder = case.folder(tmp_path, "stopped")
     last = size - 1
-    codes = execute_as_team(case, folder, size, strategy, {last: stop_at("train:after-forward", 5)})
+    codes = execute_as_team(
+        case, folder, size, strategy, handlers={last: stop_at("train:after-forward", 5)}
+    )
     assert codes == [75] * size
     assert folder.read_result() is None and list_checkpoints(folder.checkpoints)
     assert execute_as_team(case, folder, size, strategy) == [0] * size
@@ -158,7 +160,9 @@ def test_a_member_that_dies_ends_the_run_which_goes_on_later(restless, tmp_path)
     case, strategy, size, whole = restless
     folder = case.folder(tmp_path, "lost")
     last = size - 1
-    codes = execute_as_team(case, folder, size, strategy, {last: kill_at("train:after-forward", 7)})
+    codes = execute_as_team(
+        case, folder, size, strategy, handlers={last: kill_at("train:after-forward", 7)}
+    )
     assert codes == [75] * last + [KILLED]
     failure = folder.read_result()
     assert failure is not None and "another process of this run ended" in str(failure.reason)
@@ -169,7 +173,7 @@ def test_a_member_that_dies_ends_the_run_which_goes_on_later(restless, tmp_path)
 def test_another_number_of_processes_is_another_environment(restless, tmp_path) -> None:
     case, strategy, size, _ = restless
     folder = case.folder(tmp_path, "moved")
-    execute_as_team(case, folder, size, strategy, {0: stop_at("train:after-forward", 5)})
+    execute_as_team(case, folder, size, strategy, handlers={0: stop_at("train:after-forward", 5)})
     assert case.child(folder) == 6
     assert case.child(folder, resuming=Resuming(allow_drift=True)) == 0
     result = folder.read_result()

@@ -16,7 +16,9 @@ from lorastudy.data.steps import StepPlan
 from lorastudy.model.adapters import ArmModel
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.train.loop import EpochDone, Progress, StepDone, TrainingInputs, train
+from lorastudy.store.records import Progress
+from lorastudy.train.groups import TrainingInputs
+from lorastudy.train.loop import EpochDone, StepDone, train
 from lorastudy.train.schedule import lay_out_schedule
 
 CPU, PAD, LENGTH, RATE = torch.device("cpu"), 256, 24, 1e-3
@@ -128,7 +130,7 @@ def test_gradient_does_not_depend_on_the_token_budget(
     budget: int, tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
 ) -> None:
     inputs = prepare(tiny_gpt2, corpus, micro_batch=6, token_budget=budget)
-    assert len(list(inputs.batches(inputs.rows(0)))) > 1
+    assert len(list(inputs.batches(inputs.collect_group(1)[0].rows))) > 1
     assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
 
 
@@ -140,7 +142,7 @@ def test_token_budget_changes_no_mean_of_a_micro_batch(
     cut = prepare(tiny_gpt2, corpus, micro_batch=3, token_budget=20, **means)
     assert difference(first_gradient(cut), first_gradient(whole)) < 1e-6
     losses = [
-        [e.train_loss for e in train(inputs, Progress()) if isinstance(e, EpochDone)]
+        [e.ended.train_loss for e in train(inputs, Progress()) if isinstance(e, EpochDone)]
         for inputs in (whole, cut)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -160,7 +162,8 @@ def test_gradient_does_not_depend_on_sorting_the_rows_of_a_step(
     by_length = prepare(tiny_gpt2, corpus, micro_batch=2)
     again = prepare(tiny_gpt2, corpus, micro_batch=2)
     drawn = DrawnOrder(**{name: getattr(again, name) for name in TrainingInputs.__slots__})
-    assert by_length.rows(0).tolist() != drawn.rows(0).tolist()
+    first = [inputs.collect_group(1)[0].rows.tolist() for inputs in (by_length, drawn)]
+    assert first[0] != first[1]
     assert difference(first_gradient(by_length), first_gradient(drawn)) < 1e-6
 
 
@@ -249,8 +252,8 @@ def test_loss_of_a_step_is_the_mean_over_its_tokens(
     nats = torch.cat([row_nats(reference, corpus, row) for row in rows]).detach().double()
     event = next(train(inputs, Progress()))
     assert isinstance(event, StepDone)
-    assert event.n_tokens == len(nats)
-    assert event.loss == pytest.approx(float(nats.mean()), rel=1e-6)
+    assert event.record.n_tokens == len(nats)
+    assert event.record.loss == pytest.approx(float(nats.mean()), rel=1e-6)
 
 
 @pytest.mark.parametrize("first_group", ["full", "one"])
@@ -260,8 +263,8 @@ def test_every_micro_batch_counts_once_in_the_loss_of_its_epoch(
     inputs = prepare(tiny_gpt2, corpus, micro_batch=2, first_group=first_group)
     # without moving the weights, both epochs have the loss of the whole training text
     still = replace(inputs, schedule=replace(inputs.schedule, peak=0.0))
-    events = [e for e in train(still, Progress()) if isinstance(e, EpochDone)]
+    ended = [e.ended for e in train(still, Progress()) if isinstance(e, EpochDone)]
     nats = torch.cat([row_nats(inputs.model.network, corpus, row) for row in range(13)]).detach()
-    assert [e.epoch for e in events] == [1, 2]
-    for event in events:
-        assert event.train_loss == pytest.approx(float(nats.double().mean()), rel=1e-6)
+    assert [e.epoch for e in ended] == [1, 2]
+    for one in ended:
+        assert one.train_loss == pytest.approx(float(nats.double().mean()), rel=1e-6)

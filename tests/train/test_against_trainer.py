@@ -19,7 +19,9 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.placement import resolve_placement
 from lorastudy.model.scoring import make_scorer
-from lorastudy.train.loop import Progress, StepDone, TrainingInputs, train
+from lorastudy.store.records import Progress
+from lorastudy.train.groups import TrainingInputs
+from lorastudy.train.loop import StepDone, train
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import lay_out_schedule
 
@@ -196,7 +198,7 @@ def test_losses_and_weights_are_those_of_trainer_and_peft(
     reference = reference_model(folder, arm, start)
     assert isinstance(reference, PeftModel) == (arm.method == "lora")
 
-    ours = [e.loss for e in train(inputs, Progress()) if isinstance(e, StepDone)]
+    ours = [e.record.loss for e in train(inputs, Progress()) if isinstance(e, StepDone)]
     theirs = train_reference(reference, inputs, tmp_path)
 
     assert len(ours) == len(theirs) == N_STEPS

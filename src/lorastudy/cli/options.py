@@ -22,7 +22,7 @@ from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import FoundAt, Strategy
 
 if TYPE_CHECKING:
-    from lorastudy.launch.torchrun import TeamOptions
+    from lorastudy.launch.assignment import TeamOptions
 
 Mirror = Annotated[
     Path | None,
@@ -173,7 +173,7 @@ def choose_team(
         ConfigError: Options that do nothing without torchrun, no number of processes, or more
             than there are GPUs.
     """
-    from lorastudy.launch.torchrun import TeamOptions
+    from lorastudy.launch.assignment import TeamOptions
 
     if launch != "torchrun":
         if n_processes is not None or strategy is not None:

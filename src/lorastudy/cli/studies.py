@@ -40,7 +40,7 @@ from lorastudy.store.records import RunResult, StudyLock, StudyResults
 from lorastudy.store.resuming import Resuming
 
 if TYPE_CHECKING:
-    from lorastudy.launch.torchrun import TeamOptions
+    from lorastudy.launch.assignment import TeamOptions
     from lorastudy.study.check import ArmCheck, StudyCheck
 
 StudyName = Annotated[
@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     study: StudyName,
+    *,
     out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
     jobs: Annotated[
         int | None,
@@ -305,6 +306,7 @@ def _error_for(failed: list[RunResult]) -> type[UserError]:
 
 def check(
     study: StudyName,
+    *,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",

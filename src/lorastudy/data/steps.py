@@ -59,6 +59,12 @@ class StepPlan:
         return self._steps_per_epoch * self.epochs
 
     @property
+    def n_groups(self) -> int:
+        """Accumulation groups of all epochs: those of the steps, and one that is never applied."""
+        has_rest = self.group_of(self.n_steps).stop < self.n_micro_batches
+        return self.n_steps + int(has_rest)
+
+    @property
     def _steps_per_epoch(self) -> int:
         return -(-self.micro_batches_per_epoch // self.accumulation)
 
@@ -84,48 +90,35 @@ class StepPlan:
         begin = first + position * self.accumulation
         return range(begin, min(begin + self.accumulation, first + self.micro_batches_per_epoch))
 
-    def completes_step(self, index: int) -> bool:
-        """Whether the optimizer takes a step after the micro-batch `index`."""
-        if self.first_group == "one":
-            return index % self.accumulation == 0
-        return index + 1 == self.group_of(self.step_of(index)).stop
-
-    def completes_epoch(self, index: int) -> bool:
-        """Whether the micro-batch `index` is the last of its epoch."""
-        return (index + 1) % self.micro_batches_per_epoch == 0
-
     def rows_of(self, index: int) -> IntArray:
         """Row numbers, (micro_batch,) or fewer, of one micro-batch in the drawn order."""
         order = order_of_epoch(self.seed, self.epoch_of(index), self.n_rows)
         begin = index % self.micro_batches_per_epoch * self.micro_batch
         return order[begin : begin + self.micro_batch]
 
-    def rows_of_sorted(self, index: int, lengths: IntArray) -> IntArray:
-        """Rows of one micro-batch when the rows of its step are sorted by length and divided.
+    def sorted_rows(self, step: int, lengths: IntArray) -> list[IntArray]:
+        """Rows of each micro-batch of a step when its rows are sorted by length and divided.
 
         A step's loss is a sum over its tokens divided by their number. Which rows share a
         micro-batch therefore changes only rounding, and rows of similar lengths need less padding.
         Only for groups that do not span epochs.
         """
-        group, rows = self._rows_of_step(index, lengths)
-        begin = (index - group.start) * self.micro_batch
-        return rows[begin : begin + self.micro_batch]
+        rows, size = self._rows_of_step(step, lengths), self.micro_batch
+        return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
 
-    def rows_of_balanced(self, index: int, lengths: IntArray) -> IntArray:
-        """Rows of one micro-batch when those of its step are divided into equal numbers of tokens.
+    def balanced_rows(self, step: int, lengths: IntArray) -> list[IntArray]:
+        """Rows of each micro-batch when those of a step are divided into equal numbers of tokens.
 
         This is for rows that are not padded. The number of micro-batches stays the same, and none
         is much larger than the others, although their numbers of rows differ. Longest first, each
         row is added to the part with the fewest tokens. Only for groups that do not span epochs.
         """
-        group, rows = self._rows_of_step(index, lengths)
-        return share_out(rows, lengths, len(group))[index - group.start]
+        return share_out(self._rows_of_step(step, lengths), lengths, len(self.group_of(step)))
 
-    def _rows_of_step(self, index: int, lengths: IntArray) -> tuple[range, IntArray]:
-        """The accumulation group of a micro-batch, and the group's rows from short to long."""
-        group = self.group_of(self.step_of(index))
-        rows = np.concatenate([self.rows_of(i) for i in group])
-        return group, rows[np.argsort(lengths[rows], kind="stable")]
+    def _rows_of_step(self, step: int, lengths: IntArray) -> IntArray:
+        """The rows of an accumulation group from short to long."""
+        rows = np.concatenate([self.rows_of(index) for index in self.group_of(step)])
+        return rows[np.argsort(lengths[rows], kind="stable")]
 
 
 def share_out(rows: IntArray, lengths: IntArray, n: int) -> list[IntArray]:

@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
 from lorastudy.interrupts import StopFlag
-from lorastudy.launch.torchrun import TeamOptions, work_as_team
+from lorastudy.launch.assignment import Assignment, TeamOptions
+from lorastudy.launch.torchrun import work_as_team
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
@@ -76,24 +77,20 @@ class LocalEngine:
         context = process_context()
         theirs, ours = context.Pipe(duplex=False)
         size = self.team.size if self.team else 1
-        threads = max(1, count_cores() // (self.jobs * size))
         place = min(set(range(self.jobs)) - {run.place for run in self._running.values()})
         gpus = share_gpus(self.gpus, place, size)
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        common = (self.device, threads, self.resuming, theirs)
-        if self.team is None:
-            target: Callable[..., None] = _work
-            arguments: tuple[object, ...] = (
-                self.folder.path,
-                run_id,
-                self.places,
-                *common,
-                environment,
-            )
-        else:
-            target = work_as_team
-            arguments = (self.folder.path, run_id, *common, self.team, environment)
-        process = context.Process(target=target, args=arguments, name=run_id)
+        assignment = Assignment(
+            folder=self.folder.path,
+            run_id=run_id,
+            places=self.places,
+            device=self.device,
+            threads=max(1, count_cores() // (self.jobs * size)),
+            resuming=self.resuming,
+            environment={"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {},
+            team=self.team,
+        )
+        target = work_as_team if self.team else _work
+        process = context.Process(target=target, args=(assignment, theirs), name=run_id)
         process.start()
         theirs.close()
         self._running[run_id] = _Running(process, ours, place)
@@ -204,7 +201,7 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def _work(*arguments: object) -> None:
+def _work(assignment: Assignment, parent: Connection) -> None:
     from lorastudy.launch.worker import work
 
-    work(*arguments)  # type: ignore[arg-type]
+    work(assignment, parent)

@@ -10,29 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorastudy.interrupts import StopFlag
+from lorastudy.launch.assignment import Assignment, TeamOptions
 from lorastudy.launch.command import STOP_SECONDS, run_arguments
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import Strategy
-from lorastudy.store.resuming import Resuming
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 EXIT_CODE_FILE = "LORASTUDY_EXIT_CODE_FILE"  # variable that names the file
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class TeamOptions:
-    """How many processes train one run together, and how they share it."""
-
-    size: int
-    strategy: Strategy
 
 
 def torchrun_command(
@@ -82,25 +72,20 @@ def say_exit_code(code: int) -> None:
         Path(path).write_text(str(code))
 
 
-def work_as_team(
-    folder: Path,
-    run_id: str,
-    device: str,
-    threads: int,
-    resuming: Resuming,
-    parent: "Connection",
-    team: TeamOptions,
-    environment: dict[str, str],
-) -> None:
+def work_as_team(assignment: Assignment, parent: "Connection") -> None:
     """Entry point of a process that has torchrun execute a run; see `launch/worker.work`."""
     from lorastudy.launch.worker import leave_with, write_to_log
 
     stop = StopFlag()
     stop.listen()
     stop.follow(parent.recv)
-    run = StudyFolder(folder).run(run_id)
-    write_to_log(run)
+    folder, run_id, resuming = assignment.folder, assignment.run_id, assignment.resuming
+    write_to_log(StudyFolder(folder).run(run_id))
     flags = {"--restart": resuming.restart, "--allow-drift": resuming.allow_drift}
-    extra = ("--device", device, "--threads", str(threads), *(f for f, on in flags.items() if on))
-    command = torchrun_command(folder, run_id, team, extra)
-    leave_with(execute_by_torchrun(command, stop, environment))
+    extra = (
+        *("--device", assignment.device, "--threads", str(assignment.threads)),
+        *(flag for flag, is_on in flags.items() if is_on),
+    )
+    assert assignment.team is not None
+    command = torchrun_command(folder, run_id, assignment.team, extra)
+    leave_with(execute_by_torchrun(command, stop, assignment.environment))

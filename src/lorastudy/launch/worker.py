@@ -8,7 +8,6 @@ import sys
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -16,10 +15,12 @@ import torch
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.interrupts import StopFlag
+from lorastudy.launch.assignment import Assignment
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
 from lorastudy.machine.memory import measure_peak_memory
 from lorastudy.machine.team import join_team, place_of_member
 from lorastudy.model.base import quieten_libraries
+from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
 from lorastudy.run.failures import is_out_of_memory
@@ -63,13 +64,20 @@ def execute_by_id(
     if run_id not in specs:
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)
-    spec, run = specs[run_id], folder.run(run_id)
     with join_team(strategy) as team:
         stop.agree = team.any
-        where = place_of_member(team, choose_device(device))
+        context = RunContext(
+            spec=specs[run_id],
+            folder=folder.run(run_id),
+            reader=reader,
+            device=place_of_member(team, choose_device(device)),
+            stop=stop,
+            resuming=resuming,
+            team=team,
+        )
         if team.is_first:
-            return execute_run(spec, run, reader, where, stop, resuming, team)
-        join_run(spec, run, reader, where, stop, resuming, team)
+            return execute_run(context)
+        join_run(context)
         return None
 
 
@@ -98,30 +106,24 @@ def _threads_of(run: RunFolder) -> int:
     return read_record(run.manifest, Manifest).environment.threads
 
 
-def work(
-    folder: Path,
-    run_id: str,
-    places: Places,
-    device: str,
-    threads: int,
-    resuming: Resuming,
-    parent: Connection,
-    environment: dict[str, str],
-) -> None:
-    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed.
-
-    `environment` is set before any device is touched.
-    """
+def work(assignment: Assignment, parent: Connection) -> None:
+    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
     stop = StopFlag()
     stop.listen()
     stop.follow(parent.recv)  # the pipe closes when the parent dies, however it dies
-    study = StudyFolder(folder)
-    write_to_log(study.run(run_id))
-    os.environ |= environment
+    study = StudyFolder(assignment.folder)
+    write_to_log(study.run(assignment.run_id))
+    os.environ |= assignment.environment
     code = 1
     try:
         execute_by_id(
-            study, run_id, places, device=device, threads=threads, stop=stop, resuming=resuming
+            study,
+            assignment.run_id,
+            assignment.places,
+            device=assignment.device,
+            threads=assignment.threads,
+            stop=stop,
+            resuming=assignment.resuming,
         )
         code = 0
     except UserError as error:

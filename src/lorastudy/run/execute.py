@@ -11,37 +11,27 @@ import sys
 import time
 from dataclasses import replace
 
-import torch
-
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OutOfMemoryError
-from lorastudy.interrupts import StopFlag
 from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
-from lorastudy.machine.team import ALONE, Team, name_losses
+from lorastudy.machine.team import name_losses
+from lorastudy.run.context import RunContext
 from lorastudy.run.drift import settle_drift
 from lorastudy.run.failures import describe_failure
-from lorastudy.run.inputs import Reader
+from lorastudy.run.meter import RunMeter
+from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.setup import RunSetup, set_up_run
-from lorastudy.run.training import TrainingSession, restore_best
+from lorastudy.run.training import TrainingSession, measure_waited_share
 from lorastudy.store.files import storage_errors, write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import hash_files, write_hashes
 from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
-from lorastudy.store.resuming import Resuming
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
 
 
-def execute_run(
-    spec: RunSpec,
-    folder: RunFolder,
-    reader: Reader,
-    device: torch.device,
-    stop: StopFlag,
-    resuming: Resuming = Resuming(),  # noqa: B008  frozen
-    team: Team = ALONE,
-) -> RunResult:
+def execute_run(context: RunContext) -> RunResult:
     """Do what is left of a run and return its result; a finished run is only read.
 
     Raises:
@@ -49,6 +39,7 @@ def execute_run(
         InterruptedRunError: A signal came; the same call continues.
         UserError: It failed; `failure.json` says why.
     """
+    spec, folder, team = context.spec, context.folder, context.team
     with folder.claim() as abandoned:
         known = folder.read_result()
         if team.any(known is not None and known.status == "done"):
@@ -62,19 +53,17 @@ def execute_run(
             )
         with storage_errors(folder.failure):
             folder.failure.unlink(missing_ok=True)
-        if resuming.restart:
+        if context.resuming.restart:
             folder.set_aside()
         write_record(folder.spec, spec)
         try:
             with name_losses():
                 team.wait()  # until here the others leave the folder alone
-                result = _train_and_score(
-                    spec, folder, reader, device, stop, team, allow_drift=resuming.allow_drift
-                )
+                result = _train_and_score(context)
         except InterruptedRunError:
             raise
         except Exception as error:
-            failure = describe_failure(spec, folder, error, device)
+            failure = describe_failure(spec, folder, error, context.device)
             write_record(folder.failure, failure)
             if failure.status == "out-of-memory":
                 raise OutOfMemoryError(str(failure.reason)) from error
@@ -83,76 +72,64 @@ def execute_run(
         return result
 
 
-def join_run(
-    spec: RunSpec,
-    folder: RunFolder,
-    reader: Reader,
-    device: torch.device,
-    stop: StopFlag,
-    resuming: Resuming,
-    team: Team,
-) -> None:
+def join_run(context: RunContext) -> None:
     """Be one of the other members of the team whose first member is in `execute_run`.
 
     Raises:
         UserError: As there.
     """
     with name_losses():
-        if team.any(False):
+        if context.team.any(False):
             return
-        team.wait()
-        _train_and_score(spec, folder, reader, device, stop, team, allow_drift=resuming.allow_drift)
+        context.team.wait()
+        _train_and_score(context)
 
 
-def _train_and_score(
-    spec: RunSpec,
-    folder: RunFolder,
-    reader: Reader,
-    device: torch.device,
-    stop: StopFlag,
-    team: Team,
-    *,
-    allow_drift: bool,
-) -> RunResult:
+def _train_and_score(context: RunContext) -> RunResult:
+    spec, folder = context.spec, context.folder
     began = time.perf_counter()
-    start_memory_meter(device)
-    setup = set_up_run(spec, reader, device, team)
-    stop.poll()
-    manifest = settle_drift(folder, setup.manifest, allow_drift=allow_drift)
+    start_memory_meter(context.device)
+    setup = set_up_run(context)
+    context.stop.poll()
+    manifest = settle_drift(folder, setup.manifest, allow_drift=context.resuming.allow_drift)
     setup = replace(setup, manifest=manifest)
     if setup.inputs is None:
-        _write_manifest(folder, manifest, team)
-        evaluations = score_benchmarks(spec, folder, reader, setup, stop)
+        _write_manifest(context, manifest)
+        evaluations = score_benchmarks(context, setup)
         return _describe_result(
             spec,
             setup,
             evaluations,
             total_seconds=time.perf_counter() - began,
-            peak_memory_bytes=measure_peak_memory(device),
+            peak_memory_bytes=measure_peak_memory(context.device),
         )
-    session = TrainingSession(folder, setup, stop, identity=spec.identity)
-    session.resume()
-    _write_manifest(folder, manifest, team)
+    meter = RunMeter(
+        context=context,
+        began=time.perf_counter(),
+        before=go_back_to_checkpoint(context, setup),
+    )
+    _write_manifest(context, manifest)
+    session = TrainingSession(context, setup, meter)
     epochs = session.run()
-    trained_peak = session.peak_memory_bytes  # training and validation, as in the study
+    trained_peak = meter.peak_memory_bytes  # training and validation, as in the study
     restore_best(setup, folder)
-    evaluations = score_benchmarks(spec, folder, reader, setup, stop)
+    evaluations = score_benchmarks(context, setup)
     return _describe_result(
         spec,
         setup,
         evaluations,
         epochs=epochs,
-        train_seconds=session.progress.seconds,
-        train_tokens=session.progress.n_tokens,
-        total_seconds=session.total_seconds,
-        waited_share=session.waited_share,
+        train_seconds=session.progress.train_seconds,
+        train_tokens=session.progress.train_tokens,
+        total_seconds=meter.total_seconds,
+        waited_share=measure_waited_share(folder),
         peak_memory_bytes=trained_peak,
     )
 
 
-def _write_manifest(folder: RunFolder, manifest: Manifest, team: Team) -> None:
-    if team.is_first:
-        write_record(folder.manifest, manifest)
+def _write_manifest(context: RunContext, manifest: Manifest) -> None:
+    if context.team.is_first:
+        write_record(context.folder.manifest, manifest)
 
 
 def _write_result(folder: RunFolder, result: RunResult) -> None:

@@ -4,34 +4,32 @@ from collections.abc import Callable
 
 import torch
 
-from lorastudy.config.spec import RunSpec
 from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
 from lorastudy.evaluate.subset import estimate_error
 from lorastudy.evaluate.text_units import convert_nats, measure_coverage
-from lorastudy.interrupts import StopFlag
 from lorastudy.loss import perplexity_of
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
-from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.context import RunContext
+from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.files import read_record, write_record
-from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
 
 
-def score_benchmarks(
-    spec: RunSpec, folder: RunFolder, reader: Reader, setup: RunSetup, stop: StopFlag
-) -> tuple[EvaluationRecord, ...]:
+def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRecord, ...]:
     """All evaluations of the run; those whose file exists already are not repeated."""
-    records, team = [], setup.team
-    for benchmark in spec.benchmarks:
+    records, team = [], context.team
+    for benchmark in context.spec.benchmarks:
         for protocol in benchmark.protocols:
-            path = folder.evaluations / f"{benchmark.name}--{protocol}.json"
+            path = context.folder.evaluations / f"{benchmark.name}--{protocol}.json"
             if team.any(team.is_first and path.exists()):
                 records.append(read_record(path, DocumentSums).evaluation)
                 continue
-            rows = reader.benchmark_rows(benchmark, protocol, spec.data.rows)
-            scores = score_benchmark_rows(setup.scorer, rows, setup.device, stop.poll, team)
+            rows = context.reader.benchmark_rows(benchmark, protocol, context.spec.data.rows)
+            scores = score_benchmark_rows(
+                setup.scorer, rows, context.device, context.stop.poll, team
+            )
             stored = describe_scores(benchmark.name, rows, scores)
             if team.is_first:
                 write_record(path, stored)

@@ -13,26 +13,25 @@ from lorastudy.data.rows import RowTable
 from lorastudy.data.steps import StepPlan
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
-from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import load_base, move_model
 from lorastudy.model.base_folder import digest_base
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
-from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import Protocol, protocol_of_rows
+from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import Reader
 from lorastudy.seeds import open_stream
 from lorastudy.store.records import Manifest
-from lorastudy.train.loop import TrainingInputs
+from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
 
 MOST_SLICE_ROWS = 512  # keeps the measurement of training rows a small part of an epoch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLayout:
     """What is known of a run's training before any weight is loaded."""
 
@@ -47,18 +46,15 @@ class TrainingLayout:
     train_slice: RowTable  # training rows whose loss is measured as the validation loss is
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSetup:
     """A run in memory."""
 
     model: ArmModel
-    tokenizer: Tokenizer
     scorer: AnyScorer
-    device: torch.device
     layout: TrainingLayout
     inputs: TrainingInputs | None  # None: the baseline, which trains nothing
     manifest: Manifest
-    team: Team
 
 
 def resolve_arm(spec: RunSpec, reader: Reader) -> ResolvedPlacement:
@@ -130,7 +126,7 @@ def choose_padding(training: Training, reader: Reader, cut: str, length: int) ->
     return Padding(reader.special.end_id, length)
 
 
-def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team = ALONE) -> RunSetup:
+def set_up_run(context: RunContext) -> RunSetup:
     """Load the base model, attach the arm, and write down what it resolved to.
 
     A model that a team holds in parts goes to the device part by part, never whole.
@@ -138,6 +134,7 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team =
     Raises:
         ConfigError: The team cannot train so, or torch.compile is asked for and does not work.
     """
+    spec, reader, device, team = context.spec, context.reader, context.device, context.team
     refuse_team(team.size, spec.training)
     placement = resolve_arm(spec, reader)
     layout = lay_out_training(spec, reader)
@@ -169,8 +166,13 @@ def set_up_run(spec: RunSpec, reader: Reader, device: torch.device, team: Team =
             device=device,
             team=team,
         )
-    manifest = _describe_run(spec, reader, placement, layout, model, device, team)
-    return RunSetup(model, reader.tokenizer, scorer, device, layout, inputs, manifest, team)
+    return RunSetup(
+        model=model,
+        scorer=scorer,
+        layout=layout,
+        inputs=inputs,
+        manifest=_describe_run(context, placement, layout, model),
+    )
 
 
 def refuse_team(size: int, training: Training) -> None:
@@ -192,15 +194,9 @@ def refuse_team(size: int, training: Training) -> None:
 
 
 def _describe_run(
-    spec: RunSpec,
-    reader: Reader,
-    placement: ResolvedPlacement,
-    layout: TrainingLayout,
-    model: ArmModel,
-    device: torch.device,
-    team: Team,
+    context: RunContext, placement: ResolvedPlacement, layout: TrainingLayout, model: ArmModel
 ) -> Manifest:
-    table = layout.table
+    spec, reader, table = context.spec, context.reader, layout.table
     trains = spec.arm.method != "baseline"
     return Manifest(
         run_id=spec.run_id,
@@ -217,6 +213,9 @@ def _describe_run(
         train_digest=layout.corpus.digest,
         validation_digest=layout.validation_corpus.digest,
         environment=take_fingerprint(
-            device, spec.training.precision, micro_batch=spec.training.micro_batch, team=team
+            context.device,
+            spec.training.precision,
+            micro_batch=spec.training.micro_batch,
+            team=context.team,
         ),
     )

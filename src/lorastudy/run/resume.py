@@ -1,0 +1,118 @@
+"""Go back to a checkpoint: its tensors into the model, its numbers to go on from.
+
+What was recorded after the checkpoint is forgotten, since it is going to be done again. What was
+recorded before it has to be there.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from lorastudy.data.steps import StepPlan
+from lorastudy.errors import StorageError
+from lorastudy.run.commit import MOMENTS, STATE, WEIGHTS
+from lorastudy.run.context import RunContext
+from lorastudy.run.setup import RunSetup
+from lorastudy.store.checkpoints import newest_sound_checkpoint
+from lorastudy.store.files import append_record, read_record, read_records, replace_records
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.hashes import find_changes
+from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord, TrainerState
+from lorastudy.train.optimizer import restore_moments
+
+
+def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState | None:
+    """Restore the newest sound checkpoint; None where there is none and training starts anew.
+
+    Raises:
+        InputError: Every checkpoint is damaged.
+        StorageError: A line from before the checkpoint, or `best/`, is lost or damaged.
+    """
+    inputs = setup.inputs
+    assert inputs is not None
+    checkpoint = _find_checkpoint(context, inputs.plan)
+    if checkpoint is None:
+        return None
+    state = read_record(checkpoint / STATE, TrainerState)
+    try:
+        weights = load_file(checkpoint / WEIGHTS)
+        moments = load_file(checkpoint / MOMENTS)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{checkpoint} cannot be read ({error}). Try again.") from error
+    inputs.model.load_trained(weights)
+    restore_moments(inputs.optimizer, inputs.model.trained_tensors(), moments)
+    return state
+
+
+def _find_checkpoint(context: RunContext, plan: StepPlan) -> Path | None:
+    """The checkpoint to go on from, after the first member has put the folder in order."""
+    folder, team = context.folder, context.team
+    if team.is_first:
+        checkpoint = newest_sound_checkpoint(folder.checkpoints)
+        _rewind(folder, checkpoint, plan)
+    team.wait()
+    return checkpoint if team.is_first else newest_sound_checkpoint(folder.checkpoints)
+
+
+def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
+    """Keep the lines up to the checkpoint, each once; all of them have to be there."""
+    if checkpoint is None:
+        replace_records(folder.steps, ())
+        replace_records(folder.epochs, ())
+        return
+    state = read_record(checkpoint / STATE, TrainerState)
+
+    # one line for each step that the checkpoint holds
+    steps = {s.step: s for s in read_records(folder.steps, StepRecord) if s.step <= state.step}
+    _refuse_gaps(folder.steps, steps, range(1, state.step + 1))
+    replace_records(folder.steps, tuple(steps[n] for n in sorted(steps)))
+
+    # one line for each epoch; the last one may have been trained and not yet validated
+    ended = state.ended_epoch
+    known = ended.epoch if ended else _whole_epochs(plan, state.step)
+    recorded = read_records(folder.epochs, EpochRecord)
+    epochs = {e.epoch: e for e in recorded if e.epoch <= known}
+    validated = known - 1 if ended and known not in epochs else known
+    _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
+    replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
+    if epochs:
+        check_best(folder)
+    append_record(folder.resumes, ResumeRecord(step=state.step))
+
+
+def _whole_epochs(plan: StepPlan, step: int) -> int:
+    """Epochs whose end lies before the first micro-batch that comes after `step`."""
+    return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+
+
+def _refuse_gaps(path: Path, found: Collection[int], expected: range) -> None:
+    lost = [number for number in expected if number not in found]
+    if lost:
+        raise StorageError(
+            f"{path}: {len(lost)} lines from before the checkpoint are lost, the first of them "
+            f"that of {lost[0]}. Restore the file, or train this run again with --restart."
+        )
+
+
+def check_best(folder: RunFolder) -> None:
+    """See that `best/` is what was written.
+
+    Raises:
+        StorageError: It is not.
+    """
+    if changes := find_changes(folder.best):
+        raise StorageError(
+            f"{'; '.join(changes)}. Restore the folder, or train this run again with --restart."
+        )
+
+
+def restore_best(setup: RunSetup, folder: RunFolder) -> None:
+    """Put the best epoch's tensors into the model.
+
+    Raises:
+        StorageError: They are not those that were written.
+    """
+    check_best(folder)
+    setup.model.load_best(folder.best)

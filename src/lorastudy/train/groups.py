@@ -1,0 +1,134 @@
+"""What one optimizer step sees: the micro-batches of its accumulation group, counted beforehand.
+
+Everything here is a pure function of the number of the step, so a resumed run has no position
+in the data to restore.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lorastudy.config.models import Training
+from lorastudy.data.batches import Batch, Padding, count_scored, cut_by_budget, make_batch
+from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.data.steps import StepPlan, share_out
+from lorastudy.machine.team import ALONE, Team
+from lorastudy.model.adapters import ArmModel
+from lorastudy.model.sharing import AnyScorer
+from lorastudy.seeds import derive_seed
+from lorastudy.train.schedule import RateSchedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Rows whose gradient is added to that of their group in one piece."""
+
+    epoch: int  # from 1
+    ends_epoch: bool
+    rows: IntArray
+    n_scored: int  # targets of `rows`
+    divisor: float  # of the sum of their nats, before backward
+    dropout_seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingInputs:
+    """Everything that training reads and never changes."""
+
+    model: ArmModel
+    scorer: AnyScorer
+    optimizer: torch.optim.AdamW
+    schedule: RateSchedule
+    settings: Training
+    plan: StepPlan
+    table: RowTable
+    tokens: IntArray
+    padding: Padding
+    device: torch.device
+    team: Team = ALONE
+
+    @property
+    def cuts_by_length(self) -> bool:
+        """Whether rows of a step may be exchanged between its micro-batches."""
+        return (
+            self.settings.accumulation == "token-weighted"
+            and self.plan.first_group == "full"
+            and self.padding.scored_length is None
+        )
+
+    def collect_group(self, step: int) -> tuple[MicroBatch, ...]:
+        """The micro-batches of optimizer step `step`, from 1.
+
+        Past the last step: those that no step follows, perhaps none.
+        """
+        group, per_epoch = self.plan.group_of(step), self.plan.micro_batches_per_epoch
+        rows_of_group = self._cut_rows(step, group)
+        counts = [count_scored(self.table, rows, self.padding) for rows in rows_of_group]
+        return tuple(
+            MicroBatch(
+                epoch=self.plan.epoch_of(index),
+                ends_epoch=(index + 1) % per_epoch == 0,
+                rows=rows,
+                n_scored=n_scored,
+                divisor=self._divisor(n_scored, counts),
+                dropout_seed=self._dropout_seed(step, index - group.start),
+            )
+            for index, rows, n_scored in zip(group, rows_of_group, counts, strict=True)
+        )
+
+    def _cut_rows(self, step: int, group: range) -> list[IntArray]:
+        """The rows of every micro-batch.
+
+        Where rows may be exchanged, they are sorted by length if they are going to be padded,
+        and shared out to equal token counts if not.
+        """
+        if not self.cuts_by_length:
+            return [self.plan.rows_of(index) for index in group]
+        if self.scorer.packs:
+            return self.plan.balanced_rows(step, self.table.lengths)
+        return self.plan.sorted_rows(step, self.table.lengths)
+
+    def _divisor(self, n_scored: int, counts: list[int]) -> float:
+        """What the summed nats of a micro-batch are divided by before backward.
+
+        Token-weighted: the scored tokens of the whole accumulation group, so that the cut
+        into micro-batches changes rounding only. Otherwise the mean of each micro-batch,
+        divided by the nominal accumulation, whatever the group really holds.
+        """
+        if self.settings.accumulation == "micro-batch-means":
+            return n_scored * self.plan.accumulation
+        return sum(counts)
+
+    def _dropout_seed(self, step: int, place: int) -> int:
+        """Of a micro-batch on this member; the first member draws as a lone process does."""
+        member = [self.team.member] if self.team.member else []
+        return derive_seed(self.plan.seed, "dropout", step, place, *member)
+
+    def batches(self, rows: IntArray) -> list[tuple[Batch, float]]:
+        """This member's share of `rows` as one batch, or as several under the token budget.
+
+        Each with its weight: 1, or 0 for a batch that is computed only because another member
+        has one more; all members have equally many.
+        """
+        cuts = [
+            cut_by_budget(self.table, share, self.padding, self.settings.token_budget)
+            if len(share)
+            else []
+            for share in self._share_out(rows)
+        ]
+        own, filler = cuts[self.team.member], rows[:1]
+        surplus = max(map(len, cuts)) - len(own)
+        parts = [(part, 1.0) for part in own] + [(filler, 0.0)] * surplus
+        return [
+            (make_batch(self.tokens, self.table, part, self.padding), weight)
+            for part, weight in parts
+        ]
+
+    def _share_out(self, rows: IntArray) -> list[IntArray]:
+        """The rows of every member."""
+        if self.team.size == 1:
+            return [rows]
+        lengths = self.table.lengths
+        by_length = rows[np.argsort(lengths[rows], kind="stable")]
+        return share_out(by_length, lengths, self.team.size)
