@@ -200,7 +200,7 @@ def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
-    study, runs, arm, options, what, tmp_path
+    *, study, runs, arm, options, what, tmp_path
 ):
     name = runs[arm].result.run_id if arm else "lora-s9-00000000"
     answer = call("export", study, name, "--to", tmp_path / "to", *options)

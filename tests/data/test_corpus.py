@@ -216,7 +216,7 @@ def test_eight_processes_get_one_whole_corpus(tmp_path) -> None:
     ],
 )
 def test_rows_and_their_text_share_are_those_of_the_published_study(
-    tmp_path, shared_data, repository, config, n_rows, text_share
+    *, tmp_path, shared_data, repository, config, n_rows, text_share
 ) -> None:
     from lorastudy.model.tokenizer import load_tokenizer
 

@@ -78,7 +78,7 @@ def test_number_that_is_no_perplexity_is_refused(reported: float) -> None:
     ],
 )
 def test_published_numbers_stand_for_ordinary_text(
-    tmp_path, shared_data, repository, config, reported, share, text
+    *, tmp_path, shared_data, repository, config, reported, share, text
 ) -> None:
     from lorastudy.model.tokenizer import load_tokenizer
 

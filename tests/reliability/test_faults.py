@@ -119,7 +119,7 @@ def test_a_device_assert_is_a_row_and_the_next_attempt_is_equal(case, whole, tmp
     ],
 )
 def test_another_torch_device_thread_count_or_world_size_is_refused_on_resume(
-    case, whole, key, value, tmp_path, monkeypatch
+    *, case, whole, key, value, tmp_path, monkeypatch
 ) -> None:
     folder = case.folder(tmp_path, "moved")
     assert case.child(folder, lambda p, _: p == "run:after-epoch-line" and os._exit(KILLED))

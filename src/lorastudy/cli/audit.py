@@ -29,6 +29,7 @@ def audit(
     model: Annotated[
         str | None, typer.Argument(help="Model folder or hub id; not with --tokenizer.")
     ] = None,
+    *,
     benchmark: Annotated[
         str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
     ] = "",

@@ -129,6 +129,7 @@ def run_one(
             help="As `status` lists it.", metavar="RUN_ID", autocompletion=complete_runs
         ),
     ],
+    *,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",

@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="MODEL")],
+    *,
     benchmark: Annotated[
         str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
     ],

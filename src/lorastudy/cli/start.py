@@ -33,6 +33,7 @@ def init(
             autocompletion=complete_presets,
         ),
     ],
+    *,
     out: Annotated[Path | None, typer.Option(help="File; default PRESET.yaml.")] = None,
     base_model: Annotated[
         str, typer.Option("--base", help="With a folder: hub id or folder of the base model.")

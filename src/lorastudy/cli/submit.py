@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     study: StudyName,
+    *,
     engine: Annotated[Engine, typer.Option(help="Who executes the runs.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
     mirror: Mirror = None,

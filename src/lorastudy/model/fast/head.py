@@ -21,7 +21,7 @@ CHUNK = 512  # positions; the fastest of 128, 256, 512 on two cores (vocabulary 
 
 class _HeadNats(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  autograd hands its tensors over by position
         ctx: Any,
         hidden: Tensor,
         targets: Tensor,

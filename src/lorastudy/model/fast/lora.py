@@ -21,7 +21,7 @@ from lorastudy.model.fast.products import multiply
 
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  autograd hands its tensors over by position
         ctx: Any,
         x: Tensor,
         weight: Tensor,

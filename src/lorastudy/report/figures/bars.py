@@ -149,7 +149,7 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
     if bar.value is not None and bar.value.mean > 0:
         left = low
         for part, alpha in zip(bar.parts or (bar.value.mean - low,), _PART_ALPHAS, strict=False):
-            _draw_part(axes, row, bar.position, left, part, alpha, hint)
+            _draw_part(axes, row, bar.position, left=left, width=part, alpha=alpha, hint=hint)
             left += part
     if bar.value is not None and bar.value.n > 1 and bar.value.highest > bar.value.lowest:
         (line,) = axes.plot(
@@ -168,7 +168,7 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
 
 
 def _draw_part(
-    axes: Axes, row: int, position: int, left: float, width: float, alpha: float, hint: str
+    axes: Axes, row: int, position: int, *, left: float, width: float, alpha: float, hint: str
 ) -> None:
     """One part of a bar: paler to the right, hatched as its arm."""
     patches = axes.barh(

@@ -35,8 +35,8 @@ def draw_losses(findings: Findings) -> DrawnFigure:
     trained = [(p, a) for p, a in enumerate(findings.arms) if any(run.epochs for run in a.runs)]
     for position, arm in trained:
         validation = arm.losses(_validation_losses)
-        _draw_curve(left, position, arm, arm.losses(_train_losses), "training loss")
-        _draw_curve(right, position, arm, validation, "validation loss")
+        _draw_curve(left, position, arm=arm, curve=arm.losses(_train_losses), what="training loss")
+        _draw_curve(right, position, arm=arm, curve=validation, what="validation loss")
         _draw_dots(right, position, arm.losses(_train_losses_eval))
         _mark_best(right, position, f"{arm.arm}: best epoch", validation)
     for axes, name in ((left, "training loss"), (right, "validation loss")):
@@ -75,7 +75,9 @@ def draw_rates(findings: Findings) -> DrawnFigure:
         }
         if curve:
             drawn.append((position, arm))
-            _draw_curve(axes, position, arm, curve, "learning rate", write_rate)
+            _draw_curve(
+                axes, position, arm=arm, curve=curve, what="learning rate", write=write_rate
+            )
             _mark_best(axes, position, f"{arm.arm}: chosen", curve)
     if drawn:
         axes.set_xscale("log")
@@ -115,6 +117,7 @@ def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
 def _draw_curve(
     axes: Axes,
     position: int,
+    *,
     arm: ArmSummary,
     curve: Curve,
     what: str,
