@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_socket
+from hypothesis import settings
 
 pytest.register_assert_rewrite("support")  # before the first import of a part of it
 
@@ -17,8 +18,34 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "agg"
+settings.register_profile("shared machine", deadline=None)  # seconds say nothing beside others
+settings.load_profile("shared machine")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers for `-n auto`: none for single files, or where output is to be seen (`-s`)."""
+    if config.option.capture == "no" or all(".py" in argument for argument in config.args):
+        return 0
+    return len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Whole files to workers, in the order of collection."""
+    from support.parallel import make_scheduler
+
+    return make_scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The order in which workers get the files."""
+    if hasattr(config, "workerinput"):
+        from support.parallel import sort_long_first
+
+        sort_long_first(items)
 
 
 def pytest_runtest_setup() -> None:

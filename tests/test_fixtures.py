@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_socket
 
+from support.parallel import LONG_FIRST, ONE_AFTER_THE_OTHER
+
 
 def test_the_network_is_closed() -> None:
     with pytest.raises(pytest_socket.SocketBlockedError):
@@ -54,3 +56,10 @@ def test_tiny_llama_has_a_tied_head(tiny_llama: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(tiny_llama)
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_files_that_are_named_for_the_workers_are_there() -> None:
+    root = Path(__file__).resolve().parent.parent
+    assert [
+        name for name in (*ONE_AFTER_THE_OTHER, *LONG_FIRST) if not (root / name).exists()
+    ] == []

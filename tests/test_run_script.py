@@ -266,6 +266,10 @@ def test_the_demo_goes_where_the_user_says_with_a_run_for_each_core(
     assert script.inside("demo", arguments)[1:] == ["run", "demo", *expected]
 
 
+def test_arguments_of_test_come_after_those_that_ask_for_all_cores(script: ModuleType) -> None:
+    assert script.inside("test", ["-n", "0"]) == ["-m", "pytest", "-n", "auto", "-n", "0"]
+
+
 def test_the_exit_code_of_the_command_passes_through(ready: ModuleType, root: Path) -> None:
     python = root / ".venv" / "bin" / "python"
     python.unlink()
