@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorastudy.errors import first_line
+from lorastudy.errors import first_line, show_names
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,11 @@ from lorastudy.errors import first_line
 )
 def test_the_first_line_of_an_error_says_something(error: Exception, said: str) -> None:
     assert first_line(error) == said
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [([], "none"), (["a", "b"], "a, b"), (["a", "b", "c", "d"], "a, b and 2 more")],
+)
+def test_a_long_list_of_names_is_cut(names: list[str], shown: str) -> None:
+    assert show_names(names, most=2) == shown

@@ -5,7 +5,7 @@ else that escapes is a defect of this program and keeps its traceback.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _SECRETS = (
@@ -25,6 +25,13 @@ def redact_secrets(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def show_names(names: Iterable[str], *, most: int = 12) -> str:
+    """A list of names for a message, cut after `most` of them: "a, b and 7 more"."""
+    shown = [str(name) for name in names]
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "") or "none"
 
 
 def first_line(error: BaseException) -> str:

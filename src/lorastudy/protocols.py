@@ -15,6 +15,11 @@ from lorastudy.errors import ConfigError
 Cut = Literal["lines", "windows", "documents", "rolling", "continuations"]
 Form = Literal["texts", "stream", "pages", "last-words"]
 Average = Literal["tokens", "batch-means", "documents"]
+TargetClass = Literal["first", "text", "first-padding", "other-padding"]
+
+# Targets are told apart where padding is scored, so that text can be read off afterwards.
+TARGET_CLASSES: tuple[TargetClass, ...] = ("first", "text", "first-padding", "other-padding")
+TEXT_CLASSES: tuple[TargetClass, ...] = ("first", "text")
 
 PAPER_BATCH = 14  # rows of an evaluation batch in the published study: part of "batch-means"
 _COUNT = r"([1-9][0-9]{0,6})"
@@ -76,7 +81,7 @@ PROTOCOLS = (
         pattern="paper-padded",
         example="paper-padded",
         version=1,
-        description="as in the published study: rows are padded to one length, and padding is scored",
+        description="the published study's rows: padded to one length, and padding is scored",
         cut="lines",
         reads="row",
         average="batch-means",

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import mean
-from lorastudy.analysis.summary import TEXT_CLASSES, ArmSummary, ScoreKey, score_key, text_share
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key, text_share
+from lorastudy.protocols import TEXT_CLASSES
 from lorastudy.store.records import ClassSum, StudyResults
 
 _CLASSES = (TEXT_CLASSES, ("first-padding",), ("other-padding",))

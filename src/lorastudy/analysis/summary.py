@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
-from lorastudy.protocols import scores_padding
+from lorastudy.protocols import TEXT_CLASSES, scores_padding
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
-TEXT_CLASSES = ("first", "text")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,12 +13,11 @@ from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal
 
-from lorastudy.errors import InputError, first_line
+from lorastudy.errors import InputError, first_line, show_names
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_MOST_NAMES_SHOWN = 12
 _LONGEST_SHOWN = 60  # characters of a path that cannot be one
 
 
@@ -114,15 +113,6 @@ def not_a_string(place: str, column: str, found: str) -> InputError:
     return InputError(
         f"{place}: column {column!r} holds {found}, not text. Choose a text column, or repair it."
     )
-
-
-def show_names(names: Iterable[str]) -> str:
-    """A list of names for a message, shortened if it is very long."""
-    shown = [str(name) for name in names]
-    if not shown:
-        return "none"
-    rest = len(shown) - _MOST_NAMES_SHOWN
-    return ", ".join(shown[:_MOST_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_text(place: str, text: str) -> str:

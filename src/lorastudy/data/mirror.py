@@ -15,8 +15,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from lorastudy.data.files import show_names
-from lorastudy.errors import InputError, first_line
+from lorastudy.errors import InputError, first_line, show_names
 
 
 def _as_list(value: object) -> object:

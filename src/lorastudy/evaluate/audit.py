@@ -13,8 +13,8 @@ import numpy as np
 
 from lorastudy.data.rows import RowTable
 from lorastudy.errors import ConfigError
-from lorastudy.evaluate.score import TARGET_CLASSES
 from lorastudy.loss import perplexity_of
+from lorastudy.protocols import TARGET_CLASSES
 
 # The most that models trained on scored padding were seen to pay for a target of padding, in nats
 # (benchmarks/scored-padding_2cores_202611): for the first one where passages stop before their

@@ -21,7 +21,6 @@ from lorastudy.model.sharing import AnyScorer
 from lorastudy.protocols import PAPER_BATCH, Protocol
 
 MAX_POSITIONS = 4900  # of an evaluation batch: the published study's 14 rows of 350
-TARGET_CLASSES = ("first", "text", "first-padding", "other-padding")
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -16,11 +16,10 @@ from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lorastudy.errors import InputError, reading_user_files
+from lorastudy.errors import InputError, reading_user_files, show_names
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_MOST_NAMES_SHOWN = 3
 _LARGEST = float(np.finfo(np.float32).max)
 _DAMAGED = "Download or copy the adapter again."
 
@@ -74,11 +73,9 @@ def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
     unused = sorted(report.unexpected_keys)
     if not unused:
         return
-    rest = len(unused) - _MOST_NAMES_SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
     raise InputError(
         f"{folder}: {len(unused)} of {len(stored)} tensors in {WEIGHTS} belong to no module that "
-        f"{CONFIG} adapts: {', '.join(unused[:_MOST_NAMES_SHOWN])}{more}. The score would be that "
+        f"{CONFIG} adapts: {show_names(unused, most=3)}. The score would be that "
         "of a part of the adapter. Restore target_modules and the keys beside it, or give the "
         "base model that the adapter was trained on."
     )

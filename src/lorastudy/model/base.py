@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.errors import InputError, reading_user_files
+from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.base_folder import choose_attention, read_config
 from lorastudy.model.placement import LinearModule
 from lorastudy.model.stored_constants import is_known_constant
@@ -203,9 +203,8 @@ def _refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str,
             left_over = sorted({*names, *tables} - network.state_dict().keys())
             names = [name for name in left_over if not _is_constant(folder, name, network)]
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise InputError(
-                f"{folder}: the weights {what} {', '.join(names[:3])}{more}. "
+                f"{folder}: the weights {what} {show_names(names, most=3)}. "
                 "The folder does not belong together; download or export the model again."
             )
 

@@ -11,6 +11,7 @@ from lorastudy.loss import perplexity_of
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.base_folder import find_base_folder, find_tokenizer_folder
 from lorastudy.model.tokenizer import load_tokenizer
+from lorastudy.protocols import TEXT_CLASSES
 from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.run.inputs import open_corpus_of
 from lorastudy.store.places import Places
@@ -43,7 +44,7 @@ class Audit:
             part
             for record in self.records
             for part in record.classes
-            if part.target_class in ("first", "text")
+            if part.target_class in TEXT_CLASSES
         ]
         n_targets = sum(part.n_targets for part in text)
         if not n_targets:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import torch
 
-from lorastudy.evaluate.score import TARGET_CLASSES, RowScores, average_nats, score_rows
+from lorastudy.evaluate.score import RowScores, average_nats, score_rows
 from lorastudy.evaluate.subset import estimate_error
 from lorastudy.evaluate.text_units import convert_nats, measure_coverage
 from lorastudy.loss import perplexity_of
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
+from lorastudy.protocols import TARGET_CLASSES
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.setup import RunSetup
@@ -100,7 +101,7 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
 
 def _classes(scores: RowScores) -> tuple[ClassSum, ...]:
     return tuple(
-        ClassSum(target_class=name, n_targets=int(n), sum_nats=float(nats))  # type: ignore[arg-type]
+        ClassSum(target_class=name, n_targets=int(n), sum_nats=float(nats))
         for name, n, nats in zip(
             TARGET_CLASSES, scores.class_counts, scores.class_nats, strict=True
         )

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lorastudy.config.models import Study
+from lorastudy.protocols import TargetClass
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
@@ -195,7 +196,7 @@ class ResumeRecord(Record):
 class ClassSum(Record):
     """Loss of one class of target under a padded protocol."""
 
-    target_class: Literal["first", "text", "first-padding", "other-padding"]
+    target_class: TargetClass
     n_targets: int
     sum_nats: float
 

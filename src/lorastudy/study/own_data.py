@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorastudy.data.files import find_files, read_texts
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, show_names
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
 _TABLES = (".jsonl", ".json", ".csv", ".parquet")
@@ -122,9 +122,9 @@ def _is_text(path: Path) -> bool:
 
 def _cannot_tell(folder: Path, missing: list[str]) -> str:
     there = [path.name for path in sorted(folder.iterdir())]
-    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    shown = show_names(there, most=8) if there else "nothing"
     return (
-        f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown or 'nothing'}. "
+        f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown}. "
         "Which texts are trained on and which are held out is yours to say: name them train, "
         "validation and, better still, test, such as train.txt or train/*.txt "
         f"({', '.join(SUFFIXES)})."
