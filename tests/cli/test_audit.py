@@ -128,7 +128,7 @@ def test_evaluate_shows_every_unit_that_is_defined(tiny_gpt2, tale) -> None:
     command = ("evaluate", tiny_gpt2, "--benchmark", tale, "--length", 40)
     command += ("--protocol", "rows-text", "--protocol", "lm-eval-lambada")
     whole, last = call(*command).out.splitlines()
-    assert "word perplexity" in whole and "bits a byte" in whole and "accuracy" not in whole
+    assert "word perplexity" in whole and "bits per byte" in whole and "accuracy" not in whole
     assert "accuracy" in last and "nats/document" in last and "word perplexity" not in last
     rows, lambada = json.loads(call(*command, "--json").out)["evaluations"]
     assert rows["bits_per_byte"] == pytest.approx(rows["sum_nats"] / sum(SIZES) / math.log(2))
@@ -141,4 +141,4 @@ def test_evaluate_says_how_many_documents_were_cut(tiny_gpt2, tale) -> None:
     command = ("evaluate", tiny_gpt2, "--benchmark", tale, "--length", 20)
     answer = call(*command, "--protocol", "rows-text")
     assert "3 documents, 1 of them cut" in answer.out
-    assert "bits a byte" not in answer.out
+    assert "bits per byte" not in answer.out

@@ -263,5 +263,5 @@ def test_best_of_another_arm_is_refused(tiny_gpt2: Path, tmp_path: Path) -> None
 
 
 def test_folder_without_an_adapter_is_refused(tiny_gpt2: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no adapter_config\.json"):
+    with pytest.raises(InputError, match=r"has no adapter_config\.json"):
         load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path)

@@ -134,9 +134,9 @@ def test_shard_that_is_missing_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM .* is no decoder-only"),
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM .* is not a decoder-only"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
-        ({"model_type": "nova"}, "no causal language model that transformers knows"),
+        ({"model_type": "nova"}, "not a causal language model that transformers knows"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "decoder-only"),
     ],
     ids=["masked", "quantised", "unknown", "encoder-decoder"],
@@ -196,5 +196,5 @@ def test_id_that_is_nowhere_names_the_places_looked_at(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no config\.json"):
+    with pytest.raises(InputError, match=r"has no config\.json"):
         find(BaseModelRef(path="."), base=tmp_path)

@@ -93,7 +93,7 @@ def _units(record: EvaluationRecord) -> str:
         ("accuracy", record.accuracy),
         ("word perplexity", record.word_perplexity),
         ("byte perplexity", record.byte_perplexity),
-        ("bits a byte", record.bits_per_byte),
+        ("bits per byte", record.bits_per_byte),
     )
     return "".join(f"{name} {value:.4f}  " for name, value in found if value is not None)
 

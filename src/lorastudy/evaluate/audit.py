@@ -1,9 +1,9 @@
-"""Take a perplexity over padded rows apart: what of it is text, and what the text would give.
+"""Split a perplexity over padded rows into text and padding, and find the text's own perplexity.
 
-With f1, f2 the shares of first and other padding among the targets and f the share of text,
-a reported cross-entropy R is f * t + f1 * a + f2 * b, where t, a, b are nats a target of text,
-first padding and other padding. Given R and the lengths of the documents, t follows from what is
-assumed of a and b; no model is needed. All numbers are nats a target, natural logarithms.
+Let f, f1 and f2 be the shares of text, first padding and other padding among the targets, and t,
+a and b their nats per target. A reported cross-entropy R is then f * t + f1 * a + f2 * b. Given R
+and the lengths of the documents, t follows from assumptions about a and b; no model is needed. All
+numbers are nats per target, with natural logarithms.
 """
 
 import math
@@ -16,9 +16,9 @@ from lorastudy.errors import ConfigError
 from lorastudy.loss import perplexity_of
 from lorastudy.protocols import TARGET_CLASSES
 
-# The most that models trained on scored padding were seen to pay for a target of padding, in nats
-# (benchmarks/scored-padding_2cores_202611): for the first one where passages stop before their
-# end, as LAMBADA's do, and for one that follows padding.
+# The largest losses on padding that were seen of models trained with padding scored, in nats
+# (benchmarks/scored-padding_2cores_202611): on the first padding token where passages stop before
+# their end, as those of LAMBADA do, and on a padding token that follows another one.
 HIGHEST_FIRST_PADDING = 12.0
 HIGHEST_OTHER_PADDING = 0.011
 
@@ -46,22 +46,22 @@ class TargetCounts:
 
     @property
     def text_share(self) -> float:
-        """f: tokens of documents, their first ones included, among all targets."""
+        """f: the share of document tokens, including first ones, among all targets."""
         return (self.first + self.text) / self.total
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """The perplexity of the text behind a reported one; `low` to `high` is what is plausible."""
+    """The perplexity of the text behind a reported one; plausible values lie in `low` to `high`."""
 
     reported: float
-    text_perplexity: float  # padding costs nothing: the highest it can be
-    low: float  # padding costs as much as is plausible
+    text_perplexity: float  # the loss on padding is zero: the highest possible value
+    low: float  # the loss on padding is as high as is plausible
     high: float
 
 
 def count_targets(table: RowTable, length: int) -> TargetCounts:
-    """Targets of the rows of `table`, all padded to `length` tokens."""
+    """Numbers of targets in the rows of `table`, all padded to `length` tokens."""
     n_text = table.n_scored
     n_padding = length - 1 - n_text
     assert np.all(n_padding >= 0), "rows are cut at the length"
@@ -76,13 +76,14 @@ def count_targets(table: RowTable, length: int) -> TargetCounts:
 
 
 def undo_padding(reported: float, counts: TargetCounts) -> Undone:
-    """The text perplexity that `reported`, over padded rows, stands for.
+    """The perplexity of text that `reported`, a number over padded rows, stands for.
 
-    Highest where padding costs nothing: exp(R / f). Lowest where it costs `HIGHEST_FIRST_PADDING`
-    (a) and `HIGHEST_OTHER_PADDING` (b): exp((R - f1 * a - f2 * b) / f), and at least 1.
+    It is highest if the loss on padding is zero: exp(R / f). It is lowest if the losses are
+    `HIGHEST_FIRST_PADDING` (a) and `HIGHEST_OTHER_PADDING` (b): exp((R - f1 * a - f2 * b) / f), but
+    at least 1.
 
     Raises:
-        ConfigError: The reported number is no perplexity.
+        ConfigError: The reported number is not a perplexity.
     """
     if not math.isfinite(reported) or reported < 1:
         raise ConfigError(

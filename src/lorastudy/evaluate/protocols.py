@@ -1,4 +1,4 @@
-"""Rows of a corpus as a protocol wants them cut; what a protocol is stands in `protocols`."""
+"""Cut a corpus into rows as a protocol says; `protocols` defines what a protocol is."""
 
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ DOCUMENT_WINDOW = 2048  # tokens, for models that state no limit; also lm-evalua
 
 @dataclass(frozen=True, slots=True)
 class SizedProtocol:
-    """A protocol with the numbers of tokens that it reads of one model."""
+    """A protocol with its numbers of tokens for one model."""
 
     name: str
     kind: Protocol
-    length: int  # tokens that the model reads at once, start token included where there is one
-    stride: int  # from one window to the next; of joined text only
+    length: int  # tokens that the model reads at once, including a start token
+    stride: int  # from one window to the next; only for joined text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ def size_protocol(name: str, *, row_length: int, context: int | None) -> SizedPr
     Args:
         name: As in a study file.
         row_length: Tokens of a row, for the row protocols.
-        context: Most positions the model reads; None where it states no limit.
+        context: Largest number of positions that the model reads; None if it states no limit.
 
     Raises:
-        ConfigError: No such protocol, windows that cannot be cut or exceed the context.
+        ConfigError: The protocol does not exist, or its windows cannot be cut or are too long.
     """
     kind, window = find_protocol(name), read_window(name)
     match kind.reads:
@@ -70,7 +70,7 @@ def lay_out_rows(
     """Rows and padding of `protocol` on `corpus`, which was made in the protocol's form.
 
     Raises:
-        InputError: A last word is longer than what the model reads.
+        InputError: A last word is longer than the model's context.
     """
     padding = Padding(special.end_id, protocol.length if protocol.kind.scores_padding else None)
     return _cut(protocol, corpus, special.start_id), padding

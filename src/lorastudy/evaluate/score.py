@@ -1,8 +1,8 @@
 """Score a model on rows: sums of nats and tokens for every row, then one average.
 
-Rows are scored longest first in batches of similar length; sums are kept for each row in
-its own order, so the result does not depend on how rows were batched. Documents are scored
-separately: a row never sees another one's tokens.
+Rows are scored longest first, in batches of similar length. Sums are kept for each row in the
+order of the table, so the result does not depend on the batches. Documents are scored separately:
+a row never sees the tokens of another one.
 """
 
 import time
@@ -39,19 +39,21 @@ class RowScores:
 
     sum_nats: FloatArray  # (N,)
     n_scored: IntArray  # (N,)
-    class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding classes only where it is scored
+    class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding only if it is scored
     class_counts: IntArray  # (4,)
     seconds: float
-    n_first_choices: IntArray | None = None  # (N,) targets that the model ranks first, if asked
+    n_first_choices: IntArray | None = (
+        None  # (N,) targets that the model ranks first, if asked for for for
+    )
 
     @property
     def sums(self) -> LossSums:
-        """All rows pooled."""
+        """The sums over all rows."""
         return LossSums(float(self.sum_nats.sum()), int(self.n_scored.sum()))
 
     @property
     def accuracy(self) -> float | None:
-        """Share of rows whose targets are all first choices; None where this was not asked."""
+        """Share of rows whose targets are all first choices; None if this was not counted."""
         if self.n_first_choices is None:
             return None
         return float(np.mean(self.n_first_choices == self.n_scored))
@@ -81,8 +83,8 @@ def score_rows(
 ) -> RowScores:
     """Score every row of `table` in evaluation mode.
 
-    A team shares the batches out and adds the sums up: each row is scored once, in the batch
-    that it has in a lone process, so the sums are the same.
+    A team distributes the batches and adds the sums up. Each row is scored once, in the same batch
+    as with a single process, so the sums are the same.
 
     Args:
         scorer: The model and its precision.
@@ -91,7 +93,7 @@ def score_rows(
         padding: How rows become rectangles, and whether padding is scored.
         device: Where the model is.
         poll: Called before every batch; may raise to stop.
-        max_positions: Positions a batch, padding included.
+        max_positions: Positions per batch, including padding.
         count_first_choices: Also count targets that are the model's most likely token.
         team: The processes that score together.
     """
@@ -132,7 +134,7 @@ def score_rows(
 def average_nats(protocol: Protocol, scores: RowScores) -> float:
     """The protocol's cross-entropy: a mean over tokens or documents, or of batch means.
 
-    A mean over documents needs rows that are documents; it is in nats a document.
+    For a mean over documents, rows must be documents; the mean is in nats per document.
 
     Raises:
         InputError: No token was scored.
@@ -146,7 +148,7 @@ def average_nats(protocol: Protocol, scores: RowScores) -> float:
 
 
 def batch_means(scores: RowScores) -> FloatArray:
-    """Nats a target of every 14 neighbouring rows, as the published study averaged."""
+    """Nats per target for every 14 neighbouring rows, as the published study averaged."""
     starts = np.arange(0, len(scores.sum_nats), PAPER_BATCH)
     means: FloatArray = np.add.reduceat(scores.sum_nats, starts) / np.add.reduceat(
         scores.n_scored, starts
@@ -157,7 +159,7 @@ def batch_means(scores: RowScores) -> FloatArray:
 def _rows_and_classes(batch: Batch, table: RowTable) -> tuple[IntArray, IntArray]:
     """For each scored target its row in the batch and its class, both (S,), row by row."""
     b, t = np.nonzero((batch.targets != IGNORE_INDEX).cpu().numpy())
-    lengths = table.lengths[batch.rows][b]  # tokens of the row, start token included
+    lengths = table.lengths[batch.rows][b]  # tokens of the row, including the start token
     position = t + 1  # of the target in its row
     classes = np.ones(len(b), dtype=np.int64)
     classes[position == 1] = 0

@@ -1,7 +1,7 @@
 """A random part of a large benchmark, and how far its loss may be from that of the whole.
 
-Units are documents, or windows where a protocol joins all text to one document. The same units
-are drawn for every arm and seed, so that arms stay comparable document by document.
+Units are documents, or windows where a protocol joins all text into one document. The same units
+are drawn for every arm and seed, so that arms can still be compared document by document.
 """
 
 import math
@@ -15,14 +15,14 @@ from lorastudy.seeds import open_stream
 
 
 def units_of(protocol: Protocol, table: RowTable) -> IntArray:
-    """The unit of each row, (N,): its document, or the row itself where all text is joined."""
+    """The unit of each row, (N,): its document, or the row itself if all text is joined."""
     return np.arange(table.n_rows) if protocol.joins_documents else table.documents
 
 
 def draw_subset(protocol: Protocol, table: RowTable, n_units: int) -> RowTable:
-    """The rows of `n_units` random units, in their order; all rows if there are no more.
+    """The rows of `n_units` random units, in their order; all rows if there are no more units.
 
-    Drawn once and for all: the same documents for the same table.
+    The draw depends only on the table: the same table gives the same documents.
     """
     units = units_of(protocol, table)
     known = np.unique(units)
@@ -33,16 +33,17 @@ def draw_subset(protocol: Protocol, table: RowTable, n_units: int) -> RowTable:
 def estimate_error(
     protocol: Protocol, scores: RowScores, table: RowTable, n_population: int
 ) -> float | None:
-    """Standard error of the subset's cross-entropy as an estimate of the whole benchmark's.
+    """Standard error of the subset's cross-entropy as an estimate for the whole benchmark.
 
-    That of a ratio of two sums over units drawn without replacement (W. Cochran, Sampling
-    Techniques, 3rd edition, section 6.4), in the unit of `average_nats`. None: one unit only.
+    It is that of a ratio of two sums over units drawn without replacement (W. Cochran, Sampling
+    Techniques, 3rd edition, section 6.4), in the unit of `average_nats`. None if there is only one
+    unit.
 
     Args:
         protocol: How the scores were averaged.
         scores: Sums of the rows of `table`.
         table: The rows that were scored.
-        n_population: Units of the whole benchmark.
+        n_population: Number of units of the whole benchmark.
     """
     nats, counts = _sums_of_units(protocol, scores, units_of(protocol, table))
     n = len(nats)
@@ -57,7 +58,7 @@ def estimate_error(
 def _sums_of_units(
     protocol: Protocol, scores: RowScores, units: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Numerator and denominator of the protocol's average, by unit."""
+    """Numerator and denominator of the protocol's average, per unit."""
     if protocol.average == "batch-means":
         means = batch_means(scores)
         return means, np.ones(len(means))

@@ -1,8 +1,8 @@
-"""Nats of a text in units that do not depend on a tokenizer: a word, a byte, bits a byte.
+"""Losses of a text in units that do not depend on a tokenizer: per word, per byte, bits per byte.
 
-They stand only where the nats are those of the whole text, since words and bytes are counted
-on the whole text. The very first token of a joined text has nothing before it and cannot be
-scored; this one token is let pass, and counted in `n_unscored`.
+They are defined only if the nats are those of the whole text, since words and bytes are counted in
+the whole text. The very first token of a joined text has nothing before it and cannot be scored.
+This one missing token is accepted, and counted in `n_unscored`.
 """
 
 import math
@@ -22,14 +22,14 @@ class TextCoverage:
 
     n_words: int  # of the original text, scored or not
     n_bytes: int  # UTF-8, of the same
-    n_unscored: int  # tokens of the text that are no target
-    n_documents_cut: int  # of which a part is not even read
+    n_unscored: int  # tokens of the text that are not targets
+    n_documents_cut: int  # part of each is not even read
     is_whole: bool  # the scored nats are those of the whole text
 
 
 @dataclass(frozen=True, slots=True)
 class TextUnits:
-    """Perplexities by word and by byte, and bits a byte."""
+    """Perplexities per word and per byte, and bits per byte."""
 
     word_perplexity: float
     byte_perplexity: float
@@ -37,7 +37,7 @@ class TextUnits:
 
 
 def measure_coverage(protocol: Protocol, corpus: Corpus, table: RowTable) -> TextCoverage:
-    """What of `corpus` the rows of `table` read and score."""
+    """How much of `corpus` the rows of `table` read and score."""
     n_unscored = corpus.n_tokens - int(table.n_scored.sum())
     let_pass = 1 if protocol.joins_documents else 0
     return TextCoverage(
@@ -50,7 +50,7 @@ def measure_coverage(protocol: Protocol, corpus: Corpus, table: RowTable) -> Tex
 
 
 def convert_nats(sum_nats: float, coverage: TextCoverage) -> TextUnits | None:
-    """`sum_nats` by word and byte; None where they are not those of the whole text."""
+    """`sum_nats` per word and per byte; None if they are not those of the whole text."""
     if not coverage.is_whole:
         return None
     nats_per_byte = sum_nats / coverage.n_bytes
@@ -62,7 +62,7 @@ def convert_nats(sum_nats: float, coverage: TextCoverage) -> TextUnits | None:
 
 
 def _count_cut(corpus: Corpus, table: RowTable) -> int:
-    """Documents whose rows, which follow each other, do not reach over all of their tokens."""
+    """Number of documents whose rows, which follow each other, do not cover all tokens."""
     n_documents = len(corpus.offsets) - 1
     first = np.full(n_documents, corpus.n_tokens, dtype=np.int64)
     last = np.zeros(n_documents, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""What a PEFT folder has to be before it is loaded, and what of it was used afterwards.
+"""Checks of a PEFT folder: before it is loaded, and on what was used of it afterwards.
 
-PEFT goes on where a file holds tensors that its configuration does not name, opens pickled
-files, and has adapters that change no module of the model. Here such a folder is refused.
+PEFT does not stop if a file has tensors that the configuration does not name. It opens pickled
+files, and it has adapters that change no module of the model. Here such folders are refused.
 """
 
 import json
@@ -30,18 +30,18 @@ def find_adapter_file(folder: Path) -> Path | None:
 
 
 def check_adapter_folder(folder: Path) -> None:
-    """See that `folder` holds an adapter that can be scored; reads no tensor.
+    """Check that `folder` has an adapter that can be scored; reads no tensor.
 
     Raises:
         InputError: A file is missing, damaged or pickled, or the adapter is of a kind that
             changes no module of the model.
     """
     if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} holds no {CONFIG}. Give a PEFT folder, such as a run's best/.")
+        raise InputError(f"{folder} has no {CONFIG}. Give a PEFT folder, such as a run's best/.")
     if not (folder / WEIGHTS).is_file():
         others = ", ".join(sorted(path.name for path in folder.glob("adapter_model*")))
         raise InputError(
-            f"{folder} holds no {WEIGHTS}{f', only {others}' if others else ''}. Pickled files "
+            f"{folder} has no {WEIGHTS}{f', only {others}' if others else ''}. Pickled files "
             "can run code when they are read, so they are not opened; save the adapter again "
             "with save_pretrained."
         )
@@ -62,13 +62,13 @@ def check_adapter_folder(folder: Path) -> None:
 
 
 def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
-    """See that every tensor of the adapter's file is a tensor of `adapter`.
+    """Check that every tensor of the adapter's file is a tensor of `adapter`.
 
     Raises:
-        InputError: Some are not; they are named.
+        InputError: Some are not; the message names them.
     """
     stored = load_file(folder / WEIGHTS)
-    # PEFT reports what it did not use only here, so the same tensors are copied a second time
+    # only here does PEFT report what it did not use, so the tensors are copied a second time
     report: Any = set_peft_model_state_dict(adapter, stored)
     unused = sorted(report.unexpected_keys)
     if not unused:
@@ -85,7 +85,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     with reading_user_files(f"{path} is not a PEFT configuration", _DAMAGED):
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("it holds no JSON object")
+            raise ValueError("it does not contain a JSON object")
     for key, number in _numbers(config):
         if not abs(number) <= _LARGEST:  # NaN is not either
             raise InputError(
@@ -116,7 +116,7 @@ def _ranks(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
     kind = config.get("peft_type")
-    # the names of kinds are strings and members of an enumeration at once
+    # the names of kinds are both strings and members of an enumeration
     known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind) if isinstance(kind, str) else None  # type: ignore[call-overload]
     if known is None:
         raise InputError(

@@ -1,7 +1,8 @@
 """Attach what an arm trains: nothing, every weight, or a PEFT adapter at exact module paths.
 
-PEFT matches target names by suffix and ignores a name that matches nothing as long as
-another one does. Here the resolved paths go in, and what PEFT adapted is compared with them.
+PEFT matches target names by suffix, and ignores a name without a match as long as another name
+has one. Here PEFT receives the resolved paths, and the modules that it adapted are compared with
+them.
 """
 
 import json
@@ -28,12 +29,12 @@ from lorastudy.model.sharing import cut_like
 from lorastudy.seeds import derive_seed
 
 ADAPTER_NAME = "default"
-_PEFT_ROOT = "base_model.model."  # where a PeftModel holds the network
+_PEFT_ROOT = "base_model.model."  # where a PeftModel keeps the network
 
 
 @dataclass(frozen=True, slots=True)
 class ArmModel:
-    """A base model made ready for one arm.
+    """A base model prepared for one arm.
 
     `network` is always the plain transformers model: PEFT replaces modules inside it, so a
     forward through it runs the adapter.
@@ -43,7 +44,7 @@ class ArmModel:
     adapter: PeftModel | None = None
 
     def trained_tensors(self) -> dict[str, nn.Parameter]:
-        """Parameters that the optimizer changes, by name in `network`, in model order."""
+        """Parameters that the optimizer changes, by their names in `network`, in model order."""
         return {
             name: parameter
             for name, parameter in self.network.named_parameters()
@@ -51,7 +52,7 @@ class ArmModel:
         }
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        """What `save` writes, under the names that the libraries behind it take."""
+        """The tensors that `save` writes, under the names that the libraries expect."""
         if self.adapter is None:
             tensors: dict[str, Tensor] = self.network.state_dict(keep_vars=True)
             return tensors
@@ -60,7 +61,7 @@ class ArmModel:
     def save(self, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
         """Write what was trained: a PEFT folder, or a whole model folder for full fine-tuning.
 
-        `tensors` are `stored_tensors` made whole, where a team holds them in parts.
+        `tensors` are whole `stored_tensors`, for a team whose members have only parts of them.
         """
         tensors = tensors or self.stored_tensors()
         if self.adapter is not None:
@@ -73,16 +74,16 @@ class ArmModel:
             save_model(self.network, folder, tensors)
 
     def load_best(self, folder: Path) -> None:
-        """Take the trained tensors back from a folder that `save` wrote.
+        """Load the trained tensors from a folder that `save` wrote.
 
         Raises:
-            InputError: The folder is damaged, or holds the tensors of another arm.
+            InputError: The folder is damaged, or has the tensors of another arm.
         """
         if self.adapter is not None:
             stored = load_file(folder / "adapter_model.safetensors")
             self.load_trained({_name_in_network(key): value for key, value in stored.items()})
         else:
-            # Through transformers, since names in its files are not always those in memory.
+            # transformers loads them, since names in its files may differ from those in memory.
             best = load_base(folder, device=torch.device("cpu"))
             self.load_trained({name: p.detach() for name, p in best.named_parameters()})
 
@@ -141,7 +142,7 @@ def _attach_lora(
     adapted = {
         path: module for path, module in network.named_modules() if isinstance(module, LoraLayer)
     }
-    assert tuple(adapted) == placement.paths, "PEFT adapted other modules than the placement names"
+    assert tuple(adapted) == placement.paths, "PEFT adapted modules that differ from the placement"
     for path, module in adapted.items():
         start_adapter(module, derive_seed(seed, "adapter", path))
     assert isinstance(adapter, PeftModel)
@@ -149,9 +150,10 @@ def _attach_lora(
 
 
 def start_adapter(module: LoraLayer, seed: int) -> None:
-    """LoRA's start: A ~ kaiming_uniform(a = sqrt 5), B = 0 (PEFT's default), from its own stream.
+    """LoRA's initial values: A ~ kaiming_uniform(a = sqrt 5), B = 0, as PEFT's default.
 
-    Drawn on the CPU, so that every device starts alike.
+    They come from a stream of their own and are drawn on the CPU, so they are the same on every
+    device.
     """
     a, b = module.lora_A[ADAPTER_NAME].weight, module.lora_B[ADAPTER_NAME].weight
     assert isinstance(a, Tensor) and isinstance(b, Tensor)
@@ -167,8 +169,8 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
     """`network` with the PEFT adapter of `folder`, for scoring only.
 
     Raises:
-        InputError: The folder is not a PEFT adapter, is one of another model or of a kind that
-            cannot be scored, or holds tensors that would not be used.
+        InputError: The folder is not a PEFT adapter, belongs to another model, is of a kind that
+            cannot be scored, or has tensors that would not be used.
     """
     check_adapter_folder(folder)
     advice = "Give the model it was trained on."
@@ -176,7 +178,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
         reading_user_files(f"{folder}: the adapter does not fit this base model", advice),
         _known_peft_warnings(),
     ):
-        # PEFT warns and goes on with a random start of what the file lacks
+        # PEFT warns, and goes on with random values for what the file lacks
         warnings.filterwarnings("error", message="Found missing adapter keys")
         adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
         refuse_unused_tensors(adapter, folder)
@@ -186,7 +188,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
 
 @torch.no_grad()
 def _refuse_outside_parts(network: PreTrainedModel, adapter: PeftModel) -> None:
-    """See that the adapter acts in modules of `network` alone, which is what gets scored."""
+    """Check that the adapter acts only in modules of `network`, since these are scored."""
     if adapter.peft_config[ADAPTER_NAME].peft_type == PeftType.LORA:
         return
     ids = torch.arange(1, 9, device=network.device)[None]
@@ -196,23 +198,24 @@ def _refuse_outside_parts(network: PreTrainedModel, adapter: PeftModel) -> None:
 
 
 def _name_in_network(key: str) -> str:
-    """PEFT leaves the adapter's name out of its files: `base_model.model.PATH.lora_A.weight`."""
+    """The name in PEFT's files, without the adapter's: `base_model.model.PATH.lora_A.weight`."""
     path, _, tensor = key.removeprefix(_PEFT_ROOT).rpartition(".lora_")
     letter, _, what = tensor.partition(".")
     return f"{path}.lora_{letter}.{ADAPTER_NAME}.{what}"
 
 
 def _sort_targets(path: Path) -> None:
-    """PEFT writes its set of target modules in an order that changes from process to process."""
+    """Sort the target modules; PEFT writes them in an order that differs between processes."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge_adapter(model: ArmModel) -> PreTrainedModel:
-    """The base model with the adapter added into its weights; a tied head is untied by this.
+    """The base model with the adapter added into its weights; this unties a tied head.
 
-    The head's copy then holds the adapter and the embedding does not, as during training.
+    The head then has its own weight, with the adapter, and the embedding does not change, as
+    during training.
     """
     assert model.adapter is not None
     network = model.network
@@ -228,7 +231,7 @@ def merge_adapter(model: ArmModel) -> PreTrainedModel:
 
 @contextmanager
 def _known_peft_warnings() -> Iterator[None]:
-    """Silence what PEFT says of things handled here, and of its own use of transformers."""
+    """Silence PEFT's warnings about things handled here and about its use of transformers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out is set to.*")
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")

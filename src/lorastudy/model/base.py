@@ -22,12 +22,12 @@ from lorastudy.model.base_folder import choose_attention, read_config
 from lorastudy.model.placement import LinearModule
 from lorastudy.model.stored_constants import is_known_constant
 
-CausalModel = PreTrainedModel  # what other parts call it: transformers stays in this one
+CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
 
 
 @dataclass(frozen=True, slots=True)
 class BaseDescription:
-    """What is known of a base model before its weights are loaded."""
+    """What is known about a base model before its weights are loaded."""
 
     folder: Path
     model_type: str
@@ -38,7 +38,7 @@ class BaseDescription:
     n_layers: int
     n_heads: int  # 0: it has no attention
     attention: str  # "sdpa", or "eager" where the family knows no other
-    attention_dropout: float  # in training; above 0 it keeps torch from its fused kernel on a CPU
+    attention_dropout: float  # in training; above 0, torch does not use its fused kernel on a CPU
     linear_modules: tuple[LinearModule, ...]
 
 
@@ -151,7 +151,7 @@ def check_weights(folder: Path) -> None:
     """Compare names and shapes of the stored weights with the configuration; reads no weight.
 
     Raises:
-        InputError: As in `load_base`; damage within a tensor's bytes is not seen.
+        InputError: As in `load_base`; damage inside a tensor's bytes is not noticed.
     """
     _load_weights(folder, device_map="meta")
 
@@ -205,7 +205,7 @@ def _refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str,
         if names:
             raise InputError(
                 f"{folder}: the weights {what} {show_names(names, most=3)}. "
-                "The folder does not belong together; download or export the model again."
+                "These files do not belong together; download or export the model again."
             )
 
 
@@ -259,12 +259,12 @@ def _try_out(folder: Path, network: Any) -> None:
 def save_model(
     network: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None
 ) -> None:
-    """Write a whole model folder; `tensors` in place of the model's own, under its names."""
+    """Write a whole model folder, with `tensors` instead of the model's own weights."""
     network.save_pretrained(str(folder), state_dict=tensors)
 
 
 def quieten_libraries() -> None:
-    """No progress bars and no advice from libraries; our own messages say what matters."""
+    """Turn off the libraries' progress bars and advice; our own messages say what matters."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,9 +1,9 @@
 """Layer types by name for the common families of causal language models.
 
-`attention` is what computes queries, keys and values; `attention-projection` maps the heads
-back to the residual stream; `feed-forward` is the widening part of the MLP; `projection` is
-*every* map back to the residual stream, attention's and the MLP's, which is what the suffix
-`c_proj` meant in the published study; `output` is the language-model head.
+`attention` means the modules that compute queries, keys and values. `attention-projection` maps
+the heads back to the residual stream. `feed-forward` is the widening part of the MLP. `projection`
+is *every* map back to the residual stream, both that of attention and that of the MLP; this is
+what the suffix `c_proj` meant in the published study. `output` is the language-model head.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FamilyLayers:
-    """Path patterns of one family, each anchored at the root of the causal model."""
+    """Path patterns of one family; each starts at the root of the causal model."""
 
     attention: tuple[str, ...]
     attention_projection: tuple[str, ...]
@@ -64,7 +64,7 @@ _FAMILIES: dict[str, FamilyLayers] = {
 
 
 def patterns_of(model_type: str, layer_type: str) -> tuple[str, ...] | None:
-    """Patterns of a layer type in a family (`config.model_type`), or None if not mapped."""
+    """Patterns of a layer type in a family (`config.model_type`); None if it is not mapped."""
     family = _FAMILIES.get(model_type)
     if family is None:
         return None

@@ -1,9 +1,9 @@
 """Decide which linear modules of a base model receive an adapter.
 
 A placement is a list of layer types (`attention`, `projection`, ...) and patterns. A pattern
-is anchored at the root of the model and `*` stands for one path segment. Suffix matching is
-not offered: in GPT-2 `c_proj` ends the path of two different modules, so a suffix does not
-say which is meant. This file knows names and shapes only; it imports no tensor library.
+starts at the root of the model, and `*` stands for one path segment. Suffixes are not matched: in
+GPT-2 the paths of two different modules end with `c_proj`, so a suffix does not say which of them
+is meant. This file knows only names and shapes; it imports no tensor library.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ class LinearModule:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPlacement:
-    """Every adapted module, by full path, in model order."""
+    """All adapted modules, in model order."""
 
     targets: tuple[LinearModule, ...]
 
@@ -36,7 +36,7 @@ class ResolvedPlacement:
         return tuple(target.path for target in self.targets)
 
     def adapter_parameters(self, rank: int) -> int:
-        """Parameters LoRA adds at `rank`: A is (r, in), B is (out, r) (arXiv:2106.09685, 4.1)."""
+        """Parameters that LoRA adds: A is (r, in), B is (out, r) (arXiv:2106.09685, 4.1)."""
         return sum(rank * (t.in_features + t.out_features) for t in self.targets)
 
 
@@ -48,14 +48,14 @@ def resolve_placement(
     model_type: str,
     allow_tied: bool,
 ) -> ResolvedPlacement:
-    """Match layer types and patterns against `modules`, or say why that is impossible.
+    """Match layer types and patterns against `modules`.
 
-    Every pattern matches at least one module and no module is matched by two entries of the
-    placement. A module that shares its weight with the embedding is adapted only if the
-    placement names `output` or the arm sets allow_tied.
+    It is guaranteed that every pattern matches at least one module, that no module is matched by
+    two entries of the placement, and that a module that shares its weight with the embedding is
+    adapted only if the placement names `output` or the arm sets allow_tied.
 
     Raises:
-        ConfigError: One of these cannot be given.
+        ConfigError: One of these conditions does not hold.
     """
     available = {module.path: module for module in modules}
     matched_by: dict[str, str] = {}  # module path -> entry of the placement
@@ -72,7 +72,7 @@ def resolve_placement(
         if target.tied_to and not allow_tied and matched_by[target.path] != "output":
             raise ConfigError(
                 f"placement of arm {arm!r}: {target.path} shares its weight with {target.tied_to}; "
-                "an adapter there changes the output layer only, not the embedding. "
+                "an adapter there changes only the output layer, not the embedding. "
                 "Set allow_tied: true to study exactly that, or drop the pattern."
             )
     return ResolvedPlacement(targets)
@@ -114,7 +114,7 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def summarise(paths: Iterable[str]) -> str:
-    """`transformer.h.*.attn.c_attn (12)`, ...: paths with layer numbers folded together."""
+    """Paths with the layer numbers of each kind combined: `transformer.h.*.attn.c_attn (12)`."""
     counts: dict[str, int] = {}
     for path in paths:
         folded = ".".join("*" if segment.isdigit() else segment for segment in path.split("."))

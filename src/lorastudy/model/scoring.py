@@ -1,15 +1,15 @@
-"""Nats of every scored target of a batch: the one place where a model is run.
+"""Nats of every scored target of a batch; a model is run only here.
 
 Shapes: B = rows, T = positions, S = scored targets of the batch, V = vocabulary.
 
-Labels are never passed to a model. Only scored positions go through the output layer: the
-logits of a row of 350 tokens are the largest tensor of a small model. Whether "body, then
-output layer" is the whole model is tried once, on random tokens, when the model is wrapped;
-where it is not (soft-capped or scaled logits), the model's own logits are used.
+Labels are never passed to a model. Only scored positions go through the output layer, because the
+logits of a row of 350 tokens are the largest tensor of a small model. When a model is wrapped, a
+trial with random tokens shows whether "body, then output layer" is the whole model. If it is not
+(soft-capped or scaled logits), the model's own logits are used.
 
-The "fast" implementation exchanges parts of the model for leaner ones and runs rows one behind the
-other instead of padded (`model/fast`); "compiled" hands its layers to torch.compile besides;
-"reference" is transformers + PEFT as they are.
+The "fast" implementation replaces parts of the model by leaner ones and places rows one after the
+other instead of padding them (`model/fast`). "compiled" is "fast" with its layers compiled by
+torch.compile. "reference" is transformers + PEFT unchanged.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +27,7 @@ from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
 from lorastudy.model.fast.speed_up import packs_rows, run_flat_rows, speed_up
 
-SCORE_CHUNK = 512  # scored positions a chunk when no gradient is needed: bounds the logits
+SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Scorer:
 
     network: PreTrainedModel
     precision: str
-    splits_head: bool  # body and output layer can be run apart
-    packs: bool = False  # rows are run one behind the other, without padding
-    chunks_head: bool = False  # the output layer is trained without holding its logits
+    splits_head: bool  # body and output layer can be run separately
+    packs: bool = False  # rows are placed one after the other, without padding
+    chunks_head: bool = False  # the output layer is trained without keeping its logits
 
     def score(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each scored target, (S,) float32, row by row, in nats.
@@ -58,7 +58,7 @@ class Scorer:
             return torch.cat([nats(head(h), t) for h, t in chunks])
 
     def sum_nats(self, batch: Batch) -> Tensor:
-        """The sum of `score`, (), for training: once backward, and lean where the head allows."""
+        """The sum of `score`, (), for training: one backward pass, lean if the head allows it."""
         if not self.chunks_head:
             return self.score(batch).sum()
         with self._autocast(batch):
@@ -70,7 +70,7 @@ class Scorer:
     def score_choices(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As `score`, and whether each target is the model's most likely token, (S,) bool.
 
-        For few targets a row: their logits are held at once.
+        This is meant for few targets per row, since all their logits are kept at once.
         """
         with self._autocast(batch):
             targets = _select(batch.targets, batch.scored)  # (S,)
@@ -78,11 +78,11 @@ class Scorer:
             return _nats(logits, targets), logits.argmax(-1) == targets
 
     def count_positions(self, batch: Batch) -> int:
-        """Positions that the model computes for `batch`."""
+        """Number of positions that the model computes for `batch`."""
         return int(batch.n_read.sum()) if self.packs else batch.input_ids.numel()
 
     def keep_gradients(self) -> AbstractContextManager[object]:
-        """Within, backward adds to gradients that will be added to again; see `SharedScorer`."""
+        """Inside, backward passes only add to gradients; see `SharedScorer`."""
         return nullcontext()
 
     def _autocast(self, batch: Batch) -> torch.autocast:
@@ -90,7 +90,7 @@ class Scorer:
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _scored_logits(self, batch: Batch) -> Tensor:
-        """What the model says at scored positions, (S, V)."""
+        """The model's logits at scored positions, (S, V)."""
         if self.splits_head:
             logits: Tensor = self.network.get_output_embeddings()(self._scored_hidden(batch))
             return logits
@@ -100,7 +100,7 @@ class Scorer:
         return _select(output.logits, batch.scored)
 
     def _scored_hidden(self, batch: Batch) -> Tensor:
-        """Hidden states in front of the output layer at scored positions, (S, H)."""
+        """Hidden states before the output layer at scored positions, (S, H)."""
         if self.packs:
             return _run_packed(self.network, batch)
         hidden = run_body(self.network, batch.input_ids, batch.attention_mask)
@@ -114,13 +114,13 @@ def make_scorer(
     implementation: str = "fast",
     keep_copies: bool = True,
 ) -> Scorer:
-    """A scorer for `network`; finds out what may be run apart and what one behind the other.
+    """A scorer for `network`; finds out which of the leaner ways of running it are possible.
 
-    With the "fast" implementation, modules of `network` are exchanged in place for leaner ones;
-    without `keep_copies`, frozen weights have no bfloat16 copies beside them.
+    With the "fast" implementation, modules of `network` are replaced in place by leaner ones.
+    Without `keep_copies`, no bfloat16 copies of frozen weights are kept.
 
     Raises:
-        ConfigError: "compiled", and torch.compile does not work here.
+        ConfigError: The implementation is "compiled", and torch.compile does not work here.
     """
     splits_head = _head_is_separate(network)
     if implementation == "reference":
@@ -140,7 +140,7 @@ def make_scorer(
 
 
 def run_body(network: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Hidden states in front of the output layer, (B, T, H)."""
+    """Hidden states before the output layer, (B, T, H)."""
     body = getattr(network, network.base_model_prefix)
     hidden: Tensor = body(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False
@@ -149,7 +149,7 @@ def run_body(network: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
 
 
 def _run_packed(network: PreTrainedModel, batch: Batch) -> Tensor:
-    """Hidden states at scored positions, (S, H); rows stand one behind the other, unpadded."""
+    """Hidden states at scored positions, (S, H); rows are one after the other, unpadded."""
     width, device = batch.input_ids.shape[1], batch.input_ids.device
     read = np.flatnonzero(np.arange(width) < batch.n_read[:, None])  # places in the padded batch
     bounds = (0, *np.cumsum(batch.n_read).tolist())
@@ -168,18 +168,18 @@ def _run_packed(network: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _select(padded: Tensor, places: IntArray) -> Tensor:
-    """(B, T, ...) -> (n, ...): what stands at `places` of the flattened rows."""
+    """(B, T, ...) -> (n, ...): the entries at `places` of the flattened rows."""
     index = torch.from_numpy(places).to(padded.device, non_blocking=True)
     return padded.flatten(0, 1)[index]
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """(S, V), (S,) -> (S,); the softmax is taken in float32 whatever the logits are."""
+    """(S, V), (S,) -> (S,); the softmax is in float32, whatever the type of the logits."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def _nats_in_place(logits: Tensor, targets: Tensor) -> Tensor:
-    """As `_nats`, using up the logits; only without gradients."""
+    """As `_nats`, but overwrites the logits; only without gradients."""
     return exponentiate_(logits.float(), targets)[0]
 
 

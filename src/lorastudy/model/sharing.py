@@ -1,12 +1,12 @@
 """One model shared by a team: torch's DistributedDataParallel, or FSDP2's `fully_shard`.
 
-Both step in where a module's forward pass begins and ends, so the work of a scorer is made
-the forward pass of one module. Gradients are summed over the members, not averaged: the
-divisor of the loss is that of the whole team already.
+Both act where the forward pass of a module begins and ends, so the whole work of a scorer becomes
+the forward pass of one module. Gradients are summed over the members, not averaged, because the
+divisor of the loss is already that of the whole team.
 
-"ddp": every member holds the whole model; gradients are summed once an accumulation group.
-"fsdp2": every member holds a part of each tensor and gathers a layer while it is computed;
-gradients are summed, and cut into parts again, after every micro-batch.
+"ddp": every member has the whole model; gradients are summed once per accumulation group.
+"fsdp2": every member has a part of each tensor, and gathers a layer while it is computed;
+gradients are summed, and divided into parts again, after every micro-batch.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from lorastudy.model.scoring import Scorer
 
 
 class _Work(nn.Module):
-    """Whatever a scorer does, as the forward pass of a module that holds its network."""
+    """Everything that a scorer does, as the forward pass of a module that has its network."""
 
     def __init__(self, scorer: Scorer) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Work(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class SharedScorer:
-    """As `Scorer`, carried out by a team; every member has to call what the others call."""
+    """A `Scorer` for a team; all members have to call the same methods in the same order."""
 
     alone: Scorer
     work: nn.Module  # trains
@@ -76,7 +76,7 @@ class SharedScorer:
         return cast(tuple[Tensor, Tensor], self.scoring(batch, "score_choices"))
 
     def keep_gradients(self) -> AbstractContextManager[object]:
-        """See `Scorer`; FSDP2 would have to hold them whole, and sums them at once."""
+        """See `Scorer`; FSDP2 sums gradients at once, since it would have to keep them whole."""
         if isinstance(self.work, DistributedDataParallel):
             return self.work.no_sync()
         return nullcontext()
@@ -86,9 +86,9 @@ AnyScorer = Scorer | SharedScorer
 
 
 def share_scorer(scorer: Scorer, team: Team, device: torch.device) -> AnyScorer:
-    """`scorer` as the team's; what is trained has to be marked before.
+    """`scorer` for a team; trainable parameters have to be marked before.
 
-    Under "fsdp2" parameters become parts of themselves (DTensor), on `device`.
+    Under "fsdp2" each parameter is replaced by a part of it (DTensor), on `device`.
     """
     if team.strategy is None:
         return scorer
@@ -130,9 +130,9 @@ def _shard(work: nn.Module, team: Team, device: torch.device) -> None:
 
 
 def gather(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
-    """Whole tensors on the CPU, for the first member; empty for the others, who take part.
+    """Whole tensors on the CPU for the first member; the others take part and receive nothing.
 
-    Tensors that are one (a tied head) stay one.
+    Names that share one tensor (a tied head) still share it.
     """
     whole: dict[int, Tensor] = {}
     for tensor in tensors.values():
@@ -144,7 +144,7 @@ def gather(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
 
 
 def cut_like(whole: Tensor, example: Tensor) -> Tensor:
-    """This member's part of a whole tensor, where `example` is a part; else the whole, in place."""
+    """This member's part of `whole` if `example` is a part of a tensor; else `whole` itself."""
     if not isinstance(example, DTensor):
         return whole.to(example.device)
     return distribute_tensor(

@@ -1,7 +1,7 @@
-"""Turn text into token ids with the base model's own tokenizer, and say which one it was.
+"""Turn text into token ids with the base model's own tokenizer, and identify the tokenizer.
 
-Start tokens belong to rows, and rows to protocols; only the protocols that follow
-lm-evaluation-harness also take what a tokenizer adds by itself.
+Start tokens belong to rows, and rows belong to protocols. Only the protocols that follow
+lm-evaluation-harness also use the tokens that a tokenizer adds by itself.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ class Tokenizer:
     """A fast tokenizer with the ids that rows need."""
 
     backend: PreTrainedTokenizerFast
-    digest: str  # SHA-256 of the whole tokenizer, merges and normaliser included
+    digest: str  # SHA-256 of the whole tokenizer, including merges and normaliser
     vocabulary_size: int
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
@@ -35,7 +35,7 @@ class Tokenizer:
     def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, with the special tokens that the tokenizer adds by itself.
 
-        A text that begins with the start token gets none: so encodes lm-evaluation-harness.
+        A text that begins with the start token gets no other one, as in lm-evaluation-harness.
         """
         start = str(self.backend.decode([self.start_id]))
         ids = self._encode(texts, add_special_tokens=True)
@@ -59,7 +59,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer stored in a Hugging Face model folder.
 
     Raises:
-        InputError: There is none, it is not a fast one, or it has no end-of-text token.
+        InputError: There is no tokenizer, it is a slow one, or it has no end-of-text token.
     """
     with reading_user_files(
         f"{folder}: no tokenizer can be loaded",
@@ -71,11 +71,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         n_tokens = len(backend)
     if not isinstance(backend, PreTrainedTokenizerFast):
         raise InputError(
-            f"{folder}: only a slow Python tokenizer is there. Convert it to tokenizer.json first."
+            f"{folder}: there is only a slow Python tokenizer. Convert it to tokenizer.json first."
         )
     if backend.backend_tokenizer.get_vocab_size(with_added_tokens=False) == 0:
-        raise InputError(  # transformers makes an empty one where it knows the model type
-            f"{folder}: no tokenizer is there. "
+        raise InputError(  # transformers makes an empty one if it knows the model type
+            f"{folder}: there is no tokenizer. "
             "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
         )
     end_id = backend.eos_token_id
