@@ -37,12 +37,12 @@ def find_base_folder(
 
     Args:
         reference: What the study file says.
-        mirror: Folder laid out like the hub, looked at first.
+        mirror: Folder laid out like the hub, searched first.
         offline: Never ask the hub.
-        base: Folder that relative paths start from.
+        base: Folder from which relative paths start.
 
     Raises:
-        InputError: It is nowhere, or is not a model folder.
+        InputError: It was not found, or is not a model folder.
     """
     if reference.builtin is not None:
         folder = Path(str(importlib.resources.files("lorastudy") / reference.builtin / "base"))
@@ -52,7 +52,7 @@ def find_base_folder(
         folder = _hub_folder(str(reference.id), reference.revision, mirror, offline)
     if not (folder / "config.json").is_file():
         raise InputError(
-            f"base_model: {folder} holds no config.json, so it is not a model folder. "
+            f"base_model: {folder} has no config.json, so it is not a model folder. "
             "Give the folder that save_pretrained wrote, or a hub id."
         )
     return folder
@@ -61,10 +61,10 @@ def find_base_folder(
 def find_tokenizer_folder(
     reference: BaseModelRef, *, mirror: Path | None, offline: bool, base: Path
 ) -> Path:
-    """The local folder of a tokenizer; a model's folder will do, and its weights stay away.
+    """The local folder of a tokenizer; for a model's folder, weights are not downloaded.
 
     Raises:
-        InputError: It is nowhere.
+        InputError: It was not found.
     """
     if reference.id is not None:
         return _hub_folder(reference.id, reference.revision, mirror, offline, _TOKENIZER_FILES)
@@ -127,7 +127,7 @@ def read_config(folder: Path) -> PretrainedConfig:
             "evaluate takes it with --adapter."
         )
     with reading_user_files(
-        f"{folder / 'config.json'}: no causal language model that transformers knows",
+        f"{folder / 'config.json'}: not a causal language model that transformers knows",
         "Models that bring their own code are not run.",
     ):
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -143,8 +143,9 @@ def read_config(folder: Path) -> PretrainedConfig:
     is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not is_causal or config.is_encoder_decoder or not any(_names_decoder(n) for n in named):
         raise InputError(
-            f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is no decoder-only "
-            "language model. Give one whose architecture is a ...ForCausalLM or ...LMHeadModel."
+            f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is not a "
+            "decoder-only language model. Give one whose architecture is a ...ForCausalLM or "
+            "...LMHeadModel."
         )
     if not 1 <= n_layers <= _MOST_LAYERS:
         raise InputError(
