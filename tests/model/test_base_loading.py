@@ -153,7 +153,7 @@ def test_model_of_another_kind_is_refused(
 def test_config_that_is_cut_off_is_refused(copy: Path) -> None:
     path = copy / "config.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(InputError, match=r"config\.json: no causal language model"):
+    with pytest.raises(InputError, match=r"config\.json: not a causal language model"):
         describe_base(copy)
 
 
