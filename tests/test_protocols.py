@@ -3,12 +3,16 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import lorastudy
+import lorastudy.protocols
+from lorastudy.analysis.summary import ScoreKey
+from lorastudy.config.models import Benchmark
 from lorastudy.errors import ConfigError
+from lorastudy.evaluate.protocols import size_protocol
 from lorastudy.protocols import (
     PROTOCOLS,
     Protocol,
@@ -19,7 +23,7 @@ from lorastudy.protocols import (
     scores_padding,
 )
 
-PACKAGE = Path(lorastudy.__file__).parent
+PACKAGE = Path(lorastudy.protocols.__file__).parent
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.pattern)
 
 
@@ -60,6 +64,18 @@ def test_training_rows_are_scored_with_padding_or_without() -> None:
     padded, text = (protocol_of_rows(scored_padding=is_scored) for is_scored in (True, False))
     assert (padded.cut, padded.reads) == (text.cut, text.reads) == ("lines", "row")
     assert (padded.scores_padding, text.scores_padding) == (True, False)
+
+
+def test_a_new_row_of_the_table_is_all_that_a_protocol_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    padded = replace(find_protocol("blocks-8"), pattern="full-N", scores_padding=True)
+    monkeypatch.setattr(lorastudy.protocols, "PROTOCOLS", (*PROTOCOLS, padded))
+    benchmark = Benchmark(name="b", path="texts.txt", protocols=("full-8", "rows-text"))
+    assert [scores_padding(name) for name in benchmark.protocols] == [True, False]
+    sized = size_protocol("full-8", row_length=5, context=None)
+    assert (sized.kind, sized.length, sized.stride) == (padded, 8, 8)
+    assert ScoreKey("b", "full-8", 1).scores_padding
 
 
 def names_compared(tree: ast.AST) -> Iterator[str]:

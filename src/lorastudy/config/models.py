@@ -188,7 +188,7 @@ class Benchmark(Source):
     name: Name
     """Used in tables and file names."""
     protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
-    """rows-text, paper-padded, document, blocks-N, sliding-N-S (tokens) or lm-eval-..."""
+    """Names of protocols, such as rows-text, document or sliding-1024-512."""
     role: Literal["test", "forgetting"] = "test"
     """forgetting: neutral text, on which tuned models are compared with the baseline."""
     sample: Annotated[int, Field(ge=2)] | None = None
