@@ -14,9 +14,9 @@ from lorastudy.run.setup import refuse_team
 
 
 def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round():
-    assert [share_gpus(("4", "5"), place, 1) for place in range(3)] == [("4",), ("5",), ("4",)]
+    assert [share_gpus(("4", "5"), slot, 1) for slot in range(3)] == [("4",), ("5",), ("4",)]
     four = ("0", "1", "2", "3")
-    assert [share_gpus(four, place, 2) for place in range(2)] == [("0", "1"), ("2", "3")]
+    assert [share_gpus(four, slot, 2) for slot in range(2)] == [("0", "1"), ("2", "3")]
     assert share_gpus((), 0, 1) == ()
     assert share_gpus(("0",), 0, 2) == ("0",)  # torch then says that there is no second one
 

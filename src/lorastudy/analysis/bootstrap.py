@@ -35,7 +35,7 @@ def resample_documents(
         counts = np.bincount(drawn.ravel(), minlength=m * (end - begin)).reshape(-1, m)
         sums[begin:end] = counts @ columns
     ratios = sums[:, 1:] / sums[:, :1]
-    return {name: ratios[:, place] for place, name in enumerate(names)}
+    return {name: ratios[:, column] for column, name in enumerate(names)}
 
 
 def bootstrap_interval(first: FloatArray, second: FloatArray) -> Interval:

@@ -142,9 +142,9 @@ def adjust_by_holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's step-down adjustment (S. Holm, Scand. J. Statist. 6 (1979) 65-70)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return tuple(adjusted)
 
 
@@ -166,8 +166,8 @@ def group_tied(
     return tuple(sorted(in_order, key=lambda g: [ranked.index(arm) for arm in g]))
 
 
-def _is_covered(group: set[str], place: int, groups: list[set[str]]) -> bool:
-    return any(group < g or (group == g and i < place) for i, g in enumerate(groups))
+def _is_covered(group: set[str], index: int, groups: list[set[str]]) -> bool:
+    return any(group < g or (group == g and i < index) for i, g in enumerate(groups))
 
 
 def _quantile(difference: Difference, tail: float) -> float:

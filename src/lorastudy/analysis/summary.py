@@ -122,7 +122,7 @@ def list_score_keys(results: StudyResults) -> tuple[ScoreKey, ...]:
     Benchmarks come in the study's order, protocols as they were first met.
     """
     met = dict.fromkeys(score_key(e) for run in results.runs for e in run.evaluations)
-    rank = {name: place for place, name in enumerate(results.benchmarks)}
+    rank = {name: position for position, name in enumerate(results.benchmarks)}
     return tuple(sorted(met, key=lambda key: rank.get(key.benchmark, len(rank))))
 
 

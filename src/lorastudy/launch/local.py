@@ -77,8 +77,8 @@ class LocalEngine:
         context = process_context()
         theirs, ours = context.Pipe(duplex=False)
         size = self.team.size if self.team else 1
-        place = min(set(range(self.jobs)) - {run.place for run in self._running.values()})
-        gpus = share_gpus(self.gpus, place, size)
+        slot = min(set(range(self.jobs)) - {run.slot for run in self._running.values()})
+        gpus = share_gpus(self.gpus, slot, size)
         assignment = Assignment(
             folder=self.folder.path,
             run_id=run_id,
@@ -93,7 +93,7 @@ class LocalEngine:
         process = context.Process(target=target, args=(assignment, theirs), name=run_id)
         process.start()
         theirs.close()
-        self._running[run_id] = _Running(process, ours, place)
+        self._running[run_id] = _Running(process, ours, slot)
 
     def _reap(self, specs: dict[str, RunSpec]) -> None:
         for run_id, run in list(self._running.items()):
@@ -151,15 +151,15 @@ class LocalEngine:
 class _Running:
     process: BaseProcess
     pipe: Connection  # closes when this process dies
-    place: int  # among the runs going on: decides on its GPUs
+    slot: int  # among the runs going on: decides on its GPUs
 
 
-def share_gpus(gpus: Sequence[str], place: int, size: int) -> tuple[str, ...]:
-    """The `size` GPUs of the run at `place`; places that find none left begin anew."""
+def share_gpus(gpus: Sequence[str], slot: int, size: int) -> tuple[str, ...]:
+    """The `size` GPUs of the run in `slot`; slots that find none left begin anew."""
     if not gpus:
         return ()
-    n_places = max(1, len(gpus) // size)
-    begin = place % n_places * size
+    n_slots = max(1, len(gpus) // size)
+    begin = slot % n_slots * size
     return tuple(gpus[begin : begin + size])
 
 

@@ -18,7 +18,7 @@ from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
 from lorastudy.machine.memory import measure_peak_memory
-from lorastudy.machine.team import join_team, place_of_member
+from lorastudy.machine.team import device_of_member, join_team
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
@@ -70,7 +70,7 @@ def execute_by_id(
             spec=specs[run_id],
             folder=folder.run(run_id),
             reader=reader,
-            device=place_of_member(team, choose_device(device)),
+            device=device_of_member(team, choose_device(device)),
             stop=stop,
             resuming=resuming,
             team=team,

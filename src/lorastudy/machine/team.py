@@ -64,8 +64,8 @@ class Team:
         Who has too few is given the last part again, since all have to take every step.
         """
         for begin in range(0, len(parts), self.size):
-            place = begin + self.member
-            yield parts[min(place, len(parts) - 1)], place < len(parts)
+            index = begin + self.member
+            yield parts[min(index, len(parts) - 1)], index < len(parts)
 
     def _reduce(self, numbers: Numbers, operation: dist.ReduceOp.RedOpType) -> Numbers:
         if self.size == 1:
@@ -124,10 +124,10 @@ def is_of_others(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or _OF_OTHERS.search(str(error)) is not None
 
 
-def place_of_member(team: Team, device: torch.device) -> torch.device:
+def device_of_member(team: Team, device: torch.device) -> torch.device:
     """`device`, or on CUDA the one of this member: each has its own."""
     if device.type != "cuda" or team.size == 1:
         return device
-    place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(place)
-    return place
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device

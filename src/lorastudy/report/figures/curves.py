@@ -123,14 +123,14 @@ def _draw_curve(
     what: str,
     write: Callable[[float], str] = lambda epoch: f"epoch {epoch:g}",
 ) -> None:
-    places, points = list(curve), list(curve.values())
+    x_values, points = list(curve), list(curve.values())
     if any(point.n > 1 for point in points):
         lowest, highest = ([getattr(p, end) for p in points] for end in ("lowest", "highest"))
         colour = COLOURS[position % len(COLOURS)]
-        band = axes.fill_between(places, lowest, highest, color=colour, alpha=0.18, linewidth=0)
+        band = axes.fill_between(x_values, lowest, highest, color=colour, alpha=0.18, linewidth=0)
         mark(band, position)
     means = [point.mean for point in points]
-    (line,) = axes.plot(places, means, markersize=4.5, linewidth=1.5, **style_of(position))
+    (line,) = axes.plot(x_values, means, markersize=4.5, linewidth=1.5, **style_of(position))
     hints = [
         f"{arm.arm}, {what}, {write(x)}: {point.mean:.4f} nats"
         + (f", seeds from {point.lowest:.4f} to {point.highest:.4f}" if point.n > 1 else "")

@@ -155,7 +155,7 @@ def _seeds_cell(pair: Pair, needed: int | None) -> Cell:
 
 def _letters(comparison: Comparison, arm: str) -> str:
     """The letters of the groups that hold `arm`; numbers where letters run out."""
-    places = [i for i, group in enumerate(comparison.groups) if arm in group]
+    positions = [i for i, group in enumerate(comparison.groups) if arm in group]
     if len(comparison.groups) <= len(_LETTERS):
-        return "".join(_LETTERS[place] for place in places)
-    return " ".join(str(place + 1) for place in places)
+        return "".join(_LETTERS[position] for position in positions)
+    return " ".join(str(position + 1) for position in positions)

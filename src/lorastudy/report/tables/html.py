@@ -14,10 +14,10 @@ def render_html(table: Table) -> Markup:
     """
     heads = Markup("").join(_html_heads(table))
     starts = [
-        0 if row and place and row[0] == table.rows[place - 1][0] else 1
-        for place, row in enumerate(table.rows)
+        0 if row and position and row[0] == table.rows[position - 1][0] else 1
+        for position, row in enumerate(table.rows)
     ]
-    spans = [_span_from(starts, place) for place in range(len(starts))]
+    spans = [_span_from(starts, position) for position in range(len(starts))]
     rows = Markup("").join(
         _html_row(table.columns, row, span) for row, span in zip(table.rows, spans, strict=True)
     )
@@ -32,11 +32,12 @@ def render_html(table: Table) -> Markup:
     ).format(table.title, table.title, sortable, heads, rows, notes)
 
 
-def _span_from(starts: Sequence[int], place: int) -> int:
-    """Rows that the first cell of the row at `place` stands for; 0: one above stands for it."""
-    if not starts[place]:
+def _span_from(starts: Sequence[int], position: int) -> int:
+    """Rows that the first cell of the row at `position` stands for; 0: one above stands for it."""
+    if not starts[position]:
         return 0
-    return next((n for n, start in enumerate(starts[place + 1 :], 1) if start), len(starts) - place)
+    below = enumerate(starts[position + 1 :], 1)
+    return next((n for n, start in below if start), len(starts) - position)
 
 
 def _html_heads(table: Table) -> list[Markup]:
@@ -60,9 +61,9 @@ def _html_heads(table: Table) -> list[Markup]:
 
 def _html_row(columns: Sequence[Column], row: Sequence[Cell], span: int) -> Markup:
     cells = [
-        _html_cell(column, cell, span if place == 0 else 1)
-        for place, (column, cell) in enumerate(zip(columns, row, strict=True))
-        if place or span
+        _html_cell(column, cell, span if position == 0 else 1)
+        for position, (column, cell) in enumerate(zip(columns, row, strict=True))
+        if position or span
     ]
     return Markup('<tr class="{}">{}</tr>').format("" if span else "more", Markup("").join(cells))
 
