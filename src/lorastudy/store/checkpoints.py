@@ -9,7 +9,7 @@
       .step-00000180.4242.partial/   being written, or left by a killed process
     quarantine/                  checkpoints that failed verification
 
-Resuming takes the newest checkpoint that verifies; damaged ones are set aside, never used.
+A run resumes from the newest checkpoint that verifies. Damaged ones are set aside and never used.
 """
 
 import re
@@ -24,7 +24,7 @@ from lorastudy.store.hashes import hash_file, seal_of
 from lorastudy.store.records import CheckpointFile, CheckpointManifest, Fingerprint
 
 MANIFEST = "MANIFEST.json"
-KEPT = 2  # the newest, and one to fall back to
+KEPT = 2  # the newest one, and one to fall back to
 _FINAL_NAME = re.compile(r"step-(\d{8,})")
 
 FileWriter = Callable[[Path], object]  # for example: lambda path: save_file(tensors, path)
@@ -42,7 +42,7 @@ def write_checkpoint(
     """Write `files` as the checkpoint of `step`, delete all but the newest `KEPT`, return it.
 
     Raises:
-        StorageError: The disk refused; what was committed before is still there.
+        StorageError: The disk refused a write; earlier checkpoints still exist.
     """
 
     def fill(folder: Path) -> None:
@@ -75,10 +75,10 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def newest_sound_checkpoint(root: Path) -> Path | None:
-    """The newest checkpoint that verifies; those after it go to quarantine/. None without any.
+    """The newest checkpoint that verifies; newer ones go to quarantine/. None if there is none.
 
     Raises:
-        InputError: There are checkpoints, and every one of them is damaged; none is moved.
+        InputError: There are checkpoints, but all of them are damaged; none is moved.
     """
     damage: dict[Path, list[str]] = {}
     for folder in reversed(list_checkpoints(root)):
@@ -104,7 +104,7 @@ def _set_aside(folders: list[Path], quarantine: Path) -> None:
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:
-    """What `MANIFEST.json` of a checkpoint says.
+    """The content of a checkpoint's `MANIFEST.json`.
 
     Raises:
         StorageError: It is not what was written.
@@ -122,7 +122,7 @@ def _as_text(manifest: CheckpointManifest) -> str:
 
 
 def find_damage(folder: Path) -> list[str]:
-    """What in `folder` is not what was written, one sentence each; empty if all is sound."""
+    """The files in `folder` that differ from what was written, one sentence each; or nothing."""
     try:
         files = read_manifest(folder).files
     except StorageError as error:

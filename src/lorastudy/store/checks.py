@@ -25,14 +25,14 @@ from lorastudy.store.records import (
 
 @dataclass(frozen=True, slots=True)
 class FolderCheck:
-    """What was looked at, and what is wrong with it, one sentence each."""
+    """What was checked, and what is wrong with it, one sentence each."""
 
     n_files: int
     damage: tuple[str, ...]
 
 
 def check_folder(study: StudyFolder) -> FolderCheck:
-    """Read everything under `study` that has a known form; nothing is changed."""
+    """Read every file of a known form under `study`; nothing is changed."""
     findings = list(_check_study(study))
     for path in sorted((study.path / "runs").glob("*")):
         if path.is_dir() and not path.name.startswith("."):
@@ -104,6 +104,6 @@ def _check_numbers(path: Path, found: Sequence[int] | StorageError | None) -> It
     if isinstance(found, StorageError):
         yield str(found)
     elif list(found) != list(range(1, len(found) + 1)):
-        yield f"{path} does not hold the lines 1, 2, 3, ... each once"
+        yield f"{path} does not have each of the lines 1, 2, 3, ... exactly once"
     else:
         yield ""

@@ -1,4 +1,4 @@
-"""Read a study back from its folder: the one source of every table and status line."""
+"""Read a study from its folder: the only source of every table and status line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ def read_study(folder: StudyFolder) -> Study:
     """
     if not folder.path.exists():
         raise ConfigError(
-            f"{folder.path} is not there. Give the folder that `lorastudy run` wrote to; it "
+            f"{folder.path} does not exist. Give the folder that `lorastudy run` wrote to; it "
             "named it in its first line."
         )
     if not folder.study.is_file():
         raise ConfigError(
-            f"{folder.path} holds no study.yaml, so it is not a study folder. "
+            f"{folder.path} has no study.yaml, so it is not a study folder. "
             "Give the folder that `lorastudy run` wrote to."
         )
     study = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
@@ -50,7 +50,7 @@ def read_study(folder: StudyFolder) -> Study:
 
 
 def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:
-    """Make `after` the study of a folder; a crash in between leaves it `before`."""
+    """Make `after` the study of a folder; after a crash in between it is still `before`."""
     if folder.lock.is_file():
         lock = read_record(folder.lock, StudyLock)
         write_record(folder.lock, lock.model_copy(update={"studies": (before, after)}))
@@ -66,14 +66,14 @@ def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
 
 
 def list_strangers(folder: StudyFolder) -> list[str]:
-    """Folders in runs/ that are no run of the study, as older versions left them."""
+    """Folders in runs/ that are not runs of the study, such as those of older versions."""
     known = {spec.run_id for spec in expand_study(read_study(folder))}
     found = (folder.path / "runs").glob("[!.]*")
     return sorted(path.name for path in found if path.is_dir() and path.name not in known)
 
 
 def collect_results(folder: StudyFolder) -> StudyResults:
-    """All results of a study as they stand now, from the run folders alone.
+    """All results of a study as they are now, read only from the run folders.
 
     Raises:
         InputError: Runs of different tokenizers.
@@ -94,7 +94,7 @@ def collect_results(folder: StudyFolder) -> StudyResults:
 
 
 def _refuse_mixed_tokenizers(runs: Iterable[RunResult], folder: StudyFolder) -> None:
-    """Perplexities a token of two tokenizers divide one text into different numbers of tokens."""
+    """Refuse runs of two tokenizers, which divide the same text into different tokens."""
     first: dict[str, str] = {}
     for run in runs:
         for digest in {e.tokenizer_digest for e in run.evaluations} - {None}:
@@ -103,7 +103,7 @@ def _refuse_mixed_tokenizers(runs: Iterable[RunResult], folder: StudyFolder) -> 
         named = ", ".join(f"{run_id} ({digest[:8]})" for digest, run_id in first.items())
         raise InputError(
             f"{folder.path}: runs were scored with different tokenizers: {named}. Their numbers "
-            "cannot stand in one comparison; keep runs of one tokenizer in the folder."
+            "cannot be compared; keep only runs of one tokenizer in the folder."
         )
 
 
@@ -115,7 +115,7 @@ def write_results(folder: StudyFolder) -> StudyResults:
 
 
 def training_protocol(study: Study) -> str:
-    """Under which protocol training and validation losses are measured."""
+    """The protocol under which training and validation losses are measured."""
     has_padding = study.training.padding == "scored"
     if study.data.rows.cut == "stream" and not has_padding:
         return "windows"

@@ -1,9 +1,9 @@
 """Writes that happen completely or not at all, and lines that survive a kill.
 
-Every file gets its final name by one rename after its bytes have reached the disk, so a
-reader needs no lock. Lines are appended with one write, which a kill of the process cannot
-undo; a torn last line, left by a crash, is ignored by the reader and cut off before the next
-append. Files get the mode that the user's umask asks for (safetensors alone writes 0600).
+Every file is renamed to its final name after its bytes have reached the disk, so a reader needs
+no lock. A line is appended with one write, which a kill of the process cannot undo. If a crash
+leaves an incomplete last line, readers ignore it, and the next append first cuts it off. Files get
+the mode that the user's umask asks for (safetensors by itself writes 0600).
 """
 
 import errno
@@ -24,17 +24,17 @@ from lorastudy.errors import StorageError
 _UNFINISHED = (".partial", ".old")
 
 Model = TypeVar("Model", bound=BaseModel)
-_ATTEMPTS = 20  # at a folder that other processes publish at the same time
-_LONGEST_LINE_BYTES = 8192  # a step or an epoch has about 300
+_ATTEMPTS = 20  # attempts at a folder that other processes publish at the same time
+_LONGEST_LINE_BYTES = 8192  # the line of a step or an epoch has about 300
 
 
 @contextmanager
 def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turn a refusal of the file system under `path` into a StorageError (exit 74).
+    """Turn an error of the file system under `path` into a StorageError (exit 74).
 
     Args:
-        path: What was to be written or moved.
-        needed_bytes: How much was to be written, where that is known.
+        path: The file or folder to be written or moved.
+        needed_bytes: Number of bytes to be written, if it is known.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None
 
 
 def _reason(error: OSError | SafetensorError) -> str:
-    """In the words of the operating system; safetensors gives its number in brackets."""
+    """The reason in the operating system's words; safetensors gives its number in brackets."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -70,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
             partial.replace(path)
         except OSError:
             with suppress(OSError):
-                partial.unlink(missing_ok=True)  # its space may be what is lacking
+                partial.unlink(missing_ok=True)  # its space may be the space that is missing
             raise
         flush_to_disk(path.parent)
 
@@ -84,7 +84,7 @@ def read_record(path: Path, kind: type[Model]) -> Model:
     """The record stored in `path`.
 
     Raises:
-        StorageError: The file is not a `kind`: damaged, or of another version.
+        StorageError: The file is not a `kind`: it is damaged, or of another version.
     """
     try:
         return kind.model_validate_json(path.read_bytes())
@@ -98,7 +98,7 @@ def read_record(path: Path, kind: type[Model]) -> Model:
 
 
 def _say_if_newer(path: Path, error: Exception) -> str | None:
-    """What to do if nothing is wrong with a record but keys that this version does not know."""
+    """What to do if only keys that this version does not know are wrong with a record."""
     if not isinstance(error, ValidationError):
         return None
     mistakes = error.errors(include_url=False)
@@ -107,14 +107,14 @@ def _say_if_newer(path: Path, error: Exception) -> str | None:
     keys = ", ".join(".".join(map(str, mistake["loc"])) for mistake in mistakes)
     return (
         f"{path} was written by a newer version of lorastudy: this one does not know {keys}. "
-        "Use that version for this folder; the file is whole."
+        "Use that version for this folder; the file is not damaged."
     )
 
 
 def append_record(path: Path, record: BaseModel) -> None:
     """Add one line; when this returns, the line survives a kill of the process.
 
-    A loss of power may take it until the file is flushed, as every checkpoint does first.
+    A loss of power may lose it until the file is flushed, which every checkpoint does first.
     """
     line = record.model_dump_json().encode() + b"\n"
     with storage_errors(path, len(line)):
@@ -126,21 +126,21 @@ def append_record(path: Path, record: BaseModel) -> None:
 
 
 def read_records(path: Path, kind: type[Model]) -> tuple[Model, ...]:
-    """All whole lines of `path`; none if the file is not there.
+    """All complete lines of `path`; none if the file does not exist.
 
     Raises:
         StorageError: A line is not a `kind`.
     """
     if not path.is_file():
         return ()
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+    lines = path.read_bytes().split(b"\n")[:-1]  # everything after the last newline is incomplete
     return tuple(_read_line(path, kind, line, f"line {n}") for n, line in enumerate(lines, 1))
 
 
 def read_last_records(path: Path, kind: type[Model], most: int) -> tuple[Model, ...]:
-    """Up to `most` whole lines from the end of `path`, found without reading the rest.
+    """Up to `most` complete lines from the end of `path`, found without reading the rest.
 
-    Fewer where lines are long: what lies more than 8 KiB before the end is not read.
+    There are fewer if lines are long, since only the last 8 KiB are read.
 
     Raises:
         StorageError: One of them is not a `kind`.
@@ -157,7 +157,7 @@ def read_last_records(path: Path, kind: type[Model], most: int) -> tuple[Model, 
 
 
 def read_last_record(path: Path, kind: type[Model]) -> Model | None:
-    """The last whole line of `path`; None if there is none.
+    """The last complete line of `path`; None if there is none.
 
     Raises:
         StorageError: It is not a `kind`.
@@ -172,22 +172,22 @@ def _read_line(path: Path, kind: type[Model], line: bytes, position: str) -> Mod
         if (newer := _say_if_newer(path, error)) is not None:
             raise StorageError(newer) from error
         raise StorageError(
-            f"{path}: {position} is no readable {kind.__name__} ({error.errors()[0]['msg']}). "
+            f"{path}: {position} is not a readable {kind.__name__} ({error.errors()[0]['msg']}). "
             "Restore the file, or train this run again with --restart."
         ) from error
 
 
 def replace_records(path: Path, records: tuple[BaseModel, ...]) -> None:
-    """Make `path` hold exactly `records`, as a resumed run does with what it will repeat."""
+    """Write exactly `records` to `path`; a resumed run drops the records that it will repeat."""
     write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
 def publish_folder(
     final: Path, fill: Callable[[Path], None], needed_bytes: int | None = None
 ) -> None:
-    """Give a folder its final name after everything `fill` wrote into it is on the disk.
+    """Give a folder its final name after everything that `fill` wrote into it is on the disk.
 
-    An older folder of that name is replaced. What a failed attempt wrote is removed.
+    An older folder of that name is replaced. Files of a failed attempt are removed.
     """
     with storage_errors(final, needed_bytes):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def publish_folder(
 
 
 def _replace_folder(partial: Path, final: Path) -> None:
-    """Rename over a folder that is not empty, which no single call does; others may do the same."""
+    """Replace a folder that is not empty, for which there is no single call; others may too."""
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     for attempt in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
@@ -227,15 +227,15 @@ def _replace_folder(partial: Path, final: Path) -> None:
 
 
 def share_as_umask_says(path: Path) -> None:
-    """Give a file the mode its folder has, without the right to execute."""
+    """Give a file the mode of its folder, without the right to execute."""
     path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left unfinished anywhere under `folder`.
+    """Delete unfinished files that killed writers left anywhere under `folder`.
 
-    A folder that was moved aside to be replaced, and was not, gets its name back. Only the
-    one owner may do this: the partial files of a living writer look the same.
+    A folder that was moved aside to be replaced, and was not replaced, gets its name back. Only
+    the owner may do this, because the partial files of a living writer look the same.
     """
     with storage_errors(folder):
         for path in sorted(folder.rglob(".*")):
@@ -246,7 +246,7 @@ def remove_leftovers(folder: Path) -> None:
             elif path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink(missing_ok=True)  # gone already if it lay in a folder before it
+                path.unlink(missing_ok=True)  # perhaps gone with a folder above it
 
 
 def _final_of(leftover: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Names in the folder of a study and of a run, who owns a run, and how far it is.
+"""File names in the folders of studies and runs, who owns a run, and how far it is.
 
 STUDY_DIR/
   study.yaml  study.lock.json
@@ -26,14 +26,14 @@ from lorastudy.store.leases import is_owned, own
 from lorastudy.store.records import EpochRecord, Lease, Manifest, RunResult, Status, StepRecord
 
 _LOG = "log.txt"
-_RECENT_STEPS = 20  # whose mean says how fast a run is now
+_RECENT_STEPS = 20  # optimizer steps whose mean says how fast a run is now
 
 State = Status | Literal["missing", "running", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's folder; one process at a time writes in it."""
+    """One run's folder; only one process at a time writes in it."""
 
     path: Path
 
@@ -49,17 +49,17 @@ class RunFolder:
 
     @property
     def steps(self) -> Path:
-        """One `StepRecord` a line."""
+        """One `StepRecord` per line."""
         return self.path / "steps.jsonl"
 
     @property
     def epochs(self) -> Path:
-        """One `EpochRecord` a line."""
+        """One `EpochRecord` per line."""
         return self.path / "epochs.jsonl"
 
     @property
     def resumes(self) -> Path:
-        """One `ResumeRecord` a line; missing if the run was never interrupted."""
+        """One `ResumeRecord` per line; missing if the run was never interrupted."""
         return self.path / "resumes.jsonl"
 
     @property
@@ -79,12 +79,12 @@ class RunFolder:
 
     @property
     def quarantine(self) -> Path:
-        """What failed verification, or was set aside by --restart; never read again."""
+        """Files that failed verification or that --restart set aside; never read again."""
         return self.path / "quarantine"
 
     @property
     def result(self) -> Path:
-        """Written last; the run is finished when it is there."""
+        """Written last; the run is finished if this file exists."""
         return self.path / "result.json"
 
     @property
@@ -94,9 +94,9 @@ class RunFolder:
 
     @contextmanager
     def claim(self) -> Iterator[Lease | None]:
-        """Own the run while the block lasts; what a killed owner left half written is removed.
+        """Own the run while the block lasts; half-written files of a killed owner are removed.
 
-        Gives the lease of an owner that ended without giving it back, if there was one.
+        Gives the lease of an owner that ended without returning it, if there was one.
 
         Raises:
             OwnedError: Another process owns it (exit 73).
@@ -110,7 +110,7 @@ class RunFolder:
         return is_owned(self.path)
 
     def set_aside(self) -> None:
-        """Move all that the run wrote to quarantine/restart-N/, so that it starts anew."""
+        """Move everything that the run wrote to quarantine/restart-N/, so that it starts again."""
         with storage_errors(self.path):
             self.quarantine.mkdir(exist_ok=True)
             number = 1 + sum(1 for _ in self.quarantine.glob("restart-*"))
@@ -121,14 +121,14 @@ class RunFolder:
                     path.rename(aside / path.name)
 
     def read_result(self) -> RunResult | None:
-        """The finished or failed run, or None while there is neither."""
+        """The record of the finished or failed run; None while it is neither."""
         for path in (self.result, self.failure):
             if path.is_file():
                 return read_record(path, RunResult)
         return None
 
     def read_status(self) -> "RunStatus":
-        """How far the run is, from its files alone."""
+        """How far the run is, according to its files."""
         result = self.read_result()
         status = self._status(result)
         steps = read_last_records(self.steps, StepRecord, _RECENT_STEPS)
@@ -158,14 +158,14 @@ class RunFolder:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """What `lorastudy status` shows of a run."""
+    """What `lorastudy status` shows about a run."""
 
     run_id: str
     status: State
     last_step: StepRecord | None
     last_epoch: EpochRecord | None
     reason: str | None
-    seconds_left: float | None = None  # of optimizer steps while it runs, at the latest pace
+    seconds_left: float | None = None  # for its optimizer steps while it runs, at the latest pace
 
 
 def _seconds_left(steps: tuple[StepRecord, ...], n_steps: int) -> float:
@@ -186,12 +186,12 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Digests and versions that every run must find again."""
+        """Digests and versions that every run must match."""
         return self.path / "study.lock.json"
 
     @property
     def places(self) -> Path:
-        """Where inputs were found; hidden, since it is true of one machine only."""
+        """Where inputs were found; hidden, since it is true only for one machine."""
         return self.path / ".places.json"
 
     @property

@@ -1,9 +1,9 @@
-"""Hashes of what must not change any more: `SHA256SUMS`, as `sha256sum -c` reads it.
+"""Hashes of files that must not change any more: `SHA256SUMS`, as `sha256sum -c` reads it.
 
 runs/<run>/best/SHA256SUMS    every file of the best epoch's folder
 runs/<run>/SHA256SUMS         every file of a finished run, result.json included
 
-Written after the files they name, so that a file that differs was changed later.
+They are written after the files that they name, so a file that differs was changed later.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ def hash_file(path: Path) -> str:
 
 
 def seal_of(record: BaseModel) -> str:
-    """SHA-256 over all fields of `record` but its `seal`, so that damage to it shows."""
+    """SHA-256 over all fields of `record` except its `seal`, so that damage to it shows."""
     return hashlib.sha256(record.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
 
 def write_hashes(folder: Path, files: Mapping[str, str] | None = None) -> None:
-    """Write the hashes of `files` (by path in `folder`); of every file there if not given."""
+    """Write the hashes of `files` (by path in `folder`), or of every file there."""
     found = hash_files(folder) if files is None else files
     lines = (f"{digest}  {name}\n" for name, digest in sorted(found.items()))
     write_text(folder / HASHES, "".join(lines))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """The hash of every file under `folder`, hidden ones and `SHA256SUMS` left out."""
+    """The hash of every file under `folder`, except hidden ones and `SHA256SUMS`."""
     return {
         path.relative_to(folder).as_posix(): hash_file(path)
         for path in sorted(folder.rglob("*"))
@@ -45,7 +45,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def find_changes(folder: Path) -> list[str]:
-    """What differs from `folder/SHA256SUMS`, one sentence each; the file has to be there."""
+    """What differs from `folder/SHA256SUMS`, one sentence each; that file has to exist."""
     path = folder / HASHES
     try:
         listed = dict(_read_lines(path.read_text(encoding="utf-8")))
@@ -66,5 +66,5 @@ def _read_lines(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         digest, separator, name = line.partition("  ")
         if len(digest) != 64 or not separator:
-            raise ValueError("a line holds no hash")
+            raise ValueError("a line has no hash")
         yield name, digest

@@ -1,11 +1,11 @@
-"""Who owns a run: a lock that the kernel drops with its process, and a lease that says who.
+"""Who owns a run: a lock that the kernel drops with its process, and a lease with the owner.
 
     runs/<run>/.lock     flock; a killed process loses it at once
     runs/<run>/.lease    host, process and boot of the owner; its time is the last sign of life
 
-The lock alone would do on a local disk. On NFS and Lustre two machines may both be given it,
-so an owner on another machine that showed life within `LEASE_SECONDS` is respected too. Times
-are compared as the file server stamps them: no machine's clock is trusted.
+On a local disk the lock alone would be enough. On NFS and Lustre two machines may both receive it,
+so an owner on another machine that showed a sign of life within `LEASE_SECONDS` is respected too.
+The times that are compared are those that the file server writes; no machine's clock is trusted.
 """
 
 import os
@@ -21,15 +21,15 @@ from lorastudy.errors import OwnedError, StorageError
 from lorastudy.store.files import read_record, storage_errors, write_record
 from lorastudy.store.records import Lease
 
-LEASE_SECONDS = 120.0  # without a sign of life until another machine may take the run over
+LEASE_SECONDS = 120.0  # without a sign of life, after which another machine may take over
 HEARTBEAT_SECONDS = 15.0
-_CLAIM_SECONDS = 2.0  # `is_owned` in another process holds the lock for a moment
+_CLAIM_SECONDS = 2.0  # `is_owned` in another process takes the lock for a moment
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
 def own(folder: Path) -> Iterator[Lease | None]:
-    """Own `folder` while the block lasts; gives the lease that was taken over, if there was one.
+    """Own `folder` while the block lasts; gives the lease that was taken over, if there is one.
 
     Raises:
         OwnedError: Another process owns it (exit 73).
@@ -60,12 +60,12 @@ def is_owned(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        return (folder / ".lease").exists()  # a folder that we may only read
+        return (folder / ".lease").exists()  # a folder that may only be read
     return _living_stranger(folder) is not None
 
 
 def describe_process() -> Lease:
-    """This process, as a lease names it."""
+    """This process, as a lease describes it."""
     return Lease(host=platform.node(), pid=os.getpid(), boot=_boot_id())
 
 
@@ -88,14 +88,14 @@ def _leased(folder: Path) -> Iterator[Lease | None]:
 
 def _beat(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
-        with suppress(OSError):  # the folder may be gone; whoever writes in it will say so
+        with suppress(OSError):  # the folder may be gone; the next write in it will say so
             os.utime(path)
 
 
 def _living_stranger(folder: Path) -> Lease | None:
-    """The owner on another machine that showed life lately; None if there is none.
+    """The owner on another machine that recently showed a sign of life; None if there is none.
 
-    The lock is held by the caller, and within one boot of one machine it can be relied on.
+    The caller has the lock, which is reliable within one boot of one machine.
     """
     path = folder / ".lease"
     lease = _read_lease(path)
@@ -117,14 +117,14 @@ def _read_lease(path: Path) -> Lease | None:
     try:
         return read_record(path, Lease)
     except StorageError:
-        return None  # not there, or cut off by a crash: nobody can be named
+        return None  # missing, or cut off by a crash: nobody can be named
 
 
 def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        return platform.node()  # no Linux: one machine, one name
+        return platform.node()  # not Linux: the host name has to be enough
 
 
 def _owned_by_another(folder: Path, lease: Lease | None) -> OwnedError:

@@ -1,4 +1,4 @@
-"""Where inputs are looked for: the same for every run of a study."""
+"""Where inputs are looked up; the same for every run of a study."""
 
 import os
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Folders that a study reads from and caches in."""
+    """Folders that a study reads from, and its cache."""
 
     base: Path  # relative paths of the study file start here
-    mirror: Path | None = None  # laid out like the hub, looked at first
+    mirror: Path | None = None  # laid out like the hub, searched first
     offline: bool = False  # never ask the hub
     cache: Path = Path()  # tokenised corpora; see default_cache
 

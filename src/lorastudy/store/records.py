@@ -1,8 +1,8 @@
-"""What the files of a run say, as frozen values.
+"""The content of a run's files, as frozen values.
 
-`runs/<run>/result.json` or `failure.json` holds one `RunResult`; `results.json` of the study
-holds all of them. Reports read nothing else, so a report can be made anywhere.
-Units stand last in every name; cross-entropies are nats a scored token.
+`runs/<run>/result.json` or `failure.json` has one `RunResult`; the study's `results.json` has all
+of them. Reports read nothing else, so a report can be made anywhere.
+The unit is the last word of every name; cross-entropies are nats per scored token.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that
 
 
 class Record(BaseModel):
-    """Base of all stored values: frozen, and unknown keys of newer versions are kept out."""
+    """Base of all stored values: frozen; unknown keys, as of newer versions, are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -27,15 +27,15 @@ class EpochRecord(Record):
 
     epoch: int  # from 1
     step: int  # optimizer steps done when the epoch ended
-    train_loss: float  # running mean over the epoch, dropout on, nats a target
-    validation_loss: float  # evaluation mode, nats a target, protocol of the training rows
+    train_loss: float  # running mean over the epoch, with dropout, nats per target
+    validation_loss: float  # without dropout, nats per target, protocol of the training rows
     learning_rate: float  # of the last optimizer step
     train_seconds: float  # optimizer steps of this epoch only
-    train_loss_eval: float | None = None  # as validation_loss, on a fixed slice of training rows
+    train_loss_eval: float | None = None  # as validation_loss, on a fixed part of the training rows
 
 
 class Fingerprint(Record):
-    """What the numbers of a run depend on besides its spec."""
+    """What the numbers of a run depend on, in addition to its spec."""
 
     lorastudy: str
     python: str
@@ -50,9 +50,9 @@ class Fingerprint(Record):
 
 
 class FoundAt(Record):
-    """`.places.json`: where this machine found the inputs; no part of the results."""
+    """`.places.json`: where this machine found the inputs; not part of the results."""
 
-    base: str  # folder that relative paths of the study start from
+    base: str  # folder from which relative paths of the study start
     mirror: str | None
 
 
@@ -61,11 +61,11 @@ class Lease(Record):
 
     host: str
     pid: int
-    boot: str  # differs after a reboot, so that a process number of before means nothing
+    boot: str  # differs after a reboot, after which earlier process numbers mean nothing
 
 
 class ProbedArm(Record):
-    """What trying an arm on the longest rows before the study gave."""
+    """The result of trying an arm on the longest rows before the study."""
 
     arm: str
     fits: bool
@@ -73,19 +73,21 @@ class ProbedArm(Record):
 
 
 class StudyLock(Record):
-    """`study.lock.json`: contents that every run of the study must find again."""
+    """`study.lock.json`: contents that every run of the study must match."""
 
     base_digest: str
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
-    micro_batch: int | None = None  # rows at once that every arm was seen to have memory for
+    micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
-    studies: tuple[Study, ...] = ()  # what study.yaml may say: before and after the last extension
-    environment: Fingerprint | None = None  # in which the study was started; runs have their own
+    studies: tuple[
+        Study, ...
+    ] = ()  # what study.yaml may contain: before and after the last extension
+    environment: Fingerprint | None = None  # at the start; runs have their own
 
 
 class Manifest(Record):
-    """`manifest.json`: what a run resolved to before its first step."""
+    """`manifest.json`: modules, versions and digests of a run, written before its first step."""
 
     run_id: str
     modules: tuple[str, ...]  # adapted, by full path
@@ -101,7 +103,7 @@ class Manifest(Record):
     train_digest: str
     validation_digest: str
     environment: Fingerprint
-    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift let pass
+    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
 
 
 class CheckpointFile(Record):
@@ -140,7 +142,7 @@ class Progress(Record):
 class TrainerState(Progress):
     """`trainer.json` of a checkpoint: where training stands, and what the run took so far."""
 
-    total_seconds: float  # of the run until this checkpoint, evaluation included
+    total_seconds: float  # of the run until this checkpoint, including evaluation
     peak_memory_bytes: dict[str, int]
     ended_epoch: "EndedEpoch | None"  # trained, but perhaps not yet validated
 
@@ -151,7 +153,7 @@ class TrainerState(Progress):
 
 
 class EndedEpoch(Record):
-    """What training says about an epoch; its record follows once it is validated."""
+    """What training reports about an epoch; its record follows after validation."""
 
     epoch: int  # from 1
     train_loss: float  # running mean over the epoch, dropout on, nats per target
@@ -160,13 +162,13 @@ class EndedEpoch(Record):
 
 
 class DocumentSums(Record):
-    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums by document.
+    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums per document.
 
-    Where the protocol joins all documents, by window.
+    If the protocol joins all documents, the sums are per window.
     """
 
     evaluation: "EvaluationRecord"
-    unit: Literal["document", "window", "row"] = "row"  # row: written before this was recorded
+    unit: Literal["document", "window", "row"] = "row"  # "row": written before this was recorded
     n_targets: tuple[int, ...]
     nats: tuple[float, ...]
 
@@ -176,21 +178,21 @@ class StepRecord(Record):
 
     step: int  # from 1
     epoch: int
-    loss: float  # nats a scored target over the step's accumulation group
+    loss: float  # nats per scored target over the step's accumulation group
     n_tokens: int  # scored targets
-    n_positions: int  # positions computed, padding included
+    n_positions: int  # positions computed, including padding
     learning_rate: float
     gradient_norm: float  # before clipping
     seconds: float
-    ran_seconds: float | None = None  # of all threads since the step before; None: not counted
-    waited_seconds: float | None = None  # that they were ready while other work had the core
+    ran_seconds: float | None = None  # of all threads since the previous step; None: not counted
+    waited_seconds: float | None = None  # ready, but others used the core
     peak_memory_bytes: int | None = None  # so far: allocated on CUDA, else resident
 
 
 class ResumeRecord(Record):
-    """One line of `resumes.jsonl`: a killed or interrupted run went on from a checkpoint."""
+    """One line of `resumes.jsonl`: a killed or interrupted run continued from a checkpoint."""
 
-    step: int  # optimizer steps that the checkpoint holds
+    step: int  # optimizer steps in the checkpoint
 
 
 class ClassSum(Record):
@@ -207,7 +209,7 @@ class EvaluationRecord(Record):
     benchmark: str
     protocol: str
     protocol_version: int
-    cross_entropy: float  # nats a target; a document where `averaged_over` says so
+    cross_entropy: float  # nats per target, or per document if `averaged_over` says so
     perplexity: float
     n_tokens: int  # scored targets
     n_documents: int
@@ -215,8 +217,8 @@ class EvaluationRecord(Record):
     seconds: float
     classes: tuple[ClassSum, ...] = ()
     averaged_over: Literal["tokens", "batch-means", "documents"] | None = None  # None: not recorded
-    n_unscored: int | None = None  # tokens of the text that are no target
-    n_documents_cut: int | None = None  # documents of which a part is not read
+    n_unscored: int | None = None  # tokens of the text that are not targets
+    n_documents_cut: int | None = None  # documents, part of which is not read
     n_words: int | None = None  # of the original text, scored or not
     n_bytes: int | None = None
     word_perplexity: float | None = None  # these three: only if the whole text is scored
@@ -224,12 +226,12 @@ class EvaluationRecord(Record):
     bits_per_byte: float | None = None
     accuracy: float | None = None  # share of documents whose targets are all first choices
     tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
-    n_population: int | None = None  # documents, or windows, that a random part was scored of
-    standard_error: float | None = None  # of the cross-entropy, as that of all of them
+    n_population: int | None = None  # documents, or windows, of which a random part was scored
+    standard_error: float | None = None  # of the cross-entropy, as an estimate for all of them
 
 
 class RunResult(Record):
-    """Everything the report says about one run."""
+    """Everything that the report says about one run."""
 
     run_id: str
     arm: str
@@ -237,7 +239,7 @@ class RunResult(Record):
     seed: int
     learning_rate: float | None
     status: Status
-    reason: str | None = None  # why it is not done
+    reason: str | None = None  # why it did not finish
     trainable_parameters: int | None = None
     total_parameters: int | None = None
     adapted_modules: int | None = None
@@ -245,28 +247,30 @@ class RunResult(Record):
     optimizer_steps: int | None = None
     epochs: tuple[EpochRecord, ...] = ()
     train_seconds: float | None = None  # optimizer steps only
-    total_seconds: float | None = None  # with validation, checkpoints and scoring
+    total_seconds: float | None = None  # including validation, checkpoints and scoring
     train_tokens: int | None = None  # scored targets trained on
     tokens_per_second: float | None = None  # train_tokens / train_seconds
     steps_per_second: float | None = None
-    waited_share: float | None = None  # of the time its threads were ready to run while training
+    waited_share: float | None = None  # of its threads' ready time in training
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
     device: str | None = None
     precision: str | None = None
-    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift let pass
+    drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
     exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()
 
 
 class StudyResults(Record):
-    """`results.json`: all runs of a study, finished, failed or not yet there."""
+    """`results.json`: all runs of a study, whether finished, failed or not yet started."""
 
     name: str
     format: Literal[1] = 1
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     benchmarks: tuple[str, ...]
-    forgetting: tuple[str, ...] = ()  # those of neutral text: tuned minus base is what was lost
-    training_protocol: str  # of the losses while training: a protocol of rows, or "windows"
+    forgetting: tuple[
+        str, ...
+    ] = ()  # benchmarks of neutral text: tuned minus base is what was lost
+    training_protocol: str  # of the losses during training: a protocol of rows, or "windows"
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result
