@@ -12,6 +12,7 @@ other instead of padding them (`model/fast`). "compiled" is "fast" with its laye
 torch.compile. "reference" is transformers + PEFT unchanged.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ from lorastudy.data.rows import IntArray
 from lorastudy.model.fast.compiled import compile_layers
 from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
-from lorastudy.model.fast.speed_up import packs_rows, run_flat_rows, speed_up
+from lorastudy.model.fast.speed_up import packs_hidden_keys, packs_rows, run_flat_rows, speed_up
+from lorastudy.model.rows_alone import KeptState, find_state_of_batches, split_rows
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
 
@@ -38,7 +40,9 @@ class Scorer:
     precision: str
     splits_head: bool  # body and output layer can be run separately
     packs: bool = False  # rows are placed one after the other, without padding
+    packs_masked: bool = False  # this also holds for rows in which some positions are hidden
     chunks_head: bool = False  # the output layer is trained without keeping its logits
+    kept: KeptState | None = None  # rows are run one by one, each from this state; None: together
 
     def score(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each scored target, (S,) float32, row by row, in nats.
@@ -79,11 +83,15 @@ class Scorer:
 
     def count_positions(self, batch: Batch) -> int:
         """Number of positions that the model computes for `batch`."""
-        return int(batch.n_read.sum()) if self.packs else batch.input_ids.numel()
+        without_padding = self.kept is not None or self._packs(batch)
+        return int(batch.n_read.sum()) if without_padding else batch.input_ids.numel()
 
     def keep_gradients(self) -> AbstractContextManager[object]:
         """Inside, backward passes only add to gradients; see `SharedScorer`."""
         return nullcontext()
+
+    def _packs(self, batch: Batch) -> bool:
+        return self.packs and (batch.attention_mask is None or self.packs_masked)
 
     def _autocast(self, batch: Batch) -> torch.autocast:
         device = batch.input_ids.device.type
@@ -94,6 +102,9 @@ class Scorer:
         if self.splits_head:
             logits: Tensor = self.network.get_output_embeddings()(self._scored_hidden(batch))
             return logits
+        return self._run_rows(batch, self._run_whole)
+
+    def _run_whole(self, batch: Batch) -> Tensor:
         output = self.network(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
         )
@@ -101,10 +112,23 @@ class Scorer:
 
     def _scored_hidden(self, batch: Batch) -> Tensor:
         """Hidden states before the output layer at scored positions, (S, H)."""
-        if self.packs:
+        return self._run_rows(batch, self._run_body)
+
+    def _run_body(self, batch: Batch) -> Tensor:
+        if self._packs(batch):
             return _run_packed(self.network, batch)
         hidden = run_body(self.network, batch.input_ids, batch.attention_mask)
         return _select(hidden, batch.scored)
+
+    def _run_rows(self, batch: Batch, run: Callable[[Batch], Tensor]) -> Tensor:
+        """What `run` makes of the batch, (S, ...): of all rows at once, or of one after another."""
+        if self.kept is None:
+            return run(batch)
+        parts = []
+        for row in split_rows(batch):
+            self.kept.put_back()
+            parts.append(run(row))
+        return torch.cat(parts)
 
 
 def make_scorer(
@@ -123,8 +147,9 @@ def make_scorer(
         ConfigError: The implementation is "compiled", and torch.compile does not work here.
     """
     splits_head = _head_is_separate(network)
+    kept = find_state_of_batches(network)
     if implementation == "reference":
-        return Scorer(network, precision, splits_head)
+        return Scorer(network, precision, splits_head, kept=kept)
     speed_up(network, precision, keep_copies=keep_copies)
     head = network.get_output_embeddings()
     packs = splits_head and packs_rows(network)
@@ -135,7 +160,9 @@ def make_scorer(
         precision,
         splits_head,
         packs=packs,
+        packs_masked=packs and packs_hidden_keys(network),
         chunks_head=splits_head and head is not None and can_be_chunked(head),
+        kept=kept,
     )
 
 

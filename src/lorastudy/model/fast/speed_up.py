@@ -82,7 +82,7 @@ def packs_rows(network: PreTrainedModel) -> bool:
         beside_other = _run_pair(network, other, second)
         body = getattr(network, network.base_model_prefix)
         alone = body(input_ids=second[None], use_cache=False).last_hidden_state[0]
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+    except Exception:  # a family that does not take these arguments may raise anything
         return False
     finally:
         network.train(was_training)
@@ -91,9 +91,34 @@ def packs_rows(network: PreTrainedModel) -> bool:
     return bool((together - alone).abs().max() <= _CLOSE * alone.abs().max())
 
 
-def _run_pair(network: PreTrainedModel, first: Tensor, second: Tensor) -> Tensor:
+@torch.no_grad()
+def packs_hidden_keys(network: PreTrainedModel) -> bool:
+    """Whether a document of which keys are hidden comes out as its padded row with a mask does.
+
+    Not so where a family counts its positions by the mask.
+    """
+    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    first, second = (torch.arange(begin, end, device=device) for begin, end in ((1, 6), (1, 9)))
+    mask = torch.tensor([0, 1, 1, 1, 1, 1, 0, 0], device=device)
+    visible = torch.cat([torch.ones_like(first), mask]).bool()
+    try:
+        packed = _run_pair(network, first, second, visible)
+        body = getattr(network, network.base_model_prefix)
+        padded = body(
+            input_ids=second[None], attention_mask=mask[None], use_cache=False
+        ).last_hidden_state[0]
+    finally:
+        network.train(was_training)
+    return bool((packed - padded).abs().max() <= _CLOSE * padded.abs().max())
+
+
+def _run_pair(
+    network: PreTrainedModel, first: Tensor, second: Tensor, visible: Tensor | None = None
+) -> Tensor:
     """Hidden states of `second` where it stands behind `first`."""
     begin, end = len(first), len(first) + len(second)
     positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
-    flat_rows = FlatRows((0, begin, end))
+    flat_rows = FlatRows((0, begin, end), visible)
     return run_flat_rows(network, torch.cat([first, second]), positions, flat_rows)[begin:]
