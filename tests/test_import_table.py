@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "report": {*RECORDS, "analysis"},
     "exchange": {*RECORDS, "analysis"},
 }
-ALLOWED["cli"] = set(ALLOWED) | {"cli"}
+ALLOWED["api"] = set(ALLOWED)
+ALLOWED["cli"] = set(ALLOWED)
 FREE = {"", "__main__"}  # the package itself (its version), `python -m lorastudy`
 
 # library -> the only files and folders that may import it

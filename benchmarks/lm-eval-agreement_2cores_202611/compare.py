@@ -27,7 +27,7 @@ import torch
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorastudy.cli.models import find_benchmark, model_reference
+from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.store.places import Places, default_cache
 from lorastudy.store.records import EvaluationRecord
@@ -126,7 +126,7 @@ def main() -> None:
         (record,) = evaluate_model(
             model_reference(options.model),
             None,
-            find_benchmark(benchmark, (protocol,), limit),
+            find_benchmark(benchmark, (protocol,), limit=limit),
             places,
             length=2,
             device="cpu",

@@ -287,7 +287,7 @@ def test_an_interrupt_before_training_begins_is_an_interrupt_too(study_file, mon
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorastudy.study.check.check_study", interrupt)
+    monkeypatch.setattr("lorastudy.study.start.check_study", interrupt)
     answer = call("run", study_file)
     assert answer.code == 75
     assert "again" in answer.err

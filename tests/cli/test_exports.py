@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from lorastudy.cli.choice import choose_run
+from lorastudy.analysis.choice import choose_run
 from lorastudy.cli.completion import complete_presets, complete_runs
 from lorastudy.exchange.card import make_card
 from lorastudy.exchange.stored_runs import StoredRun, read_runs

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lorastudy.cli.live import LineProgress, make_status_table
+from lorastudy.cli.live import make_status_table, print_lines
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import dump_study, load_study, preset_text
 from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.files import append_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
 from lorastudy.store.records import EpochRecord, Manifest, StepRecord
+from lorastudy.study.progress import Progress
 
 MIB = 1024**2
 DEMO = expand_study(load_study(preset_text("demo"), "demo"))
@@ -141,23 +142,23 @@ def status_of(folder: StudyFolder, spec: RunSpec) -> RunStatus:
     return next(r.status for r in read_overview(folder) if r.spec.run_id == spec.run_id)
 
 
-def test_a_log_gets_one_line_an_epoch_and_a_change(started, capsys) -> None:
+def test_a_log_gets_one_line_per_epoch_and_change_of_state(started, capsys) -> None:
     folder, spec = started
-    run, lines = folder.run(spec.run_id), LineProgress(folder)
-    lines.look()
+    run, progress = folder.run(spec.run_id), Progress(folder)
+    print_lines(progress.look().events)
     assert capsys.readouterr().out == ""
     append_record(run.steps, step_record(35))
     append_record(run.epochs, epoch_record(1))
     with run.claim():
-        lines.look()
-        lines.look()
+        print_lines(progress.look().events)
+        print_lines(progress.look().events)
     first, second = capsys.readouterr().out.splitlines()
-    assert "validation 3.1250 nats/token" in first and "1:10 left" in first
-    assert second == f"{spec.run_id}  running"
+    assert first == f"{spec.run_id}  running"
+    assert "validation 3.1250 nats/token" in second and "1:10 left" in second
 
 
 def test_a_file_gets_whole_lines(started, tmp_path) -> None:
-    from command_line import call
+    from support.command_line import call
 
     text = call("status", Path(tmp_path)).out
     assert all(run.spec.run_id in text for run in read_overview(started[0]))

@@ -12,8 +12,6 @@ import psutil
 import pytest
 import yaml
 
-from lorastudy.cli.options import open_study
-from lorastudy.cli.studies import start_or_continue
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import load_study
 from lorastudy.errors import OwnedError
@@ -21,6 +19,8 @@ from lorastudy.interrupts import StopFlag
 from lorastudy.launch.command import RunProcess, run_command
 from lorastudy.launch.local import count_cores
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.study.open import open_study
+from lorastudy.study.start import start_or_continue
 from support.command_line import call, lines_of, start, until, write_study
 from support.tiny_runs import digest_run, start_child, wait_for_child
 
@@ -59,7 +59,7 @@ def run_of(study: Path) -> RunFolder:
 
 def start_study(study_file: Path, out: Path) -> str:
     """Start the folder without executing anything; the id of its lora run."""
-    opened = open_study(str(study_file), out=out, overrides=[], mirror=None, offline=True)
+    opened = open_study(str(study_file), out=out, offline=True)
     runs = start_or_continue(opened, expand_study(opened.study), device="cpu")
     (run_id,) = (run.run_id for run in runs if run.arm.name == LORA)
     return run_id
@@ -149,7 +149,7 @@ def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_p
     if driver == 0:
         os.setsid()
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        execute_on_ray(commands, RayOptions(), lambda: None)
+        list(execute_on_ray(commands, RayOptions()))
         os._exit(0)
     until(lambda: is_in_its_middle(run), 120)
     for process in executing(run_id):  # the whole machine is lost, not the driver alone
@@ -159,11 +159,11 @@ def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_p
     assert not run.result.exists()
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
+    assert {run_id: 0} in execute_on_ray(commands, RayOptions())
     assert digest_run(run) == digest_run(local)
     before = run.result.stat().st_mtime_ns
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    assert execute_on_ray(commands, RayOptions(), lambda: None) == {run_id: 0}
+    assert {run_id: 0} in execute_on_ray(commands, RayOptions())
     assert run.result.stat().st_mtime_ns == before
 
 
@@ -202,7 +202,7 @@ def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(stu
 def test_a_storm_of_restarts_executes_every_run_once(study_file, local, tmp_path):
     """After a preemption eight workers start at once, each with every run before it."""
     out, log = tmp_path / "out", tmp_path / "steps"
-    opened = open_study(str(study_file), out=out, overrides=[], mirror=None, offline=True)
+    opened = open_study(str(study_file), out=out, offline=True)
     ids = [r.run_id for r in start_or_continue(opened, expand_study(opened.study), device="cpu")]
     folder = StudyFolder(out)
 
@@ -241,8 +241,8 @@ def test_a_storm_of_restarts_executes_every_run_once(study_file, local, tmp_path
 def test_an_engine_that_is_not_installed_names_its_package(
     engine, study_file, tmp_path, monkeypatch
 ):
-    module = {"slurm": "slurm", "ray": "ray_engine"}[engine]
-    monkeypatch.setitem(sys.modules, f"lorastudy.launch.{module}", None)
+    module = {"slurm": "submitit", "ray": "lorastudy.launch.ray_engine"}[engine]
+    monkeypatch.setitem(sys.modules, module, None)
     answer = call("submit", study_file, "--engine", engine, "--out", tmp_path / "out")
     assert answer.code == 2 and "pip install" in answer.err
 

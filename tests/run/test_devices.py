@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from lorastudy.cli.options import OpenedStudy
-from lorastudy.cli.studies import start_or_continue
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, OutOfMemoryError
 from lorastudy.machine.environment import choose_device, forbid_tf32, refuse_precision
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
+from lorastudy.study.open import OpenedStudy
+from lorastudy.study.start import start_or_continue
 from support.tiny_runs import make_study, write_texts
 
 CUDA = torch.device("cuda")
@@ -53,11 +53,11 @@ def test_a_micro_batch_that_cannot_fit_is_refused_before_the_study_starts(
     opened, monkeypatch
 ) -> None:
     runs = expand_study(opened.study)
-    monkeypatch.setattr("lorastudy.machine.memory.total_bytes", lambda _device: 100 * 2**20)
+    monkeypatch.setattr("lorastudy.study.start.total_bytes", lambda _device: 100 * 2**20)
     with pytest.raises(OutOfMemoryError, match=r"lora: a micro-batch of 2 rows of 48.*100 MiB"):
         start_or_continue(opened, runs, device="cpu")
     assert not opened.folder.path.exists()
-    monkeypatch.setattr("lorastudy.machine.memory.total_bytes", lambda _device: 2**40)
+    monkeypatch.setattr("lorastudy.study.start.total_bytes", lambda _device: 2**40)
     assert start_or_continue(opened, runs, device="cpu") == runs
 
 

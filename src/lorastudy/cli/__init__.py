@@ -9,8 +9,22 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from lorastudy.cli import audit, exports, folders, models, push, start, studies, submit
+from lorastudy.cli.audit import audit
+from lorastudy.cli.check import check
+from lorastudy.cli.evaluate import evaluate
 from lorastudy.cli.examples import show_examples
+from lorastudy.cli.export import export
+from lorastudy.cli.extend import extend
+from lorastudy.cli.fsck import fsck
+from lorastudy.cli.init import init
+from lorastudy.cli.push import push
+from lorastudy.cli.report import report
+from lorastudy.cli.run import run
+from lorastudy.cli.run_one import run_one
+from lorastudy.cli.schema import schema
+from lorastudy.cli.status import status
+from lorastudy.cli.submit import submit
+from lorastudy.cli.table import table
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.launch.torchrun import say_exit_code
 
@@ -28,10 +42,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (start, studies, folders, exports, push, submit, models, audit):
-    part.register(app)
-for command in app.registered_commands:
-    command.epilog = show_examples(str(command.name))
+for function in (
+    *(init, schema, run, check, status, table, report, run_one, extend, fsck, export, push),
+    *(submit, evaluate, audit),
+):
+    name = function.__name__.replace("_", "-")
+    app.command(name, epilog=show_examples(name))(function)
 
 
 def _point_to_help(error: TyperException) -> str:

@@ -6,79 +6,75 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.models import find_benchmark, model_reference
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline
+from lorastudy.cli.options import (
+    AsJson,
+    BenchmarkName,
+    Device,
+    Limit,
+    Mirror,
+    Offline,
+    Precision,
+)
+from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import protocol_of_rows
-from lorastudy.store.places import Places, default_cache
+from lorastudy.study.open import places_here
 
 if TYPE_CHECKING:
-    from lorastudy.config.models import Benchmark
     from lorastudy.run.audit_model import Audit
 
 _PADDED = protocol_of_rows(scored_padding=True).pattern
 _TEXT = protocol_of_rows(scored_padding=False).pattern
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("audit")(audit)
+Model = Annotated[str | None, typer.Argument(help="Model folder or hub id; not with --tokenizer.")]
+Length = Annotated[int, typer.Option(min=2, help="Tokens of a padded row.")]
+Reported = Annotated[
+    float | None, typer.Option(help="A perplexity from elsewhere, to be taken apart.")
+]
+TokenizerName = Annotated[
+    str | None, typer.Option(help="Hub id or folder, in place of a model; needs --reported.")
+]
+ProtocolNames = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Besides {_PADDED}; {_TEXT} by default (repeatable)."),
+]
 
 
 def audit(
-    model: Annotated[
-        str | None, typer.Argument(help="Model folder or hub id; not with --tokenizer.")
-    ] = None,
+    model: Model = None,
     *,
-    benchmark: Annotated[
-        str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
-    ] = "",
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a padded row.")] = 350,
-    reported: Annotated[
-        float | None, typer.Option(help="A perplexity from elsewhere, to be taken apart.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Hub id or folder, in place of a model; needs --reported.")
-    ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Besides {_PADDED}; {_TEXT} by default (repeatable)."),
-    ] = None,
+    benchmark: BenchmarkName = "",
+    length: Length = 350,
+    reported: Reported = None,
+    tokenizer: TokenizerName = None,
+    protocol: ProtocolNames = None,
     adapter: Annotated[Path | None, typer.Option(help="PEFT folder for the model.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="First documents only.")] = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    limit: Limit = None,
+    precision: Precision = "float32",
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Split the loss over padded rows into text and padding; or undo a reported perplexity."""
-    options.check_device(device)
-    options.check_precision(precision)
-    options.check_mirror(mirror)
+    options.check_arithmetic(device, precision)
     if not benchmark:
         raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
-    protocols = tuple(dict.fromkeys((_PADDED, *(protocol or (_TEXT,)))))
-    source = find_benchmark(benchmark, protocols, limit)
-    places = Places(Path.cwd(), mirror, offline, default_cache())
+    source = find_benchmark(benchmark, _with_padded(protocol), limit=limit)
+    places = places_here(mirror, offline=offline)
     if model is None:
-        if protocol or adapter:
-            raise ConfigError("--protocol and --adapter need a MODEL to score; leave them out.")
-        found = _audit_report(reported, tokenizer, source, places, length)
+        number, name = _check_report(reported, tokenizer, is_scoring=bool(protocol or adapter))
+        from lorastudy.run.audit_model import audit_report
+
+        found = audit_report(number, model_reference(name), source, places, length=length)
     else:
         if tokenizer is not None:
             raise ConfigError("--tokenizer: a MODEL brings its own tokenizer; leave it out.")
         from lorastudy.run.audit_model import audit_model
 
+        scored = model_reference(model), adapter, source, places
         found = audit_model(
-            model_reference(model),
-            adapter,
-            source,
-            places,
-            length=length,
-            reported=reported,
-            device=device,
-            precision=precision,
+            *scored, length=length, reported=reported, device=device, precision=precision
         )
     if as_json:
         options.print_json(_as_json(found, model))
@@ -86,17 +82,23 @@ def audit(
         print(_as_text(found))
 
 
-def _audit_report(
-    reported: float | None, tokenizer: str | None, source: "Benchmark", places: Places, length: int
-) -> "Audit":
+def _with_padded(protocols: list[str] | None) -> tuple[str, ...]:
+    """The padded protocol, and the others that were asked for or stand beside it."""
+    return tuple(dict.fromkeys((_PADDED, *(protocols or (_TEXT,)))))
+
+
+def _check_report(
+    reported: float | None, tokenizer: str | None, *, is_scoring: bool
+) -> tuple[float, str]:
+    """What is needed to take a printed perplexity apart without a model."""
+    if is_scoring:
+        raise ConfigError("--protocol and --adapter need a MODEL to score; leave them out.")
     if reported is None or tokenizer is None:
         raise ConfigError(
             "audit needs a MODEL to score, or --reported with --tokenizer to take a printed "
             "perplexity apart."
         )
-    from lorastudy.run.audit_model import audit_report
-
-    return audit_report(reported, model_reference(tokenizer), source, places, length=length)
+    return reported, tokenizer
 
 
 def _as_json(found: "Audit", model: str | None) -> dict[str, object]:

@@ -1,27 +1,21 @@
-"""Progress while a study runs: a live table on a terminal, one line an event otherwise.
-
-Both read the run folders and nothing else, so `lorastudy status` in another terminal, or on
-another machine with the same file system, shows the same.
-"""
+"""Progress while a study runs: a live table on a terminal, one line per event otherwise."""
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lorastudy.store.collect import RunOverview, read_overview
-from lorastudy.store.folders import RunStatus, State, StudyFolder
+from lorastudy.store.collect import RunOverview
+from lorastudy.store.folders import State
 from lorastudy.store.records import StepRecord
+from lorastudy.study.progress import EpochEnded, Event, Look, RunEnded, RunStarted, StepDone
 from lorastudy.units import write_clock, write_mib
 
-_REFRESH_SECONDS = 1.0
 _FRAME_LINES = 6  # title, head, rules and the line below
 _COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
 _FEW_COLUMNS = ("status", "epoch", "valid", "left")  # where even arm and seed are long
@@ -137,79 +131,45 @@ def _tokens_per_second(step: StepRecord) -> float:
     return step.n_tokens / step.seconds
 
 
-@dataclass
-class LineProgress:
-    """Prints what is new in the run folders since the last look."""
-
-    folder: StudyFolder
-    _seen: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def look(self) -> None:
-        """Print one line for every epoch that ended and every run whose state changed."""
-        for run in read_overview(self.folder):
-            status = run.status
-            epoch = status.last_epoch.epoch if status.last_epoch else 0
-            before = self._seen.setdefault(status.run_id, (status.status, epoch))
-            if epoch > before[1]:
-                print(_epoch_line(status), flush=True)
-            if status.status != before[0]:
-                reason = f": {status.reason}" if status.reason else ""
-                print(f"{status.run_id}  {status.status}{reason}", flush=True)
-            self._seen[status.run_id] = (status.status, epoch)
-
-
-def _epoch_line(status: RunStatus) -> str:
-    epoch, left = status.last_epoch, status.seconds_left
-    assert epoch is not None
-    return (
-        f"{status.run_id}  epoch {epoch.epoch}  step {epoch.step}  "
-        f"train {epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
-        f"{epoch.train_seconds:.1f} s" + (f", {write_clock(left)} left" if left else "")
-    )
-
-
-class Watcher:
-    """Shows progress, at most once a second."""
-
-    def __init__(self, folder: StudyFolder, live: Live | None) -> None:
-        self._folder, self._live = folder, live
-        self._lines = LineProgress(folder)
-        self._next = 0.0
-
-    def look(self) -> None:
-        """Refresh if the last time is long enough ago."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _REFRESH_SECONDS
-        self.refresh()
-
-    def refresh(self, *, is_last: bool = False) -> None:
-        """Refresh now; the last table stays on the terminal and has every run."""
-        if self._live is None:
-            self._lines.look()
-            return
-        console = self._live.console
-        table = make_status_table(
-            read_overview(self._folder),
-            str(self._folder.path),
-            width=console.width,
-            most_rows=None if is_last else max(3, console.height - _FRAME_LINES),
-        )
-        if is_last:
-            self._live.vertical_overflow = "visible"
-        self._live.update(table, refresh=True)
-
-
-@contextmanager
-def watch_study(folder: StudyFolder) -> Iterator[Watcher]:
-    """A watcher that suits standard output."""
+def show_progress(folder: Path, looks: Iterable[Look]) -> None:
+    """Show a study that goes on: a live table on a terminal, else one line per event."""
     if not sys.stdout.isatty():
-        watcher = Watcher(folder, None)
-        watcher.refresh()
-        yield watcher
-        watcher.refresh()
+        for look in looks:
+            print_lines(look.events)
         return
     with Live(console=Console(highlight=False), auto_refresh=False) as live:
-        watcher = Watcher(folder, live)
-        yield watcher
-        watcher.refresh(is_last=True)
+        console = live.console
+        for look in looks:
+            most_rows = max(3, console.height - _FRAME_LINES)
+            table = make_status_table(
+                look.overview, str(folder), width=console.width, most_rows=most_rows
+            )
+            live.update(table, refresh=True)
+        # the last table stays on the terminal and has every run
+        live.vertical_overflow = "visible"
+        live.update(
+            make_status_table(look.overview, str(folder), width=console.width), refresh=True
+        )
+
+
+def print_lines(events: Iterable[Event]) -> None:
+    """Print one line for every epoch that ended and every run whose state changed."""
+    for event in events:
+        if (line := _line_of(event)) is not None:
+            print(line, flush=True)
+
+
+def _line_of(event: Event) -> str | None:
+    match event:
+        case RunStarted():
+            return f"{event.run_id}  running"
+        case RunEnded():
+            return f"{event.run_id}  {event.state}" + (f": {event.reason}" if event.reason else "")
+        case EpochEnded(epoch=epoch, seconds_left=left):
+            return (
+                f"{event.run_id}  epoch {epoch.epoch}  step {epoch.step}  train "
+                f"{epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
+                f"{epoch.train_seconds:.1f} s" + (f", {write_clock(left)} left" if left else "")
+            )
+        case StepDone():
+            return None

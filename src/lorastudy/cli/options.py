@@ -5,21 +5,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lorastudy.config.mistakes import nearest
-from lorastudy.config.models import Study
-from lorastudy.config.study_file import list_presets, load_study, preset_text, read_study_file
+from lorastudy.cli.completion import complete_presets
 from lorastudy.errors import ConfigError
-from lorastudy.store.collect import read_study
-from lorastudy.store.files import read_record
-from lorastudy.store.folders import StudyFolder
-from lorastudy.store.places import Places, default_cache
-from lorastudy.store.records import FoundAt, Strategy
+from lorastudy.store.records import Strategy
 
 if TYPE_CHECKING:
     from lorastudy.launch.assignment import TeamOptions
@@ -60,88 +53,21 @@ Reference = Annotated[
         "--reference", help="transformers + PEFT as they are, in place of the fast implementation."
     ),
 ]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="Preset, YAML file, or study folder.",
+        metavar="STUDY",
+        autocompletion=complete_presets,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")]
+BenchmarkName = Annotated[
+    str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="First documents only.")]
+Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedStudy:
-    """A study as a command was asked for it."""
-
-    study: Study
-    folder: StudyFolder
-    places: Places
-
-
-def open_study(
-    name: str,
-    *,
-    out: Path | None,
-    overrides: list[str] | None,
-    mirror: Path | None,
-    offline: bool,
-) -> OpenedStudy:
-    """Read a preset, a YAML file or an existing study folder.
-
-    Raises:
-        ConfigError: None of them, or options that do not go together.
-    """
-    check_mirror(mirror)
-    path = Path(name)
-    is_preset = name in list_presets()
-    if StudyFolder(path).study.is_file() or (path.is_dir() and not is_preset):
-        return _open_folder(path, out, overrides, mirror, offline)
-    if is_preset:
-        study = load_study(preset_text(name), f"preset {name}", overrides or ())
-        base = Path.cwd()
-    elif path.suffix in (".yaml", ".yml") or path.is_file():
-        study = read_study_file(path, overrides or ())
-        base = path.resolve().parent
-    else:
-        raise ConfigError(
-            f"{name!r} is no preset ({', '.join(list_presets())}), no YAML file and no study "
-            f"folder{nearest(name, list_presets())}. "
-            "`lorastudy init demo` writes a study file to start from."
-        )
-    folder = StudyFolder(out or Path("studies") / study.name)
-    return OpenedStudy(study, folder, Places(base, mirror, offline, default_cache()))
-
-
-def _open_folder(
-    path: Path,
-    out: Path | None,
-    overrides: list[str] | None,
-    mirror: Path | None,
-    offline: bool,
-) -> OpenedStudy:
-    if overrides or (out is not None and out.resolve() != path.resolve()):
-        raise ConfigError(
-            f"{path} is the folder of a study that was started; --set and --out do not change it. "
-            "Copy its study.yaml and run the copy."
-        )
-    folder = StudyFolder(path)
-    study = read_study(folder)
-    return OpenedStudy(study, folder, stored_places(folder, mirror, offline))
-
-
-def stored_places(folder: StudyFolder, mirror: Path | None, offline: bool) -> Places:
-    """Where a started study found its inputs; a given mirror comes first."""
-    base = Path.cwd()
-    if folder.places.is_file():
-        found = read_record(folder.places, FoundAt)
-        base = Path(found.base) if Path(found.base).is_dir() else base
-        if mirror is None and found.mirror and Path(found.mirror).is_dir():
-            mirror = Path(found.mirror)
-    return Places(base, mirror, offline, default_cache())
-
-
-def check_mirror(mirror: Path | None) -> None:
-    """Refuse a mirror that is not there.
-
-    Raises:
-        ConfigError: It is no folder.
-    """
-    if mirror is not None and not mirror.is_dir():
-        raise ConfigError(f"--mirror {mirror}: no such folder. Give one laid out like the hub.")
 
 
 def check_device(device: str) -> None:
@@ -154,12 +80,13 @@ def check_device(device: str) -> None:
         raise ConfigError(f"--device {device}: use auto, cpu or cuda.")
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that does not exist.
+def check_arithmetic(device: str, precision: str) -> None:
+    """Refuse a device or a precision that does not exist.
 
     Raises:
-        ConfigError: Not float32 or bfloat16.
+        ConfigError: The device is not auto, cpu or cuda; the precision not float32 or bfloat16.
     """
+    check_device(device)
     if precision not in ("float32", "bfloat16"):
         raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
 

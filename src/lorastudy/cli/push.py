@@ -10,11 +10,6 @@ from lorastudy.cli.options import AsJson
 from lorastudy.errors import ConfigError, InputError, first_line
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("push")(push)
-
-
 def push(
     folder: Annotated[Path, typer.Argument(help="What `export` wrote.", metavar="FOLDER")],
     repository: Annotated[str, typer.Argument(help="Hub id, owner/name.", metavar="REPO")],

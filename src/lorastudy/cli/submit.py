@@ -2,33 +2,40 @@
 
 import sys
 from collections import Counter
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.live import watch_study
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline, OpenedStudy, Overrides
-from lorastudy.cli.studies import StudyName, execute_locally, finish, start_or_continue
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Out, Overrides, StudyName
+from lorastudy.cli.run import execute_here, finish
+from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import run_command
-from lorastudy.store.resuming import Resuming
+from lorastudy.launch.slurm import SlurmOptions, submit_runs
+from lorastudy.study.open import OpenedStudy, open_study
+
+if TYPE_CHECKING:
+    from lorastudy.study.progress import Look
 
 Engine = Literal["local", "slurm", "ray", "sky"]
+Commands = Mapping[str, tuple[str, ...]]  # command lines by run id
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("submit")(submit)
+Minutes = Annotated[int, typer.Option(min=1, help="slurm: time limit of a run.")]
+Partition = Annotated[str | None, typer.Option(help="slurm: partition.")]
+MemoryGb = Annotated[int | None, typer.Option(min=1, help="slurm: memory of a run.")]
+Address = Annotated[
+    str | None, typer.Option(help="ray: address of a cluster; without it, this machine.")
+]
+OnlyPrint = Annotated[bool, typer.Option("--print", help="Only print what would be started.")]
 
 
 def submit(
     study: StudyName,
     *,
     engine: Annotated[Engine, typer.Option(help="Who executes the runs.")],
-    out: Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")] = None,
+    out: Out = None,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -36,15 +43,11 @@ def submit(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 16,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of a run.")] = 2,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of a run.")] = 0,
-    minutes: Annotated[int, typer.Option(min=1, help="slurm: time limit of a run.")] = 240,
-    partition: Annotated[str | None, typer.Option(help="slurm: partition.")] = None,
-    memory_gb: Annotated[int | None, typer.Option(min=1, help="slurm: memory of a run.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="ray: address of a cluster; without it, this machine.")
-    ] = None,
-    only_print: Annotated[
-        bool, typer.Option("--print", help="Only print what would be started.")
-    ] = False,
+    minutes: Minutes = 240,
+    partition: Partition = None,
+    memory_gb: MemoryGb = None,
+    address: Address = None,
+    only_print: OnlyPrint = False,
     as_json: AsJson = False,
 ) -> None:
     """Hand the missing runs of a study to an engine. The same command resumes.
@@ -53,109 +56,125 @@ def submit(
     The study's folder must lie where all machines see it.
     """
     options.check_device(device)
-    opened = options.open_study(study, out=out, overrides=overrides, mirror=mirror, offline=offline)
+    opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
     if only_print:
         _print_plan(opened, engine, gpus=gpus, cpus=cpus, as_json=as_json)
-        return
+    elif engine == "local":
+        _run_here(opened, jobs=jobs, device=device, as_json=as_json)
+    else:
+        wishes = SlurmOptions(
+            minutes=minutes,
+            partition=partition,
+            gpus=gpus,
+            cpus=cpus,
+            memory_gb=memory_gb,
+            at_once=jobs,
+        )
+        _hand_over(opened, engine, wishes, address=address, device=device, as_json=as_json)
+
+
+def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
+    from lorastudy.study.conduct import Execution
+
+    runs = expand_study(opened.study)
+    with options.progress_on(is_stderr=as_json):
+        execute_here(opened, runs, Execution(device=device, jobs=jobs))
+    finish(opened, runs, as_json=as_json)
+
+
+def _hand_over(
+    opened: OpenedStudy,
+    engine: Engine,
+    wishes: SlurmOptions,
+    *,
+    address: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
     if engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
+    commands = _start(opened, engine, device=device, cpus=wishes.cpus, as_json=as_json)
+    if engine == "slurm":
+        _hand_to_slurm(opened, commands, wishes, as_json=as_json)
+        return
+    with options.progress_on(is_stderr=as_json):
+        _run_on_ray(opened, commands, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
+    finish(opened, expand_study(opened.study), as_json=as_json)
+
+
+def _start(
+    opened: OpenedStudy, engine: Engine, *, device: str, cpus: int, as_json: bool
+) -> Commands:
+    """Start the study's folder; the command lines of the runs that are missing."""
+    from lorastudy.study.start import start_or_continue
+
     runs = expand_study(opened.study)
-    if engine == "local":
-        with options.progress_on(is_stderr=as_json):
-            _run_here(opened, runs, jobs=jobs, device=device)
-        finish(opened.folder, runs, as_json=as_json)
-        return
     missing = start_or_continue(opened, runs, device=device)
-    _say(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}", as_json=as_json)
+    print(
+        f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}",
+        file=sys.stderr if as_json else sys.stdout,
+    )
     given = ("--device", device, "--threads", str(cpus))
-    commands = {r.run_id: run_command(opened.folder.path, r.run_id, given) for r in missing}
-    if engine == "ray":
-        with options.progress_on(is_stderr=as_json):
-            _on_ray(opened, commands, address=address, cpus=cpus, gpus=gpus)
-        finish(opened.folder, runs, as_json=as_json)
-        return
-    numbers = _to_slurm(
-        opened,
-        list(commands.values()),
-        minutes=minutes,
-        partition=partition,
-        gpus=gpus,
-        cpus=cpus,
-        memory_gb=memory_gb,
-        jobs=jobs,
-    )
+    return {r.run_id: run_command(opened.folder.path, r.run_id, given) for r in missing}
+
+
+def _hand_to_slurm(
+    opened: OpenedStudy, commands: Commands, wishes: SlurmOptions, *, as_json: bool
+) -> None:
+    folder = opened.folder.path
+    numbers: list[str] = []
+    if commands:
+        try:
+            jobs = submit_runs(list(commands.values()), folder / "slurm", wishes)
+        except ImportError as error:
+            raise _not_installed("slurm", "submitit") from error
+        numbers = [job.job_id for job in jobs]
     if as_json:
-        options.print_json({"folder": opened.folder.path, "submitted": numbers})
-    else:
-        _say_submitted(opened, numbers)
-
-
-def _run_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], *, jobs: int, device: str) -> None:
-    from lorastudy.launch.local import visible_gpus
-
-    gpus = visible_gpus(device)
-    execute_locally(opened, runs, jobs=jobs, device=device, resuming=Resuming(), gpus=gpus)
-
-
-def _to_slurm(
-    opened: OpenedStudy,
-    commands: list[tuple[str, ...]],
-    *,
-    minutes: int,
-    partition: str | None,
-    gpus: int,
-    cpus: int,
-    memory_gb: int | None,
-    jobs: int,
-) -> list[str]:
-    """Numbers of the jobs, none where nothing was missing."""
-    try:
-        from lorastudy.launch.slurm import SlurmOptions, submit_runs
-    except ImportError as error:
-        raise _not_installed("slurm", "submitit") from error
-    settings = SlurmOptions(
-        minutes=minutes,
-        partition=partition,
-        gpus=gpus,
-        cpus=cpus,
-        memory_gb=memory_gb,
-        at_once=jobs,
-    )
-    if not commands:
-        return []
-    return [job.job_id for job in submit_runs(commands, opened.folder.path / "slurm", settings)]
-
-
-def _say(line: str, *, as_json: bool) -> None:
-    print(line, file=sys.stderr if as_json else sys.stdout)
-
-
-def _say_submitted(opened: OpenedStudy, numbers: list[str]) -> None:
+        options.print_json({"folder": folder, "submitted": numbers})
+        return
     if numbers:
         print(f"Submitted: {', '.join(numbers)}")
-    print(
-        f"Follow them:  lorastudy status {opened.folder.path} --watch\n"
-        f"Then:  lorastudy report {opened.folder.path}"
-    )
+    print(f"Follow them:  lorastudy status {folder} --watch\nThen:  lorastudy report {folder}")
 
 
-def _on_ray(
+def _run_on_ray(
     opened: OpenedStudy,
-    commands: dict[str, tuple[str, ...]],
+    commands: Commands,
     *,
     address: str | None,
     cpus: int,
     gpus: int,
 ) -> None:
+    from lorastudy.cli.live import show_progress
+
+    codes: dict[str, int] = {}
+    looks = _execute_on_ray(opened, commands, codes, address=address, cpus=cpus, gpus=gpus)
+    show_progress(opened.folder.path, looks)
+    for code, count in sorted(Counter(codes.values()).items()):
+        print(f"{count} runs ended with exit code {code}")
+
+
+def _execute_on_ray(
+    opened: OpenedStudy,
+    commands: Commands,
+    codes: dict[str, int],
+    *,
+    address: str | None,
+    cpus: int,
+    gpus: int,
+) -> "Iterator[Look]":
+    """Look at the study while its runs go on; `codes` gets their exit codes."""
     try:
         from lorastudy.launch.ray_engine import RayOptions, execute_on_ray
     except ImportError as error:
         raise _not_installed("ray", "ray") from error
-    settings = RayOptions(address=address, cpus=cpus, gpus=gpus)
-    with watch_study(opened.folder) as watcher:
-        codes = execute_on_ray(commands, settings, watcher.look)
-    for code, count in sorted(Counter(codes.values()).items()):
-        print(f"{count} runs ended with exit code {code}")
+    from lorastudy.study.progress import Progress
+
+    progress = Progress(opened.folder)
+    yield progress.look()
+    for ended in execute_on_ray(commands, RayOptions(address=address, cpus=cpus, gpus=gpus)):
+        codes |= ended
+        yield progress.look()
 
 
 def _not_installed(engine: str, package: str) -> ConfigError:
@@ -168,12 +187,12 @@ def _not_installed(engine: str, package: str) -> ConfigError:
 def _print_plan(
     opened: OpenedStudy, engine: Engine, *, gpus: int, cpus: int, as_json: bool
 ) -> None:
-    runs: tuple[RunSpec, ...] = expand_study(opened.study)
     if engine == "sky":
         from lorastudy.launch.sky import make_sky_task
 
         plan = make_sky_task(opened.study, gpus=gpus, cpus=cpus).splitlines()
     else:
+        runs = expand_study(opened.study)
         plan = [" ".join(run_command(opened.folder.path, run.run_id)[2:]) for run in runs]
     if as_json:
         options.print_json({"engine": engine, "sky_task" if engine == "sky" else "commands": plan})

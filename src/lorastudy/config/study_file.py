@@ -87,6 +87,11 @@ def load_study(text: str, source_name: str, overrides: Sequence[str] = ()) -> St
         raise ConfigError(_message(source_name, mistakes, has_overrides=bool(overrides))) from error
 
 
+def schema_text() -> str:
+    """The JSON Schema of study files, for editors that complete and check YAML."""
+    return json.dumps(Study.model_json_schema(), indent=1) + "\n"
+
+
 def dump_study(study: Study) -> str:
     """YAML that `load_study` reads back to an equal study; keys that do not apply are left out."""
     return write_yaml(_plain(study))

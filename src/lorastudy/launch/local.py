@@ -8,12 +8,14 @@ starts from there in a few milliseconds, with a clean memory peak of its own.
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
@@ -39,38 +41,45 @@ class LocalEngine:
     device: str
     jobs: int
     stop: StopFlag
-    watch: Callable[[], None]  # called several times a second while runs are going on
     resuming: Resuming = field(default_factory=Resuming)
     gpus: tuple[str, ...] = ()  # as CUDA_VISIBLE_DEVICES names them; none: device is the CPU
     team: TeamOptions | None = None  # None: one process for each run
     _running: dict[str, "_Running"] = field(default_factory=dict)
     _refused: StorageError | None = None  # the last time the disk did not take a run's failure
 
-    def execute(self, runs: Sequence[RunSpec]) -> None:
+    def execute(self, runs: Sequence[RunSpec]) -> Generator[None, None, None]:
         """Execute all of `runs`; a run that fails is left as a row and the others go on.
+
+        Yields several times per second while runs are going on. When the iterator is closed, or
+        an error ends it, every process is stopped at a checkpoint first.
 
         Raises:
             InterruptedRunError: A signal came; every process stopped at a checkpoint.
             StorageError: What became of a run could not be written, or the folder is gone.
         """
         try:
-            self._execute(runs)
-        finally:  # nothing else may leave a process behind
-            for run in self._running.values():
-                run.process.terminate()
+            yield from self._execute(runs)
+        finally:  # nothing may leave a process behind
+            self._terminate()
         if self._refused is not None:
             raise self._refused
 
-    def _execute(self, runs: Sequence[RunSpec]) -> None:
+    def _terminate(self) -> None:
+        for run in self._running.values():
+            run.process.terminate()
+        for run in self._running.values():
+            run.process.join()
+
+    def _execute(self, runs: Sequence[RunSpec]) -> Iterator[None]:
         waiting = list(reversed(runs))
         specs = {run.run_id: run for run in runs}
         while waiting or self._running:
             while waiting and len(self._running) < self.jobs and not self.stop.requested:
                 self._start(waiting.pop().run_id)
             self._reap(specs)
-            self.watch()
+            yield
             if self.stop.requested:
-                self._stop_all(specs)
+                yield from self._stop_all(specs)
             time.sleep(_POLL_SECONDS)
 
     def _start(self, run_id: str) -> None:
@@ -91,7 +100,8 @@ class LocalEngine:
         )
         target = work_as_team if self.team else _work
         process = context.Process(target=target, args=(assignment, theirs), name=run_id)
-        process.start()
+        with without_main():
+            process.start()
         theirs.close()
         self._running[run_id] = _Running(process, ours, slot)
 
@@ -134,12 +144,12 @@ class LocalEngine:
         except StorageError as error:
             self._refused = error  # the other runs go on
 
-    def _stop_all(self, specs: dict[str, RunSpec]) -> None:
+    def _stop_all(self, specs: dict[str, RunSpec]) -> Iterator[None]:
         for run in self._running.values():
             run.process.terminate()
         while self._running:
             self._reap(specs)
-            self.watch()
+            yield
             time.sleep(_POLL_SECONDS)
         raise InterruptedRunError(
             f"interrupted; what was done is kept in {self.folder.path}. "
@@ -192,13 +202,28 @@ def process_context() -> (
     return context
 
 
+@contextmanager
+def without_main() -> Iterator[None]:
+    """While the block lasts, new processes do not import this one's main module.
+
+    They would otherwise carry out a script that conducts a study, line by line, once more.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def warm_up() -> None:
     """Start the fork server's imports now, beside whatever this process does next."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         process_context()
         from multiprocessing import forkserver
 
-        forkserver.ensure_running()
+        with without_main():
+            forkserver.ensure_running()
 
 
 def _work(assignment: Assignment, parent: Connection) -> None:

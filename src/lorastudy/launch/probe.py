@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import OutOfMemoryError, UserError
-from lorastudy.launch.local import process_context
+from lorastudy.launch.local import process_context, without_main
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock
@@ -44,7 +44,8 @@ def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device:
     process = context.Process(
         target=_work, args=(folder.path, run, places, device, theirs), name=f"probe-{run.run_id}"
     )
-    process.start()
+    with without_main():
+        process.start()
     theirs.close()
     try:
         answer = ours.recv()

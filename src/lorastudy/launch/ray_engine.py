@@ -5,7 +5,7 @@ all nodes share, is the only memory. So a driver that is killed is simply starte
 finished runs are not repeated, and the others go on from their checkpoints.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -26,30 +26,25 @@ class RayOptions:
 
 
 def execute_on_ray(
-    commands: Mapping[str, Sequence[str]], options: RayOptions, watch: Callable[[], None]
-) -> dict[str, int]:
-    """The exit code of every run by its id; returns when all have ended.
+    commands: Mapping[str, Sequence[str]], options: RayOptions
+) -> Iterator[dict[str, int]]:
+    """Execute all runs; yields, about once per second, the exit codes of those that ended.
 
     Args:
         commands: Run ids with their command lines; see `run_command`.
         options: Where, and the resources of one run.
-        watch: Called about once a second.
     """
     ray.init(address=options.address, ignore_reinit_error=True, log_to_driver=False)
     task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=_LOST_NODE_RETRIES)(
         _execute
     )
     waiting = {task.remote(tuple(command)): run_id for run_id, command in commands.items()}
-    codes: dict[str, int] = {}
     try:
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=_POLL_SECONDS)
-            for reference in done:
-                codes[waiting.pop(reference)] = _exit_code(reference)
-            watch()
+            yield {waiting.pop(reference): _exit_code(reference) for reference in done}
     finally:
         ray.shutdown()
-    return codes
 
 
 def _execute(command: tuple[str, ...]) -> int:

@@ -7,11 +7,13 @@ There is no state here beyond what submitit keeps of its own jobs: a task only s
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import submitit
-from submitit.helpers import DelayedSubmission
+from typing import TYPE_CHECKING
 
 from lorastudy.launch.command import INTERRUPTED, RunProcess
+
+if TYPE_CHECKING:
+    import submitit
+    from submitit.helpers import DelayedSubmission
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,17 @@ class RunTask:
             raise RuntimeError(f"{' '.join(self._process.command)} ended with exit code {code}")
         return code
 
-    def checkpoint(self) -> DelayedSubmission:
+    def checkpoint(self) -> "DelayedSubmission":
         """Called by submitit before it requeues: stop at a checkpoint, then go on later."""
+        from submitit.helpers import DelayedSubmission
+
         self._process.stop()
         return DelayedSubmission(RunTask(self._process.command))
 
 
 def submit_runs(
     commands: Sequence[Sequence[str]], logs: Path, options: SlurmOptions, *, cluster: str = "slurm"
-) -> list[submitit.Job[int]]:
+) -> "list[submitit.Job[int]]":
     """Submit one task for each command.
 
     Args:
@@ -59,7 +63,12 @@ def submit_runs(
         logs: Folder of submitit's files; on the shared file system.
         options: Time, partition and resources of every task.
         cluster: "slurm", or "local" for processes of this machine.
+
+    Raises:
+        ImportError: The package submitit is not installed.
     """
+    import submitit
+
     executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
     executor.update_parameters(
         name="lorastudy",

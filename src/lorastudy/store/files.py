@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -163,6 +164,46 @@ def read_last_record(path: Path, kind: type[Model]) -> Model | None:
         StorageError: It is not a `kind`.
     """
     return next(iter(read_last_records(path, kind, 1)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUntil:
+    """How far a growing file of records was read."""
+
+    inode: int  # another one: the file was replaced, and is read from its start
+    n_bytes: int  # up to the end of a line
+
+
+def find_end(path: Path) -> ReadUntil:
+    """The end of the last whole line of `path`, found without reading the lines before it."""
+    if not path.is_file():
+        return ReadUntil(0, 0)
+    with path.open("rb") as stream:
+        found = os.fstat(stream.fileno())
+        begin = max(0, found.st_size - _LONGEST_LINE_BYTES)
+        stream.seek(begin)
+        return ReadUntil(found.st_ino, begin + stream.read().rfind(b"\n") + 1)
+
+
+def read_new_records(
+    path: Path, kind: type[Model], until: ReadUntil
+) -> tuple[tuple[Model, ...], ReadUntil]:
+    """The whole lines of `path` after `until`, and where they end.
+
+    Raises:
+        StorageError: A line is not a `kind`.
+    """
+    if not path.is_file():
+        return (), until
+    with path.open("rb") as stream:
+        found = os.fstat(stream.fileno())
+        is_same = found.st_ino == until.inode and found.st_size >= until.n_bytes
+        begin = until.n_bytes if is_same else 0
+        stream.seek(begin)
+        whole = stream.read().rpartition(b"\n")[0]
+    lines = whole.split(b"\n") if whole else []
+    records = tuple(_read_line(path, kind, line, "one of its last lines") for line in lines)
+    return records, ReadUntil(found.st_ino, begin + len(whole) + bool(whole))
 
 
 def _read_line(path: Path, kind: type[Model], line: bytes, position: str) -> Model:

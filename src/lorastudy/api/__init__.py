@@ -1,0 +1,1 @@
+"""The Python API: what `import lorastudy` offers, and what combines the rooms below it."""

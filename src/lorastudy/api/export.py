@@ -1,0 +1,33 @@
+"""Take the model of a finished run away, with a card that holds its scores."""
+
+from pathlib import Path
+
+from lorastudy.config.spec import RunSpec
+from lorastudy.errors import ConfigError
+from lorastudy.exchange.card import ExportForm, make_card
+from lorastudy.exchange.stored_runs import read_run
+from lorastudy.model.base import quieten_libraries
+from lorastudy.run.export import Exported, check_export, export_run
+from lorastudy.run.inputs import open_reader
+from lorastudy.study.open import OpenedStudy
+
+
+def export_model(opened: OpenedStudy, spec: RunSpec, to: Path, *, is_merged: bool) -> Exported:
+    """Write the best epoch of a run to the new folder `to`, checked by reloading it.
+
+    Raises:
+        ConfigError: The run has not finished, or cannot be exported in this form.
+        InputError: The reloaded copy computes something else; nothing is left behind.
+    """
+    run = read_run(opened.study, spec, opened.folder.run(spec.run_id))
+    if run is None or run.result.status != "done":
+        raise ConfigError(
+            f"{spec.run_id} has not finished, so there is no best epoch to take away. "
+            f"Finish it:  lorastudy run {opened.folder.path}"
+        )
+    is_adapter = check_export(run.folder, to, is_merged=is_merged)
+    form: ExportForm = "merged" if is_merged else "adapter" if is_adapter else "model"
+    quieten_libraries()
+    reader = open_reader(run.study, opened.places)
+    card = make_card(run, form, name=to.name)
+    return export_run(spec, run.folder, reader, to, is_merged=is_merged, card=card)

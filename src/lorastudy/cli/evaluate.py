@@ -1,0 +1,97 @@
+"""`evaluate`: score any model, without a study."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.options import (
+    AsJson,
+    BenchmarkName,
+    Device,
+    Limit,
+    Mirror,
+    Offline,
+    Precision,
+    Reference,
+)
+from lorastudy.config.references import find_benchmark, model_reference
+from lorastudy.store.records import EvaluationRecord
+from lorastudy.study.open import places_here
+
+Model = Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="MODEL")]
+ProtocolNames = Annotated[
+    list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
+]
+Length = Annotated[int, typer.Option(min=2, help="Tokens of a row, for row protocols.")]
+Sample = Annotated[
+    int | None, typer.Option(min=2, help="Random documents only; prints the standard error.")
+]
+
+
+def evaluate(
+    model: Model,
+    *,
+    benchmark: BenchmarkName,
+    protocol: ProtocolNames,
+    adapter: Annotated[
+        Path | None, typer.Option(help="PEFT folder, such as a run's best/.")
+    ] = None,
+    length: Length = 350,
+    limit: Limit = None,
+    sample: Sample = None,
+    precision: Precision = "float32",
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    is_reference: Reference = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on a benchmark under one or more protocols."""
+    options.check_arithmetic(device, precision)
+    source = find_benchmark(benchmark, protocol, limit=limit, sample=sample)
+    from lorastudy.run.evaluate_model import evaluate_model
+
+    records = evaluate_model(
+        model_reference(model),
+        adapter,
+        source,
+        places_here(mirror, offline=offline),
+        length=length,
+        device=device,
+        precision=precision,
+        implementation="reference" if is_reference else "fast",
+    )
+    if as_json:
+        evaluations = [json.loads(record.model_dump_json()) for record in records]
+        options.print_json({"model": model, "evaluations": evaluations})
+        return
+    for record in records:
+        print(_line(record))
+
+
+def _line(record: EvaluationRecord) -> str:
+    per = "document" if record.averaged_over == "documents" else "token"
+    error = f" ± {record.standard_error:.6f}" if record.standard_error is not None else ""
+    of = f", a random part of {record.n_population:,}" if record.n_population else ""
+    cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
+    return (
+        f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
+        f"perplexity {record.perplexity:.4f}  "
+        f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
+        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}, "
+        f"{record.seconds:.1f} s)"
+    )
+
+
+def _units(record: EvaluationRecord) -> str:
+    """What is defined besides, each with two spaces after it."""
+    found = (
+        ("accuracy", record.accuracy),
+        ("word perplexity", record.word_perplexity),
+        ("byte perplexity", record.byte_perplexity),
+        ("bits per byte", record.bits_per_byte),
+    )
+    return "".join(f"{name} {value:.4f}  " for name, value in found if value is not None)

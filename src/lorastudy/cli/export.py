@@ -1,0 +1,92 @@
+"""`export`: take models and results to where others use them."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.completion import complete_runs
+from lorastudy.cli.options import AsJson, Mirror, Offline, StudyDir
+from lorastudy.errors import ConfigError
+from lorastudy.exchange.shapes import SHAPES
+from lorastudy.store.folders import StudyFolder
+
+if TYPE_CHECKING:
+    from lorastudy.run.export import Exported
+
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        help="A run as `status` lists it, or an arm: its best finished run.",
+        metavar="RUN",
+        autocompletion=complete_runs,
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option(help=f"With RUN: new folder for its model. Without: {', '.join(SHAPES)}."),
+]
+Merge = Annotated[
+    bool, typer.Option("--merge", help="Add the adapter into the weights: a whole model.")
+]
+
+
+def export(
+    folder: StudyDir,
+    name: Run = None,
+    *,
+    to: To,
+    out: Annotated[
+        Path | None, typer.Option(help="Without RUN: where results go; default DIR/exports/TO.")
+    ] = None,
+    merge: Merge = False,
+    mirror: Mirror = None,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a run's model away as a PEFT folder or a whole model; or all results to a tracker.
+
+    Models carry a card with their scores and are checked by reloading them.
+    """
+    if name is None:
+        if merge:
+            raise ConfigError("--merge merges one run's adapter. Name the RUN.")
+        _export_results(StudyFolder(folder), to, out or folder / "exports" / to, as_json=as_json)
+        return
+    if out is not None:
+        raise ConfigError("--out is for results of the whole study. With RUN, --to is the folder.")
+    from lorastudy.analysis.choice import choose_run
+    from lorastudy.api.export import export_model
+    from lorastudy.study.open import open_folder
+
+    opened = open_folder(folder, mirror=mirror, offline=offline)
+    choice = choose_run(opened.folder, name)
+    if choice.reason and not as_json:
+        print(choice.reason)
+    written = export_model(opened, choice.spec, Path(to), is_merged=merge)
+    if as_json:
+        options.print_json({"run_id": choice.spec.run_id, **asdict(written)})
+    else:
+        print(_say(written))
+
+
+def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) -> None:
+    from lorastudy.exchange.shapes import export_results
+
+    run_ids = export_results(study, to, out)
+    if as_json:
+        options.print_json({"to": to, "folder": out, "runs": run_ids})
+    else:
+        print(f"Wrote {len(run_ids)} runs to {out}.")
+
+
+def _say(written: "Exported") -> str:
+    found = written.reloaded
+    return (
+        f"Wrote {written.folder}. Reloaded, its logits differ from the run's by at most "
+        f"{found.largest_logit_difference:g} (the largest is {found.largest_logit:.4g}); its "
+        f"cross-entropy on {found.n_rows} validation rows, "
+        f"{found.cross_entropy:.4f} nats a token, by {abs(found.cross_entropy_difference):g}."
+    )

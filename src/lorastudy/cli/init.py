@@ -1,0 +1,55 @@
+"""`init`: a commented study file to start from, with the schema that editors check it by."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.completion import complete_presets
+from lorastudy.cli.options import AsJson
+
+Start = Annotated[
+    str,
+    typer.Argument(
+        help="Preset (demo, paper, paper-sound), or a folder with your texts.",
+        metavar="PRESET",
+        autocompletion=complete_presets,
+    ),
+]
+Base = Annotated[
+    str, typer.Option("--base", help="With a folder: hub id or folder of the base model.")
+]
+Column = Annotated[
+    str, typer.Option(help="With a folder of tables: the column that holds the text.")
+]
+WithSchema = Annotated[
+    bool, typer.Option("--schema/--no-schema", help="Also write the JSON Schema, for editors.")
+]
+
+
+def init(
+    start: Start,
+    *,
+    out: Annotated[Path | None, typer.Option(help="File; default PRESET.yaml.")] = None,
+    base_model: Base = "openai-community/gpt2",
+    column: Column = "text",
+    with_schema: WithSchema = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented study file to start from.
+
+    A folder holds train, validation and, better, test: files such as train.txt or train-1.jsonl,
+    or folders of such names. With the schema beside it an editor completes and checks the file.
+    """
+    from lorastudy.study.init import write_study_file
+
+    written = write_study_file(
+        start, out, base_model=base_model, column=column, with_schema=with_schema
+    )
+    if as_json:
+        options.print_json({"file": written.file, "schema": written.schema})
+        return
+    for line in written.found:
+        print(line)
+    print(f"Wrote {written.file}. Edit it, then:  lorastudy check {written.file}")

@@ -1,0 +1,19 @@
+"""`report`: rebuild everything that is derived from the run folders."""
+
+from lorastudy.cli import options
+from lorastudy.cli.options import AsJson, StudyDir
+from lorastudy.store.collect import write_results
+from lorastudy.store.folders import StudyFolder
+
+
+def report(folder: StudyDir, as_json: AsJson = False) -> None:
+    """Rebuild results.json, tables, figures and the page from the run folders."""
+    from lorastudy.analysis.findings import make_findings
+    from lorastudy.report.build import write_report
+
+    results = write_results(StudyFolder(folder))
+    page = write_report(make_findings(results, folder), folder)
+    if as_json:
+        options.print_json({"report": page})
+    else:
+        print(f"Report: {page}")

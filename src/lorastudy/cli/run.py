@@ -1,0 +1,131 @@
+"""`run`: from a study to its report."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.options import (
+    AllowDrift,
+    AsJson,
+    Device,
+    Launch,
+    Mirror,
+    Nproc,
+    Offline,
+    Out,
+    Overrides,
+    Reference,
+    Restart,
+    SharedBy,
+    StudyName,
+)
+from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.interrupts import StopFlag
+from lorastudy.store.collect import list_strangers
+from lorastudy.store.resuming import Resuming
+from lorastudy.study.open import OpenedStudy, open_study
+
+if TYPE_CHECKING:
+    from lorastudy.study.conduct import Execution
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Runs at the same time; default: one for each GPU, else 1."),
+]
+Arms = Annotated[list[str] | None, typer.Option(help="Only this arm (repeatable).")]
+Seeds = Annotated[list[int] | None, typer.Option(help="Only this seed (repeatable).")]
+Probe = Annotated[
+    bool | None,
+    typer.Option(
+        "--probe/--no-probe",
+        help="Try every arm's memory on the longest rows first; without it, on CUDA only.",
+        show_default=False,
+    ),
+]
+
+
+def run(
+    study: StudyName,
+    *,
+    out: Out = None,
+    jobs: Jobs = None,
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    arm: Arms = None,
+    seed: Seeds = None,
+    restart: Restart = False,
+    allow_drift: AllowDrift = False,
+    probe: Probe = None,
+    is_reference: Reference = False,
+    launch: Launch = "processes",
+    nproc: Nproc = None,
+    strategy: SharedBy = None,
+    as_json: AsJson = False,
+) -> None:
+    """Execute what is missing of a study, then report. The same command resumes.
+
+    STUDY is a preset (demo, paper, paper-sound), a YAML file, or the folder of a started study.
+    With --json progress goes to standard error.
+    """
+    options.check_device(device)
+    changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
+    opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
+    from lorastudy.launch.local import visible_gpus, warm_up
+    from lorastudy.study.conduct import Execution, choose_runs
+
+    chosen = choose_runs(expand_study(opened.study), arm or (), seed or ())
+    warm_up()
+    team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
+    resuming = Resuming(restart, allow_drift)
+    how = Execution(device=device, jobs=jobs, resuming=resuming, probe=probe, team=team)
+    with options.progress_on(is_stderr=as_json):
+        execute_here(opened, chosen, how)
+    finish(opened, chosen, as_json=as_json)
+
+
+def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution") -> None:
+    """Execute those of `runs` that are missing, with their progress on standard output.
+
+    Raises:
+        UserError: See `begin` and `execute` of `study/conduct.py`.
+    """
+    from lorastudy.cli.live import show_progress
+    from lorastudy.study.conduct import begin, execute
+
+    missing = begin(opened, runs, how)
+    path = opened.folder.path
+    print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {path}")
+    if strangers := list_strangers(opened.folder):
+        print(f"No run of this study, and left out of its report: runs/{', '.join(strangers)}")
+    if missing:
+        stop = StopFlag()
+        stop.listen()
+        show_progress(path, execute(opened, missing, how, stop))
+
+
+def finish(opened: OpenedStudy, chosen: tuple[RunSpec, ...], *, as_json: bool) -> None:
+    """Write results and report, print them, and say by the exit code what is missing.
+
+    Raises:
+        UserError: Not all of `chosen` are done.
+    """
+    from lorastudy.analysis.findings import make_findings
+    from lorastudy.cli.show import print_table
+    from lorastudy.report.build import write_report
+    from lorastudy.study.conduct import refuse_unfinished, settle
+
+    folder = opened.folder
+    outcome = settle(folder)
+    findings = make_findings(outcome.results, folder.path)
+    page = write_report(findings, folder.path)
+    if as_json:
+        found = json.loads(outcome.results.model_dump_json(include={"runs", "missing"}))
+        options.print_json({"folder": folder.path, "report": page, **found})
+    else:
+        print_table(findings)
+        print(f"\nReport: {page}")
+    refuse_unfinished(outcome, {run.run_id for run in chosen})

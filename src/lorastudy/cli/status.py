@@ -1,0 +1,62 @@
+"""`status`: what is done, running, failed and missing."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.options import AsJson, StudyDir
+from lorastudy.errors import ConfigError
+from lorastudy.store.collect import RunOverview, read_overview
+from lorastudy.store.folders import StudyFolder
+
+_UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
+
+
+def status(
+    folder: StudyDir,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until all is done.")] = False,
+) -> None:
+    """Show what is done, running, failed and missing."""
+    study = StudyFolder(folder)
+    if as_json and watch:
+        raise ConfigError("--watch shows a table for people; leave it out with --json.")
+    if as_json:
+        options.print_json({"runs": [_describe(run) for run in read_overview(study)]})
+    elif watch:
+        from lorastudy.cli.live import show_progress
+        from lorastudy.study.progress import follow_study
+
+        show_progress(folder, follow_study(study))
+    else:
+        _print_status(read_overview(study), title=str(folder))
+
+
+def _print_status(overview: tuple[RunOverview, ...], *, title: str) -> None:
+    from rich.console import Console
+
+    from lorastudy.cli.live import make_status_table
+
+    width = Console().width if sys.stdout.isatty() else _UNCUT_COLUMNS
+    console = Console(width=width, highlight=False)
+    console.print(make_status_table(overview, title, width=width))
+    for line in (f"{r.spec.run_id}: {r.status.reason}" for r in overview if r.status.reason):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _describe(run: RunOverview) -> dict[str, object]:
+    state = run.status
+    return {
+        "run_id": state.run_id,
+        "arm": run.spec.arm.name,
+        "seed": run.spec.seed,
+        "learning_rate": run.spec.learning_rate,
+        "status": state.status,
+        "epoch": state.last_epoch.epoch if state.last_epoch else None,
+        "step": state.last_step.step if state.last_step else None,
+        "reason": state.reason,
+        "seconds_left": state.seconds_left,
+        "peak_memory_bytes": state.last_step.peak_memory_bytes if state.last_step else None,
+    }

@@ -1,0 +1,31 @@
+"""`table`: print the results of a study."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from lorastudy.cli.options import AsJson, StudyDir
+
+
+def table(
+    folder: StudyDir,
+    format: Annotated[
+        Literal["md", "csv", "latex", "json"] | None,
+        typer.Option(help="For other programs; without it, a table for the terminal."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the results: perplexities, parameters, seconds, memory."""
+    if as_json:
+        format = "json"
+    from lorastudy.analysis.findings import read_findings
+
+    findings = read_findings(folder, with_bootstrap=False)
+    if format is None:
+        from lorastudy.cli.show import print_table
+
+        print_table(findings)
+        return
+    from lorastudy.report.build import render_table
+
+    print(render_table(findings, format), end="")

@@ -1,0 +1,170 @@
+"""Conduct a study on this machine: execute the runs that are missing, then say how it stands."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from lorastudy.config.spec import RunSpec
+from lorastudy.errors import (
+    ConfigError,
+    EnvironmentDriftError,
+    InterruptedRunError,
+    OwnedError,
+    SomeRunsFailedError,
+    StorageError,
+    UserError,
+)
+from lorastudy.interrupts import StopFlag
+from lorastudy.launch.assignment import TeamOptions
+from lorastudy.launch.local import LocalEngine, visible_gpus
+from lorastudy.run.setup import refuse_team
+from lorastudy.store.collect import write_results
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.resuming import Resuming
+from lorastudy.study.open import OpenedStudy
+from lorastudy.study.progress import Look, Progress
+from lorastudy.study.start import start_or_continue
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How the runs of a study are executed on this machine."""
+
+    device: str = "auto"
+    jobs: int | None = None  # runs at the same time; None: one for each GPU or team, else one
+    resuming: Resuming = field(default_factory=Resuming)
+    probe: bool | None = None  # None: on CUDA only, and not of teams
+    team: TeamOptions | None = None  # None: one process for each run
+
+
+def choose_runs(
+    runs: tuple[RunSpec, ...], arms: Sequence[str], seeds: Sequence[int]
+) -> tuple[RunSpec, ...]:
+    """Those of `runs` that belong to `arms` and `seeds`; none given stands for all.
+
+    Raises:
+        ConfigError: The study does not have one of them.
+    """
+    known_arms = list(dict.fromkeys(r.arm.name for r in runs))
+    known_seeds = sorted({r.seed for r in runs})
+    for wanted, known, flag in ((arms, known_arms, "--arm"), (seeds, known_seeds, "--seed")):
+        for value in wanted:
+            if value not in known:
+                raise ConfigError(
+                    f"{flag} {value}: the study has no such one. It has: "
+                    f"{', '.join(map(str, known))}."
+                )
+    return tuple(
+        r for r in runs if (not arms or r.arm.name in arms) and (not seeds or r.seed in seeds)
+    )
+
+
+def begin(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: Execution) -> tuple[RunSpec, ...]:
+    """Check the study, start its folder or see that it may go on, and return what is missing.
+
+    Raises:
+        UserError: See `start_or_continue`.
+    """
+    probe = how.probe
+    if how.team is not None:
+        refuse_team(how.team.size, opened.study.training)
+        probe = False  # an arm that needs a team does not fit alone
+    return start_or_continue(
+        opened, runs, device=how.device, again=how.resuming.restart, probe=probe
+    )
+
+
+def execute(
+    opened: OpenedStudy, missing: tuple[RunSpec, ...], how: Execution, stop: StopFlag
+) -> Generator[Look, None, None]:
+    """Execute the runs that `begin` returned, and look at all of them about once per second.
+
+    Runs that fail are left as rows. When the iterator is closed, or left by an error, all
+    processes stop at a checkpoint before it returns.
+
+    Raises:
+        InterruptedRunError: `stop` was requested.
+        StorageError: What became of a run could not be written, or the folder is gone.
+    """
+    if not missing:
+        return
+    gpus = visible_gpus(how.device)
+    jobs = how.jobs or max(1, len(gpus) // (how.team.size if how.team else 1))
+    engine = LocalEngine(
+        opened.folder,
+        opened.places,
+        how.device,
+        jobs,
+        stop,
+        resuming=how.resuming,
+        gpus=gpus,
+        team=how.team,
+    )
+    progress = Progress(opened.folder)
+    try:
+        yield progress.look()
+        with closing(engine.execute(missing)) as waiting:
+            for _ in waiting:
+                if progress.is_due():
+                    yield progress.look()
+        yield progress.look()
+    except ConfigError as error:  # it was a study's folder when this began
+        raise StorageError(
+            f"{opened.folder.path} was deleted or edited during its runs. {error}"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a study stands after runs were executed."""
+
+    results: StudyResults
+    owned: frozenset[str]  # ids of missing runs that another process executes
+
+
+def settle(folder: StudyFolder) -> Outcome:
+    """Bring `results.json` up to date, and see which of the missing runs another process owns.
+
+    An owner writes its result before it gives the run free: a run that is missing, then not
+    owned, and has a result after that, ended while this looked, so it looks again.
+    """
+    while True:
+        results = write_results(folder)
+        owned = frozenset(run_id for run_id in results.missing if folder.run(run_id).is_owned())
+        free = set(results.missing) - owned
+        if not any(folder.run(run_id).read_result() for run_id in free):
+            return Outcome(results, owned)
+
+
+def refuse_unfinished(outcome: Outcome, chosen: set[str]) -> None:
+    """See that all `chosen` run ids are done.
+
+    Raises:
+        UserError: Some failed, are in other hands, or were stopped; the exit code says which.
+    """
+    bad = [r for r in outcome.results.runs if r.status != "done" and r.run_id in chosen]
+    if bad:
+        raise _error_for(bad)(
+            f"{len(bad)} of {len(chosen)} runs did not finish:\n"
+            + "\n".join(f"  {r.run_id}  {r.status}: {r.reason}" for r in bad)
+        )
+    missing = sorted(chosen & set(outcome.results.missing))
+    if outcome.owned & chosen:
+        raise OwnedError(
+            f"{', '.join(missing)}: executed by another process. Run the same command again "
+            "when it is done."
+        )
+    if missing:
+        raise InterruptedRunError(
+            f"{', '.join(missing)}: stopped before the end. Run the same command again."
+        )
+
+
+def _error_for(failed: list[RunResult]) -> type[UserError]:
+    """Some runs failed; unless all of them wait for the same thing outside of the runs."""
+    codes = {run.exit_code for run in failed}
+    for error in (EnvironmentDriftError, StorageError):
+        if codes == {error.exit_code}:
+            return error
+    return SomeRunsFailedError

@@ -1,0 +1,60 @@
+"""The facts of a check as plain values: what `check --json` prints and Python programs read."""
+
+from dataclasses import dataclass
+
+from lorastudy.config.models import Study
+from lorastudy.study.check import ArmCheck, Overlap, StudyCheck, count_overlap
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFacts:
+    """What is known of one arm before it runs."""
+
+    name: str
+    method: str
+    trainable_parameters: int
+    total_parameters: int
+    modules: tuple[str, ...]  # adapted linear modules, by full path
+    optimizer_steps: int  # of a run
+    warmup_steps: int
+    train_rows: int
+    predicted_peak_bytes: int
+    predicted_disk_bytes: int  # of a finished run
+    fits: bool  # the predicted peak is within the memory that is available now
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFacts:
+    """What is known of a study before it runs."""
+
+    arms: tuple[ArmFacts, ...]
+    n_runs: int
+    available_bytes: int
+    overlap: tuple[Overlap, ...]  # benchmarks that share documents with the training split
+
+
+def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
+    """The facts of `checked`, and which benchmarks hold documents that are trained on."""
+    return CheckFacts(
+        arms=tuple(_describe_arm(arm, checked) for arm in checked.arms),
+        n_runs=checked.n_runs,
+        available_bytes=checked.available_bytes,
+        overlap=tuple(part for part in count_overlap(study, checked.reader) if part.documents),
+    )
+
+
+def _describe_arm(arm: ArmCheck, checked: StudyCheck) -> ArmFacts:
+    plan, schedule = arm.layout.plan, arm.layout.schedule
+    return ArmFacts(
+        name=arm.spec.arm.name,
+        method=arm.spec.arm.method,
+        trainable_parameters=arm.trainable_parameters,
+        total_parameters=checked.reader.base.total_parameters + arm.adapter_parameters,
+        modules=arm.placement.paths,
+        optimizer_steps=plan.n_steps if arm.trains else 0,
+        warmup_steps=schedule.n_warmup if arm.trains else 0,
+        train_rows=plan.n_rows,
+        predicted_peak_bytes=arm.peak.total,
+        predicted_disk_bytes=arm.disk_bytes,
+        fits=arm.peak.total <= checked.available_bytes,
+    )

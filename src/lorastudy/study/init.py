@@ -1,0 +1,85 @@
+"""Write a commented study file to start from: a preset's, or one for a folder of texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.study_file import list_presets, load_study, preset_text, schema_text
+from lorastudy.errors import ConfigError
+from lorastudy.store.files import write_text
+
+SCHEMA_FILE = "lorastudy.schema.json"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStudy:
+    """What was written, and what was found in a folder of texts."""
+
+    file: Path
+    schema: Path | None  # None: not asked for
+    found: tuple[str, ...]  # one line for each part of own data; none for a preset
+
+
+def write_study_file(
+    start: str, out: Path | None, *, base_model: str, column: str, with_schema: bool
+) -> WrittenStudy:
+    """Write the study file of a preset, or one that compares arms on a folder's texts.
+
+    Args:
+        start: Name of a preset, or a folder with train, validation and, better, test files.
+        out: The new file; named after `start` by default.
+        base_model: With a folder: hub id or folder of the base model.
+        column: With a folder of tables: the column that holds the text.
+        with_schema: Also write the JSON Schema beside it, for editors.
+
+    Raises:
+        ConfigError: `start` is neither, or a file would be overwritten.
+    """
+    folder = Path(start)
+    is_preset = start in list_presets()
+    if not is_preset and not folder.is_dir():
+        raise ConfigError(
+            f"{start!r} is no preset ({', '.join(list_presets())}) and no folder with texts"
+            f"{nearest(start, list_presets())}."
+        )
+    path = out or Path(f"{start if is_preset else folder.resolve().name or 'my-study'}.yaml")
+    if path.exists():
+        raise ConfigError(f"{path} exists already. Give another name with --out.")
+    text, found = (
+        (preset_text(start), ())
+        if is_preset
+        else _own_study(folder, path, base_model=base_model, column=column)
+    )
+    schema = path.parent / SCHEMA_FILE if with_schema else None
+    if schema is not None:
+        _write_schema(schema)
+        text = f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}"
+    write_text(path, text)
+    return WrittenStudy(path, schema, found)
+
+
+def _own_study(
+    folder: Path, path: Path, *, base_model: str, column: str
+) -> tuple[str, tuple[str, ...]]:
+    """The text of a study file for `folder`, and what was found there."""
+    from lorastudy.study.own_data import find_parts, make_study_text  # slow: reads every format
+
+    parts = find_parts(folder, column=column)
+    text = make_study_text(folder, parts, path, base_model=base_model, column=column)
+    load_study(text, str(path))
+    return text, tuple(
+        f"{name}: {part.n_documents:,} documents in {part.pattern}" for name, part in parts.items()
+    )
+
+
+def _write_schema(path: Path) -> None:
+    """Bring the schema at `path` up to date; a file that is something else is left alone.
+
+    Raises:
+        ConfigError: `path` is something else.
+    """
+    if path.exists() and '"title": "Study"' not in path.read_text(encoding="utf-8"):
+        raise ConfigError(
+            f"{path} exists and is no schema of study files. Move it, or add --no-schema."
+        )
+    write_text(path, schema_text())

@@ -1,0 +1,109 @@
+"""From a name to a study: a preset, a YAML file, or the folder of a study that was started."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lorastudy.config.mistakes import nearest
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import list_presets, load_study, preset_text, read_study_file
+from lorastudy.errors import ConfigError
+from lorastudy.store.collect import read_study
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places, default_cache
+from lorastudy.store.records import FoundAt
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStudy:
+    """A study, the folder that it has or will have, and where its inputs are looked for."""
+
+    study: Study
+    folder: StudyFolder
+    places: Places
+
+
+def open_study(
+    name: str,
+    *,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    mirror: Path | None = None,
+    offline: bool = False,
+) -> OpenedStudy:
+    """Read a preset, a YAML file or an existing study folder.
+
+    Args:
+        name: A name of `list_presets()` or a path.
+        out: Folder of the study; studies/NAME by default.
+        overrides: `KEY=VALUE` texts, each of which replaces one value of the file.
+        mirror: Folder laid out like the hub, looked at first.
+        offline: Never ask the hub.
+
+    Raises:
+        ConfigError: None of them, or arguments that do not go together.
+    """
+    here = places_here(mirror, offline=offline)
+    path = Path(name)
+    is_preset = name in list_presets()
+    if StudyFolder(path).study.is_file() or (path.is_dir() and not is_preset):
+        if overrides or (out is not None and out.resolve() != path.resolve()):
+            raise ConfigError(
+                f"{path} is the folder of a study that was started; --set and --out do not "
+                "change it. Copy its study.yaml and run the copy."
+            )
+        return open_folder(path, mirror=mirror, offline=offline)
+    if is_preset:
+        study = load_study(preset_text(name), f"preset {name}", overrides)
+        places = here
+    elif path.suffix in (".yaml", ".yml") or path.is_file():
+        study = read_study_file(path, overrides)
+        places = replace(here, base=path.resolve().parent)
+    else:
+        raise ConfigError(
+            f"{name!r} is no preset ({', '.join(list_presets())}), no YAML file and no study "
+            f"folder{nearest(name, list_presets())}. "
+            "`lorastudy init demo` writes a study file to start from."
+        )
+    folder = StudyFolder(out or Path("studies") / study.name)
+    return OpenedStudy(study, folder, places)
+
+
+def open_folder(path: Path, *, mirror: Path | None = None, offline: bool = False) -> OpenedStudy:
+    """The study that was started in the folder `path`.
+
+    Raises:
+        ConfigError: It is not the folder of a study.
+    """
+    folder = StudyFolder(path)
+    study = read_study(folder)
+    return OpenedStudy(study, folder, stored_places(folder, mirror, offline=offline))
+
+
+def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) -> Places:
+    """Where a started study found its inputs; a given mirror comes first.
+
+    Raises:
+        ConfigError: The given mirror is not there.
+    """
+    here = places_here(mirror, offline=offline)
+    if not folder.places.is_file():
+        return here
+    found = read_record(folder.places, FoundAt)
+    if Path(found.base).is_dir():
+        here = replace(here, base=Path(found.base))
+    if mirror is None and found.mirror and Path(found.mirror).is_dir():
+        here = replace(here, mirror=Path(found.mirror))
+    return here
+
+
+def places_here(mirror: Path | None, *, offline: bool) -> Places:
+    """Inputs are looked for in `mirror`, the current folder, the cache and on the hub.
+
+    Raises:
+        ConfigError: The mirror is not a folder.
+    """
+    if mirror is not None and not mirror.is_dir():
+        raise ConfigError(f"--mirror {mirror}: no such folder. Give one laid out like the hub.")
+    return Places(Path.cwd(), mirror, offline, default_cache())

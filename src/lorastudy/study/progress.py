@@ -1,0 +1,172 @@
+"""What happens in the folders of a study's runs, as events: the one source of all progress.
+
+The command line and the Python API follow a study through this, and it reads the run folders
+and nothing else. So a study that another process, or another machine with the same file
+system, executes can be followed as well.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lorastudy.store.collect import RunOverview, read_overview
+from lorastudy.store.files import find_end, read_new_records
+from lorastudy.store.folders import RunFolder, State, StudyFolder
+from lorastudy.store.records import EpochRecord, StepRecord
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A process began to execute a run, or to go on with it."""
+
+    run_id: str
+    arm: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """An optimizer step was taken; each number of step is reported once."""
+
+    run_id: str
+    arm: str
+    seed: int
+    step: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded:
+    """An epoch was trained and validated."""
+
+    run_id: str
+    arm: str
+    seed: int
+    epoch: EpochRecord
+    seconds_left: float | None  # of the run's optimizer steps, at its latest pace
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run finished, failed, or stopped before its end."""
+
+    run_id: str
+    arm: str
+    seed: int
+    state: State  # "done" if it finished; see `lorastudy status` for the others
+    reason: str | None  # why it is not done
+
+
+Event = RunStarted | StepDone | EpochEnded | RunEnded
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All runs as they stand now, and what happened since the look before."""
+
+    overview: tuple[RunOverview, ...]
+    events: tuple[Event, ...]
+
+
+@dataclass
+class Progress:
+    """Follows a study from look to look; what happened before the first one is not reported."""
+
+    folder: StudyFolder
+    _runs: dict[str, "_FollowedRun"] = field(default_factory=dict)
+    _next_look: float = 0.0
+
+    def is_due(self) -> bool:
+        """Whether the last look is long enough ago."""
+        return time.monotonic() >= self._next_look
+
+    def look(self) -> Look:
+        """Read the folders of all runs.
+
+        Raises:
+            ConfigError: The folder is not that of a study (any more).
+        """
+        overview = read_overview(self.folder)
+        events = [event for run in overview for event in self._follow(run)]
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        return Look(overview, tuple(events))
+
+    def _follow(self, run: RunOverview) -> Iterator[Event]:
+        run_id = run.spec.run_id
+        if run_id in self._runs:
+            yield from self._runs[run_id].advance(run)
+        else:
+            self._runs[run_id] = _FollowedRun(self.folder.run(run_id), run)
+
+
+def follow_study(folder: StudyFolder) -> Iterator[Look]:
+    """Looks at a study that others execute, about one per second, until nothing is left to do."""
+    progress = Progress(folder)
+    while True:
+        look = progress.look()
+        yield look
+        if not any(run.status.status in ("running", "missing") for run in look.overview):
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+class _FollowedRun:
+    """How much of one run was reported."""
+
+    def __init__(self, folder: RunFolder, run: RunOverview) -> None:
+        status = run.status
+        self._folder = folder
+        self._state, self._written_at = status.status, _written_at(folder)
+        self._steps_read, self._epochs_read = find_end(folder.steps), find_end(folder.epochs)
+        # a resumed run repeats steps, and so do their numbers
+        self._step = status.last_step.step if status.last_step else 0
+        self._epoch = status.last_epoch.epoch if status.last_epoch else 0
+
+    def advance(self, run: RunOverview) -> Iterator[Event]:
+        """What is new, in the order in which it happened."""
+        names = (run.spec.run_id, run.spec.arm.name, run.spec.seed)
+        state, before = run.status.status, self._state
+        written_at, written_before = _written_at(self._folder), self._written_at
+        self._state, self._written_at = state, written_at
+        if state == before != "running" and written_at == written_before:
+            return
+        if before != "running":  # it may have started and ended since
+            yield RunStarted(*names)
+        # sorting leaves an epoch behind the step that ended it
+        left = run.status.seconds_left
+        new: list[StepDone | EpochEnded] = [StepDone(*names, step) for step in self._read_steps()]
+        new += [EpochEnded(*names, epoch, left) for epoch in self._read_epochs()]
+        yield from sorted(new, key=_step_of)
+        if state != "running":
+            yield RunEnded(*names, state, run.status.reason)
+
+    def _read_steps(self) -> list[StepRecord]:
+        steps, self._steps_read = read_new_records(self._folder.steps, StepRecord, self._steps_read)
+        new = [step for step in steps if step.step > self._step]
+        self._step = max([self._step, *(step.step for step in new)])
+        return new
+
+    def _read_epochs(self) -> list[EpochRecord]:
+        epochs, self._epochs_read = read_new_records(
+            self._folder.epochs, EpochRecord, self._epochs_read
+        )
+        new = [epoch for epoch in epochs if epoch.epoch > self._epoch]
+        self._epoch = max([self._epoch, *(epoch.epoch for epoch in new)])
+        return new
+
+
+def _step_of(event: StepDone | EpochEnded) -> int:
+    return event.step.step if isinstance(event, StepDone) else event.epoch.step
+
+
+def _written_at(folder: RunFolder) -> int | None:
+    """When the run's result or failure was written, in nanoseconds; None if there is none.
+
+    A run that failed and is tried again may fail again between two looks.
+    """
+    for path in (folder.result, folder.failure):
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime_ns
+    return None

@@ -1,0 +1,120 @@
+"""Start a study's folder, or see that it may go on, and say which runs are missing.
+
+    study.yaml         what is compared; written once, afterwards only extended
+    study.lock.json    digests of data and base model that every run must find again
+    .places.json       where this study found its inputs
+
+Everything that can be known to be wrong is refused before any of them is written.
+"""
+
+from collections.abc import Iterable
+
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec
+from lorastudy.config.study_file import describe_difference, dump_study, load_study
+from lorastudy.errors import ConfigError, InputError
+from lorastudy.launch.probe import probe_study
+from lorastudy.machine.environment import choose_device
+from lorastudy.machine.memory import total_bytes
+from lorastudy.model.base import check_weights
+from lorastudy.store.files import read_record, write_record, write_text
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import FoundAt, StudyLock
+from lorastudy.study.check import check_study
+from lorastudy.study.limits import refuse_full_disk, refuse_oversized
+from lorastudy.study.open import OpenedStudy
+
+
+def start_or_continue(
+    opened: OpenedStudy,
+    runs: tuple[RunSpec, ...],
+    *,
+    device: str,
+    again: bool = False,
+    probe: bool | None = None,
+) -> tuple[RunSpec, ...]:
+    """Check the study, write or compare its folder, and return those of `runs` that are missing.
+
+    With `again` those that diverged count as missing too. `probe` tries every arm's memory
+    first; None: on a device with memory of its own, where running out ends a run for good.
+
+    Raises:
+        UserError: Anything that can be known to be wrong before the first training step.
+    """
+    study, folder, where = opened.study, opened.folder, choose_device(device)
+    # see that everything fits together, before anything is written
+    checked = check_study(study, opened.places, where)
+    if missing := missing_runs(runs, folder, again=again):
+        check_weights(checked.reader.base.folder)
+        refuse_full_disk(missing, checked.arms, folder.path)
+        if probe is None:
+            refuse_oversized(missing, checked.arms, total_bytes=total_bytes(where))
+    # write the folder, or see that it belongs to this study
+    start_study(study, folder)
+    lock = lock_study(checked.lock, folder)
+    remember_places(opened.places, folder)
+    if missing and (where.type == "cuda" if probe is None else probe):
+        probed = probe_study(lock, missing, folder, opened.places, device)
+        now = read_record(folder.lock, StudyLock)  # it may have been extended meanwhile
+        found = {"probed": probed.probed, "micro_batch": probed.micro_batch}
+        write_record(folder.lock, now.model_copy(update=found))
+    return missing
+
+
+def missing_runs(
+    runs: Iterable[RunSpec], folder: StudyFolder, *, again: bool = False
+) -> tuple[RunSpec, ...]:
+    """Runs that are not done; those that diverged would do so again and wait for `again`."""
+    open_states = {"failed", "out-of-memory"} | ({"diverged"} if again else set())
+
+    def is_missing(run: RunSpec) -> bool:
+        result = folder.run(run.run_id).read_result()
+        return result is None or result.status in open_states
+
+    return tuple(run for run in runs if is_missing(run))
+
+
+def start_study(study: Study, folder: StudyFolder) -> None:
+    """Write `study.yaml`, or see that it is the one that was started here.
+
+    Raises:
+        ConfigError: Another study was started in this folder; its differences are listed.
+    """
+    if not folder.study.is_file():
+        write_text(folder.study, dump_study(study))
+        return
+    before = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+    if differences := describe_difference(before, study):
+        raise ConfigError(
+            f"{folder.path} was started with other settings:\n  "
+            + "\n  ".join(differences)
+            + "\nGive another folder with --out, or continue this one with "
+            f"`lorastudy run {folder.path}`. Arms and seeds are added with `lorastudy extend`."
+        )
+
+
+def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
+    """Write `study.lock.json`, or see that data and model are still those it names; return it.
+
+    Raises:
+        InputError: A file behind the study changed since it was started.
+    """
+    if not folder.lock.is_file():
+        write_record(folder.lock, lock)
+        return lock
+    before = read_record(folder.lock, StudyLock)
+    digests = ("base_digest", "tokenizer_digest", "corpora")
+    changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
+    if changed:
+        raise InputError(
+            f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data or the "
+            "base model changed since the study was started. Restore them, or start a new folder."
+        )
+    return before
+
+
+def remember_places(places: Places, folder: StudyFolder) -> None:
+    """Let later commands on this folder find the same inputs without being told again."""
+    mirror = str(places.mirror.resolve()) if places.mirror else None
+    write_record(folder.places, FoundAt(base=str(places.base.resolve()), mirror=mirror))
