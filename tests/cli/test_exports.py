@@ -194,7 +194,7 @@ def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):
 @pytest.mark.parametrize(
     ("arm", "options", "what"),
     [
-        ("full", ["--merge"], "whole model already"),
+        ("full", ["--merge"], "already a whole model"),
         ("baseline", [], "is a baseline"),
         (None, [], "has no run"),
     ],

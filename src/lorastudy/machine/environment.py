@@ -1,4 +1,4 @@
-"""What a run's numbers depend on besides its spec: versions, device, threads."""
+"""What a run's numbers depend on in addition to its spec: versions, device, threads."""
 
 import ctypes
 import os
@@ -21,10 +21,10 @@ _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a device, else the CPU.
+    """The torch device; `auto` is CUDA if there is a device, else the CPU.
 
     Raises:
-        ConfigError: CUDA was asked for and there is none.
+        ConfigError: CUDA was asked for, but there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible. Use --device cpu or auto.")
@@ -34,10 +34,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def refuse_precision(device: torch.device, precision: str) -> None:
-    """See that `device` computes in `precision`.
+    """Check that `device` computes in `precision`.
 
     Raises:
-        ConfigError: bfloat16 on a CUDA device that has no such arithmetic.
+        ConfigError: The precision is bfloat16, which this CUDA device does not compute in.
     """
     if precision != "bfloat16" or device.type != "cuda":
         return
@@ -51,8 +51,8 @@ def refuse_precision(device: torch.device, precision: str) -> None:
 def forbid_tf32() -> None:
     """Let float32 be float32 on every device.
 
-    TF32 keeps 10 bits of a product's factors, and whether it is on depends on the version of
-    torch and on what other libraries set; here it never is.
+    TF32 keeps only 10 bits of a product's factors. Whether it is on depends on the version of torch
+    and on the settings of other libraries; here it is always off.
     """
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def forbid_tf32() -> None:
 def take_fingerprint(
     device: torch.device, precision: str, *, micro_batch: int, team: Team = ALONE
 ) -> Fingerprint:
-    """The environment of a run; a resumed run must find the same."""
+    """The environment of a run; a resumed run must have the same one."""
     return Fingerprint(
         lorastudy=__version__,
         python=platform.python_version(),
@@ -86,10 +86,10 @@ def describe_device(device: torch.device) -> str:
 def set_up_memory() -> None:
     """Let this process use freed memory again, and forget products that it will not repeat.
 
-    glibc maps every large tensor anew, and the kernel fills each of its pages with zeros: a
-    quarter of a training step on a CPU. oneDNN keeps what it made for every number of tokens it
-    ever saw, a thousand and more; its two caches get room for the shapes of one step, which
-    must be said before the first product.
+    glibc maps new memory for every large tensor, and the kernel fills each page with zeros; this
+    takes a quarter of a training step on a CPU. oneDNN caches what it prepared for every number of
+    tokens, of which there may be more than a thousand. Its two caches are limited to the shapes of
+    one step, which must be set before the first product.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(_SHAPES_OF_A_STEP))

@@ -1,4 +1,4 @@
-"""Memory and processor time of this process, as they are measured."""
+"""Measured memory and processor time of this process."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ from lorastudy.units import write_mib
 
 
 def start_memory_meter(device: torch.device) -> None:
-    """Forget earlier peaks where the device allows it."""
+    """Forget earlier peaks, if the device allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -19,7 +19,7 @@ def start_memory_meter(device: torch.device) -> None:
 def measure_peak_memory(device: torch.device) -> dict[str, int]:
     """Peak bytes so far: `allocated` and `reserved` on CUDA, `resident` of the process always.
 
-    `resident` is the whole process, libraries included, since it was started.
+    `resident` is the whole process, including libraries, since it was started.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bytes_by_kind = {"resident": peak if sys.platform == "darwin" else peak * 1024}
@@ -31,20 +31,20 @@ def measure_peak_memory(device: torch.device) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """What the threads of this process have had of the processor, and have waited for it."""
+    """The time in which this process's threads ran, and in which they waited for a core."""
 
     ran_seconds: float
-    waited_seconds: float  # ready to run while something else had the core
+    waited_seconds: float  # ready to run while other programs used the core
 
     def __sub__(self, earlier: "CpuTimes") -> "CpuTimes":
-        """What was added since."""
+        """The time that was added since."""
         return CpuTimes(
             self.ran_seconds - earlier.ran_seconds, self.waited_seconds - earlier.waited_seconds
         )
 
 
 def read_cpu_times() -> CpuTimes | None:
-    """Of all threads so far, as Linux's scheduler counts them; None where it does not.
+    """The times of all threads so far, as Linux's scheduler counts them; elsewhere None.
 
     Source: Documentation/scheduler/sched-stats.rst of the kernel, /proc/PID/schedstat.
     """

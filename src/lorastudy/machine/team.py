@@ -1,9 +1,9 @@
 """The processes that train one run together: which part each takes, and what they agree on.
 
-A member is one process (torch calls it a rank, which here is the width of an adapter). All
-members carry out the same code in step; the first alone writes files. Counts, sums and
-decisions go through `Team`; gradients and shards through torch's own wrappers
-(`model/sharing.py`). A process on its own is a team of one, for which all of this does nothing.
+A member is one process (torch calls its number a rank; here a rank is the width of an adapter).
+All members execute the same code together, and only the first one writes files. Counts, sums and
+decisions go through `Team`, gradients and shards through torch's own wrappers
+(`model/sharing.py`). A single process is a team of one, for which all of this does nothing.
 """
 
 import os
@@ -24,7 +24,7 @@ from lorastudy.store.records import Strategy
 
 Numbers = TypeVar("Numbers", npt.NDArray[np.float64], npt.NDArray[np.int64])
 Part = TypeVar("Part")
-PATIENCE = timedelta(minutes=30)  # for a member that is busy: writing, or loading weights
+PATIENCE = timedelta(minutes=30)  # wait for a member that is busy writing or loading weights
 _OF_OTHERS = re.compile(r"gloo|nccl|processgroup|by peer", re.IGNORECASE)
 
 
@@ -34,7 +34,7 @@ class Team:
 
     member: int = 0
     size: int = 1
-    strategy: Strategy | None = None  # how weights and gradients are shared; None: alone
+    strategy: Strategy | None = None  # how weights and gradients are shared; None: a single process
 
     @property
     def is_first(self) -> bool:
@@ -50,18 +50,18 @@ class Team:
         return self._reduce(numbers, dist.ReduceOp.MAX)
 
     def any(self, claim: bool) -> bool:
-        """Whether the claim is true of any member."""
+        """Whether the claim is true for any member."""
         return claim if self.size == 1 else bool(self.highest(np.array([int(claim)]))[0])
 
     def wait(self) -> None:
-        """Return when all members have come here: what the first wrote before is there."""
+        """Return when all members have come here, so that files of the first member exist."""
         if self.size > 1:
             self.any(False)
 
     def deal(self, parts: Sequence[Part]) -> Iterator[tuple[Part, bool]]:
-        """This member's parts, as many for each member: (part, whether it counts).
+        """This member's parts, with the same number for each member: (part, whether it counts).
 
-        Who has too few is given the last part again, since all have to take every step.
+        A member with too few parts repeats its last one, since all have to take every step.
         """
         for begin in range(0, len(parts), self.size):
             index = begin + self.member
@@ -81,10 +81,10 @@ ALONE = Team()
 
 @contextmanager
 def join_team(strategy: Strategy | None) -> Iterator[Team]:
-    """The team that torchrun's environment names, while the block lasts.
+    """The team that torchrun's environment describes, while the block lasts.
 
     Raises:
-        ConfigError: There are several processes and no word on how they share the work.
+        ConfigError: There are several processes, but no strategy for sharing the work.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -98,15 +98,15 @@ def join_team(strategy: Strategy | None) -> Iterator[Team]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     yield Team(dist.get_rank(), size, strategy)
-    dist.destroy_process_group()  # not after an error: others may never answer
+    dist.destroy_process_group()  # not after an error, since other members may never answer
 
 
 @contextmanager
 def name_losses() -> Iterator[None]:
-    """Within, an error of torch that another member caused becomes one that says so.
+    """Turn an error of torch that another member caused into one that says so.
 
     Raises:
-        LostMemberError: Another member ended before its time.
+        LostMemberError: Another member ended too early.
     """
     try:
         yield
@@ -114,8 +114,8 @@ def name_losses() -> Iterator[None]:
         if not is_of_others(error):
             raise
         raise LostMemberError(
-            "another process of this run ended before its time; the run's log.txt has what it "
-            "said. What was done is kept. Run the same command again to continue."
+            "another process of this run ended too early; the run's log.txt has its messages. "
+            "Finished work is kept. Run the same command again to continue."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The work behind `lorastudy audit`: score a model by class of target, or count targets alone."""
+"""The work of `lorastudy audit`: score a model by class of target, or only count targets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +20,17 @@ from lorastudy.store.records import EvaluationRecord
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a perplexity over padded rows of a benchmark is made of."""
+    """What a perplexity over padded rows of a benchmark consists of."""
 
     benchmark: str
     length: int
     counts: TargetCounts
-    records: tuple[EvaluationRecord, ...]  # none where no model was scored
+    records: tuple[EvaluationRecord, ...]  # empty if no model was scored
     undone: Undone | None
 
     @property
     def class_nats(self) -> dict[str, float | None]:
-        """Nats a target of each class that has targets; empty without a model."""
+        """Nats per target, for each class that has targets; empty without a model."""
         return {
             part.target_class: part.sum_nats / part.n_targets if part.n_targets else None
             for record in self.records
@@ -39,7 +39,7 @@ class Audit:
 
     @property
     def text_perplexity(self) -> float | None:
-        """Exp of the nats a text token as they are in the padded rows; None without a model."""
+        """Exp of the nats per text token in the padded rows; None without a model."""
         text = [
             part
             for record in self.records
@@ -67,7 +67,7 @@ def audit_model(
 
     Raises:
         InputError: The model, adapter or data cannot be used.
-        ConfigError: A protocol does not fit the model, or `reported` is no perplexity.
+        ConfigError: A protocol does not fit the model, or `reported` is not a perplexity.
     """
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
     counts = _count(folder, benchmark, places, length)
@@ -85,7 +85,7 @@ def audit_report(
 
     Raises:
         InputError: The tokenizer or data cannot be used.
-        ConfigError: `reported` is no perplexity.
+        ConfigError: `reported` is not a perplexity.
     """
     folder = find_tokenizer_folder(
         tokenizer, mirror=places.mirror, offline=places.offline, base=places.base
@@ -101,6 +101,6 @@ def _count(folder: Path, benchmark: Benchmark, places: Places, length: int) -> T
     table = cut_lines(corpus.offsets, length, tokenizer.start_id)
     if table.n_rows == 0:
         raise InputError(
-            f"benchmark {benchmark.name!r} has no scored token. Look at its split and column."
+            f"benchmark {benchmark.name!r} has no scored token. Check its split and column."
         )
     return count_targets(table, length)

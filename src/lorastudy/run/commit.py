@@ -1,4 +1,4 @@
-"""Commit where training stands: the trained tensors, the optimizer's moments, and the numbers."""
+"""Write the state of training: the trained tensors, the optimizer's moments, and the numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +18,10 @@ WEIGHTS, MOMENTS, STATE = "weights.safetensors", "optimizer.safetensors", "train
 
 
 def commit_checkpoint(context: RunContext, setup: RunSetup, state: TrainerState) -> None:
-    """Write a checkpoint of `state`; every member takes part, the first one writes.
+    """Write a checkpoint of `state`; every member takes part, and the first one writes.
 
     Raises:
-        StorageError: The disk refused.
+        StorageError: The disk refused a write.
     """
     assert setup.inputs is not None
     parameters = setup.inputs.model.trained_tensors()
@@ -39,7 +39,7 @@ def _write(
     weights: dict[str, Tensor],
     moments: dict[str, Tensor],
 ) -> None:
-    # the lines of `steps.jsonl` come first: a checkpoint promises those before it
+    # lines of `steps.jsonl` first: a checkpoint promises that they exist
     if context.folder.steps.exists():
         flush_to_disk(context.folder.steps)
     write_checkpoint(

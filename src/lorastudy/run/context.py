@@ -1,4 +1,4 @@
-"""One run and everything around it that its steps need."""
+"""One run, and everything that its steps need."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from lorastudy.store.resuming import Resuming
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What is executed, where it is kept, what it reads, and who takes part."""
+    """The run to execute, its folder, what it reads, and the processes that take part."""
 
     spec: RunSpec
     folder: RunFolder

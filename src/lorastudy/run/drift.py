@@ -1,7 +1,7 @@
-"""May this process go on with what another one left? Only in the same environment.
+"""May this process continue what another one began? Only in the same environment.
 
-Another version, device or number of threads rounds otherwise, so the result would be that of no
-single environment. `--allow-drift` lets it pass, and the report then says so.
+Another version, device or number of threads rounds differently, so the result would not belong to
+any single environment. `--allow-drift` accepts this, and the report then says so.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ _NOT_COMPARED = {"environment", "drift"}
 
 
 def settle_drift(folder: RunFolder, now: Manifest, *, allow_drift: bool) -> Manifest:
-    """The manifest to go on with: `now`, with every change of environment that was let pass.
+    """The manifest to continue with: `now`, with all accepted changes of the environment.
 
     Raises:
         EnvironmentDriftError: The environment differs and `allow_drift` is off (exit 6).
-        InputError: Data or model differ, which nothing lets pass (exit 3).
+        InputError: Data or model differ, which is never accepted (exit 3).
     """
     before = _find_earlier(folder, now)
     if before is None:
         return now
     if changed := _list_differences(_rest(before), _rest(now)):
         raise InputError(
-            f"{folder.path.name} was started on something else ({'; '.join(changed)}). "
+            f"{folder.path.name} was started with other inputs ({'; '.join(changed)}). "
             "Restore data and base model, or train this run again with --restart."
         )
     changed = _list_differences(before.environment.model_dump(), now.environment.model_dump())
@@ -35,19 +35,19 @@ def settle_drift(folder: RunFolder, now: Manifest, *, allow_drift: bool) -> Mani
     if changed and not allow_drift:
         raise EnvironmentDriftError(
             f"{folder.path.name} was started differently ({'; '.join(changed)}). Go back to that "
-            "environment, go on in this one with --allow-drift (the report will say so), or "
+            "environment, continue in this one with --allow-drift (the report will say so), or "
             "train the run again with --restart."
         )
     return now.model_copy(update={"drift": (*before.drift, *changed)})
 
 
 def has_progress(folder: RunFolder) -> bool:
-    """Whether an earlier process left anything to go on with: a checkpoint or a score."""
+    """Whether an earlier process left something to continue: a checkpoint or a score."""
     return bool(list_checkpoints(folder.checkpoints)) or any(folder.evaluations.glob("*.json"))
 
 
 def _find_earlier(folder: RunFolder, now: Manifest) -> Manifest | None:
-    """What the run's files were made in; None if there is nothing to go on with."""
+    """The environment of the run's files; None if there is nothing to continue."""
     if not has_progress(folder):
         return None
     if folder.manifest.exists():

@@ -1,4 +1,4 @@
-"""Load a model, and perhaps an adapter, and score it: the work behind `lorastudy evaluate`."""
+"""Load a model, and perhaps an adapter, and score it: the work of `lorastudy evaluate`."""
 
 from pathlib import Path
 

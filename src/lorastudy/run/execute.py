@@ -1,9 +1,9 @@
 """Execute one run; read `execute_run` from top to bottom.
 
 Claim the folder, load what is needed, write the manifest, train, reload the best epoch,
-score every protocol, write `result.json` last. Whatever goes wrong is kept as a row too.
+score every protocol, write `result.json` last. A failure is recorded as a row too.
 
-A team's first member does this; the others go along (`join_run`) and write nothing.
+The first member of a team does this. The others take the same steps (`join_run`) and write nothing.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of
 
 
 def execute_run(context: RunContext) -> RunResult:
-    """Do what is left of a run and return its result; a finished run is only read.
+    """Execute what remains of a run and return its result; a finished run is only read.
 
     Raises:
-        OwnedError: Another process executes it.
+        OwnedError: Another process executes the run.
         InterruptedRunError: A signal came; the same call continues.
-        UserError: It failed; `failure.json` says why.
+        UserError: The run failed; `failure.json` says why.
     """
     spec, folder, team = context.spec, context.folder, context.team
     with folder.claim() as abandoned:
@@ -48,7 +48,7 @@ def execute_run(context: RunContext) -> RunResult:
         if abandoned is not None:
             print(
                 f"{spec.run_id}: taken over from process {abandoned.pid} on {abandoned.host}, "
-                "which ended without giving it back.",
+                "which ended without releasing it.",
                 file=sys.stderr,
             )
         with storage_errors(folder.failure):
@@ -58,7 +58,7 @@ def execute_run(context: RunContext) -> RunResult:
         write_record(folder.spec, spec)
         try:
             with name_losses():
-                team.wait()  # until here the others leave the folder alone
+                team.wait()  # until here the other members do not touch the folder
                 result = _train_and_score(context)
         except InterruptedRunError:
             raise
@@ -73,10 +73,10 @@ def execute_run(context: RunContext) -> RunResult:
 
 
 def join_run(context: RunContext) -> None:
-    """Be one of the other members of the team whose first member is in `execute_run`.
+    """Take part as a member of a team whose first member is in `execute_run`.
 
     Raises:
-        UserError: As there.
+        UserError: As in `execute_run`.
     """
     with name_losses():
         if context.team.any(False):
@@ -133,7 +133,7 @@ def _write_manifest(context: RunContext, manifest: Manifest) -> None:
 
 
 def _write_result(folder: RunFolder, result: RunResult) -> None:
-    """Write the hashes of all that stays, then the result itself, last."""
+    """Write the hashes of all files that remain, and the result itself as the last file."""
     files = {
         name: digest
         for name, digest in hash_files(folder.path).items()

@@ -1,8 +1,8 @@
-"""Take a finished run's model away: a PEFT folder or a whole model, proved by reloading it.
+"""Export a finished run's model: a PEFT folder or a whole model, which is loaded again as a check.
 
-What is written is loaded again by transformers and PEFT themselves. Its logits on fixed tokens
-and its cross-entropy on validation rows are compared with those of the run's own model before
-the folder gets its name.
+The new folder is loaded by transformers and PEFT themselves. Its logits on fixed tokens and its
+cross-entropy on validation rows are compared with those of the run's own model before the folder
+gets its final name.
 """
 
 import shutil
@@ -25,9 +25,9 @@ from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import HASHES
 
 CPU = torch.device("cpu")
-# Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded otherwise than Wx + BAx.
+# Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded differently from Wx + BAx.
 MERGED_TOLERANCE = 1e-4
-CHECKED_ROWS = 32  # validation rows scored by both: seconds even for a large model
+CHECKED_ROWS = 32  # validation rows scored by both; takes seconds even for a large model
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Reloaded:
     largest_logit_difference: float
     largest_logit: float  # of the run's own model, without its sign
     n_rows: int  # validation rows scored by both
-    cross_entropy: float  # of the run's own model on them, nats a token
+    cross_entropy: float  # of the run's own model on them, nats per token
     cross_entropy_difference: float  # the copy's minus the run's
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how it compares."""
+    """The folder that was written, and how it compares."""
 
     folder: Path
     reloaded: Reloaded
@@ -52,14 +52,14 @@ class Exported:
 def export_run(
     spec: RunSpec, folder: RunFolder, reader: Reader, to: Path, *, is_merged: bool, card: str
 ) -> Exported:
-    """Write the best epoch of a run to `to` in a form that needs nothing of this package.
+    """Write the best epoch of a run to `to`, in a form that does not need this package.
 
     `card` becomes README.md.
 
     Raises:
-        ConfigError: `to` exists, the run has no trained model, or full fine-tuning is merged.
+        ConfigError: `to` exists, the run has no trained model, or a full run is to be merged.
         InputError: The validation rows cannot be read, or the reloaded copy computes something
-            else; nothing is left behind.
+            else; no folder is left behind.
     """
     is_adapter = check_export(folder, to, is_merged=is_merged)
     original = _load(folder.best, reader, is_adapter=is_adapter)
@@ -84,10 +84,10 @@ def export_run(
 
 
 def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
-    """Whether the run's model is an adapter, once it is known that it can be exported.
+    """Whether the run's model is an adapter, after checking that it can be exported.
 
     Raises:
-        ConfigError: It cannot be.
+        ConfigError: It cannot be exported.
     """
     if to.exists():
         raise ConfigError(f"--to {to} exists already. Give a new folder.")
@@ -97,7 +97,7 @@ def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
         )
     is_adapter = (folder.best / "adapter_config.json").is_file()
     if is_merged and not is_adapter:
-        raise ConfigError(f"{folder.path.name} is a whole model already; leave --merge out.")
+        raise ConfigError(f"{folder.path.name} is already a whole model; leave out --merge.")
     return is_adapter
 
 

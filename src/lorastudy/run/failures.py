@@ -1,4 +1,4 @@
-"""What a run that could not finish says of itself: a row of the report like any other."""
+"""The record of a run that could not finish: a row of the report like any other."""
 
 import gc
 import re
@@ -25,7 +25,7 @@ _LAST_LOSSES = 3  # enough to see whether it rose or jumped
 def describe_failure(
     spec: RunSpec, folder: RunFolder, error: BaseException, device: torch.device
 ) -> RunResult:
-    """The row of a run that could not finish, with its reason and the exit code it stands for."""
+    """The row of a run that could not finish, with its reason and exit code."""
     status: Status = "failed"
     reason = str(error).strip() or type(error).__name__
     exit_code = error.exit_code if isinstance(error, UserError) else 1
@@ -51,7 +51,7 @@ def describe_failure(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine had no memory left; CUDA's own calls say so in words."""
+    """Whether the device or machine had no memory left; CUDA says so only in its message."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     words = r"out of memory|not enough memory|can't allocate memory"
@@ -59,7 +59,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe_shortage_of_run(spec: RunSpec, folder: RunFolder, device: torch.device) -> str:
-    """The numbers of a lack of memory, and two commands to choose from."""
+    """How much memory was missing, and two commands to choose from."""
     gc.collect()
     study = folder.path.parent.parent
     lower = max(1, spec.training.micro_batch // 2)

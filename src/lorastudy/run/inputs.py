@@ -1,4 +1,4 @@
-"""Everything a study reads, found and checked before the first training step.
+"""Everything that a study reads, found and checked before the first training step.
 
 Documents are tokenised once into the cache; the lock file of a study remembers which corpus
 belongs to which source, so that a run opens its memory maps without reading the data again.
@@ -29,7 +29,7 @@ from lorastudy.store.places import Places
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A base model's tokenizer and the places to read from: turns sources into corpora."""
+    """Turns sources into corpora, with a base model's tokenizer and the places to read from."""
 
     base: BaseDescription
     tokenizer: Tokenizer
@@ -42,9 +42,9 @@ class Reader:
         return SpecialTokens(self.tokenizer.start_id, self.tokenizer.end_id)
 
     def corpus(self, source: Source, form: Form) -> Corpus:
-        """The tokenised documents of `source`, from the cache if they are there.
+        """The tokenised documents of `source`, from the cache if it has them.
 
-        Arms and protocols share sources, so each is read once and kept open.
+        Arms and protocols share sources, so each source is read once and kept open.
 
         Raises:
             InputError: The source cannot be read, or a token id has no embedding.
@@ -72,7 +72,7 @@ class Reader:
         """Corpus and rows of the train or validation split.
 
         Raises:
-            InputError: No row holds a target.
+            InputError: No row has a target.
         """
         corpus = self.corpus(source, "stream" if rows.cut == "stream" else "texts")
         table = (
@@ -99,7 +99,7 @@ class Reader:
         if table.n_rows == 0:
             raise InputError(
                 f"benchmark {benchmark.name!r} has no scored token under {name!r}. "
-                "Its documents are empty; look at its split and column."
+                "Its documents are empty; check its split and column."
             )
         if benchmark.sample is None:
             return BenchmarkRows(protocol, corpus, table, padding)
@@ -110,13 +110,13 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRows:
-    """A benchmark laid out under one protocol."""
+    """A benchmark, cut into rows under one protocol."""
 
     protocol: SizedProtocol
     corpus: Corpus
     table: RowTable
     padding: Padding
-    n_population: int | None = None  # units that `table` is a random part of; None: it is all
+    n_population: int | None = None  # units of which `table` is a random part; None: it has all
 
 
 def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:
@@ -125,7 +125,7 @@ def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Pla
     Raises:
         InputError: The source cannot be read.
     """
-    # pages are made of many rows, so a limit on rows would cut a page
+    # a page consists of many rows, so a limit on rows would cut a page
     limit = source.limit if form == "pages" else None
     read = source if limit is None else source.model_copy(update={"limit": None})
     documents = read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
@@ -136,7 +136,7 @@ def make_reader(folder: Path, places: Places) -> Reader:
     """A reader for the model in `folder`.
 
     Raises:
-        InputError: The model or its tokenizer is unfit, or the two do not belong together.
+        InputError: Model or tokenizer cannot be used, or they do not belong together.
     """
     base, tokenizer = describe_base(folder), load_tokenizer(folder)
     for name, token in (("start", tokenizer.start_id), ("end", tokenizer.end_id)):
@@ -152,7 +152,7 @@ def open_reader(study: Study, places: Places) -> Reader:
     """Find and describe the base model and load its tokenizer.
 
     Raises:
-        InputError: It is missing or unfit.
+        InputError: It is missing or cannot be used.
         ConfigError: Training rows are longer than its context.
     """
     folder = find_base_folder(

@@ -1,4 +1,4 @@
-"""What a run has taken so far, together with what it took before it was resumed."""
+"""Seconds and memory of a run so far, including those before it was resumed."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class RunMeter:
 
     context: RunContext
     began: float  # of this process, by `time.perf_counter`
-    before: TrainerState | None = None  # of the checkpoint that it went on from
+    before: TrainerState | None = None  # of the checkpoint from which it continued
 
     @property
     def total_seconds(self) -> float:
@@ -26,7 +26,7 @@ class RunMeter:
 
     @property
     def peak_memory_bytes(self) -> dict[str, int]:
-        """Highest measured so far, by kind; of any member, so all have to ask."""
+        """Highest memory so far of any member, by kind; all members have to call this."""
         now = measure_peak_memory(self.context.device)
         highest = self.context.team.highest(np.array(list(now.values()))).tolist()
         by_kind = dict(zip(now, highest, strict=True))

@@ -1,7 +1,8 @@
-"""Does an arm fit in memory? Tried before the study on the largest thing that can come up.
+"""Does an arm fit into memory? This is tried before the study, on the largest possible step.
 
-The longest rows of the training split in one micro-batch, two optimizer steps (the moments exist
-after the first), an evaluation of the longest rows, and a checkpoint, which is thrown away.
+The trial takes two optimizer steps (the moments exist after the first one), each with the longest
+training rows in one micro-batch, evaluates the longest rows, and writes a checkpoint that is
+deleted again.
 """
 
 import tempfile
@@ -49,7 +50,7 @@ def probe_arm(spec: RunSpec, reader: Reader, device: torch.device) -> dict[str, 
 
 
 def _take_step(inputs: TrainingInputs) -> None:
-    """One step at rate zero on the longest rows, all of them in one micro-batch."""
+    """One step at learning rate zero on the longest rows, all in one micro-batch."""
     rows = _longest(inputs.table, inputs.settings.micro_batch)
     inputs.model.network.train()
     for batch, _ in inputs.batches(rows):

@@ -1,7 +1,7 @@
-"""Go back to a checkpoint: its tensors into the model, its numbers to go on from.
+"""Go back to a checkpoint: load its tensors into the model, and continue from its numbers.
 
-What was recorded after the checkpoint is forgotten, since it is going to be done again. What was
-recorded before it has to be there.
+Records from after the checkpoint are dropped, since those steps will be repeated. All records from
+before the checkpoint have to exist.
 """
 
 from collections.abc import Collection
@@ -24,7 +24,7 @@ from lorastudy.train.optimizer import restore_moments
 
 
 def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState | None:
-    """Restore the newest sound checkpoint; None where there is none and training starts anew.
+    """Restore the newest undamaged checkpoint; None if there is none and training starts again.
 
     Raises:
         InputError: Every checkpoint is damaged.
@@ -47,7 +47,7 @@ def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState 
 
 
 def _find_checkpoint(context: RunContext, plan: StepPlan) -> Path | None:
-    """The checkpoint to go on from, after the first member has put the folder in order."""
+    """The checkpoint to continue from, after the first member has put the folder in order."""
     folder, team = context.folder, context.team
     if team.is_first:
         checkpoint = newest_sound_checkpoint(folder.checkpoints)
@@ -57,14 +57,14 @@ def _find_checkpoint(context: RunContext, plan: StepPlan) -> Path | None:
 
 
 def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
-    """Keep the lines up to the checkpoint, each once; all of them have to be there."""
+    """Keep the lines up to the checkpoint, each once; all of them have to exist."""
     if checkpoint is None:
         replace_records(folder.steps, ())
         replace_records(folder.epochs, ())
         return
     state = read_record(checkpoint / STATE, TrainerState)
 
-    # one line for each step that the checkpoint holds
+    # one line for each step up to the checkpoint
     steps = {s.step: s for s in read_records(folder.steps, StepRecord) if s.step <= state.step}
     _refuse_gaps(folder.steps, steps, range(1, state.step + 1))
     replace_records(folder.steps, tuple(steps[n] for n in sorted(steps)))
@@ -83,7 +83,7 @@ def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
 
 
 def _whole_epochs(plan: StepPlan, step: int) -> int:
-    """Epochs whose end lies before the first micro-batch that comes after `step`."""
+    """Number of epochs that ended before the first micro-batch after `step`."""
     return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
 
 
@@ -97,10 +97,10 @@ def _refuse_gaps(path: Path, found: Collection[int], expected: range) -> None:
 
 
 def check_best(folder: RunFolder) -> None:
-    """See that `best/` is what was written.
+    """Check that `best/` is as it was written.
 
     Raises:
-        StorageError: It is not.
+        StorageError: It has changed.
     """
     if changes := find_changes(folder.best):
         raise StorageError(
@@ -109,7 +109,7 @@ def check_best(folder: RunFolder) -> None:
 
 
 def restore_best(setup: RunSetup, folder: RunFolder) -> None:
-    """Put the best epoch's tensors into the model.
+    """Load the best epoch's tensors into the model.
 
     Raises:
         StorageError: They are not those that were written.

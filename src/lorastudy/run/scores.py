@@ -19,7 +19,7 @@ from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
 
 
 def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRecord, ...]:
-    """All evaluations of the run; those whose file exists already are not repeated."""
+    """All evaluations of the run; those that already have a file are not repeated."""
     records, team = [], context.team
     for benchmark in context.spec.benchmarks:
         for protocol in benchmark.protocols:
@@ -45,7 +45,7 @@ def score_benchmark_rows(
     poll: Callable[[], None] = lambda: None,
     team: Team = ALONE,
 ) -> RowScores:
-    """Sums of a model on a benchmark that was laid out under a protocol."""
+    """Sums of a model on a benchmark under one protocol."""
     return score_rows(
         scorer,
         rows.corpus.tokens,

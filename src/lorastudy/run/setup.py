@@ -1,4 +1,4 @@
-"""Make a run ready: data, base model, adapters, optimizer, schedule, and the manifest."""
+"""Prepare a run: data, base model, adapters, optimizer, schedule, and the manifest."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ MOST_SLICE_ROWS = 512  # keeps the measurement of training rows a small part of 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLayout:
-    """What is known of a run's training before any weight is loaded."""
+    """What is known about a run's training before any weight is loaded."""
 
     plan: StepPlan
     schedule: RateSchedule
@@ -43,7 +43,7 @@ class TrainingLayout:
     validation_corpus: Corpus
     validation_table: RowTable
     validation_protocol: Protocol
-    train_slice: RowTable  # training rows whose loss is measured as the validation loss is
+    train_slice: RowTable  # training rows whose loss is measured like the validation loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class RunSetup:
 
 
 def resolve_arm(spec: RunSpec, reader: Reader) -> ResolvedPlacement:
-    """The linear modules that a run adapts; none unless its method is lora."""
+    """The linear modules that a run adapts; none if its method is not lora."""
     if spec.arm.method != "lora":
         return ResolvedPlacement(())
     return resolve_placement(
@@ -74,7 +74,7 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
     """Rows, steps and schedule of a run.
 
     Raises:
-        ConfigError: Scored padding with rows that are never padded.
+        ConfigError: Padding is to be scored, but rows are never padded.
         InputError: A split has less than one row.
     """
     rows, training = spec.data.rows, spec.training
@@ -102,9 +102,9 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
 
 
 def choose_slice(table: RowTable, n_validation_rows: int) -> RowTable:
-    """Training rows to measure in evaluation mode: as many as validation has, at most 512.
+    """Training rows to measure without dropout: as many as validation has, at most 512.
 
-    Drawn once and for all, so that every epoch, arm and seed of a study measures the same rows.
+    The draw is always the same, so every epoch, arm and seed of a study measures the same rows.
     """
     n_rows = min(table.n_rows, n_validation_rows, MOST_SLICE_ROWS)
     order = open_stream(0, "train-slice").permutation(table.n_rows)
@@ -127,12 +127,12 @@ def choose_padding(training: Training, reader: Reader, cut: str, length: int) ->
 
 
 def set_up_run(context: RunContext) -> RunSetup:
-    """Load the base model, attach the arm, and write down what it resolved to.
+    """Load the base model, attach the arm, and make the manifest.
 
-    A model that a team holds in parts goes to the device part by part, never whole.
+    If a team divides a model, it goes to the device part by part, never as a whole.
 
     Raises:
-        ConfigError: The team cannot train so, or torch.compile is asked for and does not work.
+        ConfigError: The team cannot train this run, or torch.compile is needed but does not work.
     """
     spec, reader, device, team = context.spec, context.reader, context.device, context.team
     refuse_team(team.size, spec.training)
@@ -176,14 +176,14 @@ def set_up_run(context: RunContext) -> RunSetup:
 
 
 def refuse_team(size: int, training: Training) -> None:
-    """See that a team of `size` processes can train together.
+    """Check that a team of `size` processes can train together.
 
     Raises:
         ConfigError: A micro-batch has fewer rows than there are processes, or layers are compiled.
     """
     if size > 1 and training.implementation == "compiled":
         raise ConfigError(
-            "training.implementation: compiled is for runs of one process; take fast for a team."
+            "training.implementation: compiled is for runs of one process; use fast for a team."
         )
     if size > training.micro_batch:
         raise ConfigError(

@@ -1,8 +1,8 @@
 """Train one run: events become files.
 
 At the end of an epoch: checkpoint, validate, publish `best/` if it is the best so far, and
-only then append the epoch's line. So a line in `epochs.jsonl` means that everything before
-it is on the disk; a crash in between repeats the validation, not the epoch.
+only then append the epoch's line. A line in `epochs.jsonl` therefore means that everything before
+it is on the disk. After a crash in between, the validation is repeated, but not the epoch.
 """
 
 import math
@@ -27,18 +27,18 @@ from lorastudy.train.loop import StepDone, train
 
 
 class TrainingSession:
-    """The training part of one run, from where it stands to its last epoch."""
+    """The training part of one run, from its present state to its last epoch."""
 
     def __init__(self, context: RunContext, setup: RunSetup, meter: RunMeter) -> None:
         self._context, self._setup, self._meter = context, setup, meter
         state = meter.before
         self.progress = state.progress if state else Progress()
-        self._ended = state.ended_epoch if state else None  # trained, perhaps not yet validated
+        self._ended = state.ended_epoch if state else None  # trained, but perhaps not yet validated
         self._epochs = read_records(context.folder.epochs, EpochRecord) if state else ()
         self._cpu_times = read_cpu_times()
 
     def run(self) -> tuple[EpochRecord, ...]:
-        """Train what is left and return the records of all epochs.
+        """Train the remaining epochs and return the records of all epochs.
 
         Raises:
             DivergedError: A loss or gradient is not finite.
@@ -62,7 +62,7 @@ class TrainingSession:
         return self._epochs
 
     def _record_step(self, record: StepRecord) -> None:
-        """Append the line of a step, with what is measured of this process."""
+        """Append the line of a step, with what was measured for this process."""
         if not self._context.team.is_first:
             return
         now, before = read_cpu_times(), self._cpu_times
@@ -108,7 +108,7 @@ class TrainingSession:
         faults.hit("run:after-epoch-line")
 
     def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:
-        """Loss in evaluation mode, averaged as the protocol of the training rows says."""
+        """Loss without dropout, averaged as the protocol of the training rows says."""
         layout = self._setup.layout
         scores = score_rows(
             self._setup.scorer,
@@ -128,7 +128,9 @@ class TrainingSession:
         def save(folder: Path) -> None:
             model.save(folder, tensors)
             if model.adapter is None:
-                self._context.reader.tokenizer.save(folder)  # a whole model is of use with it only
+                self._context.reader.tokenizer.save(
+                    folder
+                )  # a whole model can be used only with its tokenizer
             write_hashes(folder)
 
         if team.is_first:
@@ -137,7 +139,7 @@ class TrainingSession:
 
 
 def measure_waited_share(folder: RunFolder) -> float | None:
-    """Share of its threads' ready time that the run waited for a core; None: not counted."""
+    """Share of its threads' ready time in which the run waited for a core; None: not counted."""
     steps = read_records(folder.steps, StepRecord)
     waited = sum(step.waited_seconds or 0.0 for step in steps)
     ready = waited + sum(step.ran_seconds or 0.0 for step in steps)

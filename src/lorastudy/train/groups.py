@@ -80,8 +80,8 @@ class TrainingInputs:
     def _cut_rows(self, step: int, group: range) -> list[IntArray]:
         """The rows of every micro-batch.
 
-        Where rows may be exchanged, they are sorted by length if they are going to be padded,
-        and shared out to equal token counts if not.
+        Rows that may be exchanged are sorted by length if they will be padded, and otherwise
+        divided into equal numbers of tokens.
         """
         if not self.cuts_by_length:
             return [self.plan.rows_of(index) for index in group]
@@ -108,8 +108,8 @@ class TrainingInputs:
     def batches(self, rows: IntArray) -> list[tuple[Batch, float]]:
         """This member's share of `rows` as one batch, or as several under the token budget.
 
-        Each with its weight: 1, or 0 for a batch that is computed only because another member
-        has one more; all members have equally many.
+        Each batch has a weight: 1, or 0 if it is computed only because another member has one
+        batch more. All members have the same number of batches.
         """
         cuts = [
             cut_by_budget(self.table, share, self.padding, self.settings.token_budget)

@@ -5,9 +5,9 @@ computed and added, and one optimizer step is taken. The state that a resume nee
 weights, the optimizer's moments and one small `Progress`; everything random is asked for by
 name again (seed, step, micro-batch).
 
-In a team every member computes its share of every micro-batch's rows. Divisors are those of
-the whole team, gradients and nats are summed over it, so that all members see the same loss
-and take the same step.
+In a team every member computes its share of every micro-batch's rows. Divisors are those of the
+whole team, and gradients and nats are summed over the team, so all members see the same loss and
+take the same step.
 """
 
 import math
@@ -37,15 +37,15 @@ class StepDone:
 
     progress: Progress
     record: StepRecord  # without what is measured of the process
-    ends_epoch: bool  # the next event is this epoch's end
+    ends_epoch: bool  # whether the next event is the end of this epoch
 
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
     """The last micro-batch of an epoch was seen.
 
-    `progress` is that of the last optimizer step before it: where groups span epochs, the
-    micro-batches after that step are seen again after a resume.
+    `progress` is that of the last optimizer step before it. If groups span epochs, the
+    micro-batches after that step are computed again after a resume.
     """
 
     progress: Progress
@@ -191,7 +191,7 @@ def _end_epoch(inputs: TrainingInputs, epoch: int, seen: Progress) -> EndedEpoch
 
 
 def _clip(parameters: list[torch.nn.Parameter], max_norm: float | None) -> float:
-    """Norm of the gradient before clipping; None clips nothing."""
+    """Norm of the gradient before clipping; with None nothing is clipped."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 

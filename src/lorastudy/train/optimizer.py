@@ -44,15 +44,15 @@ def restore_moments(
     parameters: Mapping[str, nn.Parameter],
     moments: Mapping[str, Tensor],
 ) -> None:
-    """Put back what `read_moments` gave.
+    """Restore what `read_moments` gave.
 
     Raises:
-        InputError: A moment is missing or belongs to no trained tensor.
+        InputError: A moment is missing, or does not belong to a trained tensor.
     """
     expected = {f"{name}.{key}" for name in parameters for key in ("exp_avg", "exp_avg_sq", "step")}
     if moments and moments.keys() != expected:
         raise InputError(
-            "the stored optimizer state is not that of this arm. "
+            "the stored optimizer state does not belong to this arm. "
             "Delete the run's folder to start it again."
         )
     for name, parameter in parameters.items():

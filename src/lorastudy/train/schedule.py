@@ -1,7 +1,7 @@
 """The learning rate of every optimizer step, as a pure function of its number.
 
-Steps are counted from 0 here and the factor of step 0 is 0 where there is a warm-up, as in
-transformers' schedules, so that runs of both can be laid side by side.
+Steps are counted from 0 here, and with a warm-up the factor of step 0 is 0, as in the schedules of
+transformers, so that runs of both can be compared.
 """
 
 import math
@@ -14,11 +14,11 @@ from lorastudy.data.steps import StepPlan
 
 @dataclass(frozen=True, slots=True)
 class RateSchedule:
-    """A peak rate, and how it rises and falls over the counted steps."""
+    """A peak learning rate, and how the rate rises and falls over the counted steps."""
 
     shape: Literal["linear", "cosine", "constant"]
     peak: float
-    n_counted: int  # steps the schedule was laid out for
+    n_counted: int  # steps for which the schedule is planned
     n_warmup: int
 
     def rate(self, step: int) -> float:
@@ -39,8 +39,8 @@ class RateSchedule:
 def lay_out_schedule(settings: Schedule, peak: float, plan: StepPlan) -> RateSchedule:
     """The schedule of a whole training.
 
-    Counted in micro-batches, as in the published study, it is laid out for `accumulation`
-    times more steps than are taken: warm-up then lasts half of the training and the rate
+    If it is counted in micro-batches, as in the published study, it is planned for `accumulation`
+    times as many steps as are taken. The warm-up then lasts half of the training, and the rate
     never falls below 88.9 % of its peak (with a warm-up of a tenth).
     """
     in_steps = settings.counted_in == "optimizer-steps"
