@@ -140,12 +140,11 @@ def find_doubts(arms: Iterable[ArmSummary], evidence: Evidence) -> dict[str, tup
 
 
 def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
-    weights = sorted(folder.best.glob("*.safetensors"))
     return RunEvidence(
         run=run,
         manifest=_read(folder.manifest, Manifest, problems),
         pace=measure_pace(_read_lines(folder.steps, StepRecord, problems)),
-        stored_bytes=sum(path.stat().st_size for path in weights) if weights else None,
+        stored_bytes=folder.measure_stored_bytes(),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
     )
 

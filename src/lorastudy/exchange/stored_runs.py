@@ -10,8 +10,6 @@ from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import Manifest, RunResult, StepRecord
 
-WEIGHT_FILES = "*.safetensors"
-
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
@@ -37,7 +35,7 @@ class StoredRun:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the best epoch's weight files; 0 for a baseline."""
-        return sum(path.stat().st_size for path in self.folder.best.glob(WEIGHT_FILES))
+        return self.folder.measure_stored_bytes() or 0
 
 
 def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:

@@ -120,6 +120,11 @@ class RunFolder:
                 if path.name not in (_LOG, self.quarantine.name) and path.name[0] != ".":
                     path.rename(aside / path.name)
 
+    def measure_stored_bytes(self) -> int | None:
+        """Bytes of the best epoch's weight files; None where there are none, as of a baseline."""
+        sizes = [path.stat().st_size for path in self.best.glob("*.safetensors")]
+        return sum(sizes) if sizes else None
+
     def read_result(self) -> RunResult | None:
         """The record of the finished or failed run; None while it is neither."""
         for path in (self.result, self.failure):
