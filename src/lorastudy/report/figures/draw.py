@@ -4,6 +4,10 @@ Drawn with `Figure` objects, so there is no global state and no display. Numbers
 those of the published study; what has no value is drawn as a labelled gap.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import matplotlib
 
 from lorastudy.analysis.findings import Findings
@@ -29,5 +33,17 @@ def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
     """Figures 1 to 7, and 8 where an arm was tried at several learning rates."""
     has_several_rates = any(arm.n_rates_tried > 1 for arm in findings.arms)
     drawing = (*_FIGURES, draw_rates) if has_several_rates else _FIGURES
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS), _without_collector():
         return tuple(draw(findings) for draw in drawing)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python looks for unused cycles over and over while a figure grows, which finds none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
