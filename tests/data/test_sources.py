@@ -161,7 +161,7 @@ def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_pat
     path.write_text("text\na\n")
     before = csv.field_size_limit()
     lowest = []
-    for _ in _csv_values(path, path.read_text(), "text"):
+    for _ in _csv_values(path, path.read_text(), "text", ","):
         lowest.append(csv.field_size_limit())
     assert min(lowest) >= before == csv.field_size_limit()
 

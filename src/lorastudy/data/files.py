@@ -2,75 +2,28 @@
 
 Nothing is repaired or skipped. A byte that is not UTF-8, a value that is not a string, or a file
 that is only a pointer stops the study; the message names the file and the line or row.
-Every other suffix is read as plain text.
 """
 
 import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from glob import escape, glob
 from pathlib import Path
 from typing import Any, Literal
 
-from lorastudy.errors import InputError, first_line, show_names
+from lorastudy.data.formats import name_format, read_bytes, refuse_json
+from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_LONGEST_SHOWN = 60  # characters of a path that cannot be one
-
-
-def local_path(named: str, base: Path, *, key: str) -> Path:
-    """A path of a study file, which starts from the folder `base` unless it is absolute.
-
-    Raises:
-        InputError: No file can have this path; `key` says where it was named.
-    """
-    try:
-        path = base / Path(named).expanduser()
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return path
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop, an unknown ~user
-        reason = getattr(error, "strerror", None) or str(error)
-        shown = named if len(named) <= _LONGEST_SHOWN else f"{named[:_LONGEST_SHOWN]}..."
-        raise InputError(f"{key} {shown!r}: {reason.rstrip('.')}. Correct the path.") from error
-    return path
-
-
-def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
-    """The files under `base` that match `pattern` (a path, or a glob which may have **), sorted.
-
-    Raises:
-        InputError: No file matches.
-    """
-    named = Path(pattern).expanduser()
-    literal = base / named
-    if literal.is_file():
-        return (literal,)
-    if literal.is_dir():
-        raise InputError(
-            f"path {pattern!r}: {literal} is a folder. Name its files, such as {pattern}/*.txt."
-        )
-    whole = str(named) if named.is_absolute() else f"{escape(str(base))}/{named}"
-    found = sorted(Path(name) for name in glob(whole, recursive=True))  # noqa: PTH207
-    files = tuple(path for path in found if path.is_file())
-    if not files:
-        is_glob = any(sign in pattern for sign in "*?[")
-        what = "does not match any file" if is_glob else "does not exist"
-        raise InputError(
-            f"path {pattern!r} {what} under {base}. "
-            "Paths are relative to the folder of the study file; correct it there."
-        )
-    return files
 
 
 def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
     """All texts of one file in order, including blank ones.
 
     Args:
-        path: .jsonl, .json, .csv or .parquet; anything else is plain text.
+        path: A file of a format in `data/formats.py`; a name of none of them is plain text.
         column: The column with the text, in files that have columns.
         sample_by: What one text is in a plain text file. Lines lose their line break.
 
@@ -88,16 +41,25 @@ def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
         raise InputError(
             f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`."
         )
-    if path.suffix == ".parquet":
-        return list(_checked(path, "row", enumerate(_parquet_values(path, column), 1), column))
-    text = _decode(path)
-    match path.suffix:
-        case ".jsonl" | ".json":
-            return list(_checked(path, "line", _json_values(path, text, column), column))
-        case ".csv":
-            return list(_checked(path, "line", _csv_values(path, text, column), column))
-        case _:
-            return _split_plain(text, sample_by)
+    found = name_format(path)
+    advice = "Correct the file, or fetch it again."
+    with reading_user_files(f"{path} cannot be read as {found.format}", advice):
+        raw = read_bytes(path, found)
+        if found.format == "Parquet":
+            rows = enumerate(_parquet_values(path, raw, column), 1)
+            return list(_checked(path, "row", rows, column))
+        text = _decode(path, raw)
+        match found.format:
+            case "JSON" | "JSON lines":
+                is_list = found.format == "JSON" and text.lstrip().startswith("[")
+                values = _json_values(path, text, column, is_list=is_list)
+                return list(_checked(path, "line", values, column))
+            case "CSV" | "TSV":
+                sign = "," if found.format == "CSV" else "\t"
+                return list(_checked(path, "line", _csv_values(path, text, column, sign), column))
+            case "plain text":
+                refuse_json(path, text)
+                return _split_plain(text, sample_by)
 
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
@@ -133,9 +95,8 @@ def check_text(place: str, text: str) -> str:
     return text
 
 
-def _decode(path: Path) -> str:
+def _decode(path: Path, raw: bytes) -> str:
     """The whole file as text with single newlines as line breaks, without a byte order mark."""
-    raw = path.read_bytes()
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -170,9 +131,9 @@ def _checked(
         yield check_text(place, value)
 
 
-def _json_values(path: Path, text: str, column: str) -> Iterator[tuple[int, Any]]:
+def _json_values(path: Path, text: str, column: str, *, is_list: bool) -> Iterator[tuple[int, Any]]:
     """(line, or place in the list, from 1; value of the column) of each JSON object."""
-    for number, record in _json_records(path, text):
+    for number, record in _json_records(path, text, is_list=is_list, column=column):
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: expected a JSON object such as "
@@ -183,36 +144,60 @@ def _json_values(path: Path, text: str, column: str) -> Iterator[tuple[int, Any]
         yield number, record[column]
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        yield from enumerate(_parse_json(path, 1, text), 1)
+def _json_records(
+    path: Path, text: str, *, is_list: bool, column: str
+) -> Iterator[tuple[int, Any]]:
+    if is_list:
+        yield from enumerate(_parse_json(path, 1, text, column), 1)
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, _parse_json(path, number, line)
+            yield number, _parse_json(path, number, line, column)
 
 
-def _parse_json(path: Path, line: int, text: str) -> Any:
+def _parse_json(path: Path, line: int, text: str, column: str) -> Any:
+    def refuse_second(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if sum(key == column for key, _ in pairs) > 1:
+            raise _named_twice(f"{path}, line {line}", column)
+        return dict(pairs)
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=refuse_second)
     except (ValueError, RecursionError) as error:
         at = line + error.lineno - 1 if isinstance(error, json.JSONDecodeError) else line
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deep"
+        if isinstance(error, RecursionError):
+            reason = "it is nested too deep"
+        else:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
         raise InputError(
-            f"{path}, line {at} is not JSON: {reason}. Correct it; JSON files have one object "
+            f"{path}, line {at} is not JSON: {reason}. Correct it; JSON files hold one object "
             "per line (.jsonl), or one list of objects (.json)."
         ) from error
 
 
-def _csv_values(path: Path, text: str, column: str) -> Iterator[tuple[int, str | None]]:
+def _named_twice(place: str, column: str) -> InputError:
+    return InputError(
+        f"{place} has the column {column!r} twice, so it is not clear which holds the text. "
+        "Rename one of them."
+    )
+
+
+def _csv_values(path: Path, text: str, column: str, sign: str) -> Iterator[tuple[int, str | None]]:
     limit = csv.field_size_limit()  # of the whole process, so it is never lowered
     csv.field_size_limit(max(limit, len(text) + 1))  # the default refuses fields over 128 KiB
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
         names = reader.fieldnames or []
         if column not in names:
             raise missing_column(str(path), column, names)
+        if list(names).count(column) > 1:
+            raise _named_twice(str(path), column)
         for record in reader:
+            if None in record:  # where fields beyond the header go
+                raise InputError(
+                    f"{path}, line {reader.line_num}: more fields than the header names. "
+                    "A text with commas, tabs or quotes has to stand in quotes; correct the line."
+                )
             yield reader.line_num, record[column]
     except csv.Error as error:
         raise InputError(f"{path} is not a valid CSV file: {error}. Correct the file.") from error
@@ -220,17 +205,24 @@ def _csv_values(path: Path, text: str, column: str) -> Iterator[tuple[int, str |
         csv.field_size_limit(limit)
 
 
-def _parquet_values(path: Path, column: str) -> list[Any]:
+def _text_types(pa: Any) -> tuple[Any, ...]:
+    return (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+
+
+def _parquet_values(path: Path, raw: bytes, column: str) -> list[Any]:
     import pyarrow as pa  # takes 0.1 s, which a study of text files need not spend
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(pa.BufferReader(raw)) as file:
             schema = file.schema_arrow
             if column not in schema.names:
                 raise missing_column(str(path), column, schema.names)
+            if schema.names.count(column) > 1:
+                raise _named_twice(str(path), column)
             kind = schema.field(column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not any(is_text(of_values) for is_text in _text_types(pa)):
                 raise not_a_string(str(path), column, f"values of type {kind}")
             values: list[Any] = file.read(columns=[column])[column].to_pylist()
             return values

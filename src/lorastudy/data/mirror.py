@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator
 
-from lorastudy.errors import InputError, first_line, show_names
+from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
 
 def _as_list(value: object) -> object:
@@ -81,7 +81,7 @@ def _read_card(folder: Path) -> _Card:
     try:
         head = path.read_text(encoding="utf-8").split("---\n")[1]
         return _Card.model_validate(yaml.safe_load(head))
-    except (OSError, UnicodeDecodeError, IndexError, yaml.YAMLError, ValidationError) as error:
+    except Exception as error:  # dates, tags and depth raise many kinds in a YAML reader
         raise InputError(
             f"{path} does not say which files hold which split ({first_line(error)}). "
             "Copy the data set's README.md from the hub, with `configs` and `data_files` in its "
@@ -111,7 +111,9 @@ def _expand(folder: Path, patterns: Iterable[str]) -> list[Path]:
         parts = PurePosixPath(pattern)
         if parts.is_absolute() or ".." in parts.parts:
             raise InputError(f"{folder}/README.md: path {pattern!r} leads outside the data set.")
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        advice = "Correct the path in README.md."
+        with reading_user_files(f"{folder}/README.md: path {pattern[:60]!r} is not one", advice):
+            found = sorted(path for path in folder.glob(pattern) if _is_data(path, folder))
         if not found:
             raise InputError(
                 f"{folder}: no file matches {pattern!r}, which README.md lists. "
@@ -119,3 +121,9 @@ def _expand(folder: Path, patterns: Iterable[str]) -> list[Path]:
             )
         files += found
     return files
+
+
+def _is_data(path: Path, folder: Path) -> bool:
+    """Whether `path` is a file that is not hidden, and in no hidden folder of the data set."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.is_file() and not hidden

@@ -14,9 +14,10 @@ from typing import Any
 
 from lorastudy.config.models import Source
 from lorastudy.data.builtin import read_builtin
-from lorastudy.data.files import check_text, find_files, missing_column, not_a_string, read_texts
+from lorastudy.data.files import check_text, missing_column, not_a_string, read_texts
 from lorastudy.data.mirror import find_split
-from lorastudy.errors import InputError
+from lorastudy.data.paths import find_files
+from lorastudy.errors import InputError, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,11 @@ def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool
             f"data set {repository} {place}. "
             "Give its folder with --mirror DIR (DIR/<owner>/<name>), or run once with a network."
         ) from error
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # of the library and of what reads its files, of many kinds
+        reason = reason_of(error)
         raise InputError(
             f"data set {repository}, config {source.config!r}, split {split!r}, revision "
-            f"{source.revision!r} cannot be loaded: {reason} Correct the source in the study file."
+            f"{source.revision!r} cannot be loaded: {reason}. Correct the source in the study file."
         ) from error
 
 

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lorastudy.config.models import BaseModelRef
-from lorastudy.data.files import local_path
+from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.adapter_files import find_adapter_file
 from lorastudy.store.hashes import hash_file

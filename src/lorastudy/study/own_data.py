@@ -13,11 +13,13 @@ from glob import escape
 from importlib.resources import files
 from pathlib import Path
 
-from lorastudy.data.files import find_files, read_texts
+from lorastudy.data.files import read_texts
+from lorastudy.data.formats import FORMATS
+from lorastudy.data.paths import find_files
 from lorastudy.errors import ConfigError, show_names
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".parquet")
-_TABLES = (".jsonl", ".json", ".csv", ".parquet")
+_TABLES = tuple(FORMATS)
+SUFFIXES = (".txt", ".md", *_TABLES)
 _PARTS = {
     "train": ("train",),
     "validation": ("valid", "val", "dev", "held"),
@@ -117,7 +119,8 @@ def _pattern_of(texts: list[Path], beginning: str) -> str:
 
 
 def _is_text(path: Path) -> bool:
-    return path.is_file() and path.suffix in SUFFIXES
+    is_hidden = path.name.startswith(".")  # macOS puts such files beside others
+    return path.is_file() and not is_hidden and path.suffix.lower() in SUFFIXES
 
 
 def _cannot_tell(folder: Path, missing: list[str]) -> str:
@@ -134,7 +137,7 @@ def _cannot_tell(folder: Path, missing: list[str]) -> str:
 def _source(part: Part, base: Path, column: str) -> list[str]:
     """`key: value` lines of a source, with its path as seen from `base`."""
     lines = [f"path: {_path_from(base, part.pattern)}"]
-    if column != "text" and part.pattern.endswith(_TABLES):
+    if column != "text" and part.pattern.lower().endswith(_TABLES):
         lines.append(f"column: {json.dumps(column, ensure_ascii=False)}")
     return lines
 

@@ -1,0 +1,144 @@
+"""What a data file is, by its name and its first bytes, and its bytes without compression.
+
+A name that stands for a format which is not read here is refused, and so is a file whose first
+bytes show that it is something else than its name says. Nothing falls through to plain text.
+"""
+
+import bz2
+import gzip
+import json
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lorastudy.errors import InputError, reading_user_files
+
+Format = Literal["plain text", "JSON", "JSON lines", "CSV", "TSV", "Parquet"]
+
+FORMATS: dict[str, Format] = {
+    ".json": "JSON",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".jsonlines": "JSON lines",
+    ".jl": "JSON lines",
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".tab": "TSV",
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_NOT_READ = {
+    "an archive; unpack it": (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".lz4", ".z"),
+    "a table of a format that is not read; save it as .parquet, .csv or .jsonl": (
+        *(".arrow", ".feather", ".orc", ".avro", ".xls", ".xlsx", ".ods", ".sqlite", ".db"),
+        *(".json5", ".psv", ".ssv", ".tfrecord"),
+    ),
+    "a document of a format that is not read; save its text as .txt": (
+        *(".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ipynb"),
+    ),
+    "a file of Python objects, which can run code when it is read; save its text as .jsonl": (
+        *(".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".bin"),
+    ),
+}
+_FIRST_BYTES = {
+    b"\x1f\x8b": "compressed (.gz)",
+    b"BZh": "compressed (.bz2)",
+    b"\xfd7zXZ\x00": "compressed (.xz)",
+    b"\x28\xb5\x2f\xfd": "compressed (.zst)",
+    b"PK\x03\x04": "an archive or office document (.zip, .xlsx, .docx)",
+    b"PAR1": "a Parquet file (.parquet)",
+    b"ARROW1": "an Arrow file (.arrow)",
+    b"%PDF": "a PDF document (.pdf)",
+    b"SQLite format 3": "a database (.sqlite)",
+}
+_N_TRIED = 3  # lines of plain text that show whether they are JSON
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """How a file is read."""
+
+    format: Format
+    compression: str | None  # one of COMPRESSIONS
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the text stands in a column."""
+        return self.format != "plain text"
+
+
+def name_format(path: Path) -> FileFormat:
+    """The format that the name of a file stands for; letters may be capital ones.
+
+    Raises:
+        InputError: It stands for a format that is not read.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    suffix = suffixes[-1] if suffixes else ""
+    for what, refused in _NOT_READ.items():
+        if suffix in refused:
+            raise InputError(f"{path} is {what}, and name that file.")
+    return FileFormat(FORMATS.get(suffix, "plain text"), compression)
+
+
+def read_bytes(path: Path, found: FileFormat) -> bytes:
+    """The bytes of a file, decompressed.
+
+    Raises:
+        InputError: The file cannot be decompressed, or its content is of another format.
+    """
+    with reading_user_files(
+        f"{path} cannot be decompressed", "It may be cut off; fetch or compress it again."
+    ):
+        raw = _decompress(path, found.compression)
+    for beginning, what in _FIRST_BYTES.items():
+        if raw.startswith(beginning) and not (found.format == "Parquet" and beginning == b"PAR1"):
+            raise InputError(
+                f"{path} is {what} by its first bytes, and its name says {found.format}. "
+                "Give it the name that belongs to its content, or unpack it."
+            )
+    return raw
+
+
+def refuse_json(path: Path, text: str) -> None:
+    """See that plain text is not JSON lines under another name.
+
+    Raises:
+        InputError: The first lines are JSON objects, so that their syntax would be trained on.
+    """
+    lines = [line for line in text[:100_000].split("\n") if line.strip()][:_N_TRIED]
+    if lines and all(_is_json_object(line) for line in lines):
+        raise InputError(
+            f"{path} would be read as plain text, and its lines are JSON objects, so braces and "
+            "keys would be scored as text. Rename it to .jsonl."
+        )
+
+
+def _is_json_object(line: str) -> bool:
+    if not line.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _decompress(path: Path, compression: str | None) -> bytes:
+    match compression:
+        case ".gz":
+            return gzip.decompress(path.read_bytes())
+        case ".bz2":
+            return bz2.decompress(path.read_bytes())
+        case ".xz":
+            return lzma.decompress(path.read_bytes())
+        case ".zst":
+            import pyarrow as pa  # Python itself reads it from 3.14 on
+
+            with pa.input_stream(str(path), compression="zstd") as stream:
+                data: bytes = stream.read()
+                return data
+        case _:
+            return path.read_bytes()
