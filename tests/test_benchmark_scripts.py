@@ -24,7 +24,7 @@ def run_script(*arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_both_sides_train_and_score_the_same_rows(tiny_gpt2, tmp_path) -> None:
+def test_both_sides_train_and_score_the_same_rows(tiny_gpt2: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     only = [part for key in KEYS for part in ("--only", key)]
     common = ("--base", tiny_gpt2, "--threads", "1", "--alternations", "1", "--out", out)
@@ -41,7 +41,7 @@ def test_both_sides_train_and_score_the_same_rows(tiny_gpt2, tmp_path) -> None:
     assert "| dynamic padding | lora-2 |" in table and "| IMDB: sorted, merged |" in table
 
 
-def test_growth_and_study_print_the_tables_of_a_file(tmp_path) -> None:
+def test_growth_and_study_print_the_tables_of_a_file(tmp_path: Path) -> None:
     size = {"rows": 70, "length": 100, "vocabulary": 8192, "rank": 16, "arm": "lora-2"}
     cost = {"seconds": 0.7, "peak_bytes": 3 * 2**30, "start_bytes": 2**30, "trained": 5}
     growth = tmp_path / "growth.json"

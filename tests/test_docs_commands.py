@@ -101,7 +101,7 @@ def parse(words: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(tiny_gpt2, tmp_path_factory) -> Path:
+def desk(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it: own texts, a finished demo, and a mirror with a tiny GPT-2."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "notes").mkdir()
@@ -118,7 +118,7 @@ def desk(tiny_gpt2, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_RUN)
 def test_commands_of_a_page_can_be_carried_out_in_their_order(
-    page, desk, tmp_path, monkeypatch
+    page: str, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -131,7 +131,7 @@ def test_commands_of_a_page_can_be_carried_out_in_their_order(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.page}: {c.line}")
-def test_every_command_is_understood_or_has_its_test_elsewhere(command) -> None:
+def test_every_command_is_understood_or_has_its_test_elsewhere(command: Command) -> None:
     if command.words:
         parse(command.words)
     else:
@@ -139,7 +139,7 @@ def test_every_command_is_understood_or_has_its_test_elsewhere(command) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_in_the_help_are_understood(name) -> None:
+def test_examples_in_the_help_are_understood(name: str) -> None:
     for example in EXAMPLES[name]:
         words = shlex.split(example.split(" > ")[0])
         assert words[:2] == ["lorastudy", name]

@@ -14,7 +14,9 @@ FOLDER = ROOT / "benchmarks" / "scaling_2cores_202611"
 PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
-def test_the_page_on_scaling_has_the_plan_that_its_command_prints(capsys, monkeypatch) -> None:
+def test_the_page_on_scaling_has_the_plan_that_its_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = importlib.util.spec_from_file_location("plan", FOLDER / "plan.py")
     assert spec is not None and spec.loader is not None
     plan = importlib.util.module_from_spec(spec)
@@ -32,6 +34,6 @@ def test_the_page_on_scaling_has_the_task_that_sky_is_given() -> None:
 
 
 @pytest.mark.parametrize("name", ["plan.txt", "weak.txt"])
-def test_the_page_on_scaling_has_the_committed_tables(name) -> None:
+def test_the_page_on_scaling_has_the_committed_tables(name: str) -> None:
     lines = (FOLDER / name).read_text().splitlines()
     assert [line for line in lines if line.startswith("|") and line not in PAGE] == []

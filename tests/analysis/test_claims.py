@@ -1,9 +1,12 @@
 """The published study's claims: each answer follows from the study, or says why it cannot."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lorastudy.analysis.answers import Answer
 from lorastudy.analysis.claims import CLAIMS, arms_in_role
 from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.summary import summarise_arms
@@ -17,7 +20,14 @@ SIZES = {"full": 1000, "lora-1": 10, "lora-2": 20, "lora-3": 30}
 NOISE = {"full": 0.0, "lora-1": 0.001, "lora-2": -0.002, "lora-3": 0.003}
 
 
-def make_study(folder, nats, *, seeds=(0, 1, 2), benchmarks=("wikitext-2", "lambada"), **fields):
+def make_study(
+    folder: Path,
+    nats: dict[str, Any],
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    benchmarks: tuple[str, ...] = ("wikitext-2", "lambada"),
+    **fields: Any,
+) -> StudyResults:
     """Arms with `nats[arm]` (a number, or one a benchmark) and costs that follow their size."""
     runs = [
         make_run(
@@ -41,11 +51,11 @@ def make_study(folder, nats, *, seeds=(0, 1, 2), benchmarks=("wikitext-2", "lamb
     return results
 
 
-def _of(nats, benchmark):
+def _of(nats: float | dict[str, float], benchmark: str) -> float:
     return nats[benchmark] if isinstance(nats, dict) else nats
 
 
-def answers_to(results: StudyResults, folder, words):
+def answers_to(results: StudyResults, folder: Path, words: str) -> dict[str, Answer]:
     """By benchmark; "" is the whole study."""
     answers = make_findings(results, folder).answers
     return {a.key.benchmark if a.key else "": a for a in answers if words in a.claim.text}
@@ -55,13 +65,13 @@ ON_PAR, FAR, BETTER = "on par", "LoRA-1 is worse", "LoRA-2 is better"
 NATS = {"full": 3.0, "lora-1": 3.3, "lora-2": 2.8, "lora-3": 3.0}
 
 
-def test_every_claim_of_the_paper_is_answered(tmp_path):
+def test_every_claim_of_the_paper_is_answered(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     answers = make_findings(results, tmp_path).answers
     assert {a.claim.text for a in answers} == {claim.text for claim in CLAIMS}
 
 
-def test_a_claim_that_every_pair_shows_holds_with_figure_and_interval(tmp_path):
+def test_a_claim_that_every_pair_shows_holds_with_figure_and_interval(tmp_path: Path) -> None:
     answer = answers_to(make_study(tmp_path, NATS), tmp_path, BETTER)["wikitext-2"]
     assert (answer.verdict, answer.pair) == ("holds", "lora-2 - full")
     assert answer.value == pytest.approx(-0.2)
@@ -69,25 +79,25 @@ def test_a_claim_that_every_pair_shows_holds_with_figure_and_interval(tmp_path):
     assert (answer.n_seeds, answer.n_documents) == (3, 10)
 
 
-def test_the_opposite_does_not_hold_and_what_is_between_is_undecided(tmp_path):
+def test_the_opposite_does_not_hold_and_what_is_between_is_undecided(tmp_path: Path) -> None:
     worse = make_study(tmp_path / "a", NATS | {"lora-2": 3.2})
     equal = make_study(tmp_path / "b", NATS | {"lora-2": 3.0})
     assert answers_to(worse, tmp_path / "a", BETTER)["lambada"].verdict == "does not hold"
     assert answers_to(equal, tmp_path / "b", BETTER)["lambada"].verdict == "undecided"
 
 
-def test_one_arm_that_is_worse_refutes_that_lora_is_on_par(tmp_path):
+def test_one_arm_that_is_worse_refutes_that_lora_is_on_par(tmp_path: Path) -> None:
     answer = answers_to(make_study(tmp_path, NATS), tmp_path, ON_PAR)["wikitext-2"]
     assert (answer.verdict, answer.pair) == ("does not hold", "lora-1 - full")
     assert answer.remark.startswith("2 of 3 pairs show it.")
 
 
-def test_loras_within_the_margin_or_better_are_on_par(tmp_path):
+def test_loras_within_the_margin_or_better_are_on_par(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS | {"lora-1": 3.005})
     assert answers_to(results, tmp_path, ON_PAR)["wikitext-2"].verdict == "holds"
 
 
-def test_an_interval_that_reaches_beyond_the_margin_leaves_it_undecided(tmp_path):
+def test_an_interval_that_reaches_beyond_the_margin_leaves_it_undecided(tmp_path: Path) -> None:
     results = make_study(tmp_path, {"full": 3.0, "lora-1": 2.99})
     write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
     answer = answers_to(results, tmp_path, ON_PAR)["wikitext-2"]
@@ -95,25 +105,25 @@ def test_an_interval_that_reaches_beyond_the_margin_leaves_it_undecided(tmp_path
     assert answer.verdict == "undecided"
 
 
-def test_transfer_is_asked_of_texts_of_other_kinds_only(tmp_path):
+def test_transfer_is_asked_of_texts_of_other_kinds_only(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     assert set(answers_to(results, tmp_path, FAR)) == {"lambada"}
     assert answers_to(results, tmp_path, FAR)["lambada"].verdict == "holds"
 
 
-def test_with_a_study_file_other_kinds_of_text_are_other_sources(tmp_path):
+def test_with_a_study_file_other_kinds_of_text_are_other_sources(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(preset_text("demo"))
     names = ("python-reference", "docstrings", "licences")
     results = make_study(tmp_path, NATS, benchmarks=names)
     assert set(answers_to(results, tmp_path, FAR)) == {"docstrings", "licences"}
 
 
-def test_a_better_transfer_of_the_smallest_placement_refutes_the_claim(tmp_path):
+def test_a_better_transfer_of_the_smallest_placement_refutes_the_claim(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS | {"lora-1": 2.5})
     assert answers_to(results, tmp_path, FAR)["lambada"].verdict == "does not hold"
 
 
-def test_one_seed_decides_nothing(tmp_path):
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS, seeds=(0,))
     answers = make_findings(results, tmp_path).answers
     assert {a.verdict for a in answers} == {"undecided", "cannot be asked"}
@@ -121,14 +131,14 @@ def test_one_seed_decides_nothing(tmp_path):
     assert all("one seed: no claim about training" in a.remark for a in undecided)
 
 
-def test_without_sums_by_document_scores_decide_nothing(tmp_path):
+def test_without_sums_by_document_scores_decide_nothing(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     answer = answers_to(results, None, BETTER)["wikitext-2"]
     assert (answer.verdict, answer.interval) == ("undecided", None)
     assert "sums by document" in answer.remark
 
 
-def test_lacking_arms_and_benchmarks_are_named(tmp_path):
+def test_lacking_arms_and_benchmarks_are_named(tmp_path: Path) -> None:
     nats = {"lora-1": 3.0, "lora-3": 2.9}
     results = make_study(tmp_path, nats, benchmarks=("wikitext-2",))
     far, on_par = (answers_to(results, tmp_path, words)[""] for words in (FAR, ON_PAR))
@@ -137,7 +147,7 @@ def test_lacking_arms_and_benchmarks_are_named(tmp_path):
     assert on_par.remark == "no finished arm in the role of full."
 
 
-def test_costs_are_compared_from_arm_to_arm_by_trained_parameters(tmp_path):
+def test_costs_are_compared_from_arm_to_arm_by_trained_parameters(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     memory = answers_to(results, tmp_path, "Memory grows")[""]
     time = answers_to(results, tmp_path, "Training time grows")[""]
@@ -146,7 +156,7 @@ def test_costs_are_compared_from_arm_to_arm_by_trained_parameters(tmp_path):
     assert memory.unit == "MiB allocated"
 
 
-def test_a_step_down_refutes_that_a_cost_grows(tmp_path):
+def test_a_step_down_refutes_that_a_cost_grows(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     cheaper = [
         run.model_copy(update={"peak_memory_bytes": {"allocated": MIB}})
@@ -159,13 +169,13 @@ def test_a_step_down_refutes_that_a_cost_grows(tmp_path):
     assert (answer.verdict, answer.pair) == ("does not hold", "full - lora-3")
 
 
-def test_early_validation_loss_is_that_after_the_first_epoch(tmp_path):
+def test_early_validation_loss_is_that_after_the_first_epoch(tmp_path: Path) -> None:
     answer = answers_to(make_study(tmp_path, NATS), tmp_path, "low validation loss sooner")[""]
     assert answer.verdict == "holds"
     assert answer.value == pytest.approx(0.03 - 1.0)  # lora-3 comes nearest to full
 
 
-def test_roles_follow_methods_and_counts_and_names(tmp_path):
+def test_roles_follow_methods_and_counts_and_names(tmp_path: Path) -> None:
     arms = summarise_arms(make_study(tmp_path, NATS))
     names = {
         role: [arm.arm for arm in arms_in_role(role, arms)]
@@ -181,7 +191,7 @@ def test_roles_follow_methods_and_counts_and_names(tmp_path):
     }
 
 
-def test_claim_table_says_how_each_claim_is_asked(tmp_path):
+def test_claim_table_says_how_each_claim_is_asked(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     table = build_claim_table(make_findings(results, tmp_path).answers)
     assert len(table.notes) == len(CLAIMS)

@@ -2,6 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from lorastudy.report.tables.comparisons import (
     build_pair_table,
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
-from lorastudy.store.records import DocumentSums, StudyResults
+from lorastudy.store.records import DocumentSums, RunResult, StudyResults
 from support.made_results import (
     make_evaluation,
     make_evaluations,
@@ -27,28 +30,30 @@ from support.made_results import (
 SPREAD = {"baseline": 0.0, "full": 0.01, "lora-1": -0.02, "lora-2": 0.03}
 
 
-def run_of(arm, seed, perplexity, **fields):
+def run_of(arm: str, seed: int, perplexity: float, **fields: Any) -> RunResult:
     nats = (make_evaluation("wikitext-2", "rows-text", perplexity),)
     return make_run(arm, seed, evaluations=nats, **fields)
 
 
-def make_study(folder, runs, seeds=(0, 1, 2)) -> StudyResults:
+def make_study(
+    folder: Path, runs: Sequence[RunResult], seeds: tuple[int, ...] = (0, 1, 2)
+) -> StudyResults:
     arms = tuple(dict.fromkeys(run.arm for run in runs))
     results = make_results(runs, arms=arms, seeds=seeds, benchmarks=("wikitext-2",))
     write_sums(folder, results, lambda arm: SPREAD[arm])
     return results
 
 
-def compare_one(results, folder):
+def compare_one(results: StudyResults, folder: Path) -> Comparison:
     (comparison,) = make_findings(results, folder).comparisons
     return comparison
 
 
-def three_seeds(arm, *perplexities):
+def three_seeds(arm: str, *perplexities: float) -> list[RunResult]:
     return [run_of(arm, seed, value) for seed, value in enumerate(perplexities)]
 
 
-def test_difference_is_the_mean_of_paired_differences_in_nats(tmp_path):
+def test_difference_is_the_mean_of_paired_differences_in_nats(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 24.0, 24.0, 25.0)
     pair = compare_one(make_study(tmp_path, runs), tmp_path).find_pair("full", "lora-1")
     expected = [math.log(20 / 24), math.log(21 / 24), math.log(22 / 25)]
@@ -58,7 +63,7 @@ def test_difference_is_the_mean_of_paired_differences_in_nats(tmp_path):
     assert pair.bootstrap.low < pair.mean < pair.bootstrap.high
 
 
-def test_turned_round_a_pair_changes_its_signs_only(tmp_path):
+def test_turned_round_a_pair_changes_its_signs_only(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 30.0, 31.0, 34.0)
     comparison = compare_one(make_study(tmp_path, runs), tmp_path)
     pair, turned = comparison.find_pair("full", "lora-1"), comparison.find_pair("lora-1", "full")
@@ -67,7 +72,7 @@ def test_turned_round_a_pair_changes_its_signs_only(tmp_path):
     assert turned.p_holm == pair.p_holm
 
 
-def test_one_baseline_run_stands_for_every_seed(tmp_path):
+def test_one_baseline_run_stands_for_every_seed(tmp_path: Path) -> None:
     base = run_of("baseline", 0, 40.0, method="baseline", learning_rate=None)
     runs = [base, *three_seeds("full", 20.0, 21.0, 22.0)]
     pair = compare_one(make_study(tmp_path, runs), tmp_path).find_pair("baseline", "full")
@@ -76,14 +81,14 @@ def test_one_baseline_run_stands_for_every_seed(tmp_path):
     assert pair.remark == ""
 
 
-def test_a_seed_that_one_arm_lacks_is_left_out_and_named(tmp_path):
+def test_a_seed_that_one_arm_lacks_is_left_out_and_named(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 24.0, 24.0)
     pair = compare_one(make_study(tmp_path, runs), tmp_path).find_pair("full", "lora-1")
     assert pair.seeds == (0, 1)
     assert pair.remark == "seed 2 of full is left out: lora-1 lacks it."
 
 
-def test_arms_without_a_common_seed_have_no_number(tmp_path):
+def test_arms_without_a_common_seed_have_no_number(tmp_path: Path) -> None:
     runs = [run_of("full", 0, 20.0), run_of("lora-1", 1, 24.0)]
     comparison = compare_one(make_study(tmp_path, runs), tmp_path)
     pair = comparison.find_pair("full", "lora-1")
@@ -92,7 +97,7 @@ def test_arms_without_a_common_seed_have_no_number(tmp_path):
     assert "no seed in common" in build_pair_table(comparison).rows[0][-1].text
 
 
-def test_one_seed_gives_an_interval_over_documents_and_no_verdict(tmp_path):
+def test_one_seed_gives_an_interval_over_documents_and_no_verdict(tmp_path: Path) -> None:
     runs = [run_of("full", 0, 20.0), run_of("lora-1", 0, 90.0)]
     comparison = compare_one(make_study(tmp_path, runs), tmp_path)
     pair = comparison.find_pair("full", "lora-1")
@@ -102,7 +107,7 @@ def test_one_seed_gives_an_interval_over_documents_and_no_verdict(tmp_path):
     assert comparison.leader is None
 
 
-def test_without_run_folders_there_is_a_difference_and_a_note(tmp_path):
+def test_without_run_folders_there_is_a_difference_and_a_note(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 30.0, 31.0, 34.0)
     results = make_study(tmp_path / "elsewhere", runs)
     for folder in (None, tmp_path):
@@ -113,7 +118,7 @@ def test_without_run_folders_there_is_a_difference_and_a_note(tmp_path):
         assert "sums by document" in comparison.notes[0]
 
 
-def rewrite(path, **fields):
+def rewrite(path: Path, **fields: Any) -> None:
     stored = DocumentSums.model_validate_json(path.read_text())
     path.write_text(stored.model_copy(update=fields).model_dump_json())
 
@@ -130,7 +135,9 @@ def rewrite(path, **fields):
     ],
     ids=["missing", "torn", "other-nats", "other-count", "lengths", "other-documents"],
 )
-def test_a_run_whose_sums_do_not_fit_is_left_out_with_a_note(tmp_path, damage, reason):
+def test_a_run_whose_sums_do_not_fit_is_left_out_with_a_note(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 30.0, 31.0, 34.0)
     results = make_study(tmp_path, runs)
     run_id = runs[-1].run_id
@@ -145,7 +152,7 @@ def test_a_run_whose_sums_do_not_fit_is_left_out_with_a_note(tmp_path, damage, r
     assert reason in " ".join(note.text for note in build_pair_table(comparison).notes)
 
 
-def test_where_all_sums_are_damaged_the_note_says_what_is_wrong(tmp_path):
+def test_where_all_sums_are_damaged_the_note_says_what_is_wrong(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 24.0, 24.0)
     results = make_study(tmp_path, runs, seeds=(0, 1))
     for path in tmp_path.rglob("wikitext-2--rows-text.json"):
@@ -155,15 +162,15 @@ def test_where_all_sums_are_damaged_the_note_says_what_is_wrong(tmp_path):
     assert notes[-1] == "left out: 1 more runs."
 
 
-def test_a_score_that_is_not_finite_is_left_out_with_a_note(tmp_path):
+def test_a_score_that_is_not_finite_is_left_out_with_a_note(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 30.0, math.inf)
     comparison = compare_one(make_study(tmp_path, runs, seeds=(0, 1)), tmp_path)
     assert comparison.find_pair("full", "lora-1").seeds == (0,)
     assert comparison.notes == ("not finite, so not compared: lora-1, seed 1.",)
 
 
-def test_a_score_averaged_over_documents_is_compared_over_documents(tmp_path):
-    def by_document(run):
+def test_a_score_averaged_over_documents_is_compared_over_documents(tmp_path: Path) -> None:
+    def by_document(run: RunResult) -> RunResult:
         (score,) = run.evaluations
         return run.model_copy(
             update={
@@ -179,7 +186,7 @@ def test_a_score_averaged_over_documents_is_compared_over_documents(tmp_path):
     assert second.mean == pytest.approx(100 * first.mean)
 
 
-def test_windows_of_joined_text_are_called_windows(tmp_path):
+def test_windows_of_joined_text_are_called_windows(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 24.0, 24.0)
     results = make_study(tmp_path, runs, seeds=(0, 1))
     for path in tmp_path.rglob("wikitext-2--rows-text.json"):
@@ -187,7 +194,7 @@ def test_windows_of_joined_text_are_called_windows(tmp_path):
     assert "windows of the joined text" in compare_one(results, tmp_path).notes[0]
 
 
-def test_an_average_that_is_no_ratio_of_sums_is_said_to_disagree(tmp_path):
+def test_an_average_that_is_no_ratio_of_sums_is_said_to_disagree(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0) + three_seeds("lora-1", 24.0, 24.0)
     results = make_study(tmp_path, runs, seeds=(0, 1))
     skewed = [
@@ -205,7 +212,7 @@ def test_an_average_that_is_no_ratio_of_sums_is_said_to_disagree(tmp_path):
     assert "they disagree where the last of these is smaller" in comparison.notes[0]
 
 
-def test_equivalent_arms_are_called_equivalent_and_far_ones_are_not(tmp_path):
+def test_equivalent_arms_are_called_equivalent_and_far_ones_are_not(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 20.0001, 21.0, 22.0)
     runs += three_seeds("lora-2", 30.0, 31.0, 32.0)
     results = make_results(runs, arms=("full", "lora-1", "lora-2"), seeds=(0, 1, 2))
@@ -216,7 +223,7 @@ def test_equivalent_arms_are_called_equivalent_and_far_ones_are_not(tmp_path):
     assert comparison.tied_for_lead == ("full", "lora-1")
 
 
-def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path):
+def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 24.0, 24.0, 25.0)
     runs += three_seeds("lora-2", 23.0, 24.0, 24.5)
     pairs = compare_one(make_study(tmp_path, runs), tmp_path).pairs
@@ -225,7 +232,7 @@ def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path):
     assert all(pair.p_holm >= pair.p for pair in pairs)
 
 
-def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead():
+def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead() -> None:
     # a mean of batch means may rank two arms otherwise than their sums do
     pair = Pair("full", "lora-1", 0.1, interval=Interval(0.05, 0.15), p=0.001, p_holm=0.001)
     key = ScoreKey("wikitext-2", "paper-padded", 1)
@@ -233,14 +240,14 @@ def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead():
     assert comparison.leader is None
 
 
-def test_group_table_gives_letters_and_the_lead(tmp_path):
+def test_group_table_gives_letters_and_the_lead(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 20.1, 20.2) + three_seeds("lora-1", 40.0, 40.1, 40.2)
     comparison = compare_one(make_study(tmp_path, runs), tmp_path)
     row = [cell.text for cell in build_group_table([comparison]).rows[0]]
     assert row[2:] == ["full, separated from every other arm", "full (a), lora-1 (b)"]
 
 
-def test_json_and_csv_hold_every_pair_of_every_score(tmp_path):
+def test_json_and_csv_hold_every_pair_of_every_score(tmp_path: Path) -> None:
     runs = [make_run(a, s, evaluations=make_evaluations(20.0 + s)) for a in SPREAD for s in (0, 1)]
     results = make_results(runs, arms=tuple(SPREAD))
     write_sums(tmp_path, results, lambda arm: SPREAD[arm])

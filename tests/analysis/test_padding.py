@@ -1,6 +1,8 @@
 """What padded scores are made of: parts that add up, and differences that are split alike."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -8,14 +10,14 @@ from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.padding import split_padded_scores
 from lorastudy.analysis.summary import ScoreKey, summarise_arms
 from lorastudy.report.tables.padding import build_padding_table
-from lorastudy.store.records import ClassSum
+from lorastudy.store.records import ClassSum, RunResult, StudyResults
 from support.made_results import make_evaluation, make_results, make_run
 
 PADDED = ScoreKey("wikitext-2", "paper-padded", 1)
 COUNTS = {"first": 2, "text": 18, "first-padding": 2, "other-padding": 78}
 
 
-def make_padded_run(arm, seed, nats, method="lora"):
+def make_padded_run(arm: str, seed: int, nats: Sequence[float], method: str = "lora") -> RunResult:
     """A run whose class costs `nats` a target, in the order of COUNTS."""
     classes = tuple(
         ClassSum(target_class=name, n_targets=n, sum_nats=n * each)
@@ -26,19 +28,19 @@ def make_padded_run(arm, seed, nats, method="lora"):
     return make_run(arm, seed, method=method, evaluations=(evaluation,))
 
 
-def make_study():
+def make_study() -> StudyResults:
     full = [make_padded_run("full", seed, (4, 3, 1, 0.01), "full") for seed in (0, 1)]
     lora = [make_padded_run("lora-1", seed, (4, 3, 1, 0.51 + seed)) for seed in (0, 1)]
     return make_results([*full, *lora], arms=("full", "lora-1"))
 
 
-def split(results):
+def split(results: StudyResults) -> Any:
     (score,) = make_findings(results).padded
     assert score.key == PADDED
     return score.parts
 
 
-def test_parts_of_a_padded_score_add_up_to_it():
+def test_parts_of_a_padded_score_add_up_to_it() -> None:
     full, lora = split(make_study())
     assert full.score == pytest.approx((2 * 4 + 18 * 3 + 2 * 1 + 78 * 0.01) / 100)
     assert full.text.nats == pytest.approx((2 * 4 + 18 * 3) / 20)
@@ -47,7 +49,7 @@ def test_parts_of_a_padded_score_add_up_to_it():
     assert lora.n_seeds == 2
 
 
-def test_a_difference_that_padding_makes_is_not_put_down_to_language():
+def test_a_difference_that_padding_makes_is_not_put_down_to_language() -> None:
     table = build_padding_table(make_findings(make_study()).padded)
     values = dict(
         zip(
@@ -62,12 +64,12 @@ def test_a_difference_that_padding_makes_is_not_put_down_to_language():
     assert values["text_perplexity"] == pytest.approx(math.exp(3.1))
 
 
-def test_full_fine_tuning_is_not_compared_with_itself():
+def test_full_fine_tuning_is_not_compared_with_itself() -> None:
     table = build_padding_table(make_findings(make_study()).padded)
     assert [cell.text for cell in table.rows[0][-3:]] == ["–"] * 3
 
 
-def test_rows_without_padding_have_no_padding_part():
+def test_rows_without_padding_have_no_padding_part() -> None:
     run = make_padded_run("full", 0, (4, 3, 1, 0.01), "full")
     (padded,) = run.evaluations
     text_only = padded.model_copy(update={"classes": padded.classes[:2]})
@@ -76,6 +78,6 @@ def test_rows_without_padding_have_no_padding_part():
     assert (parts.first_padding.nats, parts.from_padding) == (None, 0)
 
 
-def test_scores_of_text_are_left_out():
+def test_scores_of_text_are_left_out() -> None:
     arms = summarise_arms(make_results())
     assert split_padded_scores(arms, [ScoreKey("wikitext-2", "rows-text", 1)]) == ()

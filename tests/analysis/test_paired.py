@@ -1,6 +1,7 @@
 """Differences over seeds and documents: the same numbers as scipy, and intervals that cover."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from lorastudy.analysis.paired import (
 RNG = np.random.default_rng
 
 
-def draw_study(rng, n_seeds, n_documents, *, of_seeds, of_rest):
+def draw_study(
+    rng: np.random.Generator, n_seeds: int, n_documents: int, *, of_seeds: float, of_rest: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Targets (m) and nats (S, m) of a study without a true difference.
 
     `of_seeds` is the seeds' part of the squared error of the mean beside the documents' part,
@@ -36,7 +39,9 @@ def draw_study(rng, n_seeds, n_documents, *, of_seeds, of_rest):
     return targets, (seeds + documents + rest) * targets
 
 
-def measure_coverage(n_seeds, n_documents, n_studies, ratios, of_rest):
+def measure_coverage(
+    n_seeds: int, n_documents: int, n_studies: int, ratios: Sequence[float], of_rest: float
+) -> float:
     rng = RNG([n_seeds, n_documents])
     covered = 0
     for study in range(n_studies):
@@ -50,7 +55,7 @@ def measure_coverage(n_seeds, n_documents, n_studies, ratios, of_rest):
 
 @pytest.mark.parametrize("n_documents", [50, 300])
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
-def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds, n_documents):
+def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds: int, n_documents: int) -> None:
     # from documents alone to seeds alone: what spreads is not known beforehand
     ratios = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     coverage = measure_coverage(n_seeds, n_documents, 2100, ratios, of_rest=0.5)
@@ -58,11 +63,11 @@ def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds, n_documents):
 
 
 @pytest.mark.parametrize("ratio", [0.0, 3.0, 100.0])
-def test_two_seeds_are_not_overrated(ratio):
+def test_two_seeds_are_not_overrated(ratio: float) -> None:
     assert measure_coverage(2, 100, 1500, (ratio,), of_rest=0.3) >= 0.92
 
 
-def test_without_documents_it_is_the_paired_t_test():
+def test_without_documents_it_is_the_paired_t_test() -> None:
     a, b = np.array([5.1, 4.9, 5.3, 5.2]), np.array([5.0, 4.7, 5.3, 4.8])
     expected = stats.ttest_rel(a, b)
     found = measure_seeds(list(a - b))
@@ -72,14 +77,14 @@ def test_without_documents_it_is_the_paired_t_test():
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
 
 
-def test_documents_that_agree_leave_the_one_sample_t_test_over_seeds():
+def test_documents_that_agree_leave_the_one_sample_t_test_over_seeds() -> None:
     of_seeds, targets = np.array([0.1, 0.3, 0.15]), np.array([10.0, 20.0, 30.0])
     found = measure_difference(targets, np.outer(of_seeds, targets))
     expected = stats.ttest_1samp(of_seeds, 0)
     assert p_of_no_difference(found) == pytest.approx(expected.pvalue, rel=1e-6)
 
 
-def test_one_seed_and_equal_documents_is_the_one_sample_t_test_over_documents():
+def test_one_seed_and_equal_documents_is_the_one_sample_t_test_over_documents() -> None:
     nats = RNG(0).normal(0.3, 1, 40)
     found = measure_difference(np.ones(40), nats[None])
     expected = stats.ttest_1samp(nats, 0)
@@ -90,7 +95,7 @@ def test_one_seed_and_equal_documents_is_the_one_sample_t_test_over_documents():
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
 
 
-def test_documents_variance_is_that_of_scipys_bootstrap_of_the_ratio():
+def test_documents_variance_is_that_of_scipys_bootstrap_of_the_ratio() -> None:
     rng = RNG(1)
     targets, nats = draw_study(rng, 1, 400, of_seeds=0, of_rest=0)
     done = stats.bootstrap(
@@ -105,7 +110,7 @@ def test_documents_variance_is_that_of_scipys_bootstrap_of_the_ratio():
     assert math.sqrt(found.document_variance) == pytest.approx(done.standard_error, rel=0.05)
 
 
-def test_what_seeds_and_documents_share_is_counted_once():
+def test_what_seeds_and_documents_share_is_counted_once() -> None:
     rng, one = RNG(2), np.ones(100)
     found = [
         measure_difference(
@@ -118,7 +123,7 @@ def test_what_seeds_and_documents_share_is_counted_once():
     assert np.mean(found) == pytest.approx(0.04 / 8 + 1 / 100 + 4 / 800, rel=0.05)
 
 
-def test_two_level_bootstrap_has_the_spread_of_the_formula_with_many_seeds():
+def test_two_level_bootstrap_has_the_spread_of_the_formula_with_many_seeds() -> None:
     rng = RNG(3)
     targets, nats = draw_study(rng, 40, 300, of_seeds=1.0, of_rest=0.2)
     resampled = resample_documents(targets, {str(s): row for s, row in enumerate(nats)})
@@ -127,21 +132,21 @@ def test_two_level_bootstrap_has_the_spread_of_the_formula_with_many_seeds():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
-def test_bootstrap_is_the_same_every_time():
+def test_bootstrap_is_the_same_every_time() -> None:
     targets, nats = draw_study(RNG(4), 3, 50, of_seeds=1.0, of_rest=0.2)
     runs = {str(s): row for s, row in enumerate(nats)}
     first, again = resample_documents(targets, runs), resample_documents(targets, runs)
     assert all(np.array_equal(first[run], again[run]) for run in runs)
 
 
-def test_interval_and_p_value_agree():
+def test_interval_and_p_value_agree() -> None:
     targets, nats = draw_study(RNG(5), 3, 80, of_seeds=0.5, of_rest=0.3)
     found = measure_difference(targets, nats)
     shifted = measure_difference(targets, nats - interval_of(found).low * targets)
     assert p_of_no_difference(shifted) == pytest.approx(0.05, abs=1e-6)
 
 
-def test_equivalence_is_the_90_percent_interval_within_the_margin():
+def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
     targets, nats = draw_study(RNG(6), 4, 100, of_seeds=0.5, of_rest=0.3)
     found = measure_difference(targets, nats)
     interval = interval_of(found, confidence=0.90)
@@ -151,37 +156,37 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin():
     assert p_of_equivalence(found, abs(found.mean) / 2) > 0.5
 
 
-def test_holm_is_that_of_the_paper_example():
+def test_holm_is_that_of_the_paper_example() -> None:
     # on paper: 4 x 0.01, 3 x 0.013 raised to it, 2 x 0.03, then 0.04 raised to 0.06
     assert adjust_by_holm([0.03, 0.01, 0.04, 0.013]) == pytest.approx((0.06, 0.04, 0.06, 0.04))
     assert adjust_by_holm([0.9, 0.8]) == (1.0, 1.0)
     assert adjust_by_holm([]) == ()
 
 
-def separated(*pairs):
+def separated(*pairs: tuple[str, str]) -> frozenset[frozenset[str]]:
     return frozenset(frozenset(pair) for pair in pairs)
 
 
-def test_groups_of_tied_arms_may_overlap():
+def test_groups_of_tied_arms_may_overlap() -> None:
     assert group_tied("abc", separated("ac")) == (("a", "b"), ("b", "c"))
 
 
-def test_arms_that_nothing_separates_are_one_group_and_separated_ones_stand_alone():
+def test_arms_that_nothing_separates_are_one_group_and_separated_ones_stand_alone() -> None:
     assert group_tied("abc", separated()) == (("a", "b", "c"),)
     assert group_tied("abc", separated("ab", "ac", "bc")) == (("a",), ("b",), ("c",))
 
 
-def test_more_seeds_are_needed_for_a_smaller_difference_and_a_stricter_level():
+def test_more_seeds_are_needed_for_a_smaller_difference_and_a_stricter_level() -> None:
     spread = Difference(0.1, 3, 100, 1e-4, 1e-6, 0.0)
     few, more = seeds_needed(spread, 0.05), seeds_needed(spread, 0.02)
     assert few < more < seeds_needed(spread, 0.02, n_pairs=15)
 
 
-def test_documents_that_spread_too_much_cannot_be_made_up_for_by_seeds():
+def test_documents_that_spread_too_much_cannot_be_made_up_for_by_seeds() -> None:
     assert seeds_needed(Difference(0.1, 3, 100, 1e-6, 1e-2, 0.0), 0.05) is None
 
 
-def test_planned_seeds_separate_a_difference_as_often_as_planned():
+def test_planned_seeds_separate_a_difference_as_often_as_planned() -> None:
     # seeds alone spread: 0.05 with deviation 0.04 each
     needed = seeds_needed(Difference(0.0, 4, 0, 0.04**2 / 4, None, 0.0), 0.05)
     draws = RNG(7).normal(0.05, 0.04, (4000, needed))

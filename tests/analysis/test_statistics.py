@@ -7,19 +7,19 @@ from lorastudy.analysis.summary import choose_learning_rate, summarise_arms
 from support.made_results import make_epochs, make_failed_run, make_results, make_run
 
 
-def test_mean_and_sample_deviation_are_those_computed_on_paper():
+def test_mean_and_sample_deviation_are_those_computed_on_paper() -> None:
     estimate = estimate_mean([2.0, 4.0, 9.0])  # squares 9 + 1 + 16 = 26, over 2
     assert estimate is not None
     assert (estimate.mean, estimate.sd, estimate.n) == (5.0, math.sqrt(13.0), 3)
 
 
-def test_one_value_has_no_spread():
+def test_one_value_has_no_spread() -> None:
     estimate = estimate_mean([2.0])
     assert estimate is not None
     assert estimate.sd is None
 
 
-def test_rate_with_the_lowest_mean_of_best_validation_losses_is_chosen():
+def test_rate_with_the_lowest_mean_of_best_validation_losses_is_chosen() -> None:
     runs = [
         make_run("a", 0, learning_rate=1e-3, epochs=make_epochs((3.0, 3.5))),
         make_run("a", 1, learning_rate=1e-3, epochs=make_epochs((3.4, 3.2))),  # mean 3.10
@@ -29,12 +29,12 @@ def test_rate_with_the_lowest_mean_of_best_validation_losses_is_chosen():
     assert choose_learning_rate(runs) == 1e-3
 
 
-def test_equal_losses_choose_the_lower_rate():
+def test_equal_losses_choose_the_lower_rate() -> None:
     runs = [make_run("a", 0, learning_rate=rate) for rate in (1e-3, 1e-4, 1e-2)]
     assert choose_learning_rate(runs) == 1e-4
 
 
-def test_a_rate_that_lost_a_seed_loses_to_one_that_did_not():
+def test_a_rate_that_lost_a_seed_loses_to_one_that_did_not() -> None:
     runs = [
         make_run("a", 0, learning_rate=1e-2, epochs=make_epochs((2.0,))),
         make_failed_run("a", 1, "diverged").model_copy(update={"learning_rate": 1e-2}),
@@ -44,7 +44,7 @@ def test_a_rate_that_lost_a_seed_loses_to_one_that_did_not():
     assert choose_learning_rate(runs) == 1e-3
 
 
-def test_missing_runs_are_counted_for_their_own_arm():
+def test_missing_runs_are_counted_for_their_own_arm() -> None:
     missing = ("lora-1-s0-00000000", "lora-1-s2-s1-00000000")
     results = make_results([], arms=("lora-1", "lora-1-s2"), missing=missing)
     assert [arm.n_missing for arm in summarise_arms(results)] == [1, 1]

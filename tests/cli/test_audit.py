@@ -14,7 +14,7 @@ SIZES = (14, 25, 4)  # bytes of its lines, a token each
 
 
 @pytest.fixture
-def tale(tmp_path) -> Path:
+def tale(tmp_path: Path) -> Path:
     path = tmp_path / "tale.txt"
     path.write_text(TEXT)
     return path
@@ -26,7 +26,7 @@ def audit(*arguments: object) -> dict:
     return json.loads(answer.out)
 
 
-def test_audit_of_a_model_holds_the_keys_of_the_contract(tiny_gpt2, tale) -> None:
+def test_audit_of_a_model_holds_the_keys_of_the_contract(tiny_gpt2: Path, tale: Path) -> None:
     found = audit(tiny_gpt2, "--benchmark", tale, "--protocol", "rows-text", "--device", "cpu")
     assert (found["benchmark"], found["rows"], found["length"]) == ("tale", 3, 21)
     assert found["text_share"] == (14 + 20 + 4) / 60
@@ -43,13 +43,13 @@ def test_audit_of_a_model_holds_the_keys_of_the_contract(tiny_gpt2, tale) -> Non
     assert math.exp(nats / 60) == pytest.approx(found["perplexity"]["paper-padded"])
 
 
-def test_audit_scores_the_protocols_that_are_asked_for(tiny_gpt2, tale) -> None:
+def test_audit_scores_the_protocols_that_are_asked_for(tiny_gpt2: Path, tale: Path) -> None:
     found = audit(tiny_gpt2, "--benchmark", tale, "--protocol", "document", "--reported", 3)
     assert list(found["perplexity"]) == ["paper-padded", "document"]
     assert found["undone"]["text_perplexity"] == pytest.approx(3 ** (60 / 38))
 
 
-def test_reported_number_needs_no_weights(byte_tokenizer, tale) -> None:
+def test_reported_number_needs_no_weights(byte_tokenizer: Path, tale: Path) -> None:
     assert not list(byte_tokenizer.glob("*.safetensors"))
     found = audit("--reported", 2.5, "--benchmark", tale, "--tokenizer", byte_tokenizer)
     undone = found["undone"]
@@ -60,7 +60,9 @@ def test_reported_number_needs_no_weights(byte_tokenizer, tale) -> None:
     assert [c["cross_entropy"] for c in found["classes"]] == [None] * 4
 
 
-def test_tokenizer_may_be_a_hub_id_in_the_mirror(byte_tokenizer, tale, tmp_path) -> None:
+def test_tokenizer_may_be_a_hub_id_in_the_mirror(
+    byte_tokenizer: Path, tale: Path, tmp_path: Path
+) -> None:
     shutil.copytree(byte_tokenizer, tmp_path / "mirror" / "someone" / "bytes")
     found = audit(
         *("--reported", 2.5, "--benchmark", tale, "--tokenizer", "someone/bytes"),
@@ -69,7 +71,7 @@ def test_tokenizer_may_be_a_hub_id_in_the_mirror(byte_tokenizer, tale, tmp_path)
     assert found["rows"] == 3
 
 
-def test_audit_reads_as_a_table(tiny_gpt2, tale) -> None:
+def test_audit_reads_as_a_table(tiny_gpt2: Path, tale: Path) -> None:
     answer = call("audit", tiny_gpt2, "--benchmark", tale, "--length", 21, "--reported", 2.5)
     assert answer.code == 0
     for part in ("other-padding", "padding scored", "rows-text v1", "reported 2.5", "0.6333"):
@@ -91,7 +93,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_audit_that_cannot_be_done_says_why(
-    arguments, message, tiny_gpt2, byte_tokenizer, tale
+    arguments: list[str], message: str, tiny_gpt2: Path, byte_tokenizer: Path, tale: Path
 ) -> None:
     places = {"MODEL": tiny_gpt2, "TOKENIZER": byte_tokenizer}
     given = [places.get(a, a) for a in arguments]
@@ -101,12 +103,12 @@ def test_audit_that_cannot_be_done_says_why(
     assert message in answer.err
 
 
-def test_audit_without_a_benchmark_asks_for_one(byte_tokenizer) -> None:
+def test_audit_without_a_benchmark_asks_for_one(byte_tokenizer: Path) -> None:
     answer = call("audit", "--reported", 2, "--tokenizer", byte_tokenizer)
     assert (answer.code, "--benchmark" in answer.err) == (2, True)
 
 
-def test_tokenizer_that_is_not_there_is_an_input_error(tale, tmp_path) -> None:
+def test_tokenizer_that_is_not_there_is_an_input_error(tale: Path, tmp_path: Path) -> None:
     for name in (tmp_path, "no/such"):
         answer = call(
             *("audit", "--reported", 2, "--benchmark", tale, "--tokenizer", name, "--offline")
@@ -115,7 +117,9 @@ def test_tokenizer_that_is_not_there_is_an_input_error(tale, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["rows-text", "lm-eval-wikitext", "lm-eval-lambada"])
-def test_benchmark_without_a_text_is_an_input_error(protocol, tiny_gpt2, tmp_path) -> None:
+def test_benchmark_without_a_text_is_an_input_error(
+    protocol: str, tiny_gpt2: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "blank.txt"
     path.write_text("\n \n")
     command = ("evaluate", tiny_gpt2, "--benchmark", path, "--length", 40)
@@ -124,7 +128,7 @@ def test_benchmark_without_a_text_is_an_input_error(protocol, tiny_gpt2, tmp_pat
     assert "blank" in answer.err
 
 
-def test_evaluate_shows_every_unit_that_is_defined(tiny_gpt2, tale) -> None:
+def test_evaluate_shows_every_unit_that_is_defined(tiny_gpt2: Path, tale: Path) -> None:
     command = ("evaluate", tiny_gpt2, "--benchmark", tale, "--length", 40)
     command += ("--protocol", "rows-text", "--protocol", "lm-eval-lambada")
     whole, last = call(*command).out.splitlines()
@@ -137,7 +141,7 @@ def test_evaluate_shows_every_unit_that_is_defined(tiny_gpt2, tale) -> None:
     assert lambada["tokenizer_digest"] == rows["tokenizer_digest"]
 
 
-def test_evaluate_says_how_many_documents_were_cut(tiny_gpt2, tale) -> None:
+def test_evaluate_says_how_many_documents_were_cut(tiny_gpt2: Path, tale: Path) -> None:
     command = ("evaluate", tiny_gpt2, "--benchmark", tale, "--length", 20)
     answer = call(*command, "--protocol", "rows-text")
     assert "3 documents, 1 of them cut" in answer.out

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ FIGURES = (
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
@@ -50,7 +51,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(study_file, tmp_path_factory) -> Finished:
+def finished(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("studies") / "tiny"
     command = ("run", study_file, "--out", folder, "--jobs", 2)
     answer = call(*command)
@@ -61,7 +62,7 @@ def finished(study_file, tmp_path_factory) -> Finished:
 # The folder
 
 
-def test_a_study_folder_holds_the_files_of_the_contract(finished) -> None:
+def test_a_study_folder_holds_the_files_of_the_contract(finished: Finished) -> None:
     names = {path.name for path in finished.folder.iterdir() if path.name[0] != "."}
     assert names == {"study.yaml", "study.lock.json", "runs", "results.json", "report"}
     runs = {path.name.rsplit("-", 1)[0] for path in (finished.folder / "runs").iterdir()}
@@ -69,7 +70,7 @@ def test_a_study_folder_holds_the_files_of_the_contract(finished) -> None:
 
 
 @pytest.mark.parametrize("arm", ["full", "lora"])
-def test_a_run_folder_holds_the_files_of_the_contract(finished, arm) -> None:
+def test_a_run_folder_holds_the_files_of_the_contract(finished: Finished, arm: str) -> None:
     best = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}[arm]
     config = {"lora": "adapter_config.json", "full": "config.json"}[arm]
     for folder in finished.run_folders(arm):
@@ -94,7 +95,7 @@ def test_a_run_folder_holds_the_files_of_the_contract(finished, arm) -> None:
         assert len(folder.name.rsplit("-", 1)[1]) == 8
 
 
-def test_a_report_holds_the_files_of_the_contract(finished) -> None:
+def test_a_report_holds_the_files_of_the_contract(finished: Finished) -> None:
     expected = {"index.html", "table1.md", "table1.csv", "table1.tex"}
     expected |= {f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png", "pdf")}
     report = finished.folder / "report"
@@ -105,7 +106,7 @@ def test_a_report_holds_the_files_of_the_contract(finished) -> None:
         assert (report / f"figures/fig2-losses.{kind}").read_bytes().startswith(head)
 
 
-def test_results_hold_the_keys_of_the_contract(finished) -> None:
+def test_results_hold_the_keys_of_the_contract(finished: Finished) -> None:
     results = json.loads((finished.folder / "results.json").read_text())
     assert [(run["arm"], run["seed"], run["status"]) for run in results["runs"]] == [
         ("baseline", 0, "done"),
@@ -129,7 +130,9 @@ def test_results_hold_the_keys_of_the_contract(finished) -> None:
     assert all(count > 0 for count in run["peak_memory_bytes"].values())
 
 
-def test_seeds_give_different_runs_and_arms_of_a_seed_see_the_same_tokens(finished) -> None:
+def test_seeds_give_different_runs_and_arms_of_a_seed_see_the_same_tokens(
+    finished: Finished,
+) -> None:
     tokens = {
         folder.name.rsplit("-", 1)[0]: [s["n_tokens"] for s in lines_of(folder / "steps.jsonl")]
         for arm in ("full", "lora")
@@ -142,18 +145,18 @@ def test_seeds_give_different_runs_and_arms_of_a_seed_see_the_same_tokens(finish
 
 
 @pytest.mark.parametrize(("format", "file"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])
-def test_table_prints_the_tables_of_the_report(finished, format, file) -> None:
+def test_table_prints_the_tables_of_the_report(finished: Finished, format: str, file: str) -> None:
     answer = call("table", finished.folder, "--format", format)
     assert answer.code == 0
     assert answer.out == (finished.folder / "report" / f"table1.{file}").read_text()
 
 
-def test_table_as_json_is_the_results_file(finished) -> None:
+def test_table_as_json_is_the_results_file(finished: Finished) -> None:
     answer = call("table", finished.folder, "--format", "json")
     assert answer.out == (finished.folder / "results.json").read_text()
 
 
-def test_status_as_json_names_every_run(finished) -> None:
+def test_status_as_json_names_every_run(finished: Finished) -> None:
     answer = call("status", finished.folder, "--json")
     assert answer.code == 0
     runs = json.loads(answer.out)["runs"]
@@ -165,7 +168,7 @@ def test_status_as_json_names_every_run(finished) -> None:
     ]
 
 
-def test_check_as_json_describes_every_arm(study_file) -> None:
+def test_check_as_json_describes_every_arm(study_file: Path) -> None:
     answer = call("check", study_file, "--json")
     assert answer.code == 0, answer.err
     arms = {arm["name"]: arm for arm in json.loads(answer.out)["arms"]}
@@ -183,7 +186,7 @@ def test_check_as_json_describes_every_arm(study_file) -> None:
     assert lora["fits"] is True
 
 
-def test_check_counts_what_a_run_then_has(finished, study_file) -> None:
+def test_check_counts_what_a_run_then_has(finished: Finished, study_file: Path) -> None:
     arms = json.loads(call("check", study_file, "--json").out)["arms"]
     results = json.loads((finished.folder / "results.json").read_text())["runs"]
     for arm in arms:
@@ -192,7 +195,7 @@ def test_check_counts_what_a_run_then_has(finished, study_file) -> None:
                 assert run[key] == arm[key], (arm["name"], key)
 
 
-def test_report_is_rebuilt_from_the_run_folders_alone(finished, tmp_path) -> None:
+def test_report_is_rebuilt_from_the_run_folders_alone(finished: Finished, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished.folder, copy)
     shutil.rmtree(copy / "report")
@@ -207,7 +210,7 @@ def test_report_is_rebuilt_from_the_run_folders_alone(finished, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("by", ["command", "folder"])
-def test_the_same_command_again_executes_nothing(finished, by) -> None:
+def test_the_same_command_again_executes_nothing(finished: Finished, by: str) -> None:
     before = stamps(finished.folder / "runs")
     again = finished.command if by == "command" else ("run", finished.folder)
     answer = call(*again)
@@ -216,7 +219,7 @@ def test_the_same_command_again_executes_nothing(finished, by) -> None:
     assert stamps(finished.folder / "runs") == before
 
 
-def test_arm_seed_and_set_choose_what_is_executed(study_file, tmp_path) -> None:
+def test_arm_seed_and_set_choose_what_is_executed(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "part"
     command = ("run", study_file, "--out", folder, "--set", "training.epochs=1")
     answer = call(*command, "--arm", "lora", "--seed", "1")
@@ -229,7 +232,9 @@ def test_arm_seed_and_set_choose_what_is_executed(study_file, tmp_path) -> None:
     assert statuses == {"done", "missing"}
 
 
-def test_an_edited_study_is_not_run_into_the_folder_of_another(finished, study_file) -> None:
+def test_an_edited_study_is_not_run_into_the_folder_of_another(
+    finished: Finished, study_file: Path
+) -> None:
     edited = study_file.with_name("edited.yaml")
     edited.write_text(study_file.read_text().replace("rank: 2", "rank: 3"))
     before = stamps(finished.folder)
@@ -239,7 +244,9 @@ def test_an_edited_study_is_not_run_into_the_folder_of_another(finished, study_f
     assert stamps(finished.folder) == before
 
 
-def test_changed_data_is_not_mixed_into_a_started_study(finished, study_file, tmp_path) -> None:
+def test_changed_data_is_not_mixed_into_a_started_study(
+    finished: Finished, study_file: Path, tmp_path: Path
+) -> None:
     shutil.copytree(study_file.parent, tmp_path / "moved")
     with (tmp_path / "moved" / "texts" / "train.txt").open("a") as stream:
         stream.write("\nOne more line.")
@@ -258,7 +265,7 @@ def test_an_unknown_preset_is_a_mistake_of_the_command() -> None:
     assert "Traceback" not in answer.err
 
 
-def test_a_mistyped_key_is_answered_with_the_right_one(study_file, tmp_path) -> None:
+def test_a_mistyped_key_is_answered_with_the_right_one(study_file: Path, tmp_path: Path) -> None:
     wrong = study_file.with_name("wrong.yaml")
     wrong.write_text(study_file.read_text().replace("rank: 2", "rnak: 2"))
     answer = call("run", wrong, "--out", tmp_path / "out")
@@ -270,7 +277,9 @@ def test_a_mistyped_key_is_answered_with_the_right_one(study_file, tmp_path) -> 
 @pytest.mark.parametrize(
     ("option", "value"), [("--arm", "lroa"), ("--seed", "7"), ("--device", "tpu")]
 )
-def test_an_option_that_names_nothing_is_refused(study_file, option, value, tmp_path) -> None:
+def test_an_option_that_names_nothing_is_refused(
+    study_file: Path, option: str, value: str, tmp_path: Path
+) -> None:
     answer = call("run", study_file, "--out", tmp_path / "out", option, value)
     assert answer.code == 2
     assert f"{option} {value}" in answer.err
@@ -283,7 +292,9 @@ def test_an_option_that_does_not_exist_is_refused() -> None:
     assert "--epochs" in answer.err
 
 
-def test_an_interrupt_before_training_begins_is_an_interrupt_too(study_file, monkeypatch) -> None:
+def test_an_interrupt_before_training_begins_is_an_interrupt_too(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -293,7 +304,7 @@ def test_an_interrupt_before_training_begins_is_an_interrupt_too(study_file, mon
     assert "again" in answer.err
 
 
-def test_missing_data_is_an_error_of_the_input(study_file, tmp_path) -> None:
+def test_missing_data_is_an_error_of_the_input(study_file: Path, tmp_path: Path) -> None:
     command = ("--out", tmp_path / "out", "--set", "data.train.path=texts/tarin.txt")
     answer = call("run", study_file, *command)
     assert answer.code == 3
@@ -301,7 +312,9 @@ def test_missing_data_is_an_error_of_the_input(study_file, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_weights_are_an_error_of_the_input(study_file, tiny_gpt2, tmp_path) -> None:
+def test_missing_weights_are_an_error_of_the_input(
+    study_file: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)
     (base / "model.safetensors").unlink()
@@ -315,19 +328,21 @@ def test_missing_weights_are_an_error_of_the_input(study_file, tiny_gpt2, tmp_pa
     ("arguments", "command"),
     [(["export", "x"], "export"), (["run"], "run"), (["init", "-x"], "init")],
 )
-def test_a_mistake_of_usage_points_to_the_help(arguments, command) -> None:
+def test_a_mistake_of_usage_points_to_the_help(arguments: list[str], command: str) -> None:
     answer = call(*arguments)
     assert answer.code == 2
     assert f"lorastudy {command} --help" in answer.err
 
 
-def test_a_folder_that_is_no_study_is_refused(tmp_path) -> None:
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     answer = call("status", tmp_path)
     assert answer.code == 2
     assert str(tmp_path) in answer.err
 
 
-def test_run_one_executes_a_run_and_leaves_a_finished_one_alone(finished, tmp_path) -> None:
+def test_run_one_executes_a_run_and_leaves_a_finished_one_alone(
+    finished: Finished, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished.folder, copy)
     name = finished.run_folders("lora")[0].name
@@ -343,7 +358,7 @@ def test_run_one_executes_a_run_and_leaves_a_finished_one_alone(finished, tmp_pa
     assert stamps(copy / "runs") == before
 
 
-def test_run_one_refuses_a_run_that_the_study_does_not_have(finished) -> None:
+def test_run_one_refuses_a_run_that_the_study_does_not_have(finished: Finished) -> None:
     answer = call("run-one", finished.folder, "lora-s9-00000000")
     assert answer.code == 2
     assert "lora-s9-00000000" in answer.err
@@ -358,7 +373,9 @@ def scores_of(answer: Answer) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("arm", ["baseline", "lora"])
-def test_evaluate_gives_the_score_of_the_run(finished, study_file, tiny_gpt2, arm) -> None:
+def test_evaluate_gives_the_score_of_the_run(
+    finished: Finished, study_file: Path, tiny_gpt2: Path, arm: str
+) -> None:
     run = finished.run_folders(arm)[0]
     adapter = ("--adapter", run / "best") if arm == "lora" else ()
     protocols = [part for name in ("rows-text", "paper-padded") for part in ("--protocol", name)]
@@ -372,7 +389,7 @@ def test_evaluate_gives_the_score_of_the_run(finished, study_file, tiny_gpt2, ar
 
 
 def test_best_of_a_full_run_is_a_whole_model_with_its_tokenizer(
-    finished, study_file, tmp_path
+    finished: Finished, study_file: Path, tmp_path: Path
 ) -> None:
     run = finished.run_folders("full")[0]
     model = tmp_path / "model"
@@ -388,7 +405,9 @@ def test_best_of_a_full_run_is_a_whole_model_with_its_tokenizer(
     assert "no tokenizer" in answer.err
 
 
-def test_evaluate_refuses_an_adapter_that_is_none(tiny_gpt2, study_file, tmp_path) -> None:
+def test_evaluate_refuses_an_adapter_that_is_none(
+    tiny_gpt2: Path, study_file: Path, tmp_path: Path
+) -> None:
     texts = study_file.parent / "texts" / "test.txt"
     answer = call(
         *("evaluate", tiny_gpt2, "--adapter", tmp_path, "--benchmark", texts),
@@ -398,7 +417,7 @@ def test_evaluate_refuses_an_adapter_that_is_none(tiny_gpt2, study_file, tmp_pat
     assert "adapter_config.json" in answer.err
 
 
-def test_init_writes_a_study_file_that_is_read_back(tmp_path) -> None:
+def test_init_writes_a_study_file_that_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     assert call("init", "demo", "--out", path).code == 0
     assert "#" in path.read_text()
@@ -433,7 +452,9 @@ def test_the_schema_describes_every_key_of_a_study() -> None:
         ("Arm", "placement", (*LAYER_TYPES, "a.*.b", "lm_head"), ("atention", "a..b", "a b.c")),
     ],
 )
-def test_the_schema_lets_editors_find_a_mistyped_text(part, key, good, bad) -> None:
+def test_the_schema_lets_editors_find_a_mistyped_text(
+    part: str, key: str, good: Sequence[str], bad: tuple[str, ...]
+) -> None:
     items = Study.model_json_schema()["$defs"][part]["properties"][key]["items"]
 
     def fits(text: str) -> bool:

@@ -5,9 +5,11 @@ import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -17,6 +19,7 @@ from lorastudy.cli.completion import complete_presets, complete_runs
 from lorastudy.exchange.card import make_card
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
+from lorastudy.model.adapters import ArmModel
 from lorastudy.run import export
 from lorastudy.store.collect import read_overview
 from lorastudy.store.files import write_record
@@ -35,7 +38,7 @@ benchmarks:"""
 
 
 @pytest.fixture(scope="module")
-def study(tiny_gpt2, tmp_path_factory) -> Path:
+def study(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of one seed with a baseline, full, lora and an adapter on the tied head."""
     folder = tmp_path_factory.mktemp("exported")
     path = write_study(folder, tiny_gpt2)
@@ -47,7 +50,7 @@ def study(tiny_gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(study) -> dict[str, StoredRun]:
+def runs(study: Path) -> dict[str, StoredRun]:
     return {run.result.arm: run for run in read_runs(StudyFolder(study))}
 
 
@@ -60,7 +63,9 @@ def scores_of(*arguments: object) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # as it is told
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to")  # Conv1D beside Linear
 @pytest.mark.parametrize("arm", ["lora", "head"])
-def test_an_exported_adapter_computes_what_the_run_did(study, runs, arm, tiny_gpt2, tmp_path):
+def test_an_exported_adapter_computes_what_the_run_did(
+    study: Path, runs: dict[str, StoredRun], arm: str, tiny_gpt2: Path, tmp_path: Path
+) -> None:
     run = runs[arm]
     answer = call("export", study, run.result.run_id, "--to", tmp_path / "adapter")
     assert answer.code == 0 and "by at most 0 (" in answer.out
@@ -76,7 +81,9 @@ def test_an_exported_adapter_computes_what_the_run_did(study, runs, arm, tiny_gp
 
 
 @pytest.mark.parametrize("arm", ["lora", "head"])
-def test_a_merged_model_scores_what_the_run_scored(study, runs, arm, tmp_path):
+def test_a_merged_model_scores_what_the_run_scored(
+    study: Path, runs: dict[str, StoredRun], arm: str, tmp_path: Path
+) -> None:
     run, to = runs[arm], tmp_path / "merged"
     answer = call("export", study, run.result.run_id, "--to", to, "--merge")
     assert answer.code == 0, answer.err
@@ -87,7 +94,9 @@ def test_a_merged_model_scores_what_the_run_scored(study, runs, arm, tmp_path):
     assert found["rows-text"] == pytest.approx(stored["rows-text"], abs=1e-5)
 
 
-def test_merging_an_adapter_of_a_tied_head_unties_it(study, runs, tmp_path):
+def test_merging_an_adapter_of_a_tied_head_unties_it(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     to = tmp_path / "merged"
     assert call("export", study, runs["head"].result.run_id, "--to", to, "--merge").code == 0
     weights = load_file(to / "model.safetensors")
@@ -95,7 +104,9 @@ def test_merging_an_adapter_of_a_tied_head_unties_it(study, runs, tmp_path):
     assert json.loads((to / "config.json").read_text())["tie_word_embeddings"] is False
 
 
-def test_an_adapter_on_the_head_never_carries_the_base_head(study, runs, tmp_path):
+def test_an_adapter_on_the_head_never_carries_the_base_head(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     to = tmp_path / "adapter"
     assert call("export", study, runs["head"].result.run_id, "--to", to).code == 0
     tensors = load_file(to / "adapter_model.safetensors")
@@ -103,14 +114,16 @@ def test_an_adapter_on_the_head_never_carries_the_base_head(study, runs, tmp_pat
     assert all(".lora_A." in name or ".lora_B." in name for name in tensors)
 
 
-def test_a_fully_tuned_model_is_exported_with_its_tokenizer(study, runs, tmp_path):
+def test_a_fully_tuned_model_is_exported_with_its_tokenizer(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     to = tmp_path / "model"
     assert call("export", study, "full", "--to", to).code == 0
     assert (to / "tokenizer.json").is_file() and (to / "model.safetensors").is_file()
 
 
 @pytest.fixture(scope="module")
-def llama_study(tiny_llama, tmp_path_factory) -> Path:
+def llama_study(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with an adapter on the tied head of a Llama."""
     folder = tmp_path_factory.mktemp("llama")
     path = write_study(folder, tiny_llama)
@@ -123,8 +136,8 @@ def llama_study(tiny_llama, tmp_path_factory) -> Path:
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # as it is told
 def test_the_tied_head_of_a_llama_is_untied_and_reloads_as_it_was(
-    llama_study, tiny_llama, tmp_path
-):
+    llama_study: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
     for name, options in (("adapter", ()), ("merged", ("--merge",))):
         answer = call("export", llama_study, "head", "--to", tmp_path / name, *options)
         assert answer.code == 0, answer.err
@@ -142,14 +155,18 @@ def test_the_tied_head_of_a_llama_is_untied_and_reloads_as_it_was(
 # --- which run --------------------------------------------------------------------------------
 
 
-def test_an_arm_means_its_run_with_the_lowest_validation_loss(study, runs):
+def test_an_arm_means_its_run_with_the_lowest_validation_loss(
+    study: Path, runs: dict[str, StoredRun]
+) -> None:
     chosen = choose_run(StudyFolder(study), "lora")
     assert chosen.spec.run_id == runs["lora"].result.run_id
     assert chosen.reason is not None and "only run at learning rate 0.01" in chosen.reason
     assert choose_run(StudyFolder(study), "lora-s0").spec == chosen.spec
 
 
-def test_of_several_seeds_the_best_is_taken_and_said(study, runs, tmp_path):
+def test_of_several_seeds_the_best_is_taken_and_said(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     copy = StudyFolder(tmp_path / "copy")
     shutil.copytree(study, copy.path)
     assert call("extend", copy.path, "--seeds", 1).code == 0
@@ -168,12 +185,16 @@ def test_of_several_seeds_the_best_is_taken_and_said(study, runs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "what"), [("lroa", "did you mean 'lora'?"), ("lora-s7", "Give an arm (baseline, full")]
 )
-def test_a_name_that_nothing_has_is_answered_with_those_that_are(study, name, what, tmp_path):
+def test_a_name_that_nothing_has_is_answered_with_those_that_are(
+    study: Path, name: str, what: str, tmp_path: Path
+) -> None:
     answer = call("export", study, name, "--to", tmp_path / "to")
     assert answer.code == 2 and what in answer.err
 
 
-def test_a_shell_is_offered_arms_and_runs_of_the_folder_before_the_cursor(study, runs):
+def test_a_shell_is_offered_arms_and_runs_of_the_folder_before_the_cursor(
+    study: Path, runs: dict[str, StoredRun]
+) -> None:
     def offered(folder: Path, incomplete: str) -> list[str]:
         return complete_runs(SimpleNamespace(params={"folder": folder}), incomplete)
 
@@ -182,7 +203,7 @@ def test_a_shell_is_offered_arms_and_runs_of_the_folder_before_the_cursor(study,
     assert complete_presets("pa") == ["paper", "paper-sound"]
 
 
-def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):
+def test_an_arm_without_a_finished_run_says_how_to_finish_one(study: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     (run,) = (copy / "runs").glob("lora-s0-*")
@@ -200,8 +221,14 @@ def test_an_arm_without_a_finished_run_says_how_to_finish_one(study, tmp_path):
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
-    *, study, runs, arm, options, what, tmp_path
-):
+    *,
+    study: Path,
+    runs: dict[str, StoredRun],
+    arm: str | None,
+    options: list[str],
+    what: str,
+    tmp_path: Path,
+) -> None:
     name = runs[arm].result.run_id if arm else "lora-s9-00000000"
     answer = call("export", study, name, "--to", tmp_path / "to", *options)
     assert answer.code == 2 and what in answer.err
@@ -209,13 +236,15 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("options", [["--merge"], []])
-def test_a_copy_that_computes_something_else_is_never_left(study, options, tmp_path, monkeypatch):
-    def forget(model):  # the adapter, as a merge that goes wrong would
+def test_a_copy_that_computes_something_else_is_never_left(
+    study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget(model: ArmModel) -> object:  # the adapter, as a merge that goes wrong would
         return model.adapter.unload()
 
     copytree = shutil.copytree
 
-    def spoil(*arguments, **settings):
+    def spoil(*arguments: Any, **settings: Any) -> None:
         copytree(*arguments, **settings)
         path = arguments[1] / "adapter_model.safetensors"
         save_file({name: 1.001 * tensor for name, tensor in load_file(path).items()}, path)
@@ -227,7 +256,9 @@ def test_a_copy_that_computes_something_else_is_never_left(study, options, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_folder_is_never_written_over(study, runs, tmp_path):
+def test_an_existing_folder_is_never_written_over(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     answer = call("export", study, runs["lora"].result.run_id, "--to", tmp_path)
     assert answer.code == 2 and "exists already" in answer.err
 
@@ -235,14 +266,14 @@ def test_an_existing_folder_is_never_written_over(study, runs, tmp_path):
 # --- the card ---------------------------------------------------------------------------------
 
 
-def read_card(study: Path, run: StoredRun, to: Path, *options: str):
-    from huggingface_hub import ModelCard
-
+def read_card(study: Path, run: StoredRun, to: Path, *options: str) -> ModelCard:
     assert call("export", study, run.result.run_id, "--to", to, *options).code == 0
     return ModelCard.load(to / "README.md")
 
 
-def test_a_card_carries_every_score_with_its_protocol(study, runs, tmp_path):
+def test_a_card_carries_every_score_with_its_protocol(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     run = runs["lora"]
     card = read_card(study, run, tmp_path / "adapter")
     found = {
@@ -252,7 +283,9 @@ def test_a_card_carries_every_score_with_its_protocol(study, runs, tmp_path):
     assert card.data.library_name == "peft" and card.data.pipeline_tag == "text-generation"
 
 
-def test_only_an_adapter_of_the_head_warns_of_servers(study, runs, tmp_path):
+def test_only_an_adapter_of_the_head_warns_of_servers(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     warned = {
         (arm, options): "An adapter on the output layer"
         in read_card(study, runs[arm], tmp_path / f"{arm}{len(options)}", *options).text
@@ -261,12 +294,16 @@ def test_only_an_adapter_of_the_head_warns_of_servers(study, runs, tmp_path):
     assert warned == {("lora", ()): False, ("head", ()): True, ("head", ("--merge",)): False}
 
 
-def test_a_card_names_no_folder_of_this_machine(study, runs, tiny_gpt2, tmp_path):
+def test_a_card_names_no_folder_of_this_machine(
+    study: Path, runs: dict[str, StoredRun], tiny_gpt2: Path, tmp_path: Path
+) -> None:
     card = make_card(runs["lora"], "adapter", name="x")
     assert str(tiny_gpt2) not in card and str(study) not in card
 
 
-def test_push_uploads_nothing_unless_it_is_really_asked_to(study, runs, tmp_path):
+def test_push_uploads_nothing_unless_it_is_really_asked_to(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     to = tmp_path / "adapter"
     call("export", study, runs["lora"].result.run_id, "--to", to)
     answer = call("push", to, "owner/name")  # the sockets of tests are closed
@@ -274,13 +311,15 @@ def test_push_uploads_nothing_unless_it_is_really_asked_to(study, runs, tmp_path
 
 
 @pytest.mark.parametrize("name", ["adapter", "a b/c", "owner/"])
-def test_push_refuses_a_name_that_the_hub_would_not_take(study, runs, name, tmp_path):
+def test_push_refuses_a_name_that_the_hub_would_not_take(
+    study: Path, runs: dict[str, StoredRun], name: str, tmp_path: Path
+) -> None:
     to = tmp_path / "adapter"
     call("export", study, "lora", "--to", to)
     assert call("push", to, name).code == 2
 
 
-def test_push_refuses_what_was_not_exported(tmp_path):
+def test_push_refuses_what_was_not_exported(tmp_path: Path) -> None:
     answer = call("push", tmp_path, "owner/name")
     assert answer.code == 3 and "is no exported model" in answer.err
 
@@ -295,7 +334,9 @@ def read_shape(study: Path, shape: str, out: Path) -> dict[str, dict]:
     }
 
 
-def test_harness_results_hold_the_scores_under_the_keys_of_lm_eval(study, runs, tmp_path):
+def test_harness_results_hold_the_scores_under_the_keys_of_lm_eval(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     found = read_shape(study, "lm-eval", tmp_path / "out")
     assert found.keys() == {run.result.run_id for run in runs.values()}
     for run in runs.values():
@@ -336,7 +377,9 @@ KEYS_OF_PEFT = {  # all that its runner writes
 
 
 @pytest.mark.parametrize("arm", ["full", "lora"])
-def test_peft_results_hold_all_that_its_app_reads(study, runs, arm, tmp_path):
+def test_peft_results_hold_all_that_its_app_reads(
+    study: Path, runs: dict[str, StoredRun], arm: str, tmp_path: Path
+) -> None:
     content = read_shape(study, "peft-comparison", tmp_path / "out")[runs[arm].result.run_id]
     assert {group: set(keys) for group, keys in content.items()} == KEYS_OF_PEFT
     groups = {**content, "metrics": content["train_info"]["metrics"][-1]}
@@ -353,12 +396,14 @@ def test_peft_results_hold_all_that_its_app_reads(study, runs, arm, tmp_path):
         assert f"{name}-version" in packages
 
 
-def test_peft_gets_no_baseline_which_it_would_take_for_full_fine_tuning(study, runs, tmp_path):
+def test_peft_gets_no_baseline_which_it_would_take_for_full_fine_tuning(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     found = read_shape(study, "peft-comparison", tmp_path / "out")
     assert found.keys() == {run.result.run_id for arm, run in runs.items() if arm != "baseline"}
 
 
-def test_an_unknown_shape_is_refused_with_the_known_ones(study):
+def test_an_unknown_shape_is_refused_with_the_known_ones(study: Path) -> None:
     answer = call("export", study, "--to", "excel")
     assert answer.code == 2 and "tensorboard" in answer.err and "lm-eval" in answer.err
 
@@ -366,7 +411,7 @@ def test_an_unknown_shape_is_refused_with_the_known_ones(study):
 # --- trackers ---------------------------------------------------------------------------------
 
 
-def test_curves_are_those_of_the_run_folder(runs):
+def test_curves_are_those_of_the_run_folder(runs: dict[str, StoredRun]) -> None:
     run = runs["lora"]
     points = list(list_points(run))
     losses = [p.value for p in points if p.name == "train/loss"]
@@ -377,7 +422,9 @@ def test_curves_are_those_of_the_run_folder(runs):
     ]
 
 
-def test_a_missing_tracker_names_its_package(study, monkeypatch, tmp_path):
+def test_a_missing_tracker_names_its_package(
+    study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import lorastudy.exchange.trackers as trackers
 
     def fail(name: str) -> None:
@@ -388,13 +435,15 @@ def test_a_missing_tracker_names_its_package(study, monkeypatch, tmp_path):
     assert answer.code == 2 and "pip install" in answer.err and "mlflow" in answer.err
 
 
-def test_a_tracker_never_gets_a_run_twice(study, tmp_path):
+def test_a_tracker_never_gets_a_run_twice(study: Path, tmp_path: Path) -> None:
     (tmp_path / "earlier").write_text("")
     answer = call("export", study, "--to", "tensorboard", "--out", tmp_path)
     assert answer.code == 2 and "would show these runs twice" in answer.err
 
 
-def test_tensorboard_reads_back_every_point(study, runs, tmp_path):
+def test_tensorboard_reads_back_every_point(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -408,7 +457,9 @@ def test_tensorboard_reads_back_every_point(study, runs, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of packages that mlflow uses
-def test_mlflow_reads_back_every_point(study, runs, tmp_path):
+def test_mlflow_reads_back_every_point(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
     mlflow = pytest.importorskip("mlflow")
     assert call("export", study, "--to", "mlflow", "--out", tmp_path / "ml").code == 0
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}")

@@ -21,7 +21,7 @@ from support.command_line import (
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
@@ -33,14 +33,16 @@ DIVERGING = (
 
 
 @pytest.fixture
-def wild_study(study_file) -> Path:
+def wild_study(study_file: Path) -> Path:
     path = study_file.with_name("wild.yaml")
     text = study_file.read_text().replace("benchmarks:\n", f"  - {DIVERGING}\nbenchmarks:\n")
     path.write_text(text)
     return path
 
 
-def test_an_arm_that_diverges_is_reported_and_the_others_finish(wild_study, tmp_path) -> None:
+def test_an_arm_that_diverges_is_reported_and_the_others_finish(
+    wild_study: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "wild"
     command = ("run", wild_study, "--out", folder, "--seed", 0, "--jobs", 2)
     answer = call(*command, "--arm", "wild", "--arm", "lora")
@@ -60,7 +62,7 @@ LONG = ("--arm", "lora", "--seed", "0", "--set", "training.epochs=30", "--jobs",
 
 
 @pytest.fixture(scope="module")
-def long_run(study_file, tmp_path_factory) -> RunFolder:
+def long_run(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("long") / "whole"
     assert call("run", study_file, "--out", folder, *LONG).code == 0
     return only_run(folder)
@@ -78,7 +80,7 @@ def has_lines(folder: Path, n_lines: int) -> bool:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_finishes(
-    study_file, long_run, tmp_path
+    study_file: Path, long_run: RunFolder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "stopped"
     process = start("run", study_file, "--out", folder, *LONG)
@@ -98,7 +100,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_finishes(
 
 @pytest.mark.slow
 def test_a_run_that_the_system_kills_is_a_row_and_is_retried(
-    study_file, long_run, tmp_path
+    study_file: Path, long_run: RunFolder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
     process = start("run", study_file, "--out", folder, *LONG)
@@ -117,7 +119,7 @@ def test_a_run_that_the_system_kills_is_a_row_and_is_retried(
 
 
 @pytest.mark.slow
-def test_workers_stop_when_the_command_is_killed(study_file, tmp_path) -> None:
+def test_workers_stop_when_the_command_is_killed(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "orphaned"
     process = start("run", study_file, "--out", folder, *LONG)
     until(lambda: has_lines(folder, 5))
@@ -128,7 +130,7 @@ def test_workers_stop_when_the_command_is_killed(study_file, tmp_path) -> None:
     assert run.read_status().status == "interrupted"
 
 
-def test_a_run_owned_by_another_process_is_left_to_it(study_file, tmp_path) -> None:
+def test_a_run_owned_by_another_process_is_left_to_it(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     command = ("run", study_file, "--out", folder, "--arm", "baseline")
     assert call(*command, "--set", "benchmarks=[]").code == 0

@@ -34,7 +34,7 @@ KEYS = {  # command -> (arguments, keys that scripts rely on)
 
 
 @pytest.fixture(scope="module")
-def desk(tiny_gpt2, tmp_path_factory) -> Path:
+def desk(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study file, its texts, and a finished study of one arm and the baseline."""
     folder = tmp_path_factory.mktemp("desk")
     path = write_study(folder, tiny_gpt2)
@@ -51,7 +51,9 @@ def arguments_of(name: str, desk: Path, base: Path) -> list[str]:
     return [stands_for.get(word, word) for word in KEYS[name][0]]
 
 
-def test_every_command_prints_one_json_value(desk, tiny_gpt2, tmp_path, monkeypatch) -> None:
+def test_every_command_prints_one_json_value(
+    desk: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(desk, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     n_looked_at = 0
@@ -70,7 +72,7 @@ def test_no_command_is_forgotten() -> None:
     assert KEYS.keys() | always_json == {command.name for command in app.registered_commands}
 
 
-def test_a_running_study_prints_progress_beside_its_json(desk, tmp_path) -> None:
+def test_a_running_study_prints_progress_beside_its_json(desk: Path, tmp_path: Path) -> None:
     only = ("--arm", "baseline", "--set", "benchmarks=[]", "--json")
     with without_page():
         answer = call("run", desk / "study.yaml", "--out", tmp_path / "new", *only)
@@ -79,7 +81,7 @@ def test_a_running_study_prints_progress_beside_its_json(desk, tmp_path) -> None
     assert "runs to execute" in answer.err and "done" in answer.err
 
 
-def test_exported_results_are_named(desk, tmp_path) -> None:
+def test_exported_results_are_named(desk: Path, tmp_path: Path) -> None:
     answer = call("export", desk / "done", "--to", "lm-eval", "--out", tmp_path / "out", "--json")
     found = json.loads(answer.out)
     assert found["to"] == "lm-eval" and len(found["runs"]) == 2
@@ -88,6 +90,6 @@ def test_exported_results_are_named(desk, tmp_path) -> None:
     }
 
 
-def test_watching_is_for_people(desk) -> None:
+def test_watching_is_for_people(desk: Path) -> None:
     answer = call("status", desk / "done", "--watch", "--json")
     assert answer.code == 2 and "leave it out with --json" in answer.err

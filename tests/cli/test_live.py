@@ -66,7 +66,7 @@ def shown(overview: tuple[RunOverview, ...], width: int, most_rows: int | None =
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_nothing_is_cut_off_however_wide_the_terminal_is(width) -> None:
+def test_nothing_is_cut_off_however_wide_the_terminal_is(width: int) -> None:
     runs = tuple(overview_of(spec, "running") for spec in PAPER[1:6])
     text = shown(runs, width)
     assert "…" not in text
@@ -102,7 +102,7 @@ def test_of_many_runs_those_are_shown_that_something_happens_with() -> None:
 
 
 @pytest.fixture
-def started(tmp_path) -> tuple[StudyFolder, RunSpec]:
+def started(tmp_path: Path) -> tuple[StudyFolder, RunSpec]:
     """A demo's folder in which one run has a manifest that promises 70 steps."""
     folder = StudyFolder(tmp_path)
     study = load_study(preset_text("demo"), "demo")
@@ -128,7 +128,9 @@ MANIFEST = {
 }  # fmt: skip
 
 
-def test_time_left_is_the_latest_pace_times_the_steps_to_go(started) -> None:
+def test_time_left_is_the_latest_pace_times_the_steps_to_go(
+    started: tuple[StudyFolder, RunSpec],
+) -> None:
     folder, spec = started
     run = folder.run(spec.run_id)
     for number in range(1, 31):
@@ -142,7 +144,9 @@ def status_of(folder: StudyFolder, spec: RunSpec) -> RunStatus:
     return next(r.status for r in read_overview(folder) if r.spec.run_id == spec.run_id)
 
 
-def test_a_log_gets_one_line_per_epoch_and_change_of_state(started, capsys) -> None:
+def test_a_log_gets_one_line_per_epoch_and_change_of_state(
+    started: tuple[StudyFolder, RunSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, spec = started
     run, progress = folder.run(spec.run_id), Progress(folder)
     print_lines(progress.look().events)
@@ -157,7 +161,7 @@ def test_a_log_gets_one_line_per_epoch_and_change_of_state(started, capsys) -> N
     assert "validation 3.1250 nats/token" in second and "1:10 left" in second
 
 
-def test_a_file_gets_whole_lines(started, tmp_path) -> None:
+def test_a_file_gets_whole_lines(started: tuple[StudyFolder, RunSpec], tmp_path: Path) -> None:
     from support.command_line import call
 
     text = call("status", Path(tmp_path)).out

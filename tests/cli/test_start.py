@@ -22,7 +22,7 @@ def make_folder(folder: Path, **files: str) -> Path:
 
 @pytest.mark.parametrize("preset", list_presets())
 def test_every_preset_is_written_with_its_comments_and_a_schema(
-    preset, tmp_path, monkeypatch
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("init", preset).code == 0
@@ -34,14 +34,14 @@ def test_every_preset_is_written_with_its_comments_and_a_schema(
     assert json.loads(Path("lorastudy.schema.json").read_text())["title"] == "Study"
 
 
-def test_a_schema_is_left_out_on_request(tmp_path, monkeypatch) -> None:
+def test_a_schema_is_left_out_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("init", "demo", "--no-schema").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["demo.yaml"]
     assert "$schema" not in Path("demo.yaml").read_text()
 
 
-def test_a_file_that_is_no_schema_is_left_alone(tmp_path) -> None:
+def test_a_file_that_is_no_schema_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "lorastudy.schema.json").write_text("mine")
     answer = call("init", "demo", "--out", tmp_path / "demo.yaml")
     assert answer.code == 2 and "--no-schema" in answer.err
@@ -49,7 +49,7 @@ def test_a_file_that_is_no_schema_is_left_alone(tmp_path) -> None:
 
 
 def test_a_folder_of_texts_becomes_a_study_that_can_be_checked(
-    tiny_gpt2, tmp_path, monkeypatch
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = make_folder(
@@ -73,7 +73,9 @@ def test_a_folder_of_texts_becomes_a_study_that_can_be_checked(
     assert [arm["train_rows"] for arm in arms] == [5, 5, 5, 5]
 
 
-def test_tables_are_read_by_the_named_column(tmp_path, monkeypatch) -> None:
+def test_tables_are_read_by_the_named_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     line = json.dumps({"body": "a text"}) + "\n"
     folder = make_folder(Path("posts"), train_1__jsonl=line, train_2__jsonl=line, dev__jsonl=line)
@@ -96,7 +98,9 @@ def test_tables_are_read_by_the_named_column(tmp_path, monkeypatch) -> None:
         ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no one pattern"),
     ],
 )
-def test_a_folder_that_leaves_a_doubt_is_refused(files, what, tmp_path) -> None:
+def test_a_folder_that_leaves_a_doubt_is_refused(
+    files: dict[str, str], what: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
     make_folder(folder, **files)

@@ -16,12 +16,12 @@ def arms_of(name: str) -> dict[str, Arm]:
     return {arm.name: arm for arm in load_preset(name).arms}
 
 
-def test_the_presets_are_listed_by_name():
+def test_the_presets_are_listed_by_name() -> None:
     assert list_presets() == ("demo", "paper", "paper-sound")
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_each_preset_loads_explains_itself_and_survives_a_dump(name: str):
+def test_each_preset_loads_explains_itself_and_survives_a_dump(name: str) -> None:
     study = load_preset(name)
     assert study.name == name
     assert load_study(dump_study(study), "study.yaml") == study
@@ -29,12 +29,12 @@ def test_each_preset_loads_explains_itself_and_survives_a_dump(name: str):
     assert max(len(line) for line in preset_text(name).splitlines()) <= 110
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest():
+def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no preset 'papr' \(did you mean 'paper'\?\)"):
         preset_text("papr")
 
 
-def test_paper_is_the_published_protocol():
+def test_paper_is_the_published_protocol() -> None:
     training = load_preset("paper").training
     assert (training.epochs, training.rows_per_step, training.micro_batch) == (8, 70, 14)
     assert training.schedule.model_dump() == {
@@ -53,7 +53,7 @@ def test_paper_is_the_published_protocol():
     assert (training.accumulation, training.first_group) == ("micro-batch-means", "one")
 
 
-def test_paper_compares_the_published_arms_on_one_seed():
+def test_paper_compares_the_published_arms_on_one_seed() -> None:
     study, arms = load_preset("paper"), arms_of("paper")
     assert list(arms) == ["baseline", "full", "lora-1", "lora-2", "lora-3", "lora-4"]
     assert arms["full"].learning_rates == (1e-4,)
@@ -68,7 +68,7 @@ def test_paper_compares_the_published_arms_on_one_seed():
     assert len(expand_study(study)) == 6
 
 
-def test_paper_reads_the_published_data():
+def test_paper_reads_the_published_data() -> None:
     study = load_preset("paper")
     data = study.data
     assert study.base_model.id == "openai-community/gpt2"
@@ -83,7 +83,7 @@ def test_paper_reads_the_published_data():
     assert all(set(b.protocols) == {"paper-padded", "rows-text"} for b in study.benchmarks)
 
 
-def test_paper_sound_keeps_the_arms_and_tries_several_rates():
+def test_paper_sound_keeps_the_arms_and_tries_several_rates() -> None:
     paper, sound = arms_of("paper"), arms_of("paper-sound")
     for name, arm in paper.items():
         rates = sound[name].learning_rates
@@ -94,7 +94,7 @@ def test_paper_sound_keeps_the_arms_and_tries_several_rates():
     assert sound["lora-2-attention-projection"].placement == ("attention", "attention-projection")
 
 
-def test_paper_sound_uses_the_default_protocol_and_three_seeds():
+def test_paper_sound_uses_the_default_protocol_and_three_seeds() -> None:
     study = load_preset("paper-sound")
     defaults = type(study.training)(epochs=8, rows_per_step=70, micro_batch=14)
     assert study.training == defaults
@@ -102,7 +102,7 @@ def test_paper_sound_uses_the_default_protocol_and_three_seeds():
     assert len(expand_study(study)) == 1 + 6 * 3 * 3
 
 
-def test_demo_needs_nothing_from_outside():
+def test_demo_needs_nothing_from_outside() -> None:
     study = load_preset("demo")
     sources = [study.data.train, study.data.validation, *study.benchmarks]
     assert study.base_model.builtin == "demo"

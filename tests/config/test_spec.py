@@ -22,7 +22,7 @@ def lora_run(*overrides: str) -> RunSpec:
     return next(spec for spec in expand_study(load(*overrides)) if spec.arm.method == "lora")
 
 
-def test_runs_go_by_arm_then_rate_then_seed():
+def test_runs_go_by_arm_then_rate_then_seed() -> None:
     full = "{name: full, method: full, learning_rates: [2e-4, 1e-4]}"
     arms = f"arms=[{{name: base, method: baseline}}, {full}]"
     specs = expand_study(load(arms, "seeds=[3, 1]"))
@@ -35,13 +35,13 @@ def test_runs_go_by_arm_then_rate_then_seed():
     ]
 
 
-def test_a_baseline_runs_once():
+def test_a_baseline_runs_once() -> None:
     methods = [spec.arm.method for spec in expand_study(load())]
     assert methods.count("baseline") == 1
     assert len(methods) == 1 + 5 * 2
 
 
-def test_run_ids_are_distinct_and_name_arm_and_seed():
+def test_run_ids_are_distinct_and_name_arm_and_seed() -> None:
     specs = expand_study(load_study(preset_text("paper-sound"), "paper-sound"))
     ids = [spec.run_id for spec in specs]
     assert len(set(ids)) == len(ids) == 55
@@ -50,7 +50,7 @@ def test_run_ids_are_distinct_and_name_arm_and_seed():
         assert len(spec.identity) == 64
 
 
-def test_run_ids_are_the_same_in_another_process():
+def test_run_ids_are_the_same_in_another_process() -> None:
     code = (
         "from lorastudy.config.spec import expand_study; from lorastudy.config.study_file import *;"
         "print(*[s.run_id for s in expand_study(load_study(preset_text('demo'), 'demo'))])"
@@ -97,7 +97,7 @@ def test_run_ids_are_the_same_in_another_process():
         "arms.lora-1.learning_rates=[2e-3]",
     ],
 )
-def test_whatever_training_depends_on_changes_the_identity(override: str):
+def test_whatever_training_depends_on_changes_the_identity(override: str) -> None:
     assert lora_run(override).identity != lora_run().identity
 
 
@@ -113,16 +113,16 @@ def test_whatever_training_depends_on_changes_the_identity(override: str):
         "arms.lora-1.alpha=32.0",
     ],
 )
-def test_whatever_leaves_the_weights_alone_keeps_the_identity(override: str):
+def test_whatever_leaves_the_weights_alone_keeps_the_identity(override: str) -> None:
     assert lora_run(override).identity == lora_run().identity
 
 
-def test_the_order_of_a_placement_keeps_the_identity():
+def test_the_order_of_a_placement_keeps_the_identity() -> None:
     a, b = (f"arms.lora-1.placement=[{p}]" for p in ("output, h.*.c", "h.*.c, output"))
     assert lora_run(a).identity == lora_run(b).identity
 
 
-def test_a_spec_survives_its_json():
+def test_a_spec_survives_its_json() -> None:
     for spec in expand_study(load("training.optimizer.max_grad_norm=null")):
         text = spec.model_dump_json()
         assert json.loads(text)["seed"] == spec.seed

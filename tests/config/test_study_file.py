@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -145,7 +146,9 @@ BAD_VALUES = [
 @pytest.mark.parametrize(
     ("override", "key_path", "says"), BAD_VALUES, ids=[b[0] for b in BAD_VALUES]
 )
-def test_a_mistake_is_named_by_key_path_and_explained(override: str, key_path: str, says: str):
+def test_a_mistake_is_named_by_key_path_and_explained(
+    override: str, key_path: str, says: str
+) -> None:
     _, mistake, last = mistakes_of(override)
     assert mistake.startswith(f"{key_path}: ")
     assert re.search(says, mistake)
@@ -156,7 +159,7 @@ def test_a_mistake_is_named_by_key_path_and_explained(override: str, key_path: s
     "name",
     ["", "..", "../up", "a/b", "a\\b", ".hidden", "a b", "<b>x</b>", "x\n", "é", "a.", "a" * 65],
 )
-def test_names_that_are_unsafe_as_folders_are_refused(name: str):
+def test_names_that_are_unsafe_as_folders_are_refused(name: str) -> None:
     text = STUDY.replace("name: full", f"name: {json.dumps(name)}")
     with pytest.raises(ConfigError, match=r"arms\.1\.name: .* cannot name a folder") as caught:
         load_study(text, "study.yaml")
@@ -170,7 +173,7 @@ def test_forgetting_needs_the_base_model_as_an_arm() -> None:
     assert mistake.startswith("benchmarks.held.role: forgetting compares with the base model")
 
 
-def test_all_mistakes_of_a_file_are_reported_at_once():
+def test_all_mistakes_of_a_file_are_reported_at_once() -> None:
     overrides = ("training.epochs=0", "arms.lora-1.rank=-1", "seeds=[1, 1]", "data.rows.cut=x")
     first, *mistakes, _ = mistakes_of(*overrides)
     assert first == "study.yaml with the --set values has 4 mistakes:"
@@ -182,7 +185,7 @@ def test_all_mistakes_of_a_file_are_reported_at_once():
     ]
 
 
-def test_one_arm_reports_all_that_it_lacks():
+def test_one_arm_reports_all_that_it_lacks() -> None:
     _, *mistakes, _ = mistakes_of("arms.2={name: lora-1, method: lora}")
     keys = ["placement", "rank", "alpha", "learning_rates"]
     assert mistakes == [f"arms.lora-1.{key}: is required for method lora" for key in keys]
@@ -197,25 +200,25 @@ def test_one_arm_reports_all_that_it_lacks():
         " allow_tied: false, learning_rates: [0.0001, 0.001]}",
     ],
 )
-def test_arms_that_differ_in_name_only_are_refused(twin: str):
+def test_arms_that_differ_in_name_only_are_refused(twin: str) -> None:
     arm = twin.replace("name: b", "name: a").replace(" allow_tied: false,", "")
     mistakes = mistakes_of(f"arms=[{arm}, {twin}]")
     assert mistakes[1] == "arms.b: differs from arm 'a' only in its name; drop one"
 
 
-def test_required_keys_are_named_when_missing():
+def test_required_keys_are_named_when_missing() -> None:
     with pytest.raises(ConfigError) as caught:
         load_study("name: x", "study.yaml")
     for key in ("base_model", "data", "training", "seeds", "arms"):
         assert f"  {key}: is required\n" in str(caught.value)
 
 
-def test_scored_padding_needs_padded_rows():
+def test_scored_padding_needs_padded_rows() -> None:
     mistakes = mistakes_of("training.padding=scored", "data.rows.cut=stream")
     assert mistakes[1].startswith("training.padding: scored needs padded rows")
 
 
-def test_a_warm_up_longer_than_training_is_refused():
+def test_a_warm_up_longer_than_training_is_refused() -> None:
     slip = "training.schedule={warmup: 0.5, counted_in: micro-batches}"
     assert mistakes_of(slip)[1].startswith("training.schedule.warmup: 0.5 of the micro-batches")
     assert load("training.schedule={warmup: 0.4, counted_in: micro-batches}")
@@ -244,25 +247,25 @@ def test_a_warm_up_longer_than_training_is_refused():
         ("name: a\x00b", "Correct the YAML"),
     ],
 )
-def test_text_that_is_no_plain_yaml_is_refused(text: str, says: str):
+def test_text_that_is_no_plain_yaml_is_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         load_study(text, "study.yaml")
     assert str(caught.value).startswith("study.yaml: ")
 
 
-def test_a_file_that_unfolds_without_end_is_refused():
+def test_a_file_that_unfolds_without_end_is_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     with pytest.raises(ConfigError, match="more than 20000 values"):
         load_study("\n".join(lines), "study.yaml")
 
 
-def test_numbers_without_a_point_are_numbers():
+def test_numbers_without_a_point_are_numbers() -> None:
     assert parse_yaml("[1e-4, 2E3, -1e+2]", "x") == [1e-4, 2e3, -1e2]
     assert load().arms[1].learning_rates == (1e-4,)
 
 
-def test_merge_keys_and_anchors_save_repetition():
+def test_merge_keys_and_anchors_save_repetition() -> None:
     arms = (
         "arms=[&a {name: a, method: lora, placement: [attention], rank: 4, alpha: 8,"
         " learning_rates: [1e-3]}, {<<: *a, name: b, rank: 8}]"
@@ -273,7 +276,7 @@ def test_merge_keys_and_anchors_save_repetition():
     ]
 
 
-def test_an_override_reaches_one_place_even_if_anchors_share_it():
+def test_an_override_reaches_one_place_even_if_anchors_share_it() -> None:
     text = STUDY.replace("{path: notes.txt}", "&s {path: notes.txt}")
     text = text.replace("{id: owner/set, config: plain, split: validation}", "*s")
     study = load_study(text, "study.yaml", ["data.train.path=other.txt"])
@@ -281,14 +284,14 @@ def test_an_override_reaches_one_place_even_if_anchors_share_it():
 
 
 @pytest.mark.parametrize("address", ["lora-1", "2"])
-def test_overrides_address_arms_by_name_or_number(address: str):
+def test_overrides_address_arms_by_name_or_number(address: str) -> None:
     study = load(f"arms.{address}.rank=32", "training.schedule.warmup=0.2", "seeds.0=7")
     assert study.arms[2].rank == 32
     assert study.training.schedule.warmup == 0.2
     assert study.seeds == (7, 1)
 
 
-def test_overrides_address_names_with_dots():
+def test_overrides_address_names_with_dots() -> None:
     study = load_study(STUDY.replace("lora-1", "lora.r4"), "study.yaml", ["arms.lora.r4.rank=2"])
     assert study.arms[2].rank == 2
 
@@ -306,20 +309,20 @@ def test_overrides_address_names_with_dots():
         ("seeds=[1", "line 1, column"),
     ],
 )
-def test_overrides_that_lead_nowhere_are_refused(override: str, says: str):
+def test_overrides_that_lead_nowhere_are_refused(override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         load(override)
     assert "--set" in str(caught.value)
 
 
 @pytest.mark.parametrize("revision", ["1e5", "12345678", "1.5", "no", "main", "v1.0", "refs/pr/3"])
-def test_a_dumped_study_loads_equal(revision: str):
+def test_a_dumped_study_loads_equal(revision: str) -> None:
     study = load(f"data.validation.revision='{revision}'", "training.optimizer.max_grad_norm=null")
     assert study.training.optimizer.max_grad_norm is None
     assert load_study(dump_study(study), "study.yaml") == study
 
 
-def test_a_dumped_study_states_the_training_protocol_in_full():
+def test_a_dumped_study_states_the_training_protocol_in_full() -> None:
     plain = yaml.safe_load(dump_study(load()))
     assert plain["training"]["padding"] == "masked"
     assert plain["training"]["optimizer"]["max_grad_norm"] == 1.0
@@ -328,7 +331,7 @@ def test_a_dumped_study_states_the_training_protocol_in_full():
     assert plain["data"]["train"] == {"path": "notes.txt"}
 
 
-def test_a_difference_names_key_path_old_and_new():
+def test_a_difference_names_key_path_old_and_new() -> None:
     extra = "{name: lora-9, method: full, learning_rates: [0.1]}"
     changed = load_study(
         STUDY.replace("benchmarks:", f"  - {extra}\nbenchmarks:"),
@@ -346,7 +349,7 @@ def test_a_difference_names_key_path_old_and_new():
     assert describe_difference(changed, load())[3].endswith("-> (absent)")
 
 
-def test_equal_studies_have_no_difference_and_reordered_ones_have_one():
+def test_equal_studies_have_no_difference_and_reordered_ones_have_one() -> None:
     study = load()
     turned = study.model_copy(update={"arms": study.arms[::-1]})
     assert describe_difference(study, load()) == []
@@ -355,7 +358,7 @@ def test_equal_studies_have_no_difference_and_reordered_ones_have_one():
     ]
 
 
-def test_unreadable_files_are_refused(tmp_path):
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_study_file(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -368,13 +371,13 @@ def test_unreadable_files_are_refused(tmp_path):
         read_study_file(tmp_path / "long.yaml")
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path):
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(preset_text("demo"), encoding="utf-8-sig")
     assert read_study_file(tmp_path / "study.yaml").name == "demo"
 
 
 @pytest.mark.parametrize("protocol", ["blocks-2", "sliding-8-8", *(p.example for p in PROTOCOLS)])
-def test_each_protocol_may_stand_in_a_study_file(protocol: str):
+def test_each_protocol_may_stand_in_a_study_file(protocol: str) -> None:
     assert load(f"benchmarks.held.protocols=[{protocol}]").benchmarks[0].protocols == (protocol,)
 
 
@@ -382,32 +385,32 @@ def test_each_protocol_may_stand_in_a_study_file(protocol: str):
     "entry",
     ["projection", "attention-projection", "lm_head", "transformer.h.*.attn.c_proj", "h.0.*"],
 )
-def test_layer_types_and_patterns_are_accepted(entry: str):
+def test_layer_types_and_patterns_are_accepted(entry: str) -> None:
     assert load(f"arms.lora-1.placement=['{entry}']").arms[2].placement == (entry,)
 
 
-def test_values_are_frozen_and_hashable():
+def test_values_are_frozen_and_hashable() -> None:
     study = load()
     assert hash(study) == hash(load())
     with pytest.raises(ValueError, match="frozen"):
         study.arms[0].name = "other"
 
 
-def test_the_schema_describes_every_key():
+def test_the_schema_describes_every_key() -> None:
     schema = Study.model_json_schema()
     for model in [schema, *schema["$defs"].values()]:
         for key, field in model["properties"].items():
             assert field.get("description"), (model["title"], key)
 
 
-def test_models_made_in_code_are_checked_alike():
+def test_models_made_in_code_are_checked_alike() -> None:
     with pytest.raises(ValueError, match="rank: is required for method lora"):
         Arm(name="x", method="lora", placement=("output",), alpha=1.0, learning_rates=(0.1,))
     with pytest.raises(ValueError, match="exactly one of id, path, builtin"):
         Source(split="test")
 
 
-def test_sources_are_called_by_what_says_where_they_come_from():
+def test_sources_are_called_by_what_says_where_they_come_from() -> None:
     study = load()
     sources = (study.data.train, study.data.validation, study.benchmarks[0])
     assert [source.label for source in sources] == [

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def documents(*texts: str) -> Documents:
 TEXTS = documents("ab", "", " cde\n", "  \n", "é")
 
 
-def test_each_filled_text_is_a_document_without_white_space_at_its_ends(tmp_path) -> None:
+def test_each_filled_text_is_a_document_without_white_space_at_its_ends(tmp_path: Path) -> None:
     corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     assert bytes(corpus.tokens.tolist()).decode() == "abcdeé"
     assert corpus.offsets.tolist() == [0, 2, 5, 7]
@@ -52,7 +54,7 @@ def test_each_filled_text_is_a_document_without_white_space_at_its_ends(tmp_path
     assert (corpus.n_documents, corpus.n_tokens) == (3, 7)
 
 
-def test_joined_texts_are_one_document_with_blank_ones_counted(tmp_path) -> None:
+def test_joined_texts_are_one_document_with_blank_ones_counted(tmp_path: Path) -> None:
     corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="stream")
     text = "ab\n\n\n\n cde\n\n\n  \n\n\né"
     assert bytes(corpus.tokens.tolist()).decode() == text
@@ -63,13 +65,13 @@ def test_joined_texts_are_one_document_with_blank_ones_counted(tmp_path) -> None
 @pytest.mark.parametrize(
     ("text", "n_words"), [("", 1), ("a", 1), ("a b", 2), (" a  b\n", 4), ("a\u2003b", 2)]
 )
-def test_words_are_counted_as_lm_evaluation_harness_does(text, n_words) -> None:
+def test_words_are_counted_as_lm_evaluation_harness_does(text: str, n_words: int) -> None:
     assert count_words(text) == n_words
 
 
 @pytest.mark.parametrize(("vocabulary_size", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
 def test_ids_take_the_smallest_type_that_holds_the_vocabulary(
-    tmp_path, vocabulary_size, dtype
+    tmp_path: Path, vocabulary_size: int, dtype: str
 ) -> None:
     tokenizer = ByteTokenizer(vocabulary_size, first=vocabulary_size - 256)
     corpus = prepare_corpus(documents("a\u00ff"), tokenizer, tmp_path, form="texts")
@@ -77,7 +79,7 @@ def test_ids_take_the_smallest_type_that_holds_the_vocabulary(
     assert corpus.tokens.max() == vocabulary_size - 256 + 0xC3
 
 
-def test_documents_beyond_one_batch_keep_their_order(tmp_path) -> None:
+def test_documents_beyond_one_batch_keep_their_order(tmp_path: Path) -> None:
     texts = [str(number) for number in range(2_500)]
     corpus = prepare_corpus(documents(*texts), ByteTokenizer(), tmp_path, form="texts")
     last = corpus.tokens[corpus.offsets[-2] : corpus.offsets[-1]]
@@ -85,12 +87,12 @@ def test_documents_beyond_one_batch_keep_their_order(tmp_path) -> None:
     assert corpus.n_documents == 2_500
 
 
-def test_line_of_ten_megabytes_is_one_document(tmp_path) -> None:
+def test_line_of_ten_megabytes_is_one_document(tmp_path: Path) -> None:
     corpus = prepare_corpus(documents("x" * 10_000_000), ByteTokenizer(), tmp_path, form="texts")
     assert corpus.offsets.tolist() == [0, 10_000_000]
 
 
-def test_second_call_does_not_tokenise(tmp_path) -> None:
+def test_second_call_does_not_tokenise(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
     tokenizer = ByteTokenizer(calls=calls)
@@ -102,7 +104,7 @@ def test_second_call_does_not_tokenise(tmp_path) -> None:
     assert not list(calls.iterdir())
 
 
-def test_corpus_of_another_tokenizer_text_or_join_is_another_entry(tmp_path) -> None:
+def test_corpus_of_another_tokenizer_text_or_join_is_another_entry(tmp_path: Path) -> None:
     made = [
         prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts"),
         prepare_corpus(TEXTS, ByteTokenizer(digest="other"), tmp_path, form="texts"),
@@ -114,7 +116,7 @@ def test_corpus_of_another_tokenizer_text_or_join_is_another_entry(tmp_path) -> 
     assert len({corpus.folder for corpus in made}) == len(made)
 
 
-def test_digest_tells_where_documents_end(tmp_path) -> None:
+def test_digest_tells_where_documents_end(tmp_path: Path) -> None:
     assert digest_texts([Text("a", "a"), Text("b", "b")]) != digest_texts([Text("ab", "ab")])
     one = prepare_corpus(documents("ab"), ByteTokenizer(), tmp_path, form="texts")
     two = prepare_corpus(documents("a", "b"), ByteTokenizer(), tmp_path, form="texts")
@@ -125,14 +127,16 @@ def test_digest_tells_where_documents_end(tmp_path) -> None:
     assert one.digest == again.digest
 
 
-def test_arrays_cannot_be_changed(tmp_path) -> None:
+def test_arrays_cannot_be_changed(tmp_path: Path) -> None:
     corpus = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     for values in (corpus.tokens, corpus.offsets, corpus.n_bytes, corpus.n_words):
         assert not values.flags.writeable
 
 
 @pytest.mark.parametrize(("first", "wrong"), [(1, 98), (-66, -1)])
-def test_id_outside_the_vocabulary_is_refused_and_leaves_nothing(tmp_path, first, wrong) -> None:
+def test_id_outside_the_vocabulary_is_refused_and_leaves_nothing(
+    tmp_path: Path, first: int, wrong: int
+) -> None:
     tokenizer = ByteTokenizer(vocabulary_size=98, first=first)
     place = f"made here, document 2: the tokenizer gives id {wrong},"
     with pytest.raises(InputError, match=place):
@@ -140,7 +144,7 @@ def test_id_outside_the_vocabulary_is_refused_and_leaves_nothing(tmp_path, first
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
 
 
-def test_text_without_any_token_is_refused(tmp_path) -> None:
+def test_text_without_any_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the text has no token"):
         prepare_corpus(documents(" "), ByteTokenizer(), tmp_path, form="texts")
 
@@ -161,7 +165,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "documents.npz", RECORD])
-def test_damaged_entry_is_made_again(tmp_path, name, damage) -> None:
+def test_damaged_entry_is_made_again(tmp_path: Path, name: str, damage: str) -> None:
     first = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts")
     DAMAGES[damage](first.folder / name)
     with pytest.raises(StorageError, match=name):
@@ -171,7 +175,7 @@ def test_damaged_entry_is_made_again(tmp_path, name, damage) -> None:
     assert open_corpus(second.folder, check_hashes=True).record == first.record
 
 
-def test_leftovers_of_a_killed_process_are_cleared(tmp_path) -> None:
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
     folder = prepare_corpus(TEXTS, ByteTokenizer(), tmp_path, form="texts").folder
     leftover = tmp_path / f".{folder.name}.1.partial"
     folder.rename(leftover)
@@ -179,20 +183,20 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path) -> None:
     assert not leftover.exists()
 
 
-def test_cache_that_cannot_be_made_is_a_storage_error(tmp_path) -> None:
+def test_cache_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="token cache"):
         prepare_corpus(TEXTS, ByteTokenizer(), tmp_path / "file" / "cache", form="texts")
 
 
-def _prepare_at_once(cache: Path, barrier, answers) -> None:
+def _prepare_at_once(cache: Path, barrier: Barrier, answers: Queue[bytes]) -> None:
     barrier.wait()
     tokenizer = ByteTokenizer(calls=cache.parent / "calls")
     corpus = prepare_corpus(TEXTS, tokenizer, cache, form="texts")
     answers.put(bytes(corpus.tokens.tolist()))
 
 
-def test_eight_processes_get_one_whole_corpus(tmp_path) -> None:
+def test_eight_processes_get_one_whole_corpus(tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lorastudy.data.corpus"])
@@ -216,7 +220,13 @@ def test_eight_processes_get_one_whole_corpus(tmp_path) -> None:
     ],
 )
 def test_rows_and_their_text_share_are_those_of_the_published_study(
-    *, tmp_path, shared_data, repository, config, n_rows, text_share
+    *,
+    tmp_path: Path,
+    shared_data: Path,
+    repository: str,
+    config: str | None,
+    n_rows: int,
+    text_share: float,
 ) -> None:
     from lorastudy.model.tokenizer import load_tokenizer
 
@@ -229,7 +239,9 @@ def test_rows_and_their_text_share_are_those_of_the_published_study(
     assert round(int(table.n_scored.sum()) / (349 * n_rows), 4) == text_share
 
 
-def test_joined_wikitext_has_the_tokens_that_others_report(tmp_path, shared_data) -> None:
+def test_joined_wikitext_has_the_tokens_that_others_report(
+    tmp_path: Path, shared_data: Path
+) -> None:
     from lorastudy.model.tokenizer import load_tokenizer
 
     source = Source(id="Salesforce/wikitext", config="wikitext-2-raw-v1", split="test")

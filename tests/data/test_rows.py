@@ -1,6 +1,7 @@
 """Windows and rows against lists written out by hand."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -139,7 +140,9 @@ def test_rolling_windows_stay_in_their_document() -> None:
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 9))
-def test_rolling_windows_score_each_token_once_and_read_no_more_than_fits(sizes, length) -> None:
+def test_rolling_windows_score_each_token_once_and_read_no_more_than_fits(
+    sizes: list[int], length: int
+) -> None:
     offsets = np.cumsum([0, *sizes])
     table = cut_rolling(offsets, length, PREFIX)
     assert [t for _, targets in written_out(table) for t in targets] == list(range(offsets[-1]))
@@ -204,7 +207,7 @@ def test_stride_that_skips_tokens_is_refused(stride: int, prefix: int | None) ->
 
 
 @pytest.mark.parametrize("cut", [lambda: cut_lines([0, 3], 1, None), lambda: cut_stream([0, 3], 1)])
-def test_length_without_room_for_a_target_is_refused(cut) -> None:
+def test_length_without_room_for_a_target_is_refused(cut: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="length 1"):
         cut()
 
@@ -219,7 +222,9 @@ SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 
 @given(SIZES, st.integers(2, 12), st.data(), st.booleans())
-def test_each_token_is_scored_exactly_once(sizes, length, data, with_prefix) -> None:
+def test_each_token_is_scored_exactly_once(
+    sizes: list[int], length: int, data: st.DataObject, with_prefix: bool
+) -> None:
     room = length - with_prefix
     stride = data.draw(st.integers(1, room))
     offsets = np.cumsum([0, *sizes])
@@ -238,7 +243,9 @@ def test_each_token_is_scored_exactly_once(sizes, length, data, with_prefix) -> 
 
 
 @given(st.integers(1, 60), st.integers(2, 12), st.data())
-def test_token_is_scored_by_the_window_that_gives_it_the_most_context(n, length, data) -> None:
+def test_token_is_scored_by_the_window_that_gives_it_the_most_context(
+    n: int, length: int, data: st.DataObject
+) -> None:
     stride = data.draw(st.integers(1, length))
     table = cut_windows(0, n, length, stride)
     for begin, end, scored in zip(table.begins, table.ends, table.scored_from, strict=True):
@@ -248,7 +255,9 @@ def test_token_is_scored_by_the_window_that_gives_it_the_most_context(n, length,
 
 
 @given(SIZES, st.integers(2, 12), st.sampled_from([None, PREFIX]))
-def test_lines_are_the_first_window_of_each_document(sizes, length, prefix) -> None:
+def test_lines_are_the_first_window_of_each_document(
+    sizes: list[int], length: int, prefix: int | None
+) -> None:
     offsets = np.cumsum([0, *sizes])
     lines = cut_lines(offsets, length, prefix)
     windows = cut_document_windows(offsets, length=length, stride=1, prefix=prefix)

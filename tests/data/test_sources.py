@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -34,24 +35,24 @@ Text of the card, with a rule below.
 """
 
 
-def read(folder: Path, name: str, **settings) -> Documents:
+def read(folder: Path, name: str, **settings: Any) -> Documents:
     return read_documents(Source(path=name, **settings), mirror=None, offline=True, base=folder)
 
 
-def refusal(folder: Path, name: str, **settings) -> str:
+def refusal(folder: Path, name: str, **settings: Any) -> str:
     with pytest.raises(InputError) as caught:
         read(folder, name, **settings)
     return str(caught.value)
 
 
-def write_parquet(path: Path, **columns) -> Path:
+def write_parquet(path: Path, **columns: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
     return path
 
 
 @pytest.fixture
-def mirror(tmp_path) -> Path:
+def mirror(tmp_path: Path) -> Path:
     folder = tmp_path / "mirror" / "owner" / "name"
     write_parquet(folder / "small" / "train-00000.parquet", text=["one", "", "two\n"])
     write_parquet(folder / "small" / "train-00001.parquet", text=["three"])
@@ -63,11 +64,11 @@ def mirror(tmp_path) -> Path:
     return tmp_path / "mirror"
 
 
-def read_id(mirror: Path | None, **settings) -> Documents:
+def read_id(mirror: Path | None, **settings: Any) -> Documents:
     return read_documents(Source(id="owner/name", **settings), mirror=mirror, offline=True)
 
 
-def refuse_id(mirror: Path | None, **settings) -> str:
+def refuse_id(mirror: Path | None, **settings: Any) -> str:
     with pytest.raises(InputError) as caught:
         read_id(mirror, **settings)
     return str(caught.value)
@@ -76,19 +77,19 @@ def refuse_id(mirror: Path | None, **settings) -> str:
 # Plain text
 
 
-def test_lines_of_a_text_file_are_documents_without_their_line_breaks(tmp_path) -> None:
+def test_lines_of_a_text_file_are_documents_without_their_line_breaks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffone\r\n\ntwo é\n".encode())
     assert read(tmp_path, "a.txt").texts == ("one", "", "two é")
 
 
-def test_line_separators_other_than_newline_stay_in_their_line(tmp_path) -> None:
+def test_line_separators_other_than_newline_stay_in_their_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\u2028two\x0cthree\n")
     assert read(tmp_path, "a.txt").texts == ("one\u2028two\x0cthree",)
 
 
 @pytest.mark.parametrize("sample_by", ["line", "paragraph", "document"])
 @pytest.mark.parametrize("text", ["a\nb\n\nc\n", "a", "\n\na\n\n\nb", "a\r\nb\r\n\r\nc"])
-def test_text_files_are_cut_as_by_datasets(tmp_path, sample_by, text) -> None:
+def test_text_files_are_cut_as_by_datasets(tmp_path: Path, sample_by: str, text: str) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode())
     theirs = datasets.load_dataset(
         "text",
@@ -100,7 +101,7 @@ def test_text_files_are_cut_as_by_datasets(tmp_path, sample_by, text) -> None:
     assert list(read(tmp_path, "a.txt", sample_by=sample_by).texts) == list(theirs["text"])
 
 
-def test_glob_reads_its_files_in_order_of_their_names(tmp_path) -> None:
+def test_glob_reads_its_files_in_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b/2.txt", "a.txt", "b/1.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -109,7 +110,7 @@ def test_glob_reads_its_files_in_order_of_their_names(tmp_path) -> None:
     assert found.origin == "**/*.txt (3 files)"
 
 
-def test_folder_with_glob_signs_in_its_name_is_taken_literally(tmp_path) -> None:
+def test_folder_with_glob_signs_in_its_name_is_taken_literally(tmp_path: Path) -> None:
     base = tmp_path / "a[1]*"
     base.mkdir()
     (base / "x.txt").write_text("one")
@@ -119,13 +120,13 @@ def test_folder_with_glob_signs_in_its_name_is_taken_literally(tmp_path) -> None
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_absolute_path_needs_no_base(tmp_path, inside) -> None:
+def test_absolute_path_needs_no_base(tmp_path: Path, inside: bool) -> None:
     (tmp_path / "a.txt").write_text("one")
     base = tmp_path if inside else Path("elsewhere")
     assert read(base, str(tmp_path / "*.txt")).texts == ("one",)
 
 
-def test_line_of_ten_megabytes_is_read(tmp_path) -> None:
+def test_line_of_ten_megabytes_is_read(tmp_path: Path) -> None:
     long = "x" * 10_000_000
     (tmp_path / "a.txt").write_text(long)
     (tmp_path / "a.csv").write_text(f"text\n{long}\n")
@@ -138,7 +139,7 @@ def test_line_of_ten_megabytes_is_read(tmp_path) -> None:
 # Files with columns
 
 
-def test_json_lines_skip_empty_lines(tmp_path) -> None:
+def test_json_lines_skip_empty_lines(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "one", "n": 1}\n\n{"body": "two\\n"}\n')
     assert read(tmp_path, "a.jsonl", column="body").texts == ("one", "two\n")
 
@@ -146,17 +147,17 @@ def test_json_lines_skip_empty_lines(tmp_path) -> None:
 @pytest.mark.parametrize(
     "text", ['[{"text": "one"}, {"text": "two"}]', '{"text":"one"}\n{"text":"two"}']
 )
-def test_json_is_a_list_or_lines(tmp_path, text) -> None:
+def test_json_is_a_list_or_lines(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert read(tmp_path, "a.json").texts == ("one", "two")
 
 
-def test_csv_keeps_quoted_line_breaks(tmp_path) -> None:
+def test_csv_keeps_quoted_line_breaks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,text\n1,"one\ntwo"\n2,three\n')
     assert read(tmp_path, "a.csv").texts == ("one\ntwo", "three")
 
 
-def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_path) -> None:
+def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text\na\n")
     before = csv.field_size_limit()
@@ -166,7 +167,7 @@ def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_pat
     assert min(lowest) >= before == csv.field_size_limit()
 
 
-def test_parquet_keeps_blank_rows(tmp_path) -> None:
+def test_parquet_keeps_blank_rows(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", text=["one", "", " two\n"], label=[0, 1, 2])
     assert read(tmp_path, "a.parquet").texts == ("one", "", " two\n")
 
@@ -174,7 +175,7 @@ def test_parquet_keeps_blank_rows(tmp_path) -> None:
 # Limit
 
 
-def test_limit_counts_documents_that_are_not_blank(tmp_path) -> None:
+def test_limit_counts_documents_that_are_not_blank(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\none\n \ntwo\nthree\n")
     assert read(tmp_path, "a.txt", limit=2).texts == ("one", "two")
     assert read(tmp_path, "a.txt", limit=9).texts == ("one", "two", "three")
@@ -211,7 +212,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_file_is_refused_with_its_name_and_the_place(tmp_path, name) -> None:
+def test_bad_file_is_refused_with_its_name_and_the_place(tmp_path: Path, name: str) -> None:
     content, words = BAD_FILES[name]
     (tmp_path / name).write_bytes(content)
     message = refusal(tmp_path, name)
@@ -219,43 +220,43 @@ def test_bad_file_is_refused_with_its_name_and_the_place(tmp_path, name) -> None
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
-def test_truncated_parquet_is_refused(tmp_path, kept) -> None:
+def test_truncated_parquet_is_refused(tmp_path: Path, kept: float) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=[str(n) for n in range(1_000)])
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * kept)])
     assert "a.parquet is not a whole Parquet file" in refusal(tmp_path, "a.parquet")
 
 
-def test_parquet_without_the_column_names_those_it_has(tmp_path) -> None:
+def test_parquet_without_the_column_names_those_it_has(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", body=["a"], label=[1])
     assert "columns are body, label" in refusal(tmp_path, "a.parquet")
 
 
-def test_parquet_column_of_numbers_is_refused(tmp_path) -> None:
+def test_parquet_column_of_numbers_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", text=["a"], label=[1])
     assert "int64" in refusal(tmp_path, "a.parquet", column="label")
 
 
-def test_parquet_null_is_refused_with_its_row(tmp_path) -> None:
+def test_parquet_null_is_refused_with_its_row(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", text=["a", None])
     assert "row 2" in refusal(tmp_path, "a.parquet")
 
 
-def test_parquet_that_is_not_utf8_is_refused(tmp_path) -> None:
+def test_parquet_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     column = pa.array([b"\xff"], pa.binary()).view(pa.string())
     write_parquet(tmp_path / "a.parquet", text=column)
     assert "UTF-8" in refusal(tmp_path, "a.parquet")
 
 
-def test_missing_file_is_refused(tmp_path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     assert "'a.txt' does not exist" in refusal(tmp_path, "a.txt")
 
 
-def test_glob_without_a_match_is_refused(tmp_path) -> None:
+def test_glob_without_a_match_is_refused(tmp_path: Path) -> None:
     assert "'*.txt' does not match any file" in refusal(tmp_path, "*.txt")
 
 
-def test_folder_instead_of_a_file_is_refused(tmp_path) -> None:
+def test_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     assert "notes/*.txt" in refusal(tmp_path, "notes")
 
@@ -263,52 +264,52 @@ def test_folder_instead_of_a_file_is_refused(tmp_path) -> None:
 # Mirror
 
 
-def test_split_of_a_mirror_joins_its_files_in_order(mirror) -> None:
+def test_split_of_a_mirror_joins_its_files_in_order(mirror: Path) -> None:
     found = read_id(mirror, config="small", split="train")
     assert found.texts == ("one", "", "two\n", "three")
     assert found.origin == "mirror of owner/name/small/train"
     assert read_id(mirror, config="small", split="test").texts == ("four", "five")
 
 
-def test_config_of_none_is_the_default_one(mirror) -> None:
+def test_config_of_none_is_the_default_one(mirror: Path) -> None:
     assert read_id(mirror, split="train").texts == ("six", "seven")
 
 
-def test_split_that_the_mirror_lacks_names_those_it_has(mirror) -> None:
+def test_split_that_the_mirror_lacks_names_those_it_has(mirror: Path) -> None:
     message = refuse_id(mirror, config="small", split="validation")
     assert "no split 'validation'" in message
     assert "train, test" in message
 
 
-def test_config_that_the_mirror_lacks_names_those_it_has(mirror) -> None:
+def test_config_that_the_mirror_lacks_names_those_it_has(mirror: Path) -> None:
     assert "small, large" in refuse_id(mirror, config="tiny", split="test")
 
 
-def test_no_default_among_several_configs_is_refused(mirror) -> None:
+def test_no_default_among_several_configs_is_refused(mirror: Path) -> None:
     card = mirror / "owner/name/README.md"
     card.write_text(card.read_text().replace("  default: true\n", ""))
     assert "no default config" in refuse_id(mirror, split="test")
 
 
-def test_file_that_the_card_lists_but_the_mirror_lacks_is_named(mirror) -> None:
+def test_file_that_the_card_lists_but_the_mirror_lacks_is_named(mirror: Path) -> None:
     (mirror / "owner/name/small/test-b.jsonl").unlink()
     assert "small/test-b.jsonl" in refuse_id(mirror, config="small", split="test")
 
 
-def test_card_cannot_lead_out_of_its_data_set(mirror) -> None:
+def test_card_cannot_lead_out_of_its_data_set(mirror: Path) -> None:
     card = mirror / "owner/name/README.md"
     card.write_text(card.read_text().replace("large/*.txt", "../../*.txt"))
     assert "leads out" in refuse_id(mirror, config="large", split="train")
 
 
 @pytest.mark.parametrize("text", ["no head", "---\n: [\n---\n", "---\nlicense: mit\n---\n"])
-def test_mirror_without_a_usable_card_says_what_is_missing(mirror, text) -> None:
+def test_mirror_without_a_usable_card_says_what_is_missing(mirror: Path, text: str) -> None:
     (mirror / "owner/name/README.md").write_text(text)
     assert "data_files" in refuse_id(mirror, split="test")
 
 
 @pytest.mark.parametrize("config", ["wikitext-2-raw-v1", "wikitext-2-v1"])
-def test_mirror_is_read_as_by_datasets(tmp_path, shared_data, config) -> None:
+def test_mirror_is_read_as_by_datasets(tmp_path: Path, shared_data: Path, config: str) -> None:
     theirs = datasets.load_dataset(
         str(shared_data / "Salesforce/wikitext"),
         config,
@@ -323,7 +324,7 @@ def test_mirror_is_read_as_by_datasets(tmp_path, shared_data, config) -> None:
 
 
 def test_data_set_that_is_neither_mirrored_nor_cached_is_refused_offline(
-    tmp_path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
@@ -335,14 +336,16 @@ def test_data_set_that_is_neither_mirrored_nor_cached_is_refused_offline(
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A hub with one data set; `asked` keeps what was asked for."""
     commit = "a" * 40
     rows = datasets.Dataset.from_dict({"text": ["one", "", "two"], "n": [1, 2, 3]})
     rows.info.download_checksums = {f"hf://datasets/owner/name@{commit}/test.parquet": {}}
     state = SimpleNamespace(asked=None, answer=rows, commit=commit)
 
-    def load_dataset(repository, config, *, split, revision):
+    def load_dataset(
+        repository: str, config: str | None, *, split: str, revision: str | None
+    ) -> object:
         state.asked = (repository, config, split, revision, datasets.config.HF_HUB_OFFLINE)
         if isinstance(state.answer, Exception):
             raise state.answer
@@ -353,33 +356,33 @@ def hub(monkeypatch):
     return state
 
 
-def test_hub_gives_texts_and_the_commit_they_came_from(hub) -> None:
+def test_hub_gives_texts_and_the_commit_they_came_from(hub: SimpleNamespace) -> None:
     source = Source(id="owner/name", config="small", split="test", revision="v1")
     found = read_documents(source, mirror=None, offline=False)
     assert found == Documents(("one", "", "two"), "owner/name/small/test", hub.commit)
     assert hub.asked == ("owner/name", "small", "test", "v1", False)
 
 
-def test_offline_reading_keeps_the_library_offline(hub) -> None:
+def test_offline_reading_keeps_the_library_offline(hub: SimpleNamespace) -> None:
     read_id(None, split="test")
     assert hub.asked[-1] is True
 
 
-def test_cached_copy_of_another_commit_is_refused(hub) -> None:
+def test_cached_copy_of_another_commit_is_refused(hub: SimpleNamespace) -> None:
     assert hub.commit in refuse_id(None, split="test", revision="b" * 40)
 
 
-def test_column_of_the_hub_must_be_there_and_hold_text(hub) -> None:
+def test_column_of_the_hub_must_be_there_and_hold_text(hub: SimpleNamespace) -> None:
     assert "columns are text, n" in refuse_id(None, split="test", column="body")
     assert "row 1: column 'n' holds int" in refuse_id(None, split="test", column="n")
 
 
-def test_split_that_the_hub_lacks_names_those_it_has(hub) -> None:
+def test_split_that_the_hub_lacks_names_those_it_has(hub: SimpleNamespace) -> None:
     hub.answer = ValueError("Unknown split \"x\". Should be one of ['train', 'test'].")
     assert "['train', 'test']" in refuse_id(None, split="x")
 
 
-def test_unreachable_hub_names_the_mirror_option(hub) -> None:
+def test_unreachable_hub_names_the_mirror_option(hub: SimpleNamespace) -> None:
     hub.answer = ConnectionError("Couldn't reach it")
     with pytest.raises(InputError, match="cannot be reached on the hub"):
         read_documents(Source(id="owner/name", split="test"), mirror=None, offline=False)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_blank_texts_have_no_last_word() -> None:
     assert [t.text for t in form_texts(["", " \n", "a b"], "last-words")] == ["a b"]
 
 
-def test_words_and_bytes_of_a_page_are_those_before_detokenisation(tmp_path) -> None:
+def test_words_and_bytes_of_a_page_are_those_before_detokenisation(tmp_path: Path) -> None:
     read = Documents(tuple(ROWS), "made here", None)
     corpus = prepare_corpus(read, Spelling(), tmp_path, form="pages")
     pages = join_pages(ROWS)
@@ -93,13 +94,13 @@ def test_words_and_bytes_of_a_page_are_those_before_detokenisation(tmp_path) -> 
     assert first == b"\x01" + detokenise_page(pages[0]).encode()
 
 
-def test_limit_counts_pages(tmp_path) -> None:
+def test_limit_counts_pages(tmp_path: Path) -> None:
     read = Documents(tuple(ROWS), "made here", None)
     corpus = prepare_corpus(read, Spelling(), tmp_path, form="pages", limit=1)
     assert corpus.n_documents == 1
 
 
-def test_context_of_a_last_word_is_counted_as_it_is_encoded_alone(tmp_path) -> None:
+def test_context_of_a_last_word_is_counted_as_it_is_encoded_alone(tmp_path: Path) -> None:
     read = Documents(("ab cd", "word"), "made here", None)
     corpus = prepare_corpus(read, Spelling(), tmp_path, form="last-words")
     tokens = bytes(corpus.tokens.tolist())
@@ -107,14 +108,14 @@ def test_context_of_a_last_word_is_counted_as_it_is_encoded_alone(tmp_path) -> N
     assert corpus.n_context.tolist() == [3, 0]
 
 
-def test_forms_of_one_text_are_different_entries(tmp_path) -> None:
+def test_forms_of_one_text_are_different_entries(tmp_path: Path) -> None:
     read = Documents(("a b",), "made here", None)
     forms = ("texts", "stream", "pages", "last-words")
     made = {prepare_corpus(read, Spelling(), tmp_path, form=form).folder for form in forms}
     assert len(made) == 4
 
 
-def test_last_word_without_a_token_of_its_own_is_refused(tmp_path) -> None:
+def test_last_word_without_a_token_of_its_own_is_refused(tmp_path: Path) -> None:
     class Merging(Spelling):
         def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
             return [[1] for _ in texts]
@@ -125,7 +126,7 @@ def test_last_word_without_a_token_of_its_own_is_refused(tmp_path) -> None:
         )
 
 
-def test_pages_of_wikitext_2_are_those_that_lm_evaluation_harness_reads(shared_data) -> None:
+def test_pages_of_wikitext_2_are_those_that_lm_evaluation_harness_reads(shared_data: Path) -> None:
     """Bytes and words a byte follow from its published perplexities (issue 806), to 1e-12."""
     from math import log
 

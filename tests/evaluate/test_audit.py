@@ -1,6 +1,7 @@
 """Padding taken out of a perplexity, against counts and values made by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,14 @@ def test_number_that_is_no_perplexity_is_refused(reported: float) -> None:
     ],
 )
 def test_published_numbers_stand_for_ordinary_text(
-    *, tmp_path, shared_data, repository, config, reported, share, text
+    *,
+    tmp_path: Path,
+    shared_data: Path,
+    repository: str,
+    config: str,
+    reported: float,
+    share: float,
+    text: float | int,
 ) -> None:
     from lorastudy.model.tokenizer import load_tokenizer
 

@@ -1,6 +1,7 @@
 """The rows that each protocol cuts, their padding, and windows that a model cannot read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def parse(name: str, *, context: int | None = 64) -> SizedProtocol:
     return size_protocol(name, row_length=6, context=context)
 
 
-def lay_out(name: str, *sizes: int, context: int | None = 64, n_read: tuple[int, ...] = ()):
+def lay_out(
+    name: str, *sizes: int, context: int | None = 64, n_read: tuple[int, ...] = ()
+) -> tuple[list[tuple[int, int, int]], Any, Any]:
     protocol = parse(name, context=context)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     corpus = Offsets(offsets, np.array(n_read or [0] * len(sizes)))

@@ -29,12 +29,12 @@ LORA = "lora"
 
 
 @pytest.fixture(autouse=True)
-def children_find_the_package(monkeypatch) -> None:
+def children_find_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose lora run takes long enough to be interrupted in its middle."""
     path = write_study(tmp_path_factory.mktemp("engines"), tiny_gpt2)
     text = (
@@ -45,7 +45,7 @@ def study_file(tiny_gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def local(study_file, tmp_path_factory) -> RunFolder:
+def local(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The lora run as the local engine does it, on one thread as in the other engines here."""
     out = tmp_path_factory.mktemp("local") / "out"
     assert call("run", study_file, "--out", out, "--arm", LORA, "--jobs", count_cores()).code == 0
@@ -79,7 +79,9 @@ def is_in_its_middle(run: RunFolder) -> bool:
     return run.steps.is_file() and len(lines_of(run.steps)) > 3 and not run.result.exists()
 
 
-def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(study_file, local, tmp_path):
+def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(
+    study_file: Path, local: RunFolder, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     run_id = start_study(study_file, out)
     run = StudyFolder(out).run(run_id)
@@ -98,7 +100,9 @@ def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(study_file, l
     assert digest_run(run) == digest_run(local)
 
 
-def test_a_run_that_another_process_owns_is_waited_for(study_file, tmp_path, monkeypatch):
+def test_a_run_that_another_process_owns_is_waited_for(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lorastudy.launch.command._OWNED_WAIT_SECONDS", 0.2)
     out = tmp_path / "out"
     run_id = start_study(study_file, out)
@@ -115,7 +119,9 @@ def test_a_run_that_another_process_owns_is_waited_for(study_file, tmp_path, mon
     assert codes == [0] and run.result.exists()
 
 
-def test_submitit_requeues_a_preempted_run_which_goes_on(study_file, local, tmp_path):
+def test_submitit_requeues_a_preempted_run_which_goes_on(
+    study_file: Path, local: RunFolder, tmp_path: Path
+) -> None:
     pytest.importorskip("submitit")
     from submitit.local.local import LocalJobEnvironment
 
@@ -137,7 +143,9 @@ def test_submitit_requeues_a_preempted_run_which_goes_on(study_file, local, tmp_
     assert digest_run(run) == digest_run(local)
 
 
-def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_path):
+def test_ray_executes_what_is_missing_and_nothing_twice(
+    study_file: Path, local: RunFolder, tmp_path: Path
+) -> None:
     ray = pytest.importorskip("ray")
     from lorastudy.launch.ray_engine import RayOptions, execute_on_ray
 
@@ -168,15 +176,17 @@ def test_ray_executes_what_is_missing_and_nothing_twice(study_file, local, tmp_p
 
 
 def test_torchrun_with_one_process_gives_the_digest_of_the_local_engine(
-    study_file, local, tmp_path
-):
+    study_file: Path, local: RunFolder, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     options = ("--arm", LORA, "--jobs", count_cores(), "--launch", "torchrun", "--nproc", 1)
     assert call("run", study_file, "--out", out, *options).code == 0
     assert digest_run(run_of(out)) == digest_run(local)
 
 
-def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(study_file, tmp_path):
+def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(
+    study_file: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     command = ("run", study_file, "--out", out, "--arm", LORA, "--launch", "torchrun", "--nproc", 2)
     whole = start(*command)
@@ -199,7 +209,9 @@ def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(stu
     assert (environment["world_size"], environment["strategy"]) == (2, "ddp")
 
 
-def test_a_storm_of_restarts_executes_every_run_once(study_file, local, tmp_path):
+def test_a_storm_of_restarts_executes_every_run_once(
+    study_file: Path, local: RunFolder, tmp_path: Path
+) -> None:
     """After a preemption eight workers start at once, each with every run before it."""
     out, log = tmp_path / "out", tmp_path / "steps"
     opened = open_study(str(study_file), out=out, offline=True)
@@ -239,28 +251,28 @@ def test_a_storm_of_restarts_executes_every_run_once(study_file, local, tmp_path
 
 @pytest.mark.parametrize("engine", ["slurm", "ray"])
 def test_an_engine_that_is_not_installed_names_its_package(
-    engine, study_file, tmp_path, monkeypatch
-):
+    engine: str, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = {"slurm": "submitit", "ray": "lorastudy.launch.ray_engine"}[engine]
     monkeypatch.setitem(sys.modules, module, None)
     answer = call("submit", study_file, "--engine", engine, "--out", tmp_path / "out")
     assert answer.code == 2 and "pip install" in answer.err
 
 
-def test_what_every_engine_starts_can_be_printed(study_file, tmp_path):
+def test_what_every_engine_starts_can_be_printed(study_file: Path, tmp_path: Path) -> None:
     answer = call("submit", study_file, "--engine", "slurm", "--print", "--out", tmp_path / "out")
     assert [line.split()[1] for line in answer.out.splitlines()] == ["run-one"] * 3
     assert not (tmp_path / "out").exists()
 
 
-def test_submitting_locally_is_running(study_file, tmp_path):
+def test_submitting_locally_is_running(study_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     short = ("--set", "training.epochs=1", "--set", "seeds=[0]")
     answer = call("submit", study_file, "--engine", "local", "--out", out, *short)
     assert answer.code == 0 and (out / "report" / "index.html").is_file()
 
 
-def test_a_sky_task_holds_the_study_and_the_command_that_continues_it(study_file):
+def test_a_sky_task_holds_the_study_and_the_command_that_continues_it(study_file: Path) -> None:
     answer = call("submit", study_file, "--engine", "sky", "--print", "--gpus", 2)
     assert answer.code == 0
     task = yaml.safe_load(answer.out)
@@ -272,6 +284,6 @@ def test_a_sky_task_holds_the_study_and_the_command_that_continues_it(study_file
     assert task["file_mounts"]["/study"]["mode"] == "MOUNT_CACHED"
 
 
-def test_sky_is_never_started_from_here(study_file):
+def test_sky_is_never_started_from_here(study_file: Path) -> None:
     answer = call("submit", study_file, "--engine", "sky")
     assert answer.code == 2 and "--print" in answer.err

@@ -1,6 +1,8 @@
 """Which GPUs a run gets, and what the options of teams mean."""
 
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from lorastudy.launch.torchrun import torchrun_command
 from lorastudy.run.setup import refuse_team
 
 
-def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round():
+def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round() -> None:
     assert [share_gpus(("4", "5"), slot, 1) for slot in range(3)] == [("4",), ("5",), ("4",)]
     four = ("0", "1", "2", "3")
     assert [share_gpus(four, slot, 2) for slot in range(2)] == [("0", "1"), ("2", "3")]
@@ -21,13 +23,13 @@ def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round():
     assert share_gpus(("0",), 0, 2) == ("0",)  # torch then says that there is no second one
 
 
-def test_a_team_has_as_many_processes_as_gpus_unless_told():
+def test_a_team_has_as_many_processes_as_gpus_unless_told() -> None:
     assert choose_team("torchrun", None, None, n_gpus=4) == TeamOptions(4, "ddp")
     assert choose_team("torchrun", 2, "fsdp2", n_gpus=4) == TeamOptions(2, "fsdp2")
     assert choose_team("processes", None, None, n_gpus=4) is None
 
 
-def test_more_processes_than_gpus_are_refused():
+def test_more_processes_than_gpus_are_refused() -> None:
     with pytest.raises(ConfigError, match="--nproc 2, or --device cpu"):
         choose_team("torchrun", 3, "ddp", n_gpus=2)
 
@@ -37,7 +39,9 @@ def test_more_processes_than_gpus_are_refused():
     [(1, {}, None), (2, {}, None), (3, {}, "2 rows cannot be shared by 3"),
      (1, {"implementation": "compiled"}, None), (2, {"implementation": "compiled"}, "take fast")],
 )  # fmt: skip
-def test_what_a_team_cannot_train_is_refused(size, changes, advice):
+def test_what_a_team_cannot_train_is_refused(
+    size: int, changes: dict[str, Any], advice: str | None
+) -> None:
     training = Training(epochs=1, rows_per_step=4, micro_batch=2, **changes)
     with pytest.raises(ConfigError, match=advice) if advice else nullcontext():
         refuse_team(size, training)
@@ -51,12 +55,14 @@ def test_what_a_team_cannot_train_is_refused(size, changes, advice):
         ("torchrun", None, "ddp", "--nproc 2"),
     ],
 )
-def test_options_that_do_nothing_are_refused(launch, n, strategy, advice):
+def test_options_that_do_nothing_are_refused(
+    launch: str, n: int | None, strategy: str | None, advice: str
+) -> None:
     with pytest.raises(ConfigError, match=advice):
         choose_team(launch, n, strategy, n_gpus=0)
 
 
-def test_torchrun_starts_the_command_of_every_engine(tmp_path):
+def test_torchrun_starts_the_command_of_every_engine(tmp_path: Path) -> None:
     command = torchrun_command(tmp_path, "full-s0", TeamOptions(2, "fsdp2"), ("--threads", "1"))
     assert command[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert command[6:11] == ("-m", "lorastudy", "run-one", str(tmp_path), "full-s0")

@@ -6,11 +6,13 @@ import sys
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lorastudy.data.rows import RowTable
 from lorastudy.model.fast import products
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, multiply
 from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm, recipe_of
@@ -131,7 +133,11 @@ def test_modules_have_the_gradients_of_their_definition(kind: type, any_size: li
 @pytest.mark.parametrize("arm", ["full", "lora-4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_through_onednn_are_those_of_transformers(
-    layout: str, arm: str, corpus, any_size: list[int], request: pytest.FixtureRequest
+    layout: str,
+    arm: str,
+    corpus: tuple[np.ndarray, RowTable],
+    any_size: list[int],
+    request: pytest.FixtureRequest,
 ) -> None:
     folder: Path = request.getfixturevalue(layout)
     batch = batch_of(corpus)

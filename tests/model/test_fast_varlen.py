@@ -7,6 +7,7 @@ tested is how it is called, and that nothing relies on it before it was tried; n
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -66,8 +67,20 @@ def register() -> Iterator[Register]:
 
     def put(factor: float) -> None:
         def forward(  # noqa: PLR0917  as the operation is called
-            q, k, v, bias, bounds, bounds_k, longest, longest_k, rate, kind, keeps_sums, *, scale
-        ):
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            bias: Tensor,
+            bounds: Tensor,
+            bounds_k: Tensor,
+            longest: int,
+            longest_k: int,
+            rate: float,
+            kind: int,
+            keeps_sums: bool,
+            *,
+            scale: float,
+        ) -> tuple[Tensor, ...]:
             assert kind == 1 and bias is None
             assert torch.equal(bounds, bounds_k) and bounds.dtype == torch.int32
             assert longest == longest_k == int(bounds.diff().max())
@@ -75,7 +88,9 @@ def register() -> Iterator[Register]:
             sums = q.new_zeros(1, q.shape[2], q.shape[1] if keeps_sums else 0)
             return out, sums, torch.zeros(()), torch.zeros(()), longest, longest_k
 
-        def backward(d_out, q, k, v, *others, scale):
+        def backward(
+            d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *others: Any, scale: float
+        ) -> tuple[Tensor, ...]:
             _, _, bounds, _, _, _, sums, *_ = others
             assert sums.shape[-1] == q.shape[1]
             grads = attend_by_definition(q, k, v, bounds, scale)[1](d_out)

@@ -1,6 +1,7 @@
 """Which modules a placement means, from configurations alone: no weight is ever made."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -60,7 +61,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> BaseDescription:
 
 
 @pytest.fixture(scope="module")
-def describe_family(tmp_path_factory: pytest.TempPathFactory):
+def describe_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BaseDescription]:
     @cache
     def describe(model_type: str) -> BaseDescription:
         folder = tmp_path_factory.mktemp(model_type)
@@ -130,7 +131,9 @@ def test_pattern_may_name_single_layers(gpt2: BaseDescription) -> None:
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_every_layer_type_of_a_family_is_in_every_layer(model_type: str, describe_family) -> None:
+def test_every_layer_type_of_a_family_is_in_every_layer(
+    model_type: str, describe_family: Callable[[str], BaseDescription]
+) -> None:
     base = describe_family(model_type)
     for layer_type in LAYER_TYPES:
         paths = resolve(base, layer_type).paths
@@ -140,13 +143,17 @@ def test_every_layer_type_of_a_family_is_in_every_layer(model_type: str, describ
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_layer_types_together_are_every_linear_module(model_type: str, describe_family) -> None:
+def test_layer_types_together_are_every_linear_module(
+    model_type: str, describe_family: Callable[[str], BaseDescription]
+) -> None:
     base = describe_family(model_type)
     assert resolve(base, *WHOLE).targets == base.linear_modules
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_projection_leads_back_to_the_residual_stream(model_type: str, describe_family) -> None:
+def test_projection_leads_back_to_the_residual_stream(
+    model_type: str, describe_family: Callable[[str], BaseDescription]
+) -> None:
     base = describe_family(model_type)
     projection = resolve(base, "projection").targets
     assert len(projection) == 2 * base.n_layers
@@ -219,5 +226,7 @@ def test_pattern_on_a_tied_head_may_be_allowed(gpt2: BaseDescription) -> None:
     assert resolve(gpt2, "lm_head", allow_tied=True) == resolve(gpt2, "output")
 
 
-def test_pattern_on_an_untied_head_needs_no_leave(describe_family) -> None:
+def test_pattern_on_an_untied_head_needs_no_leave(
+    describe_family: Callable[[str], BaseDescription],
+) -> None:
     assert resolve(describe_family("llama"), "lm_head").paths == ("lm_head",)

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -199,7 +200,7 @@ def weights(change: Callable[[dict], object]) -> Callable[[Path, Path], object]:
 
 def malicious_pickle(folder: Path, base: Path) -> None:
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (open, (str(folder / "it-ran"), "w"))
 
     (base / "model.safetensors").unlink()
@@ -297,7 +298,7 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = 
 
 
 @pytest.fixture
-def place(tiny_gpt2, tmp_path) -> tuple[Path, Path]:
+def place(tiny_gpt2: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A sound study file, and a base model that may be spoilt."""
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)
@@ -306,7 +307,7 @@ def place(tiny_gpt2, tmp_path) -> tuple[Path, Path]:
     return study, base
 
 
-def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2, tmp_path) -> None:
+def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2: Path, tmp_path: Path) -> None:
     row, seconds, wrong = Row("R9"), [], []
     ask = execute if IN_PROCESSES else call_study
     cases = {
@@ -338,7 +339,9 @@ def test_r9_every_bad_input_is_refused_before_training(tiny_gpt2, tmp_path) -> N
     assert median < 2
 
 
-def test_a_path_in_an_adapters_config_reads_nothing_but_the_given_model(place, tmp_path) -> None:
+def test_a_path_in_an_adapters_config_reads_nothing_but_the_given_model(
+    place: tuple[Path, Path], tmp_path: Path
+) -> None:
     study, base = place
     folder = tmp_path / "study"
     answer = call_study("run", study, "--out", folder, "--arm", "lora", "--seed", 0)
@@ -360,7 +363,7 @@ def test_a_path_in_an_adapters_config_reads_nothing_but_the_given_model(place, t
     assert not trap.exists()
 
 
-def test_texts_of_the_training_split_in_a_benchmark_are_counted(place) -> None:
+def test_texts_of_the_training_split_in_a_benchmark_are_counted(place: tuple[Path, Path]) -> None:
     study, _ = place
     texts = study.parent / "texts"
     lines = (texts / "train.txt").read_text().splitlines()

@@ -7,16 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
+from lorastudy.data.batches import Batch
 from lorastudy.errors import DivergedError
+from lorastudy.interrupts import StopFlag
 from lorastudy.model.scoring import Scorer
 from lorastudy.run import training
 from lorastudy.store.files import append_record, read_records
+from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import StepRecord
 from support.command_line import ROOT, write_study
 from support.forked_studies import call_study
@@ -37,12 +42,12 @@ class Line(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def case(tiny_gpt2, tmp_path_factory) -> Case:
+def case(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     parent = tmp_path_factory.mktemp("inputs")
     return Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
 
 
-def test_r6_no_line_that_was_acknowledged_is_lost_at_a_kill(tmp_path) -> None:
+def test_r6_no_line_that_was_acknowledged_is_lost_at_a_kill(tmp_path: Path) -> None:
     row, draw = Row("R6"), random.Random(6)
     n_acknowledged = n_kills = 0
     for trial in range(100):
@@ -79,7 +84,7 @@ NON_FINITE = {
 
 
 def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
-    case, tmp_path, monkeypatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, after, trials = Row("R8"), 0, 0
     score, step = Scorer.sum_nats, torch.optim.AdamW.step
@@ -87,7 +92,13 @@ def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
         for micro_batch in (0, 1, 3, 4):  # a step has two; the epoch ends after five or six
             calls, steps = iter(range(10**9)), []
 
-            def changed(self, batch, spoil=spoil, calls=calls, at=micro_batch):
+            def changed(
+                self: Scorer,
+                batch: Batch,
+                spoil: Callable[[Tensor], Tensor] = spoil,
+                calls: Iterator[int] = calls,
+                at: int = micro_batch,
+            ) -> Tensor:
                 nats = score(self, batch)
                 return spoil(nats) if next(calls) == at else nats
 
@@ -106,7 +117,7 @@ def test_r8_no_optimizer_step_follows_a_value_that_is_not_finite(
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
-    case, tmp_path, monkeypatch
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([1.0, 1.0, math.nan])  # validation and training slice, then validation
     monkeypatch.setattr(training, "average_nats", lambda *_: next(losses))
@@ -117,21 +128,28 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_as_diverged(
     assert failure is not None and failure.status == "diverged"
 
 
-def test_r7_sigterm_leaves_a_durable_checkpoint_within_five_seconds(case, tmp_path) -> None:
+def test_r7_sigterm_leaves_a_durable_checkpoint_within_five_seconds(
+    case: Case, tmp_path: Path
+) -> None:
     row, seconds = Row("R7"), []
     for trial in range(5):
         folder = case.folder(tmp_path, f"term-{trial}")
         seen = iter(range(10**9))
 
-        def handler(point: str, stop, seen=seen, trial=trial, folder=folder) -> None:
+        def handler(
+            point: str,
+            stop: StopFlag,
+            seen: Iterator[int] = seen,
+            trial: int = trial,
+            folder: RunFolder = folder,
+        ) -> None:
             if point == "train:after-forward" and next(seen) == 3 * trial:
                 stop.listen()
                 (folder.path / "asked").write_text(str(time.monotonic()))
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        def carry_out(handler=handler, folder=folder) -> None:
+        def carry_out(handler: Callable[..., None] = handler, folder: RunFolder = folder) -> None:
             from lorastudy import faults
-            from lorastudy.interrupts import StopFlag
 
             stop = StopFlag()
             faults.handler = lambda point: handler(point, stop)
@@ -165,7 +183,7 @@ def measure(*arguments: str) -> float:
     return min(once() for _ in range(6))
 
 
-def test_r16_help_and_status_start_at_once(tiny_gpt2, tmp_path) -> None:
+def test_r16_help_and_status_start_at_once(tiny_gpt2: Path, tmp_path: Path) -> None:
     row, study = Row("R16"), write_study(tmp_path, tiny_gpt2)
     answer = call_study("run", study, "--out", tmp_path / "out", "--arm", "baseline")
     assert answer.code == 0

@@ -7,6 +7,7 @@ and those of transformers and PEFT themselves on the exported folder.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lorastudy.run import execute
 from lorastudy.run.export import export_run
+from lorastudy.store.folders import RunFolder
 from support.reliability_rows import Row
 from support.tiny_runs import SOUND, Case, make_study, write_texts
 
@@ -37,12 +39,12 @@ def load(folder: Path) -> torch.nn.Module:
 @pytest.mark.filterwarnings("ignore:.*(tie|fan_in_fan_out)")  # PEFT of a tied head and of Conv1D
 @pytest.mark.parametrize("implementation", ["fast", "reference"])
 def test_r15_an_exported_adapter_has_the_logits_of_training(
-    tiny_gpt2, tmp_path, implementation, monkeypatch
+    tiny_gpt2: Path, tmp_path: Path, implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row, worst, merged, trained = Row("R15"), 0.0, 0.0, []
     restore = execute.restore_best
 
-    def restore_and_look(setup, folder) -> None:
+    def restore_and_look(setup: Any, folder: RunFolder) -> None:
         restore(setup, folder)
         trained.append(logits_of(setup.model.network))
 

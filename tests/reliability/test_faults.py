@@ -10,8 +10,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,32 +37,32 @@ DRIFTED, NO_MEMORY, CRASHED = 6, 7, 98
 
 
 @pytest.fixture(scope="module")
-def case(tiny_gpt2, tmp_path_factory) -> Case:
+def case(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     parent = tmp_path_factory.mktemp("inputs")
     return Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
 
 
 @pytest.fixture(scope="module")
-def whole(case, tmp_path_factory) -> RunFolder:
+def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = case.folder(tmp_path_factory.mktemp("whole"), "whole")
     assert case.child(folder) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")
-def finished(study_file, tmp_path_factory) -> Path:
+def finished(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose baseline is done and reported."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     assert call_study("run", study_file, "--out", folder, "--arm", "baseline").code == 0
     return folder
 
 
-def raising(error: BaseException, point: str, nth: int):
+def raising(error: BaseException, point: str, nth: int) -> Callable[[str, object], None]:
     count = iter(range(10**9))
 
     def handler(reached: str, _stop: object) -> None:
@@ -84,7 +85,7 @@ def raising(error: BaseException, point: str, nth: int):
     ],
 )
 def test_out_of_memory_in_step_save_and_evaluation_is_a_row_and_costs_nothing(
-    case, whole, point, tmp_path
+    case: Case, whole: RunFolder, point: str, tmp_path: Path
 ) -> None:
     folder = case.folder(tmp_path, "short")
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
@@ -97,7 +98,9 @@ def test_out_of_memory_in_step_save_and_evaluation_is_a_row_and_costs_nothing(
     assert_same_run(whole, folder)
 
 
-def test_a_device_assert_is_a_row_and_the_next_attempt_is_equal(case, whole, tmp_path) -> None:
+def test_a_device_assert_is_a_row_and_the_next_attempt_is_equal(
+    case: Case, whole: RunFolder, tmp_path: Path
+) -> None:
     folder = case.folder(tmp_path, "assert")
     error = RuntimeError("CUDA error: device-side assert triggered")
     assert case.child(folder, raising(error, "train:after-backward", 5)) == CRASHED
@@ -119,7 +122,13 @@ def test_a_device_assert_is_a_row_and_the_next_attempt_is_equal(case, whole, tmp
     ],
 )
 def test_another_torch_device_thread_count_or_world_size_is_refused_on_resume(
-    *, case, whole, key, value, tmp_path, monkeypatch
+    *,
+    case: Case,
+    whole: RunFolder,
+    key: str,
+    value: dict[str, str] | str | int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = case.folder(tmp_path, "moved")
     assert case.child(folder, lambda p, _: p == "run:after-epoch-line" and os._exit(KILLED))
@@ -140,7 +149,9 @@ def test_another_torch_device_thread_count_or_world_size_is_refused_on_resume(
 # Processes
 
 
-def test_a_second_interrupt_ends_command_and_children_at_once(finished, tmp_path) -> None:
+def test_a_second_interrupt_ends_command_and_children_at_once(
+    finished: Path, tmp_path: Path
+) -> None:
     """As Ctrl-C twice in a terminal, which sends SIGINT to all processes of the command."""
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
@@ -172,11 +183,11 @@ def test_a_second_interrupt_ends_command_and_children_at_once(finished, tmp_path
 
 
 @pytest.fixture(scope="module")
-def quick_figures(finished) -> Iterator[None]:
+def quick_figures(finished: Path) -> Iterator[None]:
     """Figures are drawn once: here they only have to be written, again and again."""
     draw, drawn = figures.draw_figures, []
 
-    def draw_once(*arguments: object):
+    def draw_once(*arguments: object) -> Any:
         drawn.extend([] if drawn else [draw(*arguments)])
         return drawn[0]
 
@@ -198,7 +209,7 @@ def quick_figures(finished) -> Iterator[None]:
     ],
 )
 def test_a_report_that_is_killed_at_a_write_is_made_again_whole(
-    finished, quick_figures, point, nth, tmp_path
+    finished: Path, quick_figures: None, point: str, nth: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
@@ -232,7 +243,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_no_pad_token_and_a_pad_token_that_ends_texts_give_the_same_run(
-    tiny_gpt2, whole, tmp_path
+    tiny_gpt2: Path, whole: RunFolder, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)

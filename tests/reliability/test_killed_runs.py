@@ -71,7 +71,7 @@ def make_reference(base: Path, parent: Path, arm: str, training: dict) -> Refere
 
 
 @pytest.fixture(scope="module")
-def references(tiny_gpt2, tmp_path_factory) -> dict[str, Reference]:
+def references(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
     return {
         f"{arm}-{name}": make_reference(
             tiny_gpt2, tmp_path_factory.mktemp(f"{arm}-{name}"), arm, training
@@ -114,18 +114,24 @@ def sigkill_at(point: str, nth: int) -> Callable:
     return handler
 
 
-def test_every_hook_point_of_the_source_is_hit_in_every_kind_of_run(references) -> None:
+def test_every_hook_point_of_the_source_is_hit_in_every_kind_of_run(
+    references: dict[str, Reference],
+) -> None:
     for reference in references.values():
         assert set(reference.points) == set(POINTS)
 
 
-def test_the_best_epoch_of_some_of_these_runs_is_not_their_last(references) -> None:
+def test_the_best_epoch_of_some_of_these_runs_is_not_their_last(
+    references: dict[str, Reference],
+) -> None:
     results = [reference.folder.read_result() for reference in references.values()]
     best = {result.best_epoch for result in results if result is not None}
     assert best & {1, 2}
 
 
-def test_r1_a_killed_lora_run_resumes_to_the_same_bits(references, tmp_path) -> None:
+def test_r1_a_killed_lora_run_resumes_to_the_same_bits(
+    references: dict[str, Reference], tmp_path: Path
+) -> None:
     row = Row("R1")
     sound, paper = references["lora-sound"], references["lora-paper"]
     once = [trial(sound, tmp_path, hit) for hit in sound.hits()]
@@ -151,7 +157,9 @@ def test_r1_a_killed_lora_run_resumes_to_the_same_bits(references, tmp_path) -> 
     assert total >= 200 and n_phases >= 7 and failed == 0
 
 
-def test_r3_a_killed_full_fine_tuning_resumes_to_the_same_bits(references, tmp_path) -> None:
+def test_r3_a_killed_full_fine_tuning_resumes_to_the_same_bits(
+    references: dict[str, Reference], tmp_path: Path
+) -> None:
     row = Row("R3")
     trials = []
     for name in ("full-sound", "full-paper", "full-reference"):

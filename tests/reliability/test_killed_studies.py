@@ -10,13 +10,15 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lorastudy.run import setup
 from lorastudy.store.folders import RunFolder, StudyFolder
-from support.command_line import call, lines_of, write_study
+from lorastudy.store.records import Fingerprint
+from support.command_line import Answer, call, lines_of, write_study
 from support.forked_studies import call_study, digest_study, in_run, start_study
 from support.reliability_rows import Row
 from support.tiny_runs import wait_for_child
@@ -26,12 +28,12 @@ N_STEPS = 6  # of a trained run
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")
-def whole(study_file, tmp_path_factory) -> tuple[str, float]:
+def whole(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
     """Digest and seconds of the study when nothing happens to it."""
     folder = tmp_path_factory.mktemp("whole") / "study"
     began = time.monotonic()
@@ -39,7 +41,9 @@ def whole(study_file, tmp_path_factory) -> tuple[str, float]:
     return digest_study(folder), time.monotonic() - began
 
 
-def test_r2_a_study_killed_at_random_ends_with_the_same_digest(study_file, whole, tmp_path) -> None:
+def test_r2_a_study_killed_at_random_ends_with_the_same_digest(
+    study_file: Path, whole: tuple[str, float], tmp_path: Path
+) -> None:
     row, draw = Row("R2"), random.Random(2)
     expected, seconds = whole
     n_kills, n_studies, in_report = 0, 0, 0
@@ -66,7 +70,7 @@ def test_r2_a_study_killed_at_random_ends_with_the_same_digest(study_file, whole
 
 
 def test_r10_eight_processes_on_one_study_execute_each_run_once(
-    study_file, whole, tmp_path
+    study_file: Path, whole: tuple[str, float], tmp_path: Path
 ) -> None:
     row = Row("R10")
     folder, log = tmp_path / "study", tmp_path / "steps"
@@ -97,7 +101,7 @@ MEMORY += "learning_rates: [0.01]}"
 
 
 @pytest.fixture
-def frail_study(study_file) -> Path:
+def frail_study(study_file: Path) -> Path:
     path = study_file.with_name("frail.yaml")
     text = study_file.read_text().replace("seeds: [0, 1]", "seeds: [0]")
     path.write_text(text.replace("benchmarks:\n", f"  - {WILD}\n  - {MEMORY}\nbenchmarks:\n"))
@@ -105,7 +109,7 @@ def frail_study(study_file) -> Path:
 
 
 def test_r12_one_arm_crashes_one_diverges_one_lacks_memory_and_the_others_finish(
-    frail_study, tmp_path
+    frail_study: Path, tmp_path: Path
 ) -> None:
     row, folder = Row("R12"), tmp_path / "frail"
 
@@ -158,7 +162,7 @@ def id_of(folder: Path, arm: str) -> str:
     return next(r["run_id"] for r in found if r["arm"] == arm and r["seed"] == 0)
 
 
-def test_exit_3_every_checkpoint_damaged_until_restart(study_file, tmp_path) -> None:
+def test_exit_3_every_checkpoint_damaged_until_restart(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
     run_id = id_of(folder, "lora")
@@ -173,7 +177,7 @@ def test_exit_3_every_checkpoint_damaged_until_restart(study_file, tmp_path) -> 
     assert call_study(*command, "--restart").code == 0
 
 
-def call_interrupted(*arguments: object):
+def call_interrupted(*arguments: object) -> Answer:
     """The command, with a SIGTERM in its fourth step."""
     count = iter(range(10**9))
 
@@ -184,7 +188,7 @@ def call_interrupted(*arguments: object):
     return call_study(*arguments, handler=handler)
 
 
-def test_exit_4_a_run_that_diverges(frail_study, tmp_path) -> None:
+def test_exit_4_a_run_that_diverges(frail_study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     prepare(frail_study, folder)
     answer = call("run-one", folder, id_of(folder, "wild"))
@@ -193,7 +197,7 @@ def test_exit_4_a_run_that_diverges(frail_study, tmp_path) -> None:
 
 
 def test_exit_6_another_environment_until_drift_is_allowed(
-    study_file, tmp_path, monkeypatch
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
@@ -201,7 +205,7 @@ def test_exit_6_another_environment_until_drift_is_allowed(
     assert call_interrupted("run-one", folder, run_id).code == 75
     take = setup.take_fingerprint
 
-    def other(*arguments, **named):
+    def other(*arguments: Any, **named: Any) -> Fingerprint:
         return take(*arguments, **named).model_copy(update={"libraries": {"torch": "9.9"}})
 
     monkeypatch.setattr(setup, "take_fingerprint", other)
@@ -216,7 +220,9 @@ def test_exit_6_another_environment_until_drift_is_allowed(
     assert "9.9" in (folder / "report" / "index.html").read_text()
 
 
-def test_exit_7_no_memory_left_with_numbers_and_two_commands(study_file, tmp_path) -> None:
+def test_exit_7_no_memory_left_with_numbers_and_two_commands(
+    study_file: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
 
@@ -231,7 +237,7 @@ def test_exit_7_no_memory_left_with_numbers_and_two_commands(study_file, tmp_pat
     assert "--set training.micro_batch=1" in answer.err
 
 
-def test_exit_73_the_run_of_another_process(study_file, tmp_path) -> None:
+def test_exit_73_the_run_of_another_process(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
     run_id = id_of(folder, "lora")
@@ -242,7 +248,7 @@ def test_exit_73_the_run_of_another_process(study_file, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "run-one"])
-def test_exit_74_a_full_disk_in_a_run(study_file, command, tmp_path) -> None:
+def test_exit_74_a_full_disk_in_a_run(study_file: Path, command: str, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
 
@@ -265,7 +271,7 @@ def test_exit_74_a_full_disk_in_a_run(study_file, command, tmp_path) -> None:
     "point", ["train:after-forward", "checkpoint:before-manifest", "run:after-validation"]
 )
 def test_exit_75_a_signal_in_training_saving_and_validation(
-    study_file, number, point, tmp_path
+    study_file: Path, number: int, point: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
@@ -281,7 +287,7 @@ def test_exit_75_a_signal_in_training_saving_and_validation(
     assert call("run-one", folder, run_id).code == 0
 
 
-def test_a_second_interrupt_ends_the_process_at_once(study_file, tmp_path) -> None:
+def test_a_second_interrupt_ends_the_process_at_once(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     prepare(study_file, folder)
     run_id = id_of(folder, "lora")
@@ -302,7 +308,9 @@ def test_a_second_interrupt_ends_the_process_at_once(study_file, tmp_path) -> No
 # Memory and disk, looked at before anything is trained
 
 
-def test_a_probe_measures_every_arm_and_freezes_the_micro_batch(study_file, tmp_path) -> None:
+def test_a_probe_measures_every_arm_and_freezes_the_micro_batch(
+    study_file: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "study"
     answer = call_study("run", study_file, "--out", folder, "--probe", "--seed", 0, "--jobs", 2)
     assert answer.code == 0, answer.err
@@ -314,7 +322,7 @@ def test_a_probe_measures_every_arm_and_freezes_the_micro_batch(study_file, tmp_
 
 
 def test_a_probe_that_finds_too_little_memory_stops_the_study_before_it_trains(
-    study_file, tmp_path
+    study_file: Path, tmp_path: Path
 ) -> None:
     folder, count = tmp_path / "study", iter(range(10**9))
 
@@ -331,7 +339,9 @@ def test_a_probe_that_finds_too_little_memory_stops_the_study_before_it_trains(
     assert not list((folder / "runs").glob("*/steps.jsonl"))
 
 
-def test_an_arm_that_the_system_kills_in_the_probe_does_not_fit(study_file, tmp_path) -> None:
+def test_an_arm_that_the_system_kills_in_the_probe_does_not_fit(
+    study_file: Path, tmp_path: Path
+) -> None:
     def handler(point: str) -> None:
         if point == "probe:after-forward" and "lora" in multiprocessing.current_process().name:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -342,7 +352,7 @@ def test_an_arm_that_the_system_kills_in_the_probe_does_not_fit(study_file, tmp_
 
 
 def test_a_disk_that_will_be_too_small_is_known_before_the_start(
-    study_file, tmp_path, monkeypatch
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = {arm["name"]: arm for arm in json.loads(call("check", study_file, "--json").out)["arms"]}
     needed = arms["lora"]["predicted_disk_bytes"]
@@ -355,7 +365,9 @@ def test_a_disk_that_will_be_too_small_is_known_before_the_start(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_finished_run_takes_about_the_disk_that_was_predicted(study_file, tmp_path) -> None:
+def test_a_finished_run_takes_about_the_disk_that_was_predicted(
+    study_file: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "study"
     assert call_study("run", study_file, "--out", folder, "--arm", "full", "--seed", 0).code == 0
     arms = {arm["name"]: arm for arm in json.loads(call("check", study_file, "--json").out)["arms"]}

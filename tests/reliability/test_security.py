@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def see(page: str) -> Seen:
     return seen
 
 
-def test_r13_no_markup_from_outside_reaches_the_page(tmp_path) -> None:
+def test_r13_no_markup_from_outside_reaches_the_page(tmp_path: Path) -> None:
     row = Row("R13")
     sound = write_report(make_findings(make_results()), tmp_path / "plain").read_text()
     plain = see(sound)
@@ -90,7 +91,9 @@ def test_r13_no_markup_from_outside_reaches_the_page(tmp_path) -> None:
     assert len(CORPUS) == 20
 
 
-def test_r14_a_report_rebuilt_from_the_same_folder_has_the_same_bytes(tiny_gpt2, tmp_path) -> None:
+def test_r14_a_report_rebuilt_from_the_same_folder_has_the_same_bytes(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
     row, study, folder = Row("R14"), write_study(tmp_path, tiny_gpt2), tmp_path / "out"
     assert call_study("run", study, "--out", folder, "--jobs", 2).code == 0
 
@@ -111,13 +114,15 @@ SMALL = (
 )
 
 
-def test_the_demo_runs_with_all_sockets_closed(tmp_path) -> None:
+def test_the_demo_runs_with_all_sockets_closed(tmp_path: Path) -> None:
     # tests/conftest.py closes them in this process, of which the workers are forks
     answer = call_study("run", "demo", "--out", tmp_path / "demo", *SMALL)
     assert answer.code == 0, answer.err
 
 
-def test_no_secret_of_the_environment_is_written_anywhere(tiny_gpt2, tmp_path, monkeypatch) -> None:
+def test_no_secret_of_the_environment_is_written_anywhere(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = "hf_" + "S3cr3tS3cr3tS3cr3t"
     for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://me:{secret}@proxy.example" if "PROXY" in name else secret)
@@ -151,7 +156,7 @@ def test_secrets_in_messages_are_redacted_and_nothing_else(text: str, expected: 
     assert redact_secrets(text) == expected
 
 
-def test_file_names_come_from_checked_names_and_hashes(tiny_gpt2, tmp_path) -> None:
+def test_file_names_come_from_checked_names_and_hashes(tiny_gpt2: Path, tmp_path: Path) -> None:
     study = write_study(tmp_path, tiny_gpt2)
     for value in ("arms.lora.name=../x", "benchmarks.tale.name=a/b", "name=../../tiny"):
         answer = call("run", study, "--out", tmp_path / "out", "--set", value)

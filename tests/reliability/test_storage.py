@@ -55,20 +55,20 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def case(tiny_gpt2, tmp_path_factory) -> Case:
+def case(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     parent = tmp_path_factory.mktemp("inputs")
     return Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
 
 
 @pytest.fixture(scope="module")
-def whole(case, tmp_path_factory) -> RunFolder:
+def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = case.folder(tmp_path_factory.mktemp("whole"), "whole")
     assert case.child(folder) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def killed(case, tmp_path_factory) -> RunFolder:
+def killed(case: Case, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Killed after the last checkpoint, before its epoch was validated."""
     folder = case.folder(tmp_path_factory.mktemp("killed"), "killed")
     assert case.child(folder, kill_at("run:after-validation", 2)) == KILLED
@@ -82,7 +82,7 @@ def copy(killed: RunFolder, case: Case, parent: Path, name: str) -> RunFolder:
 
 
 def test_r4_every_damage_to_the_newest_checkpoint_is_found_and_the_result_is_equal(
-    case, whole, killed, tmp_path
+    case: Case, whole: RunFolder, killed: RunFolder, tmp_path: Path
 ) -> None:
     row = Row("R4")
 
@@ -127,7 +127,9 @@ def committed(folder: RunFolder) -> dict[str, bytes]:
     }
 
 
-def test_r5_a_disk_that_is_full_at_any_write_loses_nothing(case, whole, tmp_path) -> None:
+def test_r5_a_disk_that_is_full_at_any_write_loses_nothing(
+    case: Case, whole: RunFolder, tmp_path: Path
+) -> None:
     row = Row("R5")
     log = tmp_path / "points"
     log.touch()
@@ -160,7 +162,9 @@ def test_r5_a_disk_that_is_full_at_any_write_loses_nothing(case, whole, tmp_path
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.6, 0.99])  # of the largest file of a run
-def test_a_limit_on_the_size_of_files_is_a_full_disk(case, whole, share, tmp_path) -> None:
+def test_a_limit_on_the_size_of_files_is_a_full_disk(
+    case: Case, whole: RunFolder, share: float, tmp_path: Path
+) -> None:
     folder = case.folder(tmp_path, "limited")
     limit = int(share * max(path.stat().st_size for path in whole.path.rglob("*")))
 
@@ -173,7 +177,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(case, whole, share, tmp_pat
 
 
 @pytest.fixture
-def small_disk(whole, tmp_path) -> Iterator[Path]:
+def small_disk(whole: RunFolder, tmp_path: Path) -> Iterator[Path]:
     """A file system that holds one checkpoint, and not two of them with the best epoch."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -191,7 +195,7 @@ def small_disk(whole, tmp_path) -> Iterator[Path]:
 
 
 def test_a_real_disk_that_is_full_stops_the_run_and_more_space_finishes_it(
-    case, whole, small_disk
+    case: Case, whole: RunFolder, small_disk: Path
 ) -> None:
     folder = case.folder(small_disk, "run")
     assert case.child(folder) == STORAGE
@@ -206,7 +210,9 @@ def test_a_real_disk_that_is_full_stops_the_run_and_more_space_finishes_it(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
 @pytest.mark.parametrize("point", ["publish:before-rename", "write:before-rename"])
-def test_an_input_output_error_is_a_storage_error(case, whole, point, number, tmp_path) -> None:
+def test_an_input_output_error_is_a_storage_error(
+    case: Case, whole: RunFolder, point: str, number: int, tmp_path: Path
+) -> None:
     folder = case.folder(tmp_path, "broken")
     count = iter(range(10**9))
 
@@ -221,7 +227,7 @@ def test_an_input_output_error_is_a_storage_error(case, whole, point, number, tm
     assert_same_run(whole, folder)
 
 
-def test_a_refused_fsync_is_a_storage_error(case, whole, tmp_path) -> None:
+def test_a_refused_fsync_is_a_storage_error(case: Case, whole: RunFolder, tmp_path: Path) -> None:
     folder = case.folder(tmp_path, "unsynced")
 
     def refuse(_descriptor: int) -> None:
@@ -238,7 +244,9 @@ def test_a_refused_fsync_is_a_storage_error(case, whole, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("what", ["run", "checkpoints"])
-def test_a_folder_deleted_in_flight_never_gives_a_wrong_result(case, whole, what, tmp_path) -> None:
+def test_a_folder_deleted_in_flight_never_gives_a_wrong_result(
+    case: Case, whole: RunFolder, what: str, tmp_path: Path
+) -> None:
     folder = case.folder(tmp_path, "deleted")
     gone = folder.path if what == "run" else folder.checkpoints
     count = iter(range(10**9))
@@ -253,7 +261,9 @@ def test_a_folder_deleted_in_flight_never_gives_a_wrong_result(case, whole, what
     assert_same_run(whole, folder)
 
 
-def test_a_run_folder_that_is_moved_resumes_where_it_lies(case, whole, killed, tmp_path) -> None:
+def test_a_run_folder_that_is_moved_resumes_where_it_lies(
+    case: Case, whole: RunFolder, killed: RunFolder, tmp_path: Path
+) -> None:
     folder = copy(killed, case, tmp_path, "before")
     moved = case.folder(tmp_path / "elsewhere", "after")
     moved.path.parent.mkdir(parents=True)
@@ -266,7 +276,7 @@ def test_a_run_folder_that_is_moved_resumes_where_it_lies(case, whole, killed, t
 
 @pytest.mark.parametrize("name", ["steps", "epochs"])
 def test_a_duplicate_line_is_kept_once_and_found_by_fsck(
-    case, whole, killed, name, tmp_path
+    case: Case, whole: RunFolder, killed: RunFolder, name: str, tmp_path: Path
 ) -> None:
     folder = copy(killed, case, tmp_path, "twice")
     path: Path = getattr(folder, name)
@@ -277,7 +287,9 @@ def test_a_duplicate_line_is_kept_once_and_found_by_fsck(
 
 
 @pytest.mark.parametrize("name", ["steps", "epochs"])
-def test_a_lost_line_is_refused_and_never_papered_over(case, whole, killed, name, tmp_path) -> None:
+def test_a_lost_line_is_refused_and_never_papered_over(
+    case: Case, whole: RunFolder, killed: RunFolder, name: str, tmp_path: Path
+) -> None:
     folder = copy(killed, case, tmp_path, "lost")
     path: Path = getattr(folder, name)
     kept = path.read_bytes()
@@ -291,7 +303,9 @@ def test_a_lost_line_is_refused_and_never_papered_over(case, whole, killed, name
 
 
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "emptied", "deleted"])
-def test_a_damaged_best_epoch_is_never_scored(case, killed, kind, tmp_path) -> None:
+def test_a_damaged_best_epoch_is_never_scored(
+    case: Case, killed: RunFolder, kind: str, tmp_path: Path
+) -> None:
     folder = copy(killed, case, tmp_path, "best")
     DAMAGE[kind](folder.best / "adapter_model.safetensors")
     assert case.child(folder) == STORAGE

@@ -22,12 +22,12 @@ ONE_RUN = ("--arm", "lora", "--seed", "0")
 
 
 @pytest.fixture(scope="module")
-def study_file(tiny_gpt2, tmp_path_factory) -> Path:
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")
-def finished(study_file, tmp_path_factory) -> Path:
+def finished(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose baseline and first LoRA run are done."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     command = ("run", study_file, "--out", folder, "--jobs", 2, "--seed", 0)
@@ -36,7 +36,7 @@ def finished(study_file, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(finished, tmp_path) -> Path:
+def folder(finished: Path, tmp_path: Path) -> Path:
     shutil.copytree(finished, tmp_path / "study")
     return tmp_path / "study"
 
@@ -59,7 +59,7 @@ def lora_run(folder: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["run", "status", "table", "report", "run-one", "extend"])
 def test_an_edited_study_file_of_a_started_study_is_refused_with_the_difference(
-    folder, command
+    folder: Path, command: str
 ) -> None:
     edit(folder / "study.yaml", "rank: 2", "rank: 3")
     before = stamps(folder)
@@ -71,14 +71,14 @@ def test_an_edited_study_file_of_a_started_study_is_refused_with_the_difference(
 
 
 def test_another_study_file_for_a_started_study_is_refused_with_the_difference(
-    folder, study_file
+    folder: Path, study_file: Path
 ) -> None:
     answer = call("run", study_file, "--out", folder, "--set", "training.epochs=3")
     assert answer.code == 2
     assert "training.epochs: 2 -> 3" in answer.err and "`lorastudy extend`" in answer.err
 
 
-def test_an_extended_study_runs_only_what_is_new(folder, tmp_path) -> None:
+def test_an_extended_study_runs_only_what_is_new(folder: Path, tmp_path: Path) -> None:
     before = stamps(folder / "runs")
     arm = tmp_path / "more.yaml"
     arm.write_text(
@@ -94,7 +94,9 @@ def test_an_extended_study_runs_only_what_is_new(folder, tmp_path) -> None:
     assert call("fsck", folder).code == 0
 
 
-def test_an_extension_that_is_killed_halfway_is_as_if_it_had_not_begun(folder, monkeypatch) -> None:
+def test_an_extension_that_is_killed_halfway_is_as_if_it_had_not_begun(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(collect, "write_text", lambda *_: os._exit(KILLED))
     assert wait_for_child(start_study("extend", folder, "--seeds", 2)) == KILLED
     monkeypatch.undo()
@@ -106,7 +108,9 @@ def test_an_extension_that_is_killed_halfway_is_as_if_it_had_not_begun(folder, m
 
 
 @pytest.mark.parametrize("name", ["result.json", "manifest.json", "epochs.jsonl"])
-def test_a_folder_written_by_a_newer_version_is_left_to_that_version(folder, name) -> None:
+def test_a_folder_written_by_a_newer_version_is_left_to_that_version(
+    folder: Path, name: str
+) -> None:
     path = lora_run(folder) / name
     lines = (
         [json.loads(line) for line in path.read_text().splitlines()]
@@ -123,7 +127,7 @@ def test_a_folder_written_by_a_newer_version_is_left_to_that_version(folder, nam
 
 
 def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_is_not_its(
-    folder,
+    folder: Path,
 ) -> None:
     """Older versions wrote fewer keys, and gave runs other identities."""
     lock = json.loads((folder / "study.lock.json").read_text())
@@ -136,7 +140,7 @@ def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_
     assert "left out of its report: runs/lora-s0-01234567" in answer.out
 
 
-def test_a_study_folder_that_is_moved_goes_on_where_it_lies(folder, tmp_path) -> None:
+def test_a_study_folder_that_is_moved_goes_on_where_it_lies(folder: Path, tmp_path: Path) -> None:
     run_id = id_of(folder, "full", 0)
     count = iter(range(10**9))
 
@@ -154,7 +158,7 @@ def test_a_study_folder_that_is_moved_goes_on_where_it_lies(folder, tmp_path) ->
     assert not [text for text in texts if str(folder) in text]
 
 
-def test_a_study_folder_that_is_deleted_in_flight_is_a_storage_error(folder) -> None:
+def test_a_study_folder_that_is_deleted_in_flight_is_a_storage_error(folder: Path) -> None:
     def delete() -> None:
         shutil.rmtree(folder)
 
@@ -165,7 +169,7 @@ def test_a_study_folder_that_is_deleted_in_flight_is_a_storage_error(folder) -> 
 
 
 @pytest.fixture
-def read_only(folder) -> Iterator[Path]:
+def read_only(folder: Path) -> Iterator[Path]:
     """The folder mounted so that nobody, root included, may write in it."""
     bind = ["mount", "--bind", str(folder), str(folder)]
     try:
@@ -179,7 +183,7 @@ def read_only(folder) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_read_only_folder_can_be_read_and_is_not_run(read_only) -> None:
+def test_a_read_only_folder_can_be_read_and_is_not_run(read_only: Path) -> None:
     for command in ("status", "table", "fsck"):
         assert call(command, read_only).code == 0, command
     for command in (("run", read_only, "--seed", 0), ("report", read_only)):
@@ -188,7 +192,9 @@ def test_a_read_only_folder_can_be_read_and_is_not_run(read_only) -> None:
         assert "Read-only file system" in answer.err and str(read_only) in answer.err
 
 
-def test_a_baseline_that_was_interrupted_keeps_its_threads(folder, monkeypatch) -> None:
+def test_a_baseline_that_was_interrupted_keeps_its_threads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = StudyFolder(folder).run(next((folder / "runs").glob("baseline-*")).name)
     for path in (run.result, run.evaluations / "tale--paper-padded.json"):
         path.unlink()
@@ -200,7 +206,7 @@ def test_a_baseline_that_was_interrupted_keeps_its_threads(folder, monkeypatch) 
 
 
 def test_a_run_whose_failure_cannot_be_written_ends_with_74_and_others_go_on(
-    folder,
+    folder: Path,
 ) -> None:
     def take_nothing_more(point: str) -> None:
         """The first run's folder becomes a file, so that not even its failure can be written."""

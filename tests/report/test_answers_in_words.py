@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lorastudy.analysis.findings import make_findings
+from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.report.page.integrity import list_warnings
 from lorastudy.report.page.verdict import state_headline, state_verdict
@@ -29,7 +31,15 @@ from support.made_results import (
 SEEDS = (0, 1, 2)
 
 
-def make_study(folder, perplexities, *, seeds=SEEDS, validation=None, spread=None, **fields):
+def make_study(
+    folder: Path,
+    perplexities: dict[str, float],
+    *,
+    seeds: tuple[int, ...] = SEEDS,
+    validation: dict[str, float] | None = None,
+    spread: dict[str, float] | None = None,
+    **fields: Any,
+) -> Findings:
     """One run for each arm and seed; perplexities of seeds differ by 0.001."""
     runs = []
     for place, (arm, value) in enumerate(perplexities.items()):
@@ -51,32 +61,32 @@ def make_study(folder, perplexities, *, seeds=SEEDS, validation=None, spread=Non
     return make_findings(results, folder)
 
 
-def say(findings):
+def say(findings: Findings) -> dict[str, str]:
     return {
         statement.question: " ".join(statement.sentences) for statement in state_verdict(findings)
     }
 
 
-def test_headline_names_where_lora_is_worse(tmp_path):
+def test_headline_names_where_lora_is_worse(tmp_path: Path) -> None:
     findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
     headline = state_headline(findings)
     assert "lora-1" in headline
     assert "is worse than full on wikitext-2, lambada and imdb" in headline
 
 
-def test_headline_says_that_equal_arms_are_equal(tmp_path):
+def test_headline_says_that_equal_arms_are_equal(tmp_path: Path) -> None:
     arms, spread = {"full": 20.0, "lora-1": 20.002}, {"full": 0.001, "lora-1": 0.0}
     findings = make_study(tmp_path, arms, spread=spread)
     assert "equals full within 0.02 nats a token" in state_headline(findings)
 
 
-def test_headline_says_how_small_a_separated_difference_is(tmp_path):
+def test_headline_says_how_small_a_separated_difference_is(tmp_path: Path) -> None:
     findings = make_study(tmp_path, {"full": 20.0, "lora-1": 20.2})
     headline = state_headline(findings)
     assert "is worse than full, by less than 0.02 nats a token, on" in headline
 
 
-def test_one_seed_gives_no_judgement(tmp_path):
+def test_one_seed_gives_no_judgement(tmp_path: Path) -> None:
     arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
     findings = make_study(tmp_path, arms, seeds=(0,))
     said = say(findings)
@@ -85,13 +95,13 @@ def test_one_seed_gives_no_judgement(tmp_path):
     assert said["How far to trust this"].startswith("One seed:")
 
 
-def test_the_lora_arm_beside_full_is_chosen_by_validation_not_by_test(tmp_path):
+def test_the_lora_arm_beside_full_is_chosen_by_validation_not_by_test(tmp_path: Path) -> None:
     arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
     findings = make_study(tmp_path, arms, validation={"lora-1": 2.0, "lora-2": 2.5})
     assert state_headline(findings).startswith("lora-1, ")
 
 
-def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path):
+def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path: Path) -> None:
     findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
     failed = (*findings.results.runs, make_failed_run("lora-1", 7, "loss is not a number."))
     said = say(make_findings(findings.results.model_copy(update={"runs": failed}), tmp_path))
@@ -99,7 +109,7 @@ def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path):
     assert "paper-padded" not in " ".join(said.values())
 
 
-def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path):
+def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path: Path) -> None:
     arms = {"baseline": 20.0, "full": 30.0}
     findings = make_study(tmp_path, arms, forgetting=("imdb",))
     changes = findings.changes
@@ -115,7 +125,7 @@ def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path):
     assert build_change_table(changes).rows[0][7].text == "worse than the base model"
 
 
-def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
+def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path: Path) -> None:
     arms = {"lora-1": 20.0, "lora-2": 30.0, "lora-3": 20.001, "full": 19.9}
     spread = {"lora-1": 0.0, "lora-2": 0.0, "lora-3": 0.1, "full": 0.0}
     findings = make_study(tmp_path, arms, spread=spread)
@@ -128,7 +138,7 @@ def test_an_arm_is_excluded_only_by_a_cheaper_one_that_is_separated(tmp_path):
     ]
 
 
-def test_documents_are_counted_once_each_and_read_off_at_quantiles(tmp_path):
+def test_documents_are_counted_once_each_and_read_off_at_quantiles(tmp_path: Path) -> None:
     # ten documents of 100 targets; full has 100 (i - 4.5) / 10 nats more on the i-th
     arms, spread = {"full": 20.0, "lora-1": 20.0}, {"full": 0.1, "lora-1": 0.0}
     findings = make_study(tmp_path, arms, spread=spread)
@@ -139,7 +149,9 @@ def test_documents_are_counted_once_each_and_read_off_at_quantiles(tmp_path):
     assert pair.documents.quantiles[0] == pytest.approx(-0.45)
 
 
-def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(tmp_path):
+def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(
+    tmp_path: Path,
+) -> None:
     values = {0: 20.0, 1: 20.0 * math.exp(0.02)}
     runs = [make_run("full", s, evaluations=make_evaluations(v)) for s, v in values.items()]
     results = make_results(runs, arms=("full",), seeds=(0, 1))
@@ -153,7 +165,9 @@ def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(tmp
     assert cell.more == f"[{low:.2f}, {high:.2f}]"
 
 
-def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(tmp_path):
+def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(
+    tmp_path: Path,
+) -> None:
     runs = [make_run("full", 0), make_failed_run("full", 1, "x"), make_failed_run("b", 0, "y")]
     results = make_results(runs, arms=("full", "b"))
     first, second = (row[1] for row in build_table1(make_findings(results)).rows)
@@ -161,7 +175,7 @@ def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(t
     assert (second.text, second.is_bad) == ("failed", True)
 
 
-def test_only_settings_that_differ_have_a_column():
+def test_only_settings_that_differ_have_a_column() -> None:
     study = load_study(preset_text("demo"), "demo")
     table = build_difference_table(study)
     assert [c.title for c in table.columns][:3] == ["arm", "method", "placement"]
@@ -171,12 +185,12 @@ def test_only_settings_that_differ_have_a_column():
     assert "rank 16, alpha 32, dropout 0.1, learning rates 5e-3" in table.notes[0].text
 
 
-def test_modules_are_folded_over_layers():
+def test_modules_are_folded_over_layers() -> None:
     modules = [f"h.{layer}.attn.c_proj" for layer in range(12)] + ["lm_head"]
     assert fold_modules(modules) == ("h.*.attn.c_proj (12)", "lm_head")
 
 
-def test_warnings_name_missing_seeds_and_runs(tmp_path):
+def test_warnings_name_missing_seeds_and_runs(tmp_path: Path) -> None:
     runs = [make_run("full", 0), make_run("full", 1), make_run("lora-1", 0)]
     results = make_results(runs, arms=("full", "lora-1"), missing=("lora-1-s1-0123abcd",))
     found = " ".join(list_warnings(make_findings(results)))
@@ -184,17 +198,17 @@ def test_warnings_name_missing_seeds_and_runs(tmp_path):
     assert "Fewer seeds than the study wants stand behind lora-1." in found
 
 
-def make_table():
+def make_table() -> Table:
     rows = [(Cell(a, (a,)), Cell(str(v), (v,))) for a, v in (("x", 1.5), ("x", math.inf))]
     return Table("t", (Column("arm", ("arm",)), Column("v", ("value",))), tuple(rows))
 
 
-def test_json_has_the_rows_of_csv_and_null_for_what_is_not_finite():
+def test_json_has_the_rows_of_csv_and_null_for_what_is_not_finite() -> None:
     rows = json.loads(render_json(make_table()))["rows"]
     assert rows == [{"arm": "x", "value": 1.5}, {"arm": "x", "value": None}]
     assert render_csv(make_table()).splitlines()[0] == "arm,value"
 
 
-def test_neighbouring_rows_share_their_first_cell_in_html():
+def test_neighbouring_rows_share_their_first_cell_in_html() -> None:
     text = render_html(make_table())
     assert text.count('rowspan="2"') == 1 and text.count(">x<") == 1

@@ -53,13 +53,15 @@ def click(page: Page, selector: str) -> None:
     page.ask(f"document.querySelector({selector!r}).click()")
 
 
-def test_page_opens_without_complaint_and_asks_for_nothing_else(page, paper_page):
+def test_page_opens_without_complaint_and_asks_for_nothing_else(
+    page: Page, paper_page: Path
+) -> None:
     assert page.ask("document.querySelectorAll('figure.chart svg').length") >= 9
     assert page.complaints() == []
     assert page.requests() == [paper_page.as_uri()]
 
 
-def test_an_arm_is_hidden_in_every_figure_when_it_is_unticked(page):
+def test_an_arm_is_hidden_in_every_figure_when_it_is_unticked(page: Page) -> None:
     hidden, other = "#fig2-losses .first .arm-2", "#fig2-losses .first .arm-3"
     assert is_shown(page, hidden)
     click(page, "#show-2")
@@ -69,7 +71,7 @@ def test_an_arm_is_hidden_in_every_figure_when_it_is_unticked(page):
     assert is_shown(page, hidden)
 
 
-def test_protocol_switch_shows_one_table_at_a_time(page):
+def test_protocol_switch_shows_one_table_at_a_time(page: Page) -> None:
     def tables() -> tuple[bool, bool]:
         return is_shown(page, "#table1 .first table"), is_shown(page, "#table1 .second table")
 
@@ -78,7 +80,7 @@ def test_protocol_switch_shows_one_table_at_a_time(page):
     assert tables() == (False, True)
 
 
-def test_switches_are_worked_with_the_keyboard(page):
+def test_switches_are_worked_with_the_keyboard(page: Page) -> None:
     page.ask("document.querySelector('#show-sound').focus()")
     for kind in ("keyDown", "keyUp"):
         key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
@@ -86,13 +88,13 @@ def test_switches_are_worked_with_the_keyboard(page):
     assert page.ask("document.querySelector('#show-published').checked")
 
 
-def test_axis_switch_shows_the_logarithmic_figure(page):
+def test_axis_switch_shows_the_logarithmic_figure(page: Page) -> None:
     click(page, "#fig2-losses-log")
     assert not is_shown(page, "#fig2-losses .first svg")
     assert is_shown(page, "#fig2-losses .second svg")
 
 
-def test_a_column_sorts_by_its_numbers_up_and_down(page):
+def test_a_column_sorts_by_its_numbers_up_and_down(page: Page) -> None:
     rows = (
         "[...document.querySelectorAll('#table1 .first tbody tr')].map(r => r.cells[0].innerText)"
     )
@@ -105,7 +107,7 @@ def test_a_column_sorts_by_its_numbers_up_and_down(page):
     assert page.ask(f"{button}.parentElement.getAttribute('aria-sort')") == "descending"
 
 
-def test_a_point_says_its_numbers_under_the_pointer(page):
+def test_a_point_says_its_numbers_under_the_pointer(page: Page) -> None:
     point = "[...document.querySelectorAll('#fig2-losses .first use')].find(u => u.hintText)"
     page.ask(f"{point}.scrollIntoView({{block: 'center'}})")
     x, y, width, height = page.ask(
@@ -117,12 +119,12 @@ def test_a_point_says_its_numbers_under_the_pointer(page):
 
 
 @pytest.mark.parametrize("width", [375, 1280])
-def test_page_never_scrolls_sideways(page, width):
+def test_page_never_scrolls_sideways(page: Page, width: int) -> None:
     page.resize(width, 800)
     assert page.ask("document.documentElement.scrollWidth") == width
 
 
-def test_both_themes_have_enough_contrast(page):
+def test_both_themes_have_enough_contrast(page: Page) -> None:
     found = {}
     for theme in ("light", "dark"):
         page.prefer(prefers_color_scheme=theme)
@@ -131,14 +133,14 @@ def test_both_themes_have_enough_contrast(page):
     assert found["light"] != found["dark"]
 
 
-def test_print_shows_both_protocols_and_no_controls(page):
+def test_print_shows_both_protocols_and_no_controls(page: Page) -> None:
     page.call("Emulation.setEmulatedMedia", media="print")
     shown = [is_shown(page, f"#table1 .{name} table") for name in ("first", "second")]
     assert shown == [True, True] and not is_shown(page, ".arms")
     page.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_a_script_that_is_not_the_pages_own_does_not_run(page):
+def test_a_script_that_is_not_the_pages_own_does_not_run(page: Page) -> None:
     page.ask(
         "(() => { const script = document.createElement('script');"
         " script.textContent = 'window.intruder = 1'; document.body.append(script) })()"

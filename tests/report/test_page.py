@@ -67,14 +67,16 @@ def hostile_results() -> StudyResults:
     return make_results(runs, name=HOSTILE, arms=(HOSTILE, "b"), missing=(f"{HOSTILE}-s1-00",))
 
 
-def test_report_has_the_promised_files(study_dir):
+def test_report_has_the_promised_files(study_dir: Path) -> None:
     figures = [f"figures/{name}.{extension}" for name in FIGURES for extension in FORMATS]
     tables = [f"{name}.{form}" for name in TABLES for form in ("md", "csv", "tex", "json")]
     expected = {"index.html", *tables, *figures}
     assert set(read_all(study_dir / "report")) == expected
 
 
-def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path):
+def test_rebuilding_in_another_process_gives_the_same_bytes(
+    study_dir: Path, tmp_path: Path
+) -> None:
     (tmp_path / "results.json").write_text(make_results().model_dump_json())
     (tmp_path / "study.yaml").write_text(preset_text("paper-sound"))
     shutil.copytree(study_dir / "runs", tmp_path / "runs")
@@ -91,13 +93,13 @@ def test_rebuilding_in_another_process_gives_the_same_bytes(study_dir, tmp_path)
     assert read_all(tmp_path / "report") == read_all(study_dir / "report")
 
 
-def test_rebuilding_over_an_old_report_changes_nothing(study_dir):
+def test_rebuilding_over_an_old_report_changes_nothing(study_dir: Path) -> None:
     before = read_all(study_dir / "report")
     write_report(make_findings(make_results(), study_dir), study_dir)
     assert read_all(study_dir / "report") == before
 
 
-def test_page_names_base_model_data_and_every_section(study_dir):
+def test_page_names_base_model_data_and_every_section(study_dir: Path) -> None:
     page = (study_dir / "report" / "index.html").read_text()
     for text in ("openai-community/gpt2", "wikitext-2-raw-v1", "attention, projection", "25.0 %"):
         assert text in page
@@ -106,7 +108,7 @@ def test_page_names_base_model_data_and_every_section(study_dir):
     assert found == re.findall(r'<a href="#([^"]+)">', page[page.index("<nav") :])
 
 
-def test_page_fetches_nothing(study_dir):
+def test_page_fetches_nothing(study_dir: Path) -> None:
     page = (study_dir / "report" / "index.html").read_text()
     outside = set(re.findall(r"https?://[^\"'<> ]+", page))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -114,14 +116,14 @@ def test_page_fetches_nothing(study_dir):
     assert len(policy) == 1 and policy[0].startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_policy_names_the_one_script_that_is_there(study_dir):
+def test_policy_names_the_one_script_that_is_there(study_dir: Path) -> None:
     page = (study_dir / "report" / "index.html").read_text()
     (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in page and page.count("<script") == 1
 
 
-def test_tables_and_results_travel_inside_the_page(study_dir):
+def test_tables_and_results_travel_inside_the_page(study_dir: Path) -> None:
     page = (study_dir / "report" / "index.html").read_text()
     found = dict(re.findall(r'<a download="([^"]+)" href="data:[^"]*base64,([^"]+)"', page))
     texts = {name: base64.b64decode(data).decode() for name, data in found.items()}
@@ -131,7 +133,7 @@ def test_tables_and_results_travel_inside_the_page(study_dir):
         assert text == (study_dir / "report" / name).read_text()
 
 
-def test_points_say_their_numbers_under_the_pointer(study_dir):
+def test_points_say_their_numbers_under_the_pointer(study_dir: Path) -> None:
     svg = (study_dir / "report" / "figures" / "fig2-losses.svg").read_text()
     (group,) = re.findall(r'<g class="arm-1">\s*<path.*?</g>\s*</g>', svg, flags=re.DOTALL)[:1]
     titles = re.findall(r"<use [^>]*><title>([^<]+)</title></use>", group)
@@ -140,28 +142,28 @@ def test_points_say_their_numbers_under_the_pointer(study_dir):
     assert [title.split(":")[0][-1] for title in titles] == ["1", "2", "3"]
 
 
-def test_page_of_a_study_of_the_papers_size_stays_below_a_megabyte(paper_page):
+def test_page_of_a_study_of_the_papers_size_stays_below_a_megabyte(paper_page: Path) -> None:
     assert paper_page.stat().st_size < 1_000_000
 
 
-def test_page_has_no_id_twice(study_dir):
+def test_page_has_no_id_twice(study_dir: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', (study_dir / "report" / "index.html").read_text())
     assert len(ids) == len(set(ids))
 
 
-def test_figures_are_well_formed_and_their_text_stays_text(study_dir):
+def test_figures_are_well_formed_and_their_text_stays_text(study_dir: Path) -> None:
     folder = study_dir / "report" / "figures"
     for path in folder.glob("*.svg"):
         words = " ".join(ElementTree.parse(path).getroot().itertext())
         assert "lora-3" in words, path.name
 
 
-def test_files_carry_no_date(study_dir):
+def test_files_carry_no_date(study_dir: Path) -> None:
     for name, content in read_all(study_dir / "report" / "figures").items():
         assert not re.search(rb"CreationDate|<dc:date|tEXtDate", content), name
 
 
-def test_markup_from_outside_never_reaches_the_page(tmp_path):
+def test_markup_from_outside_never_reaches_the_page(tmp_path: Path) -> None:
     page = write_report(make_findings(hostile_results(), tmp_path), tmp_path).read_text()
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -186,11 +188,11 @@ def test_markup_from_outside_never_reaches_the_page(tmp_path):
     ],
     ids=["no-runs", "only-failed", "one-epoch", "missing", "bare", "nan", "all-infinite"],
 )
-def test_report_is_written_for_incomplete_studies(tmp_path, results):
+def test_report_is_written_for_incomplete_studies(tmp_path: Path, results: StudyResults) -> None:
     assert write_report(make_findings(results, tmp_path), tmp_path).is_file()
 
 
-def test_arm_names_are_drawn_as_they_are():
+def test_arm_names_are_drawn_as_they_are() -> None:
     runs = [make_run(arm, 0) for arm in ("_x", "$y$")]
     results = make_results(runs, arms=("_x", "$y$"))
     for figure in draw_figures(make_findings(results)):
@@ -199,7 +201,7 @@ def test_arm_names_are_drawn_as_they_are():
         assert "$y$" in words, figure.name
 
 
-def test_baseline_is_said_to_be_not_trained_and_to_train_nothing():
+def test_baseline_is_said_to_be_not_trained_and_to_train_nothing() -> None:
     figures = {figure.name: figure for figure in draw_figures(make_findings(make_results()))}
     words = {
         name: list(ElementTree.fromstring(figure.files["svg"]).itertext())

@@ -44,7 +44,7 @@ def markdown_row(results: StudyResults, arm: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def test_table_one_shows_mean_and_deviation_of_both_seeds():
+def test_table_one_shows_mean_and_deviation_of_both_seeds() -> None:
     # perplexities 20 and 22: mean 21, sample sd sqrt(2); seconds 9500 and 9800
     row = markdown_row(make_results(), "full")
     assert row[:2] == ["full", "21.00 ± 1.41 (2)"]
@@ -53,7 +53,7 @@ def test_table_one_shows_mean_and_deviation_of_both_seeds():
     assert row[12] == "9,402 ± 4 (2)"  # 9400 and 9405 MiB
 
 
-def test_arms_that_waited_for_a_core_are_named_with_their_share():
+def test_arms_that_waited_for_a_core_are_named_with_their_share() -> None:
     runs = [
         make_run("full", 0, waited_share=0.12),
         make_run("full", 1, waited_share=0.3),
@@ -72,14 +72,16 @@ def two_arms(*perplexities: float) -> list[RunResult]:
     ]
 
 
-def test_a_lead_that_is_separated_from_every_arm_is_bold(tmp_path):
+def test_a_lead_that_is_separated_from_every_arm_is_bold(tmp_path: Path) -> None:
     results = make_results(two_arms(20.0, 30.0), arms=("full", "lora-1"), seeds=(0, 1, 2))
     write_sums(tmp_path, results)
     cells = [row[1] for row in build_table(results, tmp_path).rows]
     assert [(cell.is_emphasised, cell.mark) for cell in cells] == [(True, ""), (False, "")]
 
 
-def test_where_nothing_is_separated_nothing_is_bold_and_the_tied_arms_are_named(tmp_path):
+def test_where_nothing_is_separated_nothing_is_bold_and_the_tied_arms_are_named(
+    tmp_path: Path,
+) -> None:
     results = make_results(two_arms(20.0, 20.0001), arms=("full", "lora-1"), seeds=(0, 1, 2))
     write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
     table = build_table(results, tmp_path)
@@ -87,13 +89,13 @@ def test_where_nothing_is_separated_nothing_is_bold_and_the_tied_arms_are_named(
     assert "wikitext-2, rows-text v1: tied: full, lora-1." in [note.text for note in table.notes]
 
 
-def test_without_sums_by_document_nothing_is_bold_and_a_note_says_why():
+def test_without_sums_by_document_nothing_is_bold_and_a_note_says_why() -> None:
     table = build_table(make_results())
     assert not any(cell.is_emphasised for row in table.rows for cell in row)
     assert any("not judged: sums by document" in note.text for note in table.notes)
 
 
-def test_one_seed_is_said_to_support_no_claim(tmp_path):
+def test_one_seed_is_said_to_support_no_claim(tmp_path: Path) -> None:
     runs = [make_run("full", 1), make_run("lora-1", 1, evaluations=make_evaluations(90.0))]
     results = make_results(runs, arms=("full", "lora-1"))
     write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
@@ -105,21 +107,21 @@ def test_one_seed_is_said_to_support_no_claim(tmp_path):
     assert any("one seed: no claim about training" in note.text for note in table.notes)
 
 
-def test_arms_come_in_the_order_of_the_study_and_padding_is_labelled():
+def test_arms_come_in_the_order_of_the_study_and_padding_is_labelled() -> None:
     table = build_table(make_results())
     assert [row[0].text for row in table.rows] == list(make_results().arms)
     padded = [c for c in table.columns if c.title.startswith("paper-padded")]
     assert [c.warning for c in padded] == ["padding scored"] * 3
 
 
-def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason():
+def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason() -> None:
     runs = [make_run("full", 0), make_failed_run("lora-1", 0, "loss is not a number.")]
     row = markdown_row(make_results(runs, arms=("full", "lora-1")), "lora-1")
     assert row[1] == "failed"
     assert row[-1] == "0 of 1 seed 0 diverged: loss is not a number."
 
 
-def test_missing_runs_are_listed_as_not_run_yet():
+def test_missing_runs_are_listed_as_not_run_yet() -> None:
     results = make_results([make_run("full", 0)], arms=("full",), missing=("full-s1-0123abcd",))
     assert build_table(results).rows[0][-1].detail == "1 not run yet"
     assert [row[4].text for row in build_run_table(make_findings(results)).rows] == [
@@ -128,7 +130,7 @@ def test_missing_runs_are_listed_as_not_run_yet():
     ]
 
 
-def test_versions_of_a_protocol_are_never_mixed_in_one_column():
+def test_versions_of_a_protocol_are_never_mixed_in_one_column() -> None:
     old = make_run("full", 0)
     new = [e.model_copy(update={"protocol_version": 2}) for e in old.evaluations]
     runs = [old, make_run("full", 1, evaluations=new)]
@@ -136,7 +138,7 @@ def test_versions_of_a_protocol_are_never_mixed_in_one_column():
     assert titles.count("rows-text v1") == titles.count("rows-text v2") == 3
 
 
-def test_csv_holds_values_at_full_precision():
+def test_csv_holds_values_at_full_precision() -> None:
     rows = list(csv.DictReader(io.StringIO(render(make_results(), "csv"))))
     full = rows[1]
     assert float(full["wikitext-2 rows-text v1 perplexity"]) == 21.0
@@ -145,18 +147,18 @@ def test_csv_holds_values_at_full_precision():
     assert rows[5]["remark"].startswith("seed 1 diverged")
 
 
-def test_json_is_the_stored_record():
+def test_json_is_the_stored_record() -> None:
     results = make_results()
     assert StudyResults.model_validate_json(render(results, "json")) == results
 
 
-def test_failure_table_keeps_the_whole_reason():
+def test_failure_table_keeps_the_whole_reason() -> None:
     reason = "first line\n" + "x" * 500
     results = make_results([make_failed_run("full", 0, reason)], arms=("full",))
     assert build_failure_table(results).rows[0][2].text == reason
 
 
-def test_latex_escapes_every_special_character():
+def test_latex_escapes_every_special_character() -> None:
     text = render_latex(hostile_table())
     escaped = (
         r"\textless{}script\textgreater{}alert(1)"
@@ -167,24 +169,24 @@ def test_latex_escapes_every_special_character():
     assert r"\input" not in text
 
 
-def test_html_escapes_markup():
+def test_html_escapes_markup() -> None:
     text = render_html(hostile_table())
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 3
 
 
-def test_markdown_escapes_cell_borders_and_markup():
+def test_markdown_escapes_cell_borders_and_markup() -> None:
     row = render_markdown(hostile_table()).splitlines()[4]
     assert r"a\|b\_c \$x\$" in row
     assert "<" not in row.replace(r"\<", "")
 
 
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json"])
-def test_study_without_runs_has_a_table(format):
+def test_study_without_runs_has_a_table(format: str) -> None:
     assert render(make_results([]), format)
 
 
-def test_numbers_are_written_as_they_are_said():
+def test_numbers_are_written_as_they_are_said() -> None:
     assert [write_rate(rate) for rate in (1e-4, 2.5e-3, 0.5)] == ["1e-4", "2.5e-3", "5e-1"]
     assert write_share(589_824, 124_439_808) == "0.47 %"
     assert write_number(float("inf"), 2) == "not finite"

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,16 +40,16 @@ class Place:
     def places(self) -> Places:
         return Places(self.folder, offline=True, cache=self.folder / "cache")
 
-    def study(self, **changes) -> Study:
+    def study(self, **changes: Any) -> Study:
         return make_study(self.base, **changes)
 
-    def edit_config(self, name: str = "config.json", **values) -> None:
+    def edit_config(self, name: str = "config.json", **values: Any) -> None:
         path = self.base / name
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @pytest.fixture
-def place(tiny_gpt2, tmp_path) -> Place:
+def place(tiny_gpt2: Path, tmp_path: Path) -> Place:
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)
     return Place(write_texts(tmp_path / "texts"), base)
@@ -62,7 +63,7 @@ def refuse(study: Study, place: Place) -> tuple[int, str]:
     return caught.value.exit_code, str(caught.value)
 
 
-def test_the_study_that_is_spoilt_below_is_sound(place) -> None:
+def test_the_study_that_is_spoilt_below_is_sound(place: Place) -> None:
     checked = check_study(place.study(), place.places, CPU)
     check_weights(checked.reader.base.folder)
 
@@ -100,7 +101,7 @@ DATA: dict[str, tuple[str, Writer, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("part", ["train", "validation", "benchmark"])
 @pytest.mark.parametrize("fault", DATA)
-def test_unfit_data_is_refused_wherever_it_is_named(place, fault, part) -> None:
+def test_unfit_data_is_refused_wherever_it_is_named(place: Place, fault: str, part: str) -> None:
     name, write, words = DATA[fault]
     if "*" not in name:
         write(place.folder / name)
@@ -113,12 +114,12 @@ def test_unfit_data_is_refused_wherever_it_is_named(place, fault, part) -> None:
         assert word in message
 
 
-def with_data(place: Place, **data) -> Study:
+def with_data(place: Place, **data: Any) -> Study:
     return place.study(data={**place.study().data.model_dump(), **data})
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_less_than_one_row_is_refused(place, part) -> None:
+def test_less_than_one_row_is_refused(place: Place, part: str) -> None:
     (place.folder / "short.txt").write_text("Ten words.")
     rows = {"cut": "stream", "length": 40}
     code, message = refuse(with_data(place, rows=rows, **{part: {"path": "short.txt"}}), place)
@@ -126,7 +127,7 @@ def test_less_than_one_row_is_refused(place, part) -> None:
     assert "short.txt" in message and "less than one row of 40 tokens" in message
 
 
-def test_a_benchmark_without_a_scored_token_is_refused(place) -> None:
+def test_a_benchmark_without_a_scored_token_is_refused(place: Place) -> None:
     (place.folder / "one.txt").write_text("x")
     benchmark = {"name": "letter", "path": "one.txt", "protocols": ("blocks-32",)}
     code, message = refuse(place.study(benchmarks=(benchmark,)), place)
@@ -134,27 +135,27 @@ def test_a_benchmark_without_a_scored_token_is_refused(place) -> None:
     assert "'letter'" in message and "'blocks-32'" in message
 
 
-def test_fewer_rows_than_one_step_are_refused(place) -> None:
+def test_fewer_rows_than_one_step_are_refused(place: Place) -> None:
     code, message = refuse(place.study(training={**SOUND, "rows_per_step": 12}), place)
     assert code == USAGE
     assert "training.rows_per_step: 12" in message and "has 11" in message
 
 
-def test_rows_longer_than_the_context_are_refused(place) -> None:
+def test_rows_longer_than_the_context_are_refused(place: Place) -> None:
     code, message = refuse(with_data(place, rows={"cut": "lines", "length": 65}), place)
     assert code == USAGE
     assert "data.rows.length: 65" in message and "64 positions" in message
 
 
 @pytest.mark.parametrize("protocol", ["blocks-65", "sliding-128-64"])
-def test_windows_longer_than_the_context_are_refused(place, protocol) -> None:
+def test_windows_longer_than_the_context_are_refused(place: Place, protocol: str) -> None:
     benchmark = {"name": "tale", "path": "test.txt", "protocols": (protocol,)}
     code, message = refuse(place.study(benchmarks=(benchmark,)), place)
     assert code == USAGE
     assert repr(protocol) in message and "64 positions" in message
 
 
-def test_a_token_without_a_row_in_the_embedding_is_refused(place) -> None:
+def test_a_token_without_a_row_in_the_embedding_is_refused(place: Place) -> None:
     place.edit_config(vocab_size=115)  # 't' is 116
     place.edit_config("tokenizer_config.json", bos_token="!", eos_token="!")
     code, message = refuse(place.study(), place)
@@ -162,7 +163,7 @@ def test_a_token_without_a_row_in_the_embedding_is_refused(place) -> None:
     assert "token id" in message and "embedding of 115" in message and ".txt" in message
 
 
-def test_special_tokens_without_a_row_in_the_embedding_are_refused(place) -> None:
+def test_special_tokens_without_a_row_in_the_embedding_are_refused(place: Place) -> None:
     place.edit_config(vocab_size=256)  # every byte has a row, end-of-text (256) has none
     code, message = refuse(place.study(), place)
     assert code == INPUT
@@ -218,7 +219,7 @@ WEIGHTS: dict[str, tuple[Callable[[Place], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", WEIGHTS)
-def test_unfit_weights_are_refused_before_the_study_starts(place, fault) -> None:
+def test_unfit_weights_are_refused_before_the_study_starts(place: Place, fault: str) -> None:
     spoil, word = WEIGHTS[fault]
     spoil(place)
     code, message = refuse(place.study(), place)
@@ -227,7 +228,7 @@ def test_unfit_weights_are_refused_before_the_study_starts(place, fault) -> None
 
 
 @pytest.mark.parametrize("fault", ["missing", "mis-shaped", "one-layer-less", "pickle"])
-def test_unfit_weights_stop_a_run_before_its_first_step(place, fault) -> None:
+def test_unfit_weights_stop_a_run_before_its_first_step(place: Place, fault: str) -> None:
     WEIGHTS[fault][0](place)
     study = place.study()
     (spec,) = expand_study(study)
@@ -257,7 +258,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_model_of_another_kind_is_refused(place, kind) -> None:
+def test_a_model_of_another_kind_is_refused(place: Place, kind: str) -> None:
     (place.base / "config.json").write_text(json.dumps(CONFIGS[kind]))
     code, message = refuse(place.study(), place)
     assert code == INPUT
@@ -265,14 +266,14 @@ def test_a_model_of_another_kind_is_refused(place, kind) -> None:
     assert CONFIGS[kind]["model_type"] in message
 
 
-def test_a_quantised_model_is_refused(place) -> None:
+def test_a_quantised_model_is_refused(place: Place) -> None:
     place.edit_config(quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
     code, message = refuse(place.study(), place)
     assert code == INPUT
     assert str(place.base) in message and "quantised" in message
 
 
-def test_code_that_comes_with_a_model_is_never_run(place, tmp_path) -> None:
+def test_code_that_comes_with_a_model_is_never_run(place: Place, tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
     (place.base / "modeling_own.py").write_text(
         f"open({str(trace)!r}, 'w')\nclass Own: ...\nclass OwnConfig: ...\n"
@@ -290,14 +291,14 @@ def test_code_that_comes_with_a_model_is_never_run(place, tmp_path) -> None:
     assert not trace.exists()
 
 
-def test_a_folder_without_a_configuration_is_refused(place) -> None:
+def test_a_folder_without_a_configuration_is_refused(place: Place) -> None:
     (place.base / "config.json").unlink()
     code, message = refuse(place.study(), place)
     assert code == INPUT
     assert str(place.base) in message and "config.json" in message
 
 
-def test_a_model_without_a_tokenizer_is_refused(place) -> None:
+def test_a_model_without_a_tokenizer_is_refused(place: Place) -> None:
     for path in place.base.glob("tokenizer*"):
         path.unlink()
     code, message = refuse(place.study(), place)
@@ -305,7 +306,7 @@ def test_a_model_without_a_tokenizer_is_refused(place) -> None:
     assert str(place.base) in message and "tokenizer" in message
 
 
-def test_a_model_that_is_nowhere_is_refused(place) -> None:
+def test_a_model_that_is_nowhere_is_refused(place: Place) -> None:
     study = {**place.study().model_dump(), "base_model": {"id": "nobody/nothing"}}
     code, message = refuse(Study.model_validate(study), place)
     assert code == INPUT
@@ -315,32 +316,32 @@ def test_a_model_that_is_nowhere_is_refused(place) -> None:
 # Placements
 
 
-def with_arm(place: Place, **changes) -> Study:
+def with_arm(place: Place, **changes: Any) -> Study:
     return place.study(arms=({**ARMS["lora"], **changes},))
 
 
-def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(place) -> None:
+def test_a_pattern_that_matches_nothing_is_refused_with_what_there_is(place: Place) -> None:
     code, message = refuse(with_arm(place, placement=("transformer.h.*.attn.c_prj",)), place)
     assert code == USAGE
     assert "'lora'" in message and "'transformer.h.*.attn.c_prj'" in message
     assert "transformer.h.*.attn.c_proj (2)" in message
 
 
-def test_a_module_named_twice_is_refused(place) -> None:
+def test_a_module_named_twice_is_refused(place: Place) -> None:
     placement = ("projection", "transformer.h.*.mlp.c_proj")
     code, message = refuse(with_arm(place, placement=placement), place)
     assert code == USAGE
     assert "transformer.h.0.mlp.c_proj" in message and "'projection'" in message
 
 
-def test_an_adapter_on_a_tied_head_has_to_be_meant(place) -> None:
+def test_an_adapter_on_a_tied_head_has_to_be_meant(place: Place) -> None:
     code, message = refuse(with_arm(place, placement=("lm_head",)), place)
     assert code == USAGE
     assert "lm_head" in message and "allow_tied" in message
     check_study(with_arm(place, placement=("lm_head",), allow_tied=True), place.places, CPU)
 
 
-def test_arms_that_adapt_the_same_modules_are_refused(place) -> None:
+def test_arms_that_adapt_the_same_modules_are_refused(place: Place) -> None:
     twin = {**ARMS["lora"], "name": "twin", "placement": ("attention", "transformer.h.*.*.c_proj")}
     code, message = refuse(place.study(arms=(ARMS["lora"], twin)), place)
     assert code == USAGE

@@ -1,5 +1,7 @@
 """Devices, precisions and sizes that this machine does not have are refused before training."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,19 +19,19 @@ CUDA = torch.device("cuda")
 
 
 @pytest.fixture
-def opened(tiny_gpt2, tmp_path) -> OpenedStudy:
+def opened(tiny_gpt2: Path, tmp_path: Path) -> OpenedStudy:
     places = Places(write_texts(tmp_path / "texts"), cache=tmp_path / "cache")
     return OpenedStudy(make_study(tiny_gpt2), StudyFolder(tmp_path / "study"), places)
 
 
 @pytest.fixture
-def old_card(monkeypatch) -> None:
+def old_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Old Card")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused(opened) -> None:
+def test_a_device_that_is_not_there_is_refused(opened: OpenedStudy) -> None:
     with pytest.raises(ConfigError, match="no CUDA device is visible"):
         choose_device("cuda")
     with pytest.raises(ConfigError, match="no CUDA device is visible"):
@@ -37,20 +39,20 @@ def test_a_device_that_is_not_there_is_refused(opened) -> None:
     assert not opened.folder.path.exists()
 
 
-def test_a_precision_that_the_device_lacks_is_refused(opened, old_card) -> None:
+def test_a_precision_that_the_device_lacks_is_refused(opened: OpenedStudy, old_card: None) -> None:
     low = opened.study.training.model_copy(update={"precision": "bfloat16"})
     study = opened.study.model_copy(update={"training": low})
     with pytest.raises(ConfigError, match=r"Old Card has no bfloat16.*Use float32"):
         check_study(study, opened.places, CUDA)
 
 
-def test_float32_and_processors_are_not_refused(old_card) -> None:
+def test_float32_and_processors_are_not_refused(old_card: None) -> None:
     refuse_precision(CUDA, "float32")
     refuse_precision(torch.device("cpu"), "bfloat16")
 
 
 def test_a_micro_batch_that_cannot_fit_is_refused_before_the_study_starts(
-    opened, monkeypatch
+    opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = expand_study(opened.study)
     monkeypatch.setattr("lorastudy.study.start.total_bytes", lambda _device: 100 * 2**20)

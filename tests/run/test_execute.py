@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from lorastudy.run import setup, training
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import StepRecord
+from lorastudy.store.records import Fingerprint, StepRecord
 from lorastudy.store.resuming import Resuming
 from support.tiny_runs import (
     CPU,
@@ -54,7 +55,7 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_gpt2, tmp_path_factory) -> Done:
+def done(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     parent = tmp_path_factory.mktemp("done")
     case = Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent / "t"), parent / "cache")
     folder, killed = case.folder(parent, "done"), case.folder(parent, "killed")
@@ -75,14 +76,16 @@ def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
 # Once, by one
 
 
-def test_a_finished_run_is_read_and_not_repeated(done) -> None:
+def test_a_finished_run_is_read_and_not_repeated(done: Done) -> None:
     before = snapshot(done.folder.path)
     result = done.case.execute(done.folder)
     assert result == done.folder.read_result()
     assert snapshot(done.folder.path) == before
 
 
-def test_a_second_process_on_a_run_is_turned_away_and_changes_nothing(done, tmp_path) -> None:
+def test_a_second_process_on_a_run_is_turned_away_and_changes_nothing(
+    done: Done, tmp_path: Path
+) -> None:
     folder = done.case.folder(tmp_path, "contested")
     reached, go_on = tmp_path / "reached", tmp_path / "go-on"
 
@@ -112,7 +115,7 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} did not come")
 
 
-def test_a_glance_at_the_lock_does_not_keep_a_run_from_starting(tmp_path) -> None:
+def test_a_glance_at_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.claim():
         pass
@@ -132,7 +135,7 @@ def test_a_glance_at_the_lock_does_not_keep_a_run_from_starting(tmp_path) -> Non
     assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
 
 
-def test_a_killed_owner_does_not_keep_the_run(done, tmp_path) -> None:
+def test_a_killed_owner_does_not_keep_the_run(done: Done, tmp_path: Path) -> None:
     folder = done.copy_of_killed(tmp_path)
     assert folder.read_status().status == "interrupted"
     assert done.case.child(folder) == 0
@@ -142,7 +145,7 @@ def test_a_killed_owner_does_not_keep_the_run(done, tmp_path) -> None:
 # What goes wrong is kept as a row
 
 
-def change_score(monkeypatch, number: int, change: Callable) -> None:
+def change_score(monkeypatch: pytest.MonkeyPatch, number: int, change: Callable) -> None:
     """Let `change` replace what the training batch `number` (from 0) returns."""
     score, calls = Scorer.sum_nats, iter(range(10**9))
 
@@ -168,7 +171,11 @@ NON_FINITE = {
 @pytest.mark.parametrize("change", NON_FINITE.values(), ids=NON_FINITE)
 @pytest.mark.parametrize("micro_batch", [4, 5])  # first and second of the third step
 def test_no_optimizer_step_follows_a_value_that_is_not_finite(
-    done, micro_batch, change, tmp_path, monkeypatch
+    done: Done,
+    micro_batch: int,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = done.case.folder(tmp_path, "diverging")
     change_score(monkeypatch, micro_batch, change)
@@ -189,7 +196,9 @@ def test_no_optimizer_step_follows_a_value_that_is_not_finite(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-def test_a_run_without_memory_is_a_row_that_says_so(done, error, tmp_path, monkeypatch) -> None:
+def test_a_run_without_memory_is_a_row_that_says_so(
+    done: Done, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = done.case.folder(tmp_path, "large")
 
     def refuse(nats: torch.Tensor) -> torch.Tensor:
@@ -202,7 +211,9 @@ def test_a_run_without_memory_is_a_row_that_says_so(done, error, tmp_path, monke
     assert failure is not None and failure.status == "out-of-memory"
 
 
-def test_a_defect_is_a_row_with_its_type_and_the_next_attempt_succeeds(done, tmp_path) -> None:
+def test_a_defect_is_a_row_with_its_type_and_the_next_attempt_succeeds(
+    done: Done, tmp_path: Path
+) -> None:
     folder = done.case.folder(tmp_path, "defect")
 
     def fail(point: str, _stop: object) -> None:
@@ -247,7 +258,7 @@ DAMAGE = {
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_gives_the_same_result(
-    done, name, damage, tmp_path
+    done: Done, name: str, damage: Callable[[Path], object], tmp_path: Path
 ) -> None:
     folder = done.copy_of_killed(tmp_path)
     damage(folder.checkpoints / "step-00000009" / name)
@@ -257,7 +268,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_gives_the_same_resu
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused_until_it_is_restarted(
-    done, tmp_path
+    done: Done, tmp_path: Path
 ) -> None:
     folder = done.copy_of_killed(tmp_path)
     for checkpoint in list_checkpoints(folder.checkpoints):
@@ -272,7 +283,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_until_it_is_restarte
     assert_same_run(done.folder, folder)
 
 
-def test_a_torn_last_line_is_cut_off_before_the_next_one(done, tmp_path) -> None:
+def test_a_torn_last_line_is_cut_off_before_the_next_one(done: Done, tmp_path: Path) -> None:
     folder = done.copy_of_killed(tmp_path)
     for path in (folder.steps, folder.epochs):
         with path.open("ab") as stream:
@@ -281,7 +292,7 @@ def test_a_torn_last_line_is_cut_off_before_the_next_one(done, tmp_path) -> None
     assert_same_run(done.folder, folder)
 
 
-def test_lines_after_the_checkpoint_are_written_once(done, tmp_path) -> None:
+def test_lines_after_the_checkpoint_are_written_once(done: Done, tmp_path: Path) -> None:
     folder = done.case.folder(tmp_path, "killed")
     assert done.case.child(folder, kill_at("run:after-step-line", 4)) == KILLED
     assert [s.step for s in read_records(folder.steps, StepRecord)] == [1, 2, 3, 4, 5]
@@ -294,7 +305,9 @@ def half_written(folder: RunFolder) -> list[Path]:
 
 
 @pytest.mark.parametrize("point", ["publish:before-rename", "write:before-rename"])
-def test_nothing_half_written_by_a_killed_process_stays(done, point, tmp_path) -> None:
+def test_nothing_half_written_by_a_killed_process_stays(
+    done: Done, point: str, tmp_path: Path
+) -> None:
     folder = done.case.folder(tmp_path, "killed")
     assert done.case.child(folder, kill_at(point, 2)) == KILLED
     assert half_written(folder)
@@ -305,15 +318,15 @@ def test_nothing_half_written_by_a_killed_process_stays(done, point, tmp_path) -
 # Environment
 
 
-def changed_environment(**changes):
-    def take(device: torch.device, precision: str, **others):
+def changed_environment(**changes: Any) -> Callable[..., Fingerprint]:
+    def take(device: torch.device, precision: str, **others: Any) -> Fingerprint:
         return take_fingerprint(device, precision, **others).model_copy(update=changes)
 
     return take
 
 
 def test_a_checkpoint_of_another_environment_is_refused_and_kept(
-    done, tmp_path, monkeypatch
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = done.copy_of_killed(tmp_path)
     before = {path.name for path in list_checkpoints(folder.checkpoints)}
@@ -329,7 +342,9 @@ def test_a_checkpoint_of_another_environment_is_refused_and_kept(
     assert_same_run(done.folder, folder)
 
 
-def test_a_run_without_a_checkpoint_starts_in_any_environment(done, tmp_path, monkeypatch) -> None:
+def test_a_run_without_a_checkpoint_starts_in_any_environment(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = done.case.folder(tmp_path, "early")
     assert done.case.child(folder, kill_at("run:after-step-line", 0)) == KILLED
     monkeypatch.setattr(setup, "take_fingerprint", changed_environment(threads=7))
@@ -339,18 +354,18 @@ def test_a_run_without_a_checkpoint_starts_in_any_environment(done, tmp_path, mo
 # Files
 
 
-def test_others_may_read_the_tensors_of_a_run(done) -> None:
+def test_others_may_read_the_tensors_of_a_run(done: Done) -> None:
     tensors = [*done.folder.path.rglob("*.safetensors")]
     assert len(tensors) == 2 * 2 + 1  # two checkpoints and the best
     assert {oct(path.stat().st_mode & 0o777) for path in tensors} == {"0o644"}
 
 
-def test_two_checkpoints_are_kept(done) -> None:
+def test_two_checkpoints_are_kept(done: Done) -> None:
     names = [path.name for path in list_checkpoints(done.folder.checkpoints)]
     assert names == ["step-00000006", "step-00000009"]
 
 
-def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2, tmp_path) -> None:
+def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2: Path, tmp_path: Path) -> None:
     case = Case(
         make_study(tiny_gpt2, SOUND, "baseline"), write_texts(tmp_path / "t"), tmp_path / "c"
     )
@@ -365,7 +380,9 @@ def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2, tmp_path) -> None:
     assert not any(path.exists() for path in (folder.steps, folder.checkpoints, folder.best))
 
 
-def test_the_best_epoch_is_what_is_scored(done, tiny_gpt2, tmp_path, monkeypatch) -> None:
+def test_the_best_epoch_is_what_is_scored(
+    done: Done, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses = iter([1.0, 0.5, 3.0, 0.5, 2.0, 0.5])  # of validation and of training rows by turns
     monkeypatch.setattr(training, "average_nats", lambda *_: next(losses))
     folder = done.case.folder(tmp_path, "best-first")

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,9 @@ from support.tiny_runs import (
 @pytest.mark.parametrize(
     ("n_train", "n_validation", "n_rows"), [(11, 3, 3), (3, 11, 3), (2000, 900, MOST_SLICE_ROWS)]
 )
-def test_slice_has_as_many_rows_as_validation_up_to_a_limit(n_train, n_validation, n_rows) -> None:
+def test_slice_has_as_many_rows_as_validation_up_to_a_limit(
+    n_train: int, n_validation: int, n_rows: int
+) -> None:
     table = cut_lines(np.arange(0, 5 * n_train + 1, 5), 9, 0)
     chosen = choose_slice(table, n_validation)
     assert chosen.n_rows == n_rows
@@ -46,7 +49,7 @@ def test_slice_has_as_many_rows_as_validation_up_to_a_limit(n_train, n_validatio
     assert set(chosen.begins.tolist()) <= set(table.begins.tolist())
 
 
-def test_slice_is_the_same_for_every_arm_and_seed(tiny_gpt2, tmp_path) -> None:
+def test_slice_is_the_same_for_every_arm_and_seed(tiny_gpt2: Path, tmp_path: Path) -> None:
     texts = write_texts(tmp_path)
     slices = []
     for arm, seed in (("lora", 3), ("full", 4)):
@@ -57,7 +60,7 @@ def test_slice_is_the_same_for_every_arm_and_seed(tiny_gpt2, tmp_path) -> None:
 
 
 def test_training_rows_are_measured_without_dropout_and_after_the_epoch(
-    tiny_gpt2, tmp_path
+    tiny_gpt2: Path, tmp_path: Path
 ) -> None:
     study = make_study(tiny_gpt2, {**SOUND, "epochs": 1}, "lora")
     case = Case(study, write_texts(tmp_path / "t"), tmp_path / "cache")
@@ -77,7 +80,7 @@ def test_training_rows_are_measured_without_dropout_and_after_the_epoch(
     assert epoch.train_loss_eval != pytest.approx(epoch.train_loss, rel=1e-6)
 
 
-def make_study_folder(base: Path, parent: Path, **changes) -> StudyFolder:
+def make_study_folder(base: Path, parent: Path, **changes: Any) -> StudyFolder:
     folder = StudyFolder(parent / "study")
     arms = (ARMS["baseline"], ARMS["full"])
     study = make_study(base, SOUND, "lora", arms=arms, **changes)
@@ -89,7 +92,9 @@ def make_study_folder(base: Path, parent: Path, **changes) -> StudyFolder:
     return folder
 
 
-def test_benchmarks_of_neutral_text_are_named_in_the_results(tiny_gpt2, tmp_path) -> None:
+def test_benchmarks_of_neutral_text_are_named_in_the_results(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
     near = {"name": "near", "path": "test.txt", "protocols": ("rows-text",)}
     far = {**near, "name": "far", "role": "forgetting"}
     folder = make_study_folder(tiny_gpt2, tmp_path, benchmarks=(near, far))
@@ -104,7 +109,9 @@ def change_tokenizer(folder: RunFolder, digest: str) -> RunResult:
     return result.model_copy(update={"run_id": "x", "evaluations": tuple(changed)})
 
 
-def test_runs_of_two_tokenizers_are_not_put_in_one_comparison(tiny_gpt2, tmp_path) -> None:
+def test_runs_of_two_tokenizers_are_not_put_in_one_comparison(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
     folder = make_study_folder(tiny_gpt2, tmp_path)
     (scored,) = folder.path.glob("runs/baseline-*")
     missing = collect_results(folder).missing
@@ -117,7 +124,7 @@ def test_runs_of_two_tokenizers_are_not_put_in_one_comparison(tiny_gpt2, tmp_pat
 
 
 def test_results_written_before_tokenizers_were_recorded_are_still_read(
-    tiny_gpt2, tmp_path
+    tiny_gpt2: Path, tmp_path: Path
 ) -> None:
     folder = make_study_folder(tiny_gpt2, tmp_path)
     (path,) = folder.path.glob("runs/baseline-*/result.json")
@@ -138,7 +145,7 @@ def test_results_written_before_tokenizers_were_recorded_are_still_read(
 
 
 @pytest.mark.skipif(read_cpu_times() is None, reason="this system does not count it")
-def test_a_run_that_shares_its_core_knows_that_it_waited(tiny_gpt2, tmp_path) -> None:
+def test_a_run_that_shares_its_core_knows_that_it_waited(tiny_gpt2: Path, tmp_path: Path) -> None:
     case = Case(make_study(tiny_gpt2, SOUND), write_texts(tmp_path), tmp_path / "cache")
     folder = case.folder(tmp_path, "shared")
     core = {min(os.sched_getaffinity(0))}

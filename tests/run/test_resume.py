@@ -45,7 +45,9 @@ class Reference:
     params=[(arm, name) for arm in ("lora", "full") for name in ("sound", "paper")],
     ids="-".join,
 )
-def reference(request, tiny_gpt2, tmp_path_factory) -> Reference:
+def reference(
+    request: pytest.FixtureRequest, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
     arm, name = request.param
     parent = tmp_path_factory.mktemp(f"{arm}-{name}")
     study = make_study(tiny_gpt2, {"sound": SOUND, "paper": PAPER}[name], arm)
@@ -77,7 +79,7 @@ def test_every_hook_point_of_the_source_is_one_to_be_killed_at() -> None:
 
 
 def test_a_run_interrupted_after_every_optimizer_step_ends_with_the_same_result(
-    reference, tmp_path
+    reference: Reference, tmp_path: Path
 ) -> None:
     n_steps = len(read_records(reference.folder.steps, StepRecord))
     folder = reference.case.folder(tmp_path, "stopped")
@@ -92,7 +94,9 @@ def test_a_run_interrupted_after_every_optimizer_step_ends_with_the_same_result(
     assert not reference.folder.resumes.exists()
 
 
-def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_of_that_step(reference, tmp_path) -> None:
+def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_of_that_step(
+    reference: Reference, tmp_path: Path
+) -> None:
     folder = reference.case.folder(tmp_path, "stopped")
     assert reference.case.child(folder, stop_at("train:after-forward", 0)) == INTERRUPTED
     (checkpoint,) = list_checkpoints(folder.checkpoints)
@@ -102,7 +106,7 @@ def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_of_that_step(reference
 
 @pytest.mark.parametrize("point", ["checkpoint:before-trainer.json", "run:after-validation"])
 def test_an_interrupt_while_a_checkpoint_or_best_is_written_loses_nothing(
-    reference, point, tmp_path
+    reference: Reference, point: str, tmp_path: Path
 ) -> None:
     folder = reference.case.folder(tmp_path, "stopped")
     assert reference.case.child(folder, stop_at(point, 1)) == INTERRUPTED
@@ -110,7 +114,9 @@ def test_an_interrupt_while_a_checkpoint_or_best_is_written_loses_nothing(
     assert_same_run(reference.folder, folder)
 
 
-def test_an_interrupt_while_scoring_keeps_the_scores_that_are_done(reference, tmp_path) -> None:
+def test_an_interrupt_while_scoring_keeps_the_scores_that_are_done(
+    reference: Reference, tmp_path: Path
+) -> None:
     folder = reference.case.folder(tmp_path, "stopped")
     last = reference.points.count("write:before-rename") - 1  # hashes and result follow the scores
     assert reference.case.child(folder, stop_at("write:before-rename", last - 3)) == INTERRUPTED

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ class Line(BaseModel):
 
 
 @pytest.fixture
-def fail_at(monkeypatch):
+def fail_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
     def install(point: str, number: int) -> None:
         def handler(reached: str) -> None:
             if reached == point:
@@ -51,7 +52,9 @@ def write_model(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_published_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask, mode) -> None:
+def test_published_files_have_the_mode_that_the_umask_asks_for(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
     before = os.umask(umask)
     try:
         publish_folder(tmp_path / "best", write_model)
@@ -65,7 +68,7 @@ def test_published_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask, 
 @pytest.mark.parametrize("point", ["write:before-bytes", "write:before-rename"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 def test_a_refused_file_leaves_the_old_one_and_nothing_else(
-    tmp_path, fail_at, point, number
+    tmp_path: Path, fail_at: Callable[[str, int], None], point: str, number: int
 ) -> None:
     write_text(tmp_path / "result.json", "old")
     fail_at(point, number)
@@ -79,14 +82,16 @@ def test_a_refused_file_leaves_the_old_one_and_nothing_else(
 
 
 @pytest.mark.parametrize("point", ["publish:before-rename", "publish:between-renames"])
-def test_a_refused_folder_gives_its_space_back(tmp_path, fail_at, point) -> None:
+def test_a_refused_folder_gives_its_space_back(
+    tmp_path: Path, fail_at: Callable[[str, int], None], point: str
+) -> None:
     fail_at(point, errno.ENOSPC)
     with pytest.raises(StorageError, match="5 bytes are needed"):
         publish_folder(tmp_path / "best", write_model, needed_bytes=5)
     assert names(tmp_path) == set()
 
 
-def test_what_safetensors_says_of_a_full_disk_is_a_storage_error(tmp_path) -> None:
+def test_what_safetensors_says_of_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     in_words = "Error while serializing: I/O error: No space left on device (os error 28)"
     expected = r"safetensors: No space left on device\. 9 bytes"
@@ -94,7 +99,9 @@ def test_what_safetensors_says_of_a_full_disk_is_a_storage_error(tmp_path) -> No
         raise SafetensorError(in_words)
 
 
-def test_a_kill_between_the_renames_leaves_the_old_folder(tmp_path, monkeypatch) -> None:
+def test_a_kill_between_the_renames_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_folder(tmp_path / "best", write_model)
     monkeypatch.setattr(faults, "handler", die_between)
     child = os.fork()
@@ -113,7 +120,7 @@ def die_between(point: str) -> None:
         os._exit(99)
 
 
-def test_processes_that_publish_the_same_folder_at_once_all_succeed(tmp_path) -> None:
+def test_processes_that_publish_the_same_folder_at_once_all_succeed(tmp_path: Path) -> None:
     children = []
     for number in range(8):
         child = os.fork()
@@ -133,7 +140,7 @@ def test_processes_that_publish_the_same_folder_at_once_all_succeed(tmp_path) ->
     assert names(tmp_path) == {"figures"}
 
 
-def test_a_write_into_a_folder_that_was_deleted_is_a_storage_error(tmp_path) -> None:
+def test_a_write_into_a_folder_that_was_deleted_is_a_storage_error(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     append_record(folder / "steps.jsonl", Line(n=1))
@@ -143,7 +150,7 @@ def test_a_write_into_a_folder_that_was_deleted_is_a_storage_error(tmp_path) -> 
     assert not folder.exists()
 
 
-def test_a_torn_last_line_is_no_line(tmp_path) -> None:
+def test_a_torn_last_line_is_no_line(tmp_path: Path) -> None:
     path = tmp_path / "steps.jsonl"
     append_record(path, Line(n=1))
     with path.open("ab") as stream:
@@ -153,7 +160,7 @@ def test_a_torn_last_line_is_no_line(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("line", [b'{"n": "x"}', b"\0\0\0\0", b"{", b"[]"])
-def test_a_damaged_line_is_named(tmp_path, line) -> None:
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "steps.jsonl"
     append_record(path, Line(n=1))
     with path.open("ab") as stream:

@@ -237,7 +237,7 @@ def _write_nothing(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_fsync(monkeypatch) -> None:
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # only a loss of power would differ
 
 

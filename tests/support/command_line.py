@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def call(*arguments: object) -> Answer:
 
 
 @contextlib.contextmanager
-def without_page():
+def without_page() -> Iterator[None]:
     """Commands that end with a report write none: it takes seconds, and has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -101,7 +102,7 @@ def execute(*arguments: object) -> Answer:
     return Answer(process.returncode, out, err)
 
 
-def until(is_true, seconds: float = 60) -> None:
+def until(is_true: Callable[[], object], seconds: float = 60) -> None:
     for _ in range(int(seconds / 0.01)):
         if is_true():
             return

@@ -10,6 +10,7 @@ import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -97,7 +98,9 @@ def write_texts(folder: Path) -> Path:
     return folder
 
 
-def make_study(base_model: Path, training: dict = SOUND, arm: str = "lora", **changes) -> Study:
+def make_study(
+    base_model: Path, training: dict = SOUND, arm: str = "lora", **changes: Any
+) -> Study:
     settings = {
         "name": "tiny",
         "base_model": {"path": str(base_model)},
@@ -172,7 +175,7 @@ class Case:
         faults.handler = None if handler is None else lambda point: handler(point, stop)
         self.execute(folder, stop, resuming)
 
-    def with_arm(self, **changes) -> "Case":
+    def with_arm(self, **changes: Any) -> "Case":
         other = object.__new__(Case)
         other.reader = self.reader
         arm = Arm.model_validate({**self.spec.arm.model_dump(), **changes})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from lorastudy.model.sharing import share_scorer
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord
+from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strategy
 from lorastudy.store.resuming import Resuming
 from support.teams import as_team, execute_as_team
 from support.tiny_runs import (
@@ -47,7 +48,7 @@ UNEVEN = {  # 11 rows: the last micro-batch has two
 
 
 @pytest.fixture(scope="module")
-def still_gpt2(tiny_gpt2, tmp_path_factory) -> Path:
+def still_gpt2(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny GPT-2 without dropout, which members draw on their own."""
     folder = tmp_path_factory.mktemp("still") / "gpt2"
     shutil.copytree(tiny_gpt2, folder)
@@ -58,7 +59,7 @@ def still_gpt2(tiny_gpt2, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_case(still_gpt2, tmp_path_factory):
+def make_case(still_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
     def make(training: dict = UNEVEN, arm: str = "lora", base: Path = still_gpt2) -> Case:
         arms = ({**ARMS[arm], "dropout": 0.0} if arm == "lora" else ARMS[arm],)
         folder = tmp_path_factory.mktemp("case")
@@ -97,7 +98,7 @@ def scores_of(run: RunFolder) -> dict[str, float]:
     ],
 )
 def test_two_processes_train_what_one_trains(
-    arm, strategy, implementation, make_case, tmp_path
+    arm: str, strategy: str, implementation: str, make_case: Callable[..., Case], tmp_path: Path
 ) -> None:
     case = make_case({**UNEVEN, "implementation": implementation}, arm)
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
@@ -106,7 +107,9 @@ def test_two_processes_train_what_one_trains(
     assert_close_runs(together, alone)
 
 
-def test_shares_parts_and_empty_hands_change_nothing(make_case, tmp_path) -> None:
+def test_shares_parts_and_empty_hands_change_nothing(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
     """Three members, micro-batches of the last step with fewer rows, a budget below two rows."""
     case = make_case({**UNEVEN, "token_budget": 60})
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
@@ -115,7 +118,9 @@ def test_shares_parts_and_empty_hands_change_nothing(make_case, tmp_path) -> Non
     assert_close_runs(together, alone)
 
 
-def test_the_published_accumulation_is_the_same_in_a_team(make_case, tmp_path) -> None:
+def test_the_published_accumulation_is_the_same_in_a_team(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
     """Scored padding, means of micro-batches, a first group of one, left-over micro-batches."""
     case = make_case({**PAPER, "optimizer": UNEVEN["optimizer"]})
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
@@ -124,7 +129,9 @@ def test_the_published_accumulation_is_the_same_in_a_team(make_case, tmp_path) -
     assert_close_runs(together, alone)
 
 
-def test_grouped_queries_and_a_tied_head_are_sharded(make_case, tiny_llama, tmp_path) -> None:
+def test_grouped_queries_and_a_tied_head_are_sharded(
+    make_case: Callable[..., Case], tiny_llama: Path, tmp_path: Path
+) -> None:
     case = make_case(UNEVEN, "full", tiny_llama)
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
     case.execute(alone)
@@ -132,8 +139,13 @@ def test_grouped_queries_and_a_tied_head_are_sharded(make_case, tiny_llama, tmp_
     assert_close_runs(together, alone)
 
 
+Restless = tuple[Case, Strategy, int, RunFolder]  # of a team: its strategy, size and run
+
+
 @pytest.fixture(scope="module", params=[("ddp", "lora", 3), ("fsdp2", "full", 2)], ids=str)
-def restless(request, tiny_gpt2, tmp_path_factory):
+def restless(
+    request: pytest.FixtureRequest, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Restless:
     """A team whose members draw dropout, and its run when nothing happens."""
     strategy, arm, size = request.param
     parent = tmp_path_factory.mktemp("restless")
@@ -143,7 +155,9 @@ def restless(request, tiny_gpt2, tmp_path_factory):
     return case, strategy, size, folder
 
 
-def test_a_signal_to_one_member_stops_all_at_a_checkpoint(restless, tmp_path) -> None:
+def test_a_signal_to_one_member_stops_all_at_a_checkpoint(
+    restless: Restless, tmp_path: Path
+) -> None:
     case, strategy, size, whole = restless
     folder = case.folder(tmp_path, "stopped")
     last = size - 1
@@ -156,7 +170,9 @@ def test_a_signal_to_one_member_stops_all_at_a_checkpoint(restless, tmp_path) ->
     assert_same_run(folder, whole)
 
 
-def test_a_member_that_dies_ends_the_run_which_goes_on_later(restless, tmp_path) -> None:
+def test_a_member_that_dies_ends_the_run_which_goes_on_later(
+    restless: Restless, tmp_path: Path
+) -> None:
     case, strategy, size, whole = restless
     folder = case.folder(tmp_path, "lost")
     last = size - 1
@@ -170,7 +186,9 @@ def test_a_member_that_dies_ends_the_run_which_goes_on_later(restless, tmp_path)
     assert_same_run(folder, whole)
 
 
-def test_another_number_of_processes_is_another_environment(restless, tmp_path) -> None:
+def test_another_number_of_processes_is_another_environment(
+    restless: Restless, tmp_path: Path
+) -> None:
     case, strategy, size, _ = restless
     folder = case.folder(tmp_path, "moved")
     execute_as_team(case, folder, size, strategy, handlers={0: stop_at("train:after-forward", 5)})
@@ -183,20 +201,24 @@ def test_another_number_of_processes_is_another_environment(restless, tmp_path) 
     )
 
 
-def test_a_loss_that_is_not_finite_for_one_is_so_for_all(make_case, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_for_one_is_so_for_all(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
     case = make_case().with_arm(alpha=1e38, learning_rates=(0.9,))
     folder = case.folder(tmp_path, "wild")
     assert execute_as_team(case, folder, 2, "ddp") == [4, 4]
     assert folder.read_result().status == "diverged"
 
 
-def test_more_processes_than_rows_at_once_are_refused(make_case, tmp_path) -> None:
+def test_more_processes_than_rows_at_once_are_refused(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
     folder = make_case().folder(tmp_path, "many")
     assert execute_as_team(make_case(), folder, 4, "ddp") == [2] * 4
     assert "training.micro_batch: 3 rows" in folder.read_result().reason
 
 
-def test_fsdp2_holds_parts_and_ddp_does_not(still_gpt2) -> None:
+def test_fsdp2_holds_parts_and_ddp_does_not(still_gpt2: Path) -> None:
     def work(team: Team) -> None:
         network = load_base(still_gpt2, device=CPU)
         whole = sum(p.numel() for p in network.parameters())
@@ -209,7 +231,7 @@ def test_fsdp2_holds_parts_and_ddp_does_not(still_gpt2) -> None:
         assert as_team(2, strategy, work) == [0, 0]
 
 
-def test_members_add_and_agree(tmp_path) -> None:
+def test_members_add_and_agree(tmp_path: Path) -> None:
     def work(team: Team) -> None:
         numbers = np.array([1.5, 2.0]) * (team.member + 1)
         assert team.add(numbers).tolist() == [9.0, 12.0]
@@ -229,7 +251,7 @@ def test_parts_are_dealt_out_equally_and_the_last_is_repeated() -> None:
     assert list(Team(1, 2, "ddp").deal([])) == []
 
 
-def test_several_processes_without_a_strategy_are_refused(monkeypatch) -> None:
+def test_several_processes_without_a_strategy_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--strategy ddp"), join_team(None):
         pass

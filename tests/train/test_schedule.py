@@ -1,5 +1,8 @@
 """Learning rates against transformers' schedules and against the published run."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -27,7 +30,9 @@ def idle_optimizer() -> torch.optim.Optimizer:
     ("shape", "make"),
     [("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)],
 )
-def test_rate_is_that_of_transformers(shape, make, warmup, idle_optimizer) -> None:
+def test_rate_is_that_of_transformers(
+    shape: str, make: Callable[..., Any], warmup: float, idle_optimizer: torch.optim.Optimizer
+) -> None:
     schedule = lay_out_schedule(Schedule(shape=shape, warmup=warmup), 3e-4, plan_of(37))
     factor = make(idle_optimizer, schedule.n_warmup, 37).lr_lambdas[0]
     for step in range(37):
