@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import mean
-from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key, text_share
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.protocols import TEXT_CLASSES
 from lorastudy.store.records import ClassSum, StudyResults
 
@@ -78,8 +78,19 @@ def find_text_shares(results: StudyResults, keys: Iterable[ScoreKey]) -> tuple[T
     return tuple(
         TextShare(key, share)
         for key in keys
-        if key.scores_padding and (share := text_share(results, key)) is not None
+        if key.scores_padding and (share := _text_share(results, key)) is not None
     )
+
+
+def _text_share(results: StudyResults, key: ScoreKey) -> float | None:
+    """The share of text among the scored targets; None if the records do not tell."""
+    for run in results.runs:
+        for evaluation in run.evaluations:
+            n_targets = sum(part.n_targets for part in evaluation.classes)
+            if score_key(evaluation) == key and n_targets:
+                text = [c.n_targets for c in evaluation.classes if c.target_class in TEXT_CLASSES]
+                return sum(text) / n_targets
+    return None
 
 
 def _split_score(arms: Sequence[ArmSummary], key: ScoreKey) -> PaddedScore:

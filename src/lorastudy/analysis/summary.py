@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
-from lorastudy.protocols import TEXT_CLASSES, scores_padding
+from lorastudy.protocols import scores_padding
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
@@ -156,17 +156,6 @@ def choose_learning_rate(runs: Iterable[RunResult]) -> float | None:
             losses.setdefault(run.learning_rate, []).append(math.inf if loss is None else loss)
     order = {rate: (-len(found), _mean_or_worst(found), rate) for rate, found in losses.items()}
     return min(order, key=order.__getitem__, default=None)
-
-
-def text_share(results: StudyResults, key: ScoreKey) -> float | None:
-    """The share of text among the scored targets; None if the records do not tell."""
-    for run in results.runs:
-        for evaluation in run.evaluations:
-            n_targets = sum(part.n_targets for part in evaluation.classes)
-            if score_key(evaluation) == key and n_targets:
-                text = [c.n_targets for c in evaluation.classes if c.target_class in TEXT_CLASSES]
-                return sum(text) / n_targets
-    return None
 
 
 def missing_of(arm: str, results: StudyResults) -> tuple[str, ...]:

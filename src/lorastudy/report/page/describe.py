@@ -1,10 +1,8 @@
 """What was compared, in the words of the study file."""
 
-from collections.abc import Iterable
-
 from lorastudy.analysis.findings import Findings
 from lorastudy.config.models import BaseModelRef, Source, Study
-from lorastudy.report.page.integrity import Fact
+from lorastudy.report.page.integrity import Fact, list_distinct
 
 
 def describe_study(findings: Findings) -> list[Fact]:
@@ -18,8 +16,8 @@ def describe_study(findings: Findings) -> list[Fact]:
         Fact("runs", f"{n_done} of {n_expected} finished"),
         Fact("benchmarks", ", ".join(results.benchmarks)),
         Fact("training protocol", results.training_protocol),
-        Fact("device", _distinct(run.device for run in results.runs)),
-        Fact("precision", _distinct(run.precision for run in results.runs)),
+        Fact("device", list_distinct((run.device for run in results.runs), ", ")),
+        Fact("precision", list_distinct((run.precision for run in results.runs), ", ")),
     ]
     before = _describe_inputs(study) if study else []
     return [fact for fact in (*before, *facts) if fact.text]
@@ -57,7 +55,3 @@ def _describe_inputs(study: Study) -> list[Fact]:
             f"{training.schedule.shape} schedule, padding {training.padding}",
         ),
     ]
-
-
-def _distinct(values: Iterable[str | None]) -> str:
-    return ", ".join(sorted({value for value in values if value}))

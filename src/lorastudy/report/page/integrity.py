@@ -29,15 +29,15 @@ def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
         return ()
     names = sorted({name for environment in found for name in environment.libraries})
     facts = [
-        Fact("lorastudy", _distinct(e.lorastudy for e in found)),
-        Fact("Python", _distinct(e.python for e in found)),
-        *(Fact(name, _distinct(e.libraries.get(name, "") for e in found)) for name in names),
-        Fact("device", _distinct(e.device for e in found)),
-        Fact("precision", _distinct(e.precision for e in found)),
-        Fact("threads", _distinct(_threads(e) for e in found)),
-        Fact("attention", _distinct(e.attention for e in found)),
-        Fact("micro-batch", _distinct(str(e.micro_batch) for e in found)),
-        Fact("processes a run", _distinct(str(e.world_size) for e in found)),
+        Fact("lorastudy", list_distinct(e.lorastudy for e in found)),
+        Fact("Python", list_distinct(e.python for e in found)),
+        *(Fact(name, list_distinct(e.libraries.get(name, "") for e in found)) for name in names),
+        Fact("device", list_distinct(e.device for e in found)),
+        Fact("precision", list_distinct(e.precision for e in found)),
+        Fact("threads", list_distinct(_threads(e) for e in found)),
+        Fact("attention", list_distinct(e.attention for e in found)),
+        Fact("micro-batch", list_distinct(str(e.micro_batch) for e in found)),
+        Fact("processes a run", list_distinct(str(e.world_size) for e in found)),
     ]
     return tuple(fact for fact in facts if fact.text)
 
@@ -104,7 +104,7 @@ def list_commands(name: str) -> tuple[str, ...]:
 def cite(findings: Findings) -> tuple[str, ...]:
     """Lines of BibTeX for these numbers, for the published study and for LoRA."""
     results, runs = findings.results, findings.evidence.runs
-    versions = _distinct(e.manifest.environment.lorastudy for e in runs if e.manifest)
+    versions = list_distinct(e.manifest.environment.lorastudy for e in runs if e.manifest)
     program = f"lorastudy {versions}".strip()
     digest = hashlib.sha256(write_results_json(results).encode()).hexdigest()
     return (
@@ -168,5 +168,6 @@ def _threads(environment: Fingerprint) -> str:
     return str(environment.threads) if environment.threads else "on a GPU"
 
 
-def _distinct(values: Iterable[str]) -> str:
-    return "; ".join(sorted({re.sub(r"\s+", " ", value) for value in values if value}))
+def list_distinct(values: Iterable[str | None], separator: str = "; ") -> str:
+    """The different values in their order, each on one line; empty if none is known."""
+    return separator.join(sorted({re.sub(r"\s+", " ", value) for value in values if value}))

@@ -40,7 +40,7 @@ def _cells(arm: ArmSummary, findings: Findings) -> tuple[Cell, ...]:
     doubts = "; ".join(findings.doubts.get(arm.arm, ()))
     return (
         text_cell(arm.arm),
-        _estimate_cell(seconds, (seconds.mean, seconds.sd, seconds.n) if seconds else None),
+        _seconds_cell(seconds, (seconds.mean, seconds.sd, seconds.n) if seconds else None),
         Cell(write_duration(other.mean) if other else ABSENT, (other.mean if other else None,)),
         _speed_cell(speed),
         Cell(f"{slowest:.2f} x median" if slowest else ABSENT, (slowest,)),
@@ -52,7 +52,7 @@ def _speed(arm: ArmSummary) -> Estimate | None:
     return estimate_mean([r.tokens_per_second for r in arm.runs if r.tokens_per_second])
 
 
-def _estimate_cell(
+def _seconds_cell(
     estimate: Estimate | None, values: tuple[float, float | None, int] | None
 ) -> Cell:
     if estimate is None or values is None:
