@@ -132,9 +132,7 @@ class Progress(Record):
     step: int = 0  # optimizer steps done
     epoch_sum_nats: float = 0.0
     epoch_n_tokens: int = 0
-    epoch_sum_of_means: float = (
-        0.0  # sum of the micro-batch means, which the published study averages
-    )
+    epoch_sum_of_means: float = 0.0  # of the micro-batches' means
     epoch_n_micro_batches: int = 0
     epoch_seconds: float = 0.0
     train_tokens: int = 0  # scored targets trained on, all epochs
