@@ -307,7 +307,7 @@ def test_push_uploads_nothing_unless_it_is_really_asked_to(
     to = tmp_path / "adapter"
     call("export", study, runs["lora"].result.run_id, "--to", to)
     answer = call("push", to, "owner/name")  # the sockets of tests are closed
-    assert answer.code == 0 and "Would go to the private repository owner/name" in answer.out
+    assert answer.code == 0 and "Would upload to the private repository owner/name" in answer.out
 
 
 @pytest.mark.parametrize("name", ["adapter", "a b/c", "owner/"])
@@ -321,7 +321,7 @@ def test_push_refuses_a_name_that_the_hub_would_not_take(
 
 def test_push_refuses_what_was_not_exported(tmp_path: Path) -> None:
     answer = call("push", tmp_path, "owner/name")
-    assert answer.code == 3 and "is no exported model" in answer.err
+    assert answer.code == 3 and "is not an exported model" in answer.err
 
 
 # --- results in other shapes ------------------------------------------------------------------

@@ -94,8 +94,8 @@ def test_tables_are_read_by_the_named_column(
         ({"a__txt": LINE, "b__txt": LINE}, "no file or folder named train or validation"),
         ({"train__txt": LINE}, "no file or folder named validation"),
         ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
-        ({"train1__txt": LINE, "train2__csv": LINE, "val__txt": LINE}, "no one pattern"),
-        ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no one pattern"),
+        ({"train1__txt": LINE, "train2__csv": LINE, "val__txt": LINE}, "no single pattern"),
+        ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no single pattern"),
     ],
 )
 def test_a_folder_that_leaves_a_doubt_is_refused(

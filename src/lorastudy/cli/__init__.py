@@ -1,7 +1,7 @@
 """The command line: options in, messages and exit codes out.
 
-Every command is a few lines over a part that can be called from Python as well. Torch is
-imported only by commands that run a model.
+Every command is a few lines that call a part which Python can call as well. Only commands that run
+a model import torch.
 """
 
 import sys
@@ -28,13 +28,13 @@ from lorastudy.cli.table import table
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.launch.torchrun import say_exit_code
 
-_INTERRUPTED_IN_TYPER = 130  # what Typer makes of a KeyboardInterrupt
+_INTERRUPTED_IN_TYPER = 130  # Typer's exit code for a KeyboardInterrupt
 
 app = typer.Typer(
     name="lorastudy",
     help=(
-        "Full fine-tuning or LoRA, and LoRA where? Controlled comparisons for causal language "
-        "models, with every number's protocol beside it.\n\n"
+        "Full fine-tuning or LoRA, and on which layers? Controlled comparisons for causal "
+        "language models; every number names its protocol.\n\n"
         "Start with:  lorastudy run demo"
     ),
     no_args_is_help=True,
@@ -51,14 +51,14 @@ for function in (
 
 
 def _point_to_help(error: TyperException) -> str:
-    """Where options and examples of the command stand, if the mistake was one of usage."""
+    """Where to find options and examples of the command, if the mistake was one of usage."""
     context = getattr(error, "ctx", None)
     command = context.info_name if context is not None and context.parent is not None else ""
     return f"\nOptions and examples:  lorastudy {command} --help" if command else ""
 
 
 def main() -> None:
-    """Run the command line and exit with the contract's code."""
+    """Run the command line and exit with the code that the documentation promises."""
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED_IN_TYPER:
@@ -67,14 +67,16 @@ def main() -> None:
         print(f"lorastudy: {redact_secrets(str(error))}", file=sys.stderr)
         code = error.exit_code
     except TyperException as error:
-        if message := error.format_message():  # none after the help of a command without arguments
+        if (
+            message := error.format_message()
+        ):  # there is none after the help of a command without arguments
             print(f"lorastudy: {message}{_point_to_help(error)}", file=sys.stderr)
         code = 2
     except typer.Abort:
         print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)
         code = 75
     except BrokenPipeError:
-        code = 0  # the reader of our output, such as `head`, has seen enough
+        code = 0  # the reader of our output, such as `head`, has closed it
     code = code if isinstance(code, int) else 0
     say_exit_code(code)
     sys.exit(code)

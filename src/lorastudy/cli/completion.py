@@ -1,6 +1,6 @@
-"""What a shell is offered for an argument; files it offers by itself.
+"""What a shell offers for an argument; files are offered by the shell itself.
 
-Completion must be fast and never fail: whatever cannot be read offers nothing.
+Completion must be fast and must never fail: if a file cannot be read, nothing is offered.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from lorastudy.store.folders import StudyFolder
 
 
 def complete_presets(incomplete: str) -> list[str]:
-    """Presets that begin so."""
+    """Presets that begin with the typed text."""
     return [name for name in list_presets() if name.startswith(incomplete)]
 
 
 def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
-    """Arms and run ids of the study folder before the cursor that begin so."""
+    """Arms and run ids of the study folder on the line that begin with the typed text."""
     folder = context.params.get("folder")
     if folder is None:
         return []

@@ -25,9 +25,10 @@ Model = Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="M
 ProtocolNames = Annotated[
     list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
 ]
-Length = Annotated[int, typer.Option(min=2, help="Tokens of a row, for row protocols.")]
+Length = Annotated[int, typer.Option(min=2, help="Tokens per row, for row protocols.")]
 Sample = Annotated[
-    int | None, typer.Option(min=2, help="Random documents only; prints the standard error.")
+    int | None,
+    typer.Option(min=2, help="Score only this many random documents; prints the standard error."),
 ]
 
 
@@ -87,7 +88,7 @@ def _line(record: EvaluationRecord) -> str:
 
 
 def _units(record: EvaluationRecord) -> str:
-    """What is defined besides, each with two spaces after it."""
+    """The other units that are defined, each followed by two spaces."""
     found = (
         ("accuracy", record.accuracy),
         ("word perplexity", record.word_perplexity),

@@ -1,4 +1,4 @@
-"""Examples that `--help` shows below every command; the tests carry them out."""
+"""Examples that `--help` shows below every command; tests execute them."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
@@ -46,5 +46,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def show_examples(command: str) -> str:
-    """The examples of a command as the text below its help, one a line."""
+    """The examples of a command as the text below its help, one per line."""
     return "\n\n".join(("Examples:", *EXAMPLES[command]))

@@ -1,4 +1,4 @@
-"""`export`: take models and results to where others use them."""
+"""`export`: write models and results in forms that other programs use."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 Run = Annotated[
     str | None,
     typer.Argument(
-        help="A run as `status` lists it, or an arm: its best finished run.",
+        help="A run, as `status` lists it; or an arm, for its best finished run.",
         metavar="RUN",
         autocompletion=complete_runs,
     ),
 ]
 To = Annotated[
     str,
-    typer.Option(help=f"With RUN: new folder for its model. Without: {', '.join(SHAPES)}."),
+    typer.Option(help=f"With RUN: a new folder for its model. Without: {', '.join(SHAPES)}."),
 ]
 Merge = Annotated[
-    bool, typer.Option("--merge", help="Add the adapter into the weights: a whole model.")
+    bool,
+    typer.Option("--merge", help="Add the adapter into the weights, which gives a whole model."),
 ]
 
 
@@ -39,16 +40,17 @@ def export(
     *,
     to: To,
     out: Annotated[
-        Path | None, typer.Option(help="Without RUN: where results go; default DIR/exports/TO.")
+        Path | None,
+        typer.Option(help="Without RUN: folder for the results; default DIR/exports/TO."),
     ] = None,
     merge: Merge = False,
     mirror: Mirror = None,
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a run's model away as a PEFT folder or a whole model; or all results to a tracker.
+    """Write a run's model as a PEFT folder or a whole model; or all results for another program.
 
-    Models carry a card with their scores and are checked by reloading them.
+    Models have a card with their scores, and are checked by loading them again.
     """
     if name is None:
         if merge:
@@ -88,5 +90,5 @@ def _say(written: "Exported") -> str:
         f"Wrote {written.folder}. Reloaded, its logits differ from the run's by at most "
         f"{found.largest_logit_difference:g} (the largest is {found.largest_logit:.4g}); its "
         f"cross-entropy on {found.n_rows} validation rows, "
-        f"{found.cross_entropy:.4f} nats a token, by {abs(found.cross_entropy_difference):g}."
+        f"{found.cross_entropy:.4f} nats per token, by {abs(found.cross_entropy_difference):g}."
     )

@@ -14,12 +14,13 @@ from lorastudy.store.folders import StudyFolder
 def extend(
     folder: StudyDir,
     arm: Annotated[
-        list[Path] | None, typer.Option(help="YAML file with one arm or a list (repeatable).")
+        list[Path] | None,
+        typer.Option(help="YAML file with one arm or a list of arms (repeatable)."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="How many more seeds.")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Number of seeds to add.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Add arms or seeds to a study; `lorastudy run DIR` then executes only what is new."""
+    """Add arms or seeds to a study; `lorastudy run DIR` then executes only the new runs."""
     from lorastudy.study.extend import extend_folder
 
     texts = [(str(path), _read_text(path)) for path in arm or []]

@@ -1,4 +1,4 @@
-"""`init`: a commented study file to start from, with the schema that editors check it by."""
+"""`init`: a commented study file to start from, with the schema that editors use."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,8 +39,9 @@ def init(
 ) -> None:
     """Write a commented study file to start from.
 
-    A folder holds train, validation and, better, test: files such as train.txt or train-1.jsonl,
-    or folders of such names. With the schema beside it an editor completes and checks the file.
+    A folder has files for training, validation and, better, testing, named for example train.txt
+    or train-1.jsonl, or folders with such names. With the schema, an editor completes and checks
+    the study file.
     """
     from lorastudy.study.init import write_study_file
 

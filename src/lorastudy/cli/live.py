@@ -18,8 +18,8 @@ from lorastudy.units import write_clock, write_mib
 
 _FRAME_LINES = 6  # title, head, rules and the line below
 _COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
-_FEW_COLUMNS = ("status", "epoch", "valid", "left")  # where even arm and seed are long
-_ANY_WIDTH = 1000  # to see how wide a table would like to be
+_FEW_COLUMNS = ("status", "epoch", "valid", "left")  # if even arm and seed are long
+_ANY_WIDTH = 1000  # to measure how wide a table would like to be
 _COLORS = {
     "done": "green",
     "running": "bold cyan",
@@ -43,11 +43,11 @@ _INTEREST: tuple[State, ...] = (
 def make_status_table(
     overview: tuple[RunOverview, ...], title: str, *, width: int, most_rows: int | None = None
 ) -> Table:
-    """One row a run: state, epoch, step, losses in nats a token, pace, time left, memory.
+    """One row per run: state, epoch, step, losses in nats per token, pace, time left, memory.
 
-    A run goes by its id, which commands take and which is never cut short; on a narrow terminal
-    by arm and seed, which `export` takes. Of more runs than `most_rows` those are shown that
-    something happens with; the line below counts all.
+    A run is shown by its id, which commands accept and which is never shortened; on a narrow
+    terminal by arm and seed, which `export` accepts. If there are more runs than `most_rows`, those
+    in progress are shown first; the line below counts all runs.
     """
     shown = _most_interesting(overview, most_rows)
     caption = _count(overview, n_shown=len(shown))
@@ -77,7 +77,7 @@ def make_status_table(
 def _most_interesting(
     overview: tuple[RunOverview, ...], most_rows: int | None
 ) -> tuple[RunOverview, ...]:
-    """At most `most_rows` runs, in the study's order: what runs or failed first, then the last."""
+    """At most `most_rows` runs in the study's order; running and failed ones take precedence."""
     if most_rows is None or len(overview) <= most_rows:
         return overview
     by_interest = sorted(
@@ -99,7 +99,7 @@ def _count(overview: tuple[RunOverview, ...], *, n_shown: int) -> str:
 
 
 def _list_rates(overview: tuple[RunOverview, ...]) -> dict[str, str]:
-    """Learning rates by run id; none where no arm has several."""
+    """Learning rates by run id; empty if no arm has several."""
     rates = {run.spec.run_id: run.spec.learning_rate for run in overview}
     pairs = {(run.spec.arm.name, run.spec.learning_rate) for run in overview}
     if len(pairs) == len({arm for arm, _ in pairs}):
@@ -108,7 +108,7 @@ def _list_rates(overview: tuple[RunOverview, ...]) -> dict[str, str]:
 
 
 def _cells(run: RunOverview) -> dict[str, str]:
-    """What stands in each of `_COLUMNS`."""
+    """The text of each of `_COLUMNS`."""
     status = run.status
     step, epoch = status.last_step, status.last_epoch
     cells = dict.fromkeys(_COLUMNS, "")
@@ -132,7 +132,7 @@ def _tokens_per_second(step: StepRecord) -> float:
 
 
 def show_progress(folder: Path, looks: Iterable[Look]) -> None:
-    """Show a study that goes on: a live table on a terminal, else one line per event."""
+    """Show a study while it runs: a live table on a terminal, else one line per event."""
     if not sys.stdout.isatty():
         for look in looks:
             print_lines(look.events)

@@ -19,28 +19,34 @@ if TYPE_CHECKING:
 
 Mirror = Annotated[
     Path | None,
-    typer.Option(help="Folder laid out like the hub, looked at before the cache and the hub."),
+    typer.Option(help="Folder laid out like the hub, searched before the cache and the hub."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AllowDrift = Annotated[
     bool,
-    typer.Option("--allow-drift", help="Resume in another environment; the report shows it."),
+    typer.Option(
+        "--allow-drift", help="Resume although the environment has changed; the report shows it."
+    ),
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Train unfinished runs again from their start.")
+    bool, typer.Option("--restart", help="Train unfinished runs again from the beginning.")
 ]
 Launch = Annotated[
     Literal["processes", "torchrun"],
-    typer.Option(help="processes: one for each run; torchrun: several for one run."),
+    typer.Option(
+        help="processes: one process for each run; torchrun: several processes for each run."
+    ),
 ]
 Nproc = Annotated[
     int | None,
-    typer.Option(min=1, help="torchrun: processes of a run; default: one for each GPU."),
+    typer.Option(min=1, help="torchrun: number of processes of a run; default: one for each GPU."),
 ]
 SharedBy = Annotated[
     Strategy | None,
-    typer.Option(help="torchrun: each process holds the model (ddp, default) or a part (fsdp2)."),
+    typer.Option(
+        help="torchrun: each process has the whole model (ddp, default) or a part of it (fsdp2)."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Overrides = Annotated[
@@ -50,7 +56,7 @@ Overrides = Annotated[
 Reference = Annotated[
     bool,
     typer.Option(
-        "--reference", help="transformers + PEFT as they are, in place of the fast implementation."
+        "--reference", help="Use transformers + PEFT unchanged instead of the fast implementation."
     ),
 ]
 StudyName = Annotated[
@@ -63,9 +69,12 @@ StudyName = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")]
 BenchmarkName = Annotated[
-    str, typer.Option(help="wikitext-2, lambada, imdb, another preset's, or a text file.")
+    str,
+    typer.Option(help="wikitext-2, lambada, imdb, a benchmark of another preset, or a text file."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="First documents only.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Score only this many documents, the first ones.")
+]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
 
@@ -97,8 +106,8 @@ def choose_team(
     """The processes of every run; None: one, without torchrun.
 
     Raises:
-        ConfigError: Options that do nothing without torchrun, no number of processes, or more
-            than there are GPUs.
+        ConfigError: There are options that do nothing without torchrun, or no number of processes,
+            or more processes than GPUs.
     """
     from lorastudy.launch.assignment import TeamOptions
 
@@ -123,13 +132,13 @@ def choose_team(
 
 
 def console_width() -> int:
-    """Columns of the terminal, or 100 where there is none."""
+    """Columns of the terminal, or 100 if there is none."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
 @contextmanager
 def progress_on(*, is_stderr: bool) -> Iterator[None]:
-    """Where progress goes: beside JSON on standard output it goes to standard error."""
+    """Where progress is printed: on standard error if JSON goes to standard output."""
     if not is_stderr:
         yield
         return

@@ -1,4 +1,4 @@
-"""`push`: an exported model to the hub. Nothing leaves the machine unless it is asked to."""
+"""`push`: upload an exported model to the hub. Nothing leaves the machine without --really."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from lorastudy.errors import ConfigError, InputError, first_line
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="What `export` wrote.", metavar="FOLDER")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `export` wrote.", metavar="FOLDER")],
     repository: Annotated[str, typer.Argument(help="Hub id, owner/name.", metavar="REPO")],
     really: Annotated[
-        bool, typer.Option("--really", help="Upload; without it, only say what would be.")
+        bool, typer.Option("--really", help="Upload; without it, only say what would be uploaded.")
     ] = False,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: AsJson = False,
@@ -22,7 +22,7 @@ def push(
     """Upload an exported model to the hub. Without --really nothing leaves this machine."""
     if not (folder / "README.md").is_file() or not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"{folder} is no exported model: README.md and safetensors files are missing. "
+            f"{folder} is not an exported model: README.md and safetensors files are missing. "
             "Write one with `lorastudy export DIR RUN --to FOLDER`."
         )
     _check_repository(repository)
@@ -40,7 +40,7 @@ def push(
         plan = {"repository": repository, "visibility": visibility, "bytes": sizes}
         options.print_json({**plan, "uploaded": address})
     elif address is None:
-        print(f"Would go to the {visibility} repository {repository}. Upload it with --really.")
+        print(f"Would upload to the {visibility} repository {repository}. Add --really to do it.")
     else:
         print(f"Uploaded: {address}")
 
@@ -54,7 +54,7 @@ def _check_repository(name: str) -> None:
     except HFValidationError as error:
         raise ConfigError(f"REPO: {error}") from error
     if "/" not in name:
-        raise ConfigError(f"REPO {name}: say whose it is: owner/name, such as my-team/{name}.")
+        raise ConfigError(f"REPO {name}: name the owner as well, such as my-team/{name}.")
 
 
 def _upload(folder: Path, repository: str, *, is_private: bool) -> str:

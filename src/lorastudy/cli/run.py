@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Runs at the same time; default: one for each GPU, else 1."),
+    typer.Option(min=1, help="Number of runs at the same time; default: one for each GPU, else 1."),
 ]
-Arms = Annotated[list[str] | None, typer.Option(help="Only this arm (repeatable).")]
-Seeds = Annotated[list[int] | None, typer.Option(help="Only this seed (repeatable).")]
+Arms = Annotated[list[str] | None, typer.Option(help="Execute only this arm (repeatable).")]
+Seeds = Annotated[list[int] | None, typer.Option(help="Execute only this seed (repeatable).")]
 Probe = Annotated[
     bool | None,
     typer.Option(
         "--probe/--no-probe",
-        help="Try every arm's memory on the longest rows first; without it, on CUDA only.",
+        help="First try every arm's memory on the longest rows; by default only on CUDA.",
         show_default=False,
     ),
 ]
@@ -66,7 +66,7 @@ def run(
     strategy: SharedBy = None,
     as_json: AsJson = False,
 ) -> None:
-    """Execute what is missing of a study, then report. The same command resumes.
+    """Execute the missing runs of a study, then build the report. The same command resumes.
 
     STUDY is a preset (demo, paper, paper-sound), a YAML file, or the folder of a started study.
     With --json progress goes to standard error.
@@ -88,7 +88,7 @@ def run(
 
 
 def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution") -> None:
-    """Execute those of `runs` that are missing, with their progress on standard output.
+    """Execute those of `runs` that are missing, and print their progress.
 
     Raises:
         UserError: See `begin` and `execute` of `study/conduct.py`.
@@ -100,7 +100,7 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
     path = opened.folder.path
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {path}")
     if strangers := list_strangers(opened.folder):
-        print(f"No run of this study, and left out of its report: runs/{', '.join(strangers)}")
+        print(f"Not runs of this study, and left out of its report: runs/{', '.join(strangers)}")
     if missing:
         stop = StopFlag()
         stop.listen()
@@ -108,7 +108,7 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
 
 
 def finish(opened: OpenedStudy, chosen: tuple[RunSpec, ...], *, as_json: bool) -> None:
-    """Write results and report, print them, and say by the exit code what is missing.
+    """Write results and report, print them, and raise an error if runs are missing.
 
     Raises:
         UserError: Not all of `chosen` are done.

@@ -22,7 +22,7 @@ WhileInputIsOpen = Annotated[
     bool,
     typer.Option(
         "--while-input-is-open",
-        help="Stop at a checkpoint when standard input closes: its starter has died.",
+        help="Stop at a checkpoint when standard input closes, since the starter has died.",
     ),
 ]
 SharedBy = Annotated[
@@ -45,7 +45,7 @@ def run_one(
     restart: Restart = False,
     strategy: SharedBy = None,
 ) -> None:
-    """Execute one run in this process: what every engine starts; safe to start twice.
+    """Execute one run in this process; every engine starts this command. Safe to start twice.
 
     Under torchrun all of its processes execute the run together.
 

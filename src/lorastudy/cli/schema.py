@@ -1,4 +1,4 @@
-"""`schema`: what editors need to help with study files."""
+"""`schema`: the JSON Schema with which editors help to write study files."""
 
 
 def schema() -> None:

@@ -22,7 +22,7 @@ _N_TRAINED = 4  # columns of Table I about what is trained; what it costs follow
 
 
 def print_table(findings: Findings) -> None:
-    """Table I in parts that fit a terminal: what is trained, each protocol, what it costs."""
+    """Table I in parts that fit a terminal: what is trained, each protocol, and costs."""
     model = build_table1(findings)
     console = Console(width=max(console_width(), 80), highlight=False)
     console.print(model.title, style="bold")
@@ -33,7 +33,7 @@ def print_table(findings: Findings) -> None:
 
 
 def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, list[int]]]:
-    """Titles and column numbers of the parts; the arm, column 0, leads every part."""
+    """Titles and column numbers of the parts; every part begins with column 0, the arm."""
     others = [i for i, c in enumerate(columns) if i and not c.group]
     protocols = dict.fromkeys((c.title, c.warning) for c in columns if c.group)
     scores = [
@@ -71,7 +71,7 @@ def _show(cell: Cell) -> str:
 
 
 def print_check(study: Study, checked: "StudyCheck") -> None:
-    """What a study will do, arm by arm."""
+    """What a study will do, for each arm."""
     console = Console(width=max(console_width(), 100), highlight=False)
     base = checked.reader.base
     console.print(

@@ -1,4 +1,4 @@
-"""`status`: what is done, running, failed and missing."""
+"""`status`: which runs are done, running, failed or missing."""
 
 import sys
 from typing import Annotated
@@ -17,12 +17,14 @@ _UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
 def status(
     folder: StudyDir,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh until all is done.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh until all runs are done.")
+    ] = False,
 ) -> None:
-    """Show what is done, running, failed and missing."""
+    """Show which runs are done, running, failed or missing."""
     study = StudyFolder(folder)
     if as_json and watch:
-        raise ConfigError("--watch shows a table for people; leave it out with --json.")
+        raise ConfigError("--watch shows a table for people; it cannot be combined with --json.")
     if as_json:
         options.print_json({"runs": [_describe(run) for run in read_overview(study)]})
     elif watch:

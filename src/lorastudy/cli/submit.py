@@ -24,25 +24,27 @@ Commands = Mapping[str, tuple[str, ...]]  # command lines by run id
 
 Minutes = Annotated[int, typer.Option(min=1, help="slurm: time limit of a run.")]
 Partition = Annotated[str | None, typer.Option(help="slurm: partition.")]
-MemoryGb = Annotated[int | None, typer.Option(min=1, help="slurm: memory of a run.")]
+MemoryGb = Annotated[int | None, typer.Option(min=1, help="slurm: memory for a run.")]
 Address = Annotated[
     str | None, typer.Option(help="ray: address of a cluster; without it, this machine.")
 ]
-OnlyPrint = Annotated[bool, typer.Option("--print", help="Only print what would be started.")]
+OnlyPrint = Annotated[
+    bool, typer.Option("--print", help="Only print the commands that would be started.")
+]
 
 
 def submit(
     study: StudyName,
     *,
-    engine: Annotated[Engine, typer.Option(help="Who executes the runs.")],
+    engine: Annotated[Engine, typer.Option(help="The program that executes the runs.")],
     out: Out = None,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
     overrides: Overrides = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 16,
-    cpus: Annotated[int, typer.Option(min=1, help="Cores of a run.")] = 2,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of a run.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at the same time.")] = 16,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores for each run.")] = 2,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs for each run.")] = 0,
     minutes: Minutes = 240,
     partition: Partition = None,
     memory_gb: MemoryGb = None,
@@ -53,7 +55,7 @@ def submit(
     """Hand the missing runs of a study to an engine. The same command resumes.
 
     Every engine starts `lorastudy run-one DIR RUN_ID`, which may be started any number of times.
-    The study's folder must lie where all machines see it.
+    The study's folder must be on a file system that all machines see.
     """
     options.check_device(device)
     opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
@@ -105,7 +107,7 @@ def _hand_over(
 def _start(
     opened: OpenedStudy, engine: Engine, *, device: str, cpus: int, as_json: bool
 ) -> Commands:
-    """Start the study's folder; the command lines of the runs that are missing."""
+    """Start the study's folder, and return the command lines of the missing runs."""
     from lorastudy.study.start import start_or_continue
 
     runs = expand_study(opened.study)
@@ -163,7 +165,7 @@ def _execute_on_ray(
     cpus: int,
     gpus: int,
 ) -> "Iterator[Look]":
-    """Look at the study while its runs go on; `codes` gets their exit codes."""
+    """Follow the study while its runs are executed; `codes` receives their exit codes."""
     try:
         from lorastudy.launch.ray_engine import RayOptions, execute_on_ray
     except ImportError as error:

@@ -11,7 +11,7 @@ def table(
     folder: StudyDir,
     format: Annotated[
         Literal["md", "csv", "latex", "json"] | None,
-        typer.Option(help="For other programs; without it, a table for the terminal."),
+        typer.Option(help="Format for other programs; without it, a table for the terminal."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it is, what it was measured at, how to load it.
+"""The model card of an exported run: what it is, its scores, and how to load it.
 
 The head of the card is the metadata that the hub reads (`library_name`, `base_model`,
 `model-index` with a perplexity for each benchmark and protocol); huggingface_hub writes it.
@@ -22,13 +22,13 @@ HEADS = (HEAD, "embed_out")
 _TIED_HEAD_NOTE = """\
 ## An adapter on the output layer
 
-This adapter also changes the output layer (`{head}`). Where that layer shares its weight with
-the token embedding, the adapter applies to the output only. Not every server does that:
+This adapter also changes the output layer (`{head}`). If that layer shares its weight with
+the token embedding, the adapter applies only to the output. Not every server does this:
 llama.cpp's converter has left such an adapter out without an error (ggml-org/llama.cpp#9065),
-SGLang did too where the layer is shared, until 2026 (sgl-project/sglang#18634), and vLLM refuses
-it for families whose output layer it does not register (vllm-project/vllm#33234). Where in
+SGLang did too if the layer is shared, until 2026 (sgl-project/sglang#18634), and vLLM refuses
+it for families whose output layer it does not register (vllm-project/vllm#33234). If in
 doubt, export with `--merge`: the merged model has an output layer of its own and needs no
-adapter. The adapter holds its own matrices only, never a copy of the base model's output layer.
+adapter. The adapter has only its own matrices, never a copy of the base model's output layer.
 """
 
 
@@ -38,7 +38,7 @@ def make_card(run: StoredRun, form: ExportForm, *, name: str) -> str:
     Args:
         run: A finished run.
         form: What was exported: the adapter, the base with it merged in, or a fully tuned model.
-        name: What the model is called, such as the name of its folder.
+        name: The name of the model, such as that of its folder.
     """
     parts = [
         f"# {name}",
@@ -117,7 +117,7 @@ def _score_table(run: StoredRun) -> str:
         f"| {e.cross_entropy:.6f} | {e.n_tokens:,} | {e.n_documents:,} |"
         for e in run.result.evaluations
     ]
-    head = "| benchmark | protocol | perplexity | nats a token | scored tokens | documents |"
+    head = "| benchmark | protocol | perplexity | nats per token | scored tokens | documents |"
     note = (
         "Perplexities of different protocols, tokenizers or row lengths cannot be compared; "
         f"`{protocol_of_rows(scored_padding=True).pattern}` scores padding as text."
@@ -133,7 +133,7 @@ def _training(run: StoredRun) -> str:
         f"method: {_describe_arm(run.spec.arm)}",
         f"learning rate {run.result.learning_rate:g}, {training.schedule.shape} with "
         f"{training.schedule.warmup:g} warm-up, {_count(training.epochs, 'epoch')}, "
-        f"{training.rows_per_step} rows an optimizer step, {run.result.optimizer_steps} steps",
+        f"{training.rows_per_step} rows per optimizer step, {run.result.optimizer_steps} steps",
         f"AdamW: weight decay {training.optimizer.weight_decay:g}, betas "
         f"{training.optimizer.betas[0]:g} and {training.optimizer.betas[1]:g}, "
         f"eps {training.optimizer.eps:g}, gradient norm clipped at "

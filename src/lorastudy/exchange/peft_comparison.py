@@ -1,10 +1,10 @@
 """A run in the shape of a result of PEFT's `method_comparison`, so that its app can show it.
 
-Three groups: `run_info` (what was asked), `train_info` (what happened), `meta_info` (with
-what). What its schema has and a run here does not is null; a name that means something else
-here is not filled: its `test accuracy` stays null unless a benchmark measured an accuracy.
-Memory is the kind that was measured (on CUDA reserved, else allocated; on a CPU resident).
-A baseline has no place there: without an adapter its app calls a run full fine-tuning.
+There are three groups: `run_info` (the settings), `train_info` (the results) and `meta_info` (the
+environment). A field of its schema that a run here does not have is null, and so is one that means
+something else here: `test accuracy` is null unless a benchmark measured an accuracy. Memory is of
+the kind that was measured (on CUDA reserved, else allocated; on a CPU resident). Baselines are
+left out, because its app calls every run without an adapter full fine-tuning.
 """
 
 import json
@@ -110,7 +110,7 @@ def _epoch_metrics(epoch: EpochRecord) -> dict[str, object]:
 
 
 def _final_metrics(run: StoredRun) -> dict[str, object]:
-    """The last entry, which the app reads, with our scores under names that carry the protocol."""
+    """The last entry, which the app reads, with our scores under names with the protocol."""
     result = run.result
     accuracies = [a for e in result.evaluations if (a := _accuracy(e)) is not None]
     best = next((e for e in result.epochs if e.epoch == result.best_epoch), None)

@@ -16,12 +16,12 @@ def export_results(study: StudyFolder, shape: str, out: Path) -> list[str]:
     """Write every run that ended to `out` in a `shape` of SHAPES; return the ids of the runs.
 
     Raises:
-        ConfigError: There is no such shape, its package is missing, or no run has ended.
+        ConfigError: The shape does not exist, its package is missing, or no run has ended.
     """
     if shape not in SHAPES:
         raise ConfigError(
             f"--to {shape}: without RUN it is one of {', '.join(SHAPES)}. "
-            "To take a model away, name its run as `lorastudy status` lists it, or its arm."
+            "To export a model, name its run as `lorastudy status` lists it, or its arm."
         )
     runs = read_runs(study)
     if shape == "peft-comparison":  # which knows methods of fine-tuning only

@@ -1,4 +1,4 @@
-"""One run with everything the other shapes need, read from its folder: no torch, no weights."""
+"""One run with everything that the other shapes need, read without torch and weights."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class StoredRun:
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
-        """One record an optimizer step; none for a baseline."""
+        """One record per optimizer step; none for a baseline."""
         return read_records(self.folder.steps, StepRecord)
 
     @property
@@ -42,7 +42,7 @@ def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:
     """Every run of the study that ended, finished or failed, in the study's order.
 
     Raises:
-        ConfigError: The folder is no study's, or nothing in it has ended.
+        ConfigError: The folder is not that of a study, or none of its runs has ended.
     """
     study = read_study(folder)
     found = tuple(

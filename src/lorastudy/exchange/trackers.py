@@ -1,7 +1,7 @@
-"""Replay the curves of a finished or running study to a tracker that people already use.
+"""Write the curves of a finished or running study to a tracker that people already use.
 
-Trackers are mirrors: they are written from the run folders, can be thrown away and written
-again, and nothing is ever read back from them. Each is an optional package and is imported
+Trackers are copies: they are written from the run folders, can be deleted and written again, and
+nothing is ever read back from them. Each is an optional package and is imported
 only when it is asked for.
 """
 
@@ -42,7 +42,7 @@ def list_points(run: StoredRun) -> Iterator[Point]:
 
 
 def list_settings(run: StoredRun) -> dict[str, str | int | float]:
-    """What a tracker shows beside the curves."""
+    """What a tracker shows in addition to the curves."""
     result = run.result
     found: dict[str, str | int | float | None] = {
         "study": run.study.name,
@@ -70,7 +70,7 @@ def replay(runs: tuple[StoredRun, ...], tracker: str, out: Path) -> None:
         raise ConfigError(f"--to {tracker}: not one of {', '.join(TRACKERS)}.")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(
-            f"{out} holds something already, and {tracker} would show these runs twice. "
+            f"{out} is not empty, and {tracker} would show these runs twice. "
             "Delete it if it is an earlier export, or give a new folder with --out."
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def _to_mlflow(run: StoredRun, out: Path) -> None:
         mlflow.entities.Metric(point.name, point.value, milliseconds, point.step)
         for point in list_points(run)
     ]
-    for begin in range(0, len(metrics), 1000):  # MLflow's limit a request
+    for begin in range(0, len(metrics), 1000):  # MLflow's limit per request
         client.log_batch(number, metrics=metrics[begin : begin + 1000])
     client.set_terminated(number, "FINISHED" if run.result.status == "done" else "FAILED")
 
@@ -148,7 +148,7 @@ def _to_trackio(run: StoredRun, out: Path) -> None:
 
 
 def _by_step(run: StoredRun) -> Iterator[tuple[int, dict[str, float]]]:
-    """Values of one step together, ascending: what trackers with one clock for all need."""
+    """The values of each step together, in ascending order, for trackers with a single clock."""
     grouped: dict[int, dict[str, float]] = {}
     for point in list_points(run):
         grouped.setdefault(point.step, {})[point.name] = point.value

@@ -1,6 +1,6 @@
 """Check everything about a study that can be known without loading weights.
 
-Nothing here trains or writes: mistakes stop the study before its folder is touched.
+Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
 
 @dataclass(frozen=True, slots=True)
 class ArmCheck:
-    """What is known of one arm before it runs."""
+    """What is known about one arm before it runs."""
 
     spec: RunSpec  # its first run
     placement: ResolvedPlacement
@@ -39,12 +39,12 @@ class ArmCheck:
 
     @property
     def disk_bytes(self) -> int:
-        """What a finished run keeps: two checkpoints (weight, two moments) and its best epoch."""
+        """Bytes that a finished run keeps: two checkpoints (with moments) and its best epoch."""
         return self.trainable_parameters * 4 * (3 * KEPT + 1)
 
     @property
     def bytes_in_the_making(self) -> int:
-        """What is there for a moment besides: one more checkpoint and best epoch."""
+        """Bytes that exist only for a moment: one more checkpoint and best epoch."""
         return self.trainable_parameters * 4 * (3 + 1)
 
     @property
@@ -55,7 +55,7 @@ class ArmCheck:
 
 @dataclass(frozen=True, slots=True)
 class StudyCheck:
-    """What is known of a study before it runs."""
+    """What is known about a study before it runs."""
 
     reader: Reader
     arms: tuple[ArmCheck, ...]
@@ -65,11 +65,11 @@ class StudyCheck:
 
 
 def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
-    """Resolve and lay out everything short of loading weights.
+    """Resolve and lay out everything that does not need the weights.
 
     Raises:
-        ConfigError: Settings that cannot be carried out with this model.
-        InputError: Data or model files that are missing or unfit.
+        ConfigError: Settings cannot be carried out with this model.
+        InputError: Data or model files are missing or cannot be used.
     """
     quieten_libraries()
     refuse_precision(device, study.training.precision)
@@ -106,7 +106,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How many documents of a benchmark are in the training split, token for token."""
+    """How many documents of a benchmark are also in the training split, token for token."""
 
     benchmark: str
     documents: int
@@ -114,7 +114,7 @@ class Overlap:
 
 
 def count_overlap(study: Study, reader: Reader) -> tuple[Overlap, ...]:
-    """The documents that training and benchmarks share, white space at their ends left out."""
+    """The documents that training and benchmarks share, ignoring white space at their ends."""
     trained = _digest_documents(reader.corpus(study.data.train, "texts"))
     found = []
     for benchmark in study.benchmarks:
@@ -167,7 +167,7 @@ def _refuse_equal_arms(study: Study, placements: dict[str, ResolvedPlacement]) -
 def _refuse_short_epoch(study: Study, layout: TrainingLayout) -> None:
     if layout.plan.n_rows < study.training.rows_per_step:
         raise ConfigError(
-            f"training.rows_per_step: {study.training.rows_per_step} rows are wanted for one "
+            f"training.rows_per_step: {study.training.rows_per_step} rows are needed for one "
             f"optimizer step, but the train split has {layout.plan.n_rows}. Lower it, or give "
             "more text."
         )

@@ -1,4 +1,4 @@
-"""Conduct a study on this machine: execute the runs that are missing, then say how it stands."""
+"""Conduct a study on this machine: execute the missing runs, then say how far the study is."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -34,17 +34,17 @@ class Execution:
     device: str = "auto"
     jobs: int | None = None  # runs at the same time; None: one for each GPU or team, else one
     resuming: Resuming = field(default_factory=Resuming)
-    probe: bool | None = None  # None: on CUDA only, and not of teams
+    probe: bool | None = None  # None: only on CUDA, and not for teams
     team: TeamOptions | None = None  # None: one process for each run
 
 
 def choose_runs(
     runs: tuple[RunSpec, ...], arms: Sequence[str], seeds: Sequence[int]
 ) -> tuple[RunSpec, ...]:
-    """Those of `runs` that belong to `arms` and `seeds`; none given stands for all.
+    """Those of `runs` that belong to `arms` and `seeds`; if none are given, all of them.
 
     Raises:
-        ConfigError: The study does not have one of them.
+        ConfigError: The study does not have one of these arms or seeds.
     """
     known_arms = list(dict.fromkeys(r.arm.name for r in runs))
     known_seeds = sorted({r.seed for r in runs})
@@ -52,7 +52,7 @@ def choose_runs(
         for value in wanted:
             if value not in known:
                 raise ConfigError(
-                    f"{flag} {value}: the study has no such one. It has: "
+                    f"{flag} {value}: the study does not have this. It has: "
                     f"{', '.join(map(str, known))}."
                 )
     return tuple(
@@ -61,7 +61,7 @@ def choose_runs(
 
 
 def begin(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: Execution) -> tuple[RunSpec, ...]:
-    """Check the study, start its folder or see that it may go on, and return what is missing.
+    """Check the study, start its folder or check that it may continue; return the missing runs.
 
     Raises:
         UserError: See `start_or_continue`.
@@ -78,14 +78,14 @@ def begin(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: Execution) -> tup
 def execute(
     opened: OpenedStudy, missing: tuple[RunSpec, ...], how: Execution, stop: StopFlag
 ) -> Generator[Look, None, None]:
-    """Execute the runs that `begin` returned, and look at all of them about once per second.
+    """Execute the runs that `begin` returned, and report on them about once per second.
 
     Runs that fail are left as rows. When the iterator is closed, or left by an error, all
     processes stop at a checkpoint before it returns.
 
     Raises:
         InterruptedRunError: `stop` was requested.
-        StorageError: What became of a run could not be written, or the folder is gone.
+        StorageError: A run's failure could not be written, or the folder is gone.
     """
     if not missing:
         return
@@ -117,17 +117,17 @@ def execute(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a study stands after runs were executed."""
+    """The state of a study after runs were executed."""
 
     results: StudyResults
     owned: frozenset[str]  # ids of missing runs that another process executes
 
 
 def settle(folder: StudyFolder) -> Outcome:
-    """Bring `results.json` up to date, and see which of the missing runs another process owns.
+    """Bring `results.json` up to date, and find missing runs that another process owns.
 
-    An owner writes its result before it gives the run free: a run that is missing, then not
-    owned, and has a result after that, ended while this looked, so it looks again.
+    An owner writes its result before it releases the run. A run that is first missing, then not
+    owned, and then has a result, ended during this check, so the check is repeated.
     """
     while True:
         results = write_results(folder)
@@ -138,10 +138,10 @@ def settle(folder: StudyFolder) -> Outcome:
 
 
 def refuse_unfinished(outcome: Outcome, chosen: set[str]) -> None:
-    """See that all `chosen` run ids are done.
+    """Check that all `chosen` run ids are done.
 
     Raises:
-        UserError: Some failed, are in other hands, or were stopped; the exit code says which.
+        UserError: Some failed, belong to other processes, or were stopped; see the exit code.
     """
     bad = [r for r in outcome.results.runs if r.status != "done" and r.run_id in chosen]
     if bad:
@@ -162,7 +162,7 @@ def refuse_unfinished(outcome: Outcome, chosen: set[str]) -> None:
 
 
 def _error_for(failed: list[RunResult]) -> type[UserError]:
-    """Some runs failed; unless all of them wait for the same thing outside of the runs."""
+    """The error for failed runs; a more special one if all of them have the same outside cause."""
     codes = {run.exit_code for run in failed}
     for error in (EnvironmentDriftError, StorageError):
         if codes == {error.exit_code}:

@@ -14,7 +14,7 @@ def extend_folder(
     """Add arms, each (source name, YAML text), and seeds; return the ids of the new runs.
 
     Raises:
-        ConfigError: Nothing is added, or what is added makes a study with mistakes.
+        ConfigError: Nothing is added, or the study has mistakes after the addition.
     """
     before = read_study(folder)
     after = extend_study(before, arms, n_seeds=n_seeds)

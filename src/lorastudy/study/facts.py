@@ -8,7 +8,7 @@ from lorastudy.study.check import ArmCheck, Overlap, StudyCheck, count_overlap
 
 @dataclass(frozen=True, slots=True)
 class ArmFacts:
-    """What is known of one arm before it runs."""
+    """What is known about one arm before it runs."""
 
     name: str
     method: str
@@ -25,7 +25,7 @@ class ArmFacts:
 
 @dataclass(frozen=True, slots=True)
 class CheckFacts:
-    """What is known of a study before it runs."""
+    """What is known about a study before it runs."""
 
     arms: tuple[ArmFacts, ...]
     n_runs: int
@@ -34,7 +34,7 @@ class CheckFacts:
 
 
 def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
-    """The facts of `checked`, and which benchmarks hold documents that are trained on."""
+    """The facts of `checked`, with the benchmarks whose documents are also trained on."""
     return CheckFacts(
         arms=tuple(_describe_arm(arm, checked) for arm in checked.arms),
         n_runs=checked.n_runs,

@@ -33,13 +33,13 @@ def write_study_file(
         with_schema: Also write the JSON Schema beside it, for editors.
 
     Raises:
-        ConfigError: `start` is neither, or a file would be overwritten.
+        ConfigError: `start` is neither of the two, or a file would be overwritten.
     """
     folder = Path(start)
     is_preset = start in list_presets()
     if not is_preset and not folder.is_dir():
         raise ConfigError(
-            f"{start!r} is no preset ({', '.join(list_presets())}) and no folder with texts"
+            f"{start!r} is neither a preset ({', '.join(list_presets())}) nor a folder with texts"
             f"{nearest(start, list_presets())}."
         )
     path = out or Path(f"{start if is_preset else folder.resolve().name or 'my-study'}.yaml")
@@ -73,13 +73,13 @@ def _own_study(
 
 
 def _write_schema(path: Path) -> None:
-    """Bring the schema at `path` up to date; a file that is something else is left alone.
+    """Bring the schema at `path` up to date; any other file is not touched.
 
     Raises:
         ConfigError: `path` is something else.
     """
     if path.exists() and '"title": "Study"' not in path.read_text(encoding="utf-8"):
         raise ConfigError(
-            f"{path} exists and is no schema of study files. Move it, or add --no-schema."
+            f"{path} exists and is not a schema of study files. Move it, or add --no-schema."
         )
     write_text(path, schema_text())

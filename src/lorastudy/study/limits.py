@@ -1,4 +1,4 @@
-"""See before the first run that disk and memory are large enough for what the runs will need."""
+"""Check before the first run that disk and memory are large enough for the runs."""
 
 import shutil
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from lorastudy.units import write_mib
 
 
 def refuse_full_disk(missing: Iterable[RunSpec], arms: Iterable[ArmCheck], path: Path) -> None:
-    """See that what the runs will write has room under `path`.
+    """Check that there is room under `path` for everything that the runs will write.
 
     Raises:
-        StorageError: It has not (exit 74); names both numbers.
+        StorageError: There is not (exit 74); the message names both numbers.
     """
     by_arm = {arm.spec.arm.name: arm for arm in arms}
     runs = [by_arm[run.arm.name] for run in missing]
@@ -32,10 +32,10 @@ def refuse_full_disk(missing: Iterable[RunSpec], arms: Iterable[ArmCheck], path:
 def refuse_oversized(
     missing: Iterable[RunSpec], arms: Iterable[ArmCheck], *, total_bytes: int
 ) -> None:
-    """See that the predicted peak of every missing run is no more than the memory there is.
+    """Check that the device has the predicted peak memory of every missing run.
 
     Raises:
-        OutOfMemoryError: It is more (exit 7); says of which arm, and what to do.
+        OutOfMemoryError: It does not (exit 7); the message names the arm and what to do.
     """
     names = {run.arm.name for run in missing}
     largest = max(
@@ -47,7 +47,8 @@ def refuse_oversized(
         raise OutOfMemoryError(
             f"{largest.spec.arm.name}: a micro-batch of {largest.spec.training.micro_batch} rows "
             f"of {largest.spec.data.rows.length} tokens needs about "
-            f"{write_mib(largest.peak.total)} MiB, and {write_mib(total_bytes)} MiB is all there "
-            "is. Lower training.micro_batch, or set training.token_budget, which cuts it without "
-            "changing the sums. With --probe this is measured and not predicted."
+            f"{write_mib(largest.peak.total)} MiB, but there are only "
+            f"{write_mib(total_bytes)} MiB. Lower training.micro_batch, or set "
+            "training.token_budget, which divides it without changing the sums. With --probe "
+            "this is measured instead of predicted."
         )

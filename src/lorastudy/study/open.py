@@ -17,7 +17,7 @@ from lorastudy.store.records import FoundAt
 
 @dataclass(frozen=True, slots=True)
 class OpenedStudy:
-    """A study, the folder that it has or will have, and where its inputs are looked for."""
+    """A study, the folder that it has or will have, and where its inputs are looked up."""
 
     study: Study
     folder: StudyFolder
@@ -38,11 +38,11 @@ def open_study(
         name: A name of `list_presets()` or a path.
         out: Folder of the study; studies/NAME by default.
         overrides: `KEY=VALUE` texts, each of which replaces one value of the file.
-        mirror: Folder laid out like the hub, looked at first.
+        mirror: Folder laid out like the hub, searched first.
         offline: Never ask the hub.
 
     Raises:
-        ConfigError: None of them, or arguments that do not go together.
+        ConfigError: `name` is none of them, or arguments do not fit together.
     """
     here = places_here(mirror, offline=offline)
     path = Path(name)
@@ -62,7 +62,7 @@ def open_study(
         places = replace(here, base=path.resolve().parent)
     else:
         raise ConfigError(
-            f"{name!r} is no preset ({', '.join(list_presets())}), no YAML file and no study "
+            f"{name!r} is not a preset ({', '.join(list_presets())}), a YAML file or a study "
             f"folder{nearest(name, list_presets())}. "
             "`lorastudy init demo` writes a study file to start from."
         )
@@ -85,7 +85,7 @@ def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) ->
     """Where a started study found its inputs; a given mirror comes first.
 
     Raises:
-        ConfigError: The given mirror is not there.
+        ConfigError: The given mirror does not exist.
     """
     here = places_here(mirror, offline=offline)
     if not folder.places.is_file():
@@ -99,11 +99,13 @@ def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) ->
 
 
 def places_here(mirror: Path | None, *, offline: bool) -> Places:
-    """Inputs are looked for in `mirror`, the current folder, the cache and on the hub.
+    """Look inputs up in `mirror`, the current folder, the cache and on the hub.
 
     Raises:
         ConfigError: The mirror is not a folder.
     """
     if mirror is not None and not mirror.is_dir():
-        raise ConfigError(f"--mirror {mirror}: no such folder. Give one laid out like the hub.")
+        raise ConfigError(
+            f"--mirror {mirror}: this folder does not exist. Give one laid out like the hub."
+        )
     return Places(Path.cwd(), mirror, offline, default_cache())

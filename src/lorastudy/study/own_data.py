@@ -1,7 +1,7 @@
 """A study file for a folder of texts: which of its files are trained on, and which are held out.
 
-Told by their names and by nothing else: a split made up here would be a guess about which texts
-belong together.
+This is decided only by the files' names. Any other split would be a guess about which texts belong
+together.
 """
 
 import json
@@ -37,10 +37,10 @@ class Part:
 
 
 def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
-    """The files to train on, to validate and, where there are any, to test on.
+    """The files to train on, to validate and, if there are any, to test on.
 
     Raises:
-        ConfigError: It cannot be told from the names which files are which.
+        ConfigError: The names do not say which files are which.
         InputError: A file cannot be read as text; all of them are read.
     """
     found = {name: _find_part(folder, name, column) for name in _PARTS}
@@ -60,7 +60,7 @@ def make_study_text(
         parts: What `find_parts` found.
         out: Where the study file will be, since its paths start there.
         base_model: Hub id or folder.
-        column: Holds the text in files that have columns.
+        column: The column with the text, in files that have columns.
     """
     base = out.resolve().parent
     sources = {name: _source(part, base, column) for name, part in parts.items()}
@@ -106,13 +106,13 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
 
 
 def _pattern_of(texts: list[Path], beginning: str) -> str:
-    """A path or glob that matches `texts`, whose names begin so, and nothing else."""
+    """A path or glob that matches `texts`, whose names begin with a word, and nothing else."""
     if len(texts) == 1:
         return str(texts[0])
     pattern = f"{escape(str(texts[0].parent))}/{escape(beginning)}*{texts[0].suffix}"
     if [path.resolve() for path in find_files(pattern, Path())] != [p.resolve() for p in texts]:
         raise ConfigError(
-            f"{texts[0].parent}: no one pattern stands for {', '.join(p.name for p in texts)} and "
+            f"{texts[0].parent}: no single pattern matches {', '.join(p.name for p in texts)} and "
             "nothing else. Put them into a folder of their own, all with the same ending."
         )
     return pattern
@@ -128,7 +128,7 @@ def _cannot_tell(folder: Path, missing: list[str]) -> str:
     shown = show_names(there, most=8) if there else "nothing"
     return (
         f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown}. "
-        "Which texts are trained on and which are held out is yours to say: name them train, "
+        "You have to say which texts are trained on and which are held out: name them train, "
         "validation and, better still, test, such as train.txt or train/*.txt "
         f"({', '.join(SUFFIXES)})."
     )
@@ -155,6 +155,6 @@ def _path_from(base: Path, path: str) -> str:
 
 
 def _study_name(folder: Path) -> str:
-    """The folder's name as far as it can name a study."""
+    """The folder's name, without characters that the name of a study cannot have."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64]
     return name or "my-study"

@@ -1,4 +1,4 @@
-"""The peak memory of a run, predicted from shapes alone."""
+"""The peak memory of a run, predicted only from shapes."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and
 
 @dataclass(frozen=True, slots=True)
 class PeakPrediction:
-    """Predicted peak bytes of one run by part; a model of the reference path, not a bound."""
+    """Predicted peak bytes of one run, by part; an estimate, not an upper bound."""
 
     libraries: int
     weights: int
@@ -25,7 +25,7 @@ class PeakPrediction:
 
     @property
     def total(self) -> int:
-        """All parts together."""
+        """The sum of all parts."""
         return (
             self.libraries
             + self.weights
@@ -46,17 +46,18 @@ def predict_peak(
     dropout: float,
     device: torch.device,
 ) -> PeakPrediction:
-    """Predict the peak of a run from shapes alone, for a micro-batch of the longest rows.
+    """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
-    Float32 weights (4 bytes); a gradient and two moments for each trained parameter (12);
-    values that autograd keeps a layer and position, in hidden widths: 30 for full
-    fine-tuning, 24 where linear weights are frozen; what LoRA's dropout keeps of its inputs;
-    three (heads, T, T) arrays a row and layer where attention has dropout on a CPU; three
-    copies of the logits (log-softmax and two gradients). The fast implementation keeps fewer:
-    17 widths, or 10 and what adapters read; a byte for every weight and input that dropout
-    is on; logits of one chunk twice, and a second gradient of the head where that is trained.
-    The counts are those of GPT-2 in float32, so other families and bfloat16 lie some tenths
-    away; `check` says "predicted".
+    These are counted for the reference implementation: float32 weights (4 bytes per parameter); a
+    gradient and two moments (12 bytes per trained parameter); the values that autograd keeps per
+    layer and position, in hidden widths: 30 for full fine-tuning, 24 if linear weights are frozen;
+    the copies of inputs that LoRA's dropout keeps; three (heads, T, T) arrays per row and layer if
+    attention has dropout on a CPU; three copies of the logits (log-softmax and two gradients).
+    The fast implementation keeps less: 17 widths, or 10 and the inputs of adapters; one byte for
+    every weight and input with dropout; the logits of one chunk twice; and a second gradient of
+    the head if it is trained.
+    The counts are those of GPT-2 in float32. For other families and bfloat16 the prediction may be
+    wrong by some tenths, and `check` says "predicted".
     """
     if training.implementation != "reference" and trained_parameters:
         return _predict_fast(

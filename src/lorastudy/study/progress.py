@@ -1,8 +1,8 @@
-"""What happens in the folders of a study's runs, as events: the one source of all progress.
+"""What happens in the folders of a study's runs, as events: the only source of all progress.
 
-The command line and the Python API follow a study through this, and it reads the run folders
-and nothing else. So a study that another process, or another machine with the same file
-system, executes can be followed as well.
+The command line and the Python API follow a study through this module, which reads only the run
+folders. It can therefore also follow a study that another process executes, or another machine
+with the same file system.
 """
 
 import time
@@ -20,7 +20,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A process began to execute a run, or to go on with it."""
+    """A process began to execute a run, or to continue it."""
 
     run_id: str
     arm: str
@@ -56,7 +56,7 @@ class RunEnded:
     arm: str
     seed: int
     state: State  # "done" if it finished; see `lorastudy status` for the others
-    reason: str | None  # why it is not done
+    reason: str | None  # why it did not finish
 
 
 Event = RunStarted | StepDone | EpochEnded | RunEnded
@@ -64,7 +64,7 @@ Event = RunStarted | StepDone | EpochEnded | RunEnded
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All runs as they stand now, and what happened since the look before."""
+    """All runs as they are now, and what happened since the last look."""
 
     overview: tuple[RunOverview, ...]
     events: tuple[Event, ...]
@@ -72,14 +72,14 @@ class Look:
 
 @dataclass
 class Progress:
-    """Follows a study from look to look; what happened before the first one is not reported."""
+    """Follows a study with repeated looks; events before the first look are not reported."""
 
     folder: StudyFolder
     _runs: dict[str, "_FollowedRun"] = field(default_factory=dict)
     _next_look: float = 0.0
 
     def is_due(self) -> bool:
-        """Whether the last look is long enough ago."""
+        """Whether it is time for another look."""
         return time.monotonic() >= self._next_look
 
     def look(self) -> Look:
@@ -102,7 +102,7 @@ class Progress:
 
 
 def follow_study(folder: StudyFolder) -> Iterator[Look]:
-    """Looks at a study that others execute, about one per second, until nothing is left to do."""
+    """Looks at a study that others execute, about once per second, until it is finished."""
     progress = Progress(folder)
     while True:
         look = progress.look()
@@ -113,7 +113,7 @@ def follow_study(folder: StudyFolder) -> Iterator[Look]:
 
 
 class _FollowedRun:
-    """How much of one run was reported."""
+    """How much of one run has been reported."""
 
     def __init__(self, folder: RunFolder, run: RunOverview) -> None:
         status = run.status
@@ -134,7 +134,7 @@ class _FollowedRun:
             return
         if before != "running":  # it may have started and ended since
             yield RunStarted(*names)
-        # sorting leaves an epoch behind the step that ended it
+        # sorting keeps an epoch after the step that ended it
         left = run.status.seconds_left
         new: list[StepDone | EpochEnded] = [StepDone(*names, step) for step in self._read_steps()]
         new += [EpochEnded(*names, epoch, left) for epoch in self._read_epochs()]

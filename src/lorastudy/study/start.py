@@ -1,10 +1,10 @@
-"""Start a study's folder, or see that it may go on, and say which runs are missing.
+"""Start a study's folder, or check that it may continue, and say which runs are missing.
 
     study.yaml         what is compared; written once, afterwards only extended
-    study.lock.json    digests of data and base model that every run must find again
+    study.lock.json    digests of data and base model that every run must match
     .places.json       where this study found its inputs
 
-Everything that can be known to be wrong is refused before any of them is written.
+All mistakes that can be known beforehand are refused before any of these files is written.
 """
 
 from collections.abc import Iterable
@@ -36,21 +36,21 @@ def start_or_continue(
 ) -> tuple[RunSpec, ...]:
     """Check the study, write or compare its folder, and return those of `runs` that are missing.
 
-    With `again` those that diverged count as missing too. `probe` tries every arm's memory
-    first; None: on a device with memory of its own, where running out ends a run for good.
+    With `again`, runs that diverged count as missing too. `probe` first tries every arm's memory;
+    None does so only on a device with its own memory, where running out of it ends a run.
 
     Raises:
-        UserError: Anything that can be known to be wrong before the first training step.
+        UserError: Anything is wrong that can be known before the first training step.
     """
     study, folder, where = opened.study, opened.folder, choose_device(device)
-    # see that everything fits together, before anything is written
+    # check that everything fits together before anything is written
     checked = check_study(study, opened.places, where)
     if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
         refuse_full_disk(missing, checked.arms, folder.path)
         if probe is None:
             refuse_oversized(missing, checked.arms, total_bytes=total_bytes(where))
-    # write the folder, or see that it belongs to this study
+    # write the folder, or check that it belongs to this study
     start_study(study, folder)
     lock = lock_study(checked.lock, folder)
     remember_places(opened.places, folder)
@@ -65,7 +65,7 @@ def start_or_continue(
 def missing_runs(
     runs: Iterable[RunSpec], folder: StudyFolder, *, again: bool = False
 ) -> tuple[RunSpec, ...]:
-    """Runs that are not done; those that diverged would do so again and wait for `again`."""
+    """Runs that are not done; diverged ones only with `again`, since they would diverge again."""
     open_states = {"failed", "out-of-memory"} | ({"diverged"} if again else set())
 
     def is_missing(run: RunSpec) -> bool:
@@ -76,7 +76,7 @@ def missing_runs(
 
 
 def start_study(study: Study, folder: StudyFolder) -> None:
-    """Write `study.yaml`, or see that it is the one that was started here.
+    """Write `study.yaml`, or check that it is the one that was started here.
 
     Raises:
         ConfigError: Another study was started in this folder; its differences are listed.
@@ -95,10 +95,10 @@ def start_study(study: Study, folder: StudyFolder) -> None:
 
 
 def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
-    """Write `study.lock.json`, or see that data and model are still those it names; return it.
+    """Write `study.lock.json`, or check that data and model still match it; return it.
 
     Raises:
-        InputError: A file behind the study changed since it was started.
+        InputError: Data or model have changed since the study was started.
     """
     if not folder.lock.is_file():
         write_record(folder.lock, lock)
