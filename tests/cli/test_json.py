@@ -92,4 +92,4 @@ def test_exported_results_are_named(desk: Path, tmp_path: Path) -> None:
 
 def test_watching_is_for_people(desk: Path) -> None:
     answer = call("status", desk / "done", "--watch", "--json")
-    assert answer.code == 2 and "leave it out with --json" in answer.err
+    assert answer.code == 2 and "cannot be combined with --json" in answer.err

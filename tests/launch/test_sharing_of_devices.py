@@ -37,7 +37,7 @@ def test_more_processes_than_gpus_are_refused() -> None:
 @pytest.mark.parametrize(
     ("size", "changes", "advice"),
     [(1, {}, None), (2, {}, None), (3, {}, "2 rows cannot be shared by 3"),
-     (1, {"implementation": "compiled"}, None), (2, {"implementation": "compiled"}, "take fast")],
+     (1, {"implementation": "compiled"}, None), (2, {"implementation": "compiled"}, "use fast")],
 )  # fmt: skip
 def test_what_a_team_cannot_train_is_refused(
     size: int, changes: dict[str, Any], advice: str | None

@@ -1,4 +1,4 @@
-"""What the process that executes one run is told."""
+"""What a process that executes one run is given."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""One run as a child process: what the engines that do not share our memory start.
+"""One run as a child process, for the engines that start runs by a command line.
 
-The child is `lorastudy run-one DIR RUN_ID`, which may be started any number of times: what is
-finished stays finished, and what was interrupted goes on from its checkpoint. It reads its
-standard input only to see it close: when whoever started it dies, however it dies, the child
-stops at a checkpoint and gives the run free.
+The child is `lorastudy run-one DIR RUN_ID`, which may be started any number of times: a finished
+run stays finished, and an interrupted run continues from its checkpoint. The child reads its
+standard input only to notice when it closes. If the process that started it dies in any way, the
+child stops at a checkpoint and releases the run.
 """
 
 import os
@@ -28,8 +28,8 @@ class RunProcess:
     def execute(self, *, owned_seconds: float = 600.0) -> int:
         """Start the run and return its exit code.
 
-        A run that another process owns (73) is waited for: an owner that lost its parent
-        gives it free at its next checkpoint.
+        If another process owns the run (73), this waits: an owner that lost its parent releases
+        the run at its next checkpoint.
         """
         deadline = time.monotonic() + owned_seconds
         while True:
@@ -42,8 +42,8 @@ class RunProcess:
     def stop(self) -> None:
         """Have the run stop at a checkpoint, and wait for that, at most `STOP_SECONDS`.
 
-        May be called by a signal's handler while `execute` waits: it leaves the child's exit
-        code to that, since `Popen.wait` cannot be entered twice by one thread.
+        A signal's handler may call this while `execute` waits. The exit code of the child is left
+        to `execute`, since one thread cannot enter `Popen.wait` twice.
         """
         if self._child is None or self._child.returncode is not None:
             return
@@ -61,7 +61,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def run_arguments(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """What `lorastudy` is called with to execute one run, whichever engine starts it."""
+    """The arguments of `lorastudy` that execute one run, whichever engine starts it."""
     return ("run-one", str(folder.resolve()), run_id, "--while-input-is-open", *extra)
 
 

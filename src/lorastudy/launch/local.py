@@ -1,8 +1,8 @@
 """Execute runs on this machine, each in a fresh process or team of processes, a few at a time.
 
-Every run has cores, and GPUs where there are some, of its own as far as they go round.
-Where the platform has a fork server, torch and transformers are imported once and every run
-starts from there in a few milliseconds, with a clean memory peak of its own.
+Every run has cores of its own, and GPUs if there are any, as far as there are enough of them. If
+the platform has a fork server, torch and transformers are imported once, and every run is forked
+from there in a few milliseconds, with a memory peak of its own.
 """
 
 import multiprocessing
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass
 class LocalEngine:
-    """Executes up to `jobs` runs at once, cores and `gpus` shared out among them."""
+    """Executes up to `jobs` runs at once, with cores and `gpus` divided among them."""
 
     folder: StudyFolder
     places: Places
@@ -55,7 +55,7 @@ class LocalEngine:
 
         Raises:
             InterruptedRunError: A signal came; every process stopped at a checkpoint.
-            StorageError: What became of a run could not be written, or the folder is gone.
+            StorageError: A run's failure could not be written, or the folder is gone.
         """
         try:
             yield from self._execute(runs)
@@ -152,7 +152,7 @@ class LocalEngine:
             yield
             time.sleep(_POLL_SECONDS)
         raise InterruptedRunError(
-            f"interrupted; what was done is kept in {self.folder.path}. "
+            f"interrupted; finished work is kept in {self.folder.path}. "
             "Run the same command again to continue."
         )
 
@@ -165,7 +165,7 @@ class _Running:
 
 
 def share_gpus(gpus: Sequence[str], slot: int, size: int) -> tuple[str, ...]:
-    """The `size` GPUs of the run in `slot`; slots that find none left begin anew."""
+    """The `size` GPUs of the run in `slot`; if none are left, GPUs are used again."""
     if not gpus:
         return ()
     n_slots = max(1, len(gpus) // size)
@@ -185,7 +185,7 @@ def visible_gpus(device: str) -> tuple[str, ...]:
 
 
 def count_cores() -> int:
-    """Processor cores that this process may use; a container often may use fewer than there are."""
+    """Number of cores that this process may use, which in a container is often not all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -194,7 +194,7 @@ def count_cores() -> int:
 def process_context() -> (
     multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
 ):
-    """A fork server where there is one, else fresh interpreters."""
+    """A fork server if there is one, else fresh interpreters."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -217,7 +217,7 @@ def without_main() -> Iterator[None]:
 
 
 def warm_up() -> None:
-    """Start the fork server's imports now, beside whatever this process does next."""
+    """Start the fork server's imports now, while this process continues with other work."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         process_context()
         from multiprocessing import forkserver

@@ -1,7 +1,8 @@
 """Try every arm before the study starts, each in a process of its own, and freeze the micro-batch.
 
-A study that would run out of memory in its last arm after a night stops here within a minute. The
-micro-batch is never lowered: it decides how sums are rounded, so another one is another study.
+A study whose last arm would run out of memory after a night stops here within a minute. The
+micro-batch is never lowered, because it decides how sums are rounded: with another micro-batch it
+would be another study.
 """
 
 from collections.abc import Sequence
@@ -22,10 +23,10 @@ def probe_study(
 ) -> StudyLock:
     """`lock` with the micro-batch and the measured peak of every arm of `runs` in it.
 
-    Arms that it names already are not tried again.
+    Arms that it already names are not tried again.
 
     Raises:
-        OutOfMemoryError: An arm does not fit (exit 7); says how much each needs, and what to do.
+        OutOfMemoryError: An arm does not fit (exit 7); the message says what each arm needs.
     """
     known = {arm.arm: arm for arm in lock.probed}
     for run in runs:

@@ -1,8 +1,8 @@
 """Run a study's runs as Ray tasks, on a cluster or on this machine.
 
 Ray places the tasks and gives each its GPUs; the folder of the study, on a file system that
-all nodes share, is the only memory. So a driver that is killed is simply started again:
-finished runs are not repeated, and the others go on from their checkpoints.
+all nodes share, is the only state. A driver that was killed can therefore simply be started again:
+finished runs are not repeated, and the others continue from their checkpoints.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ _LOST_NODE_RETRIES = 3  # Ray starts the task again elsewhere when its node or w
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """What every run needs of the cluster."""
+    """What every run needs from the cluster."""
 
-    address: str | None = None  # None: a cluster of this machine alone
+    address: str | None = None  # None: a cluster of only this machine
     cpus: float = 1.0
     gpus: float = 0.0
 

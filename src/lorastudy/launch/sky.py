@@ -1,8 +1,8 @@
-"""A SkyPilot task file for a study: written, never started, by this package.
+"""A SkyPilot task file for a study; this package writes it and never starts it.
 
-SkyPilot finds the machines and starts the task again when a spot machine is taken away; the
-study's folder on a mounted bucket is what makes the second start a continuation. The study
-itself stands in the file, so that the file is all that is needed besides this checkout.
+SkyPilot finds the machines, and starts the task again when a spot machine is taken away. The
+second start continues the first, because the study's folder is on a mounted bucket. The file
+contains the study itself, so nothing else is needed except this checkout.
 """
 
 import re
@@ -28,7 +28,7 @@ _Dumper.add_representer(
 
 
 def make_sky_task(study: Study, *, gpus: int, cpus: int) -> str:
-    """The YAML of a managed job that runs the whole study, one run a GPU at a time."""
+    """The YAML of a managed job for the whole study, with one run per GPU at a time."""
     name = re.sub(r"[^a-z0-9]+", "-", study.name.lower()).strip("-")
     resources: dict[str, object] = {"cpus": f"{cpus}+", "use_spot": True}
     if gpus:

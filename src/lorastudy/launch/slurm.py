@@ -1,7 +1,7 @@
-"""Hand runs to Slurm through submitit: one array task a run, requeued when it is preempted.
+"""Hand runs to Slurm through submitit: one array task per run, requeued when it is preempted.
 
-There is no state here beyond what submitit keeps of its own jobs: a task only starts
-`lorastudy run-one`, and the run's folder knows the rest.
+There is no state here except submitit's own records of its jobs. A task only starts
+`lorastudy run-one`, and the run's folder has everything else.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SlurmOptions:
-    """What a cluster wants to know; None leaves its default."""
+    """The options of a cluster; None leaves its default."""
 
     minutes: int = 240
     partition: str | None = None
@@ -46,7 +46,7 @@ class RunTask:
         return code
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Called by submitit before it requeues: stop at a checkpoint, then go on later."""
+        """Called by submitit before it requeues: stop at a checkpoint, and continue later."""
         from submitit.helpers import DelayedSubmission
 
         self._process.stop()

@@ -1,8 +1,8 @@
 """One run over several processes: torchrun starts them, and they find each other.
 
-Every process is `lorastudy run-one DIR RUN_ID --strategy ...`, as on a cluster, where a
-person starts torchrun on every node. It reads its standard input only to see it close: that
-asks the team for a checkpoint, whether it was this process that closed it or its death.
+Every process is `lorastudy run-one DIR RUN_ID --strategy ...`, as on a cluster, where a person
+starts torchrun on every node. A process reads its standard input only to notice when it closes,
+because this process closed it or died. The team then stops at a checkpoint.
 """
 
 import os
@@ -39,9 +39,9 @@ def torchrun_command(
 def execute_by_torchrun(
     command: tuple[str, ...], stop: StopFlag, environment: dict[str, str]
 ) -> int:
-    """Exit code of a run that torchrun executes, as its first process says it.
+    """Exit code of a run that torchrun executes, as reported by its first process.
 
-    torchrun itself says 0 or 1; and 1 is what remains if that process could say nothing.
+    torchrun itself only returns 0 or 1; it is 1 if that process could not report anything.
     """
     with tempfile.TemporaryDirectory() as scratch:
         said = Path(scratch) / "exit-code"
@@ -54,19 +54,19 @@ def execute_by_torchrun(
             command,
             stdin=subprocess.PIPE,
             env={**os.environ, **variables},
-            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+            start_new_session=True,  # Ctrl-C reaches only this process, which passes it on
         )
         assert started.stdin is not None
         while started.poll() is None:
             if stop.requested:
-                started.stdin.close()  # more than once is once
+                started.stdin.close()  # calling it again has no effect
             time.sleep(_POLL_SECONDS)
         started.stdin.close()
         return int(said.read_text()) if said.exists() else started.returncode
 
 
 def say_exit_code(code: int) -> None:
-    """Leave the exit code of a team's first process where its starter looks for it."""
+    """Write the exit code of a team's first process where its starter looks for it."""
     path = os.environ.get(EXIT_CODE_FILE)
     if path is not None and os.environ.get("RANK", "0") == "0":
         Path(path).write_text(str(code))

@@ -1,6 +1,6 @@
-"""What every engine executes for one run: safe to start twice, and to kill.
+"""What every engine executes for one run; it is safe to start it twice and to kill it.
 
-Imported by the fork server, so that the libraries behind it are loaded once for all runs.
+The fork server imports this module, so that its libraries are loaded once for all runs.
 """
 
 import os
@@ -47,12 +47,12 @@ def execute_by_id(
     resuming: Resuming = Resuming(),  # noqa: B008  frozen
     strategy: Strategy | None = None,
 ) -> RunResult | None:
-    """Execute the run `run_id` of a study in this process, or as one of a team under torchrun.
+    """Execute the run `run_id` of a study in this process, or as a member of a team of torchrun.
 
-    Gives its result; None to the members of a team that write nothing.
+    Returns its result, and None for the members of a team that write nothing.
 
     Raises:
-        UserError: See `execute_run`; also if the study has no such run.
+        UserError: See `execute_run`; also if the study does not have this run.
     """
     quieten_libraries()
     set_up_memory()
@@ -84,7 +84,7 @@ def execute_by_id(
 def probe_by_spec(
     folder: StudyFolder, spec: RunSpec, places: Places, *, device: str
 ) -> ProbedArm | UserError:
-    """What trying the arm of `spec` in this process gave, or the error that stopped it."""
+    """The result of trying the arm of `spec` in this process, or the error that stopped it."""
     quieten_libraries()
     forbid_tf32()
     where, fits = choose_device(device), True
@@ -100,14 +100,14 @@ def probe_by_spec(
 
 
 def _threads_of(run: RunFolder) -> int:
-    """Threads that a started run was started with: sums come out otherwise with other ones."""
+    """Number of threads with which a run was started; with others, sums round differently."""
     if not run.manifest.is_file() or not has_progress(run):
         return 0
     return read_record(run.manifest, Manifest).environment.threads
 
 
 def work(assignment: Assignment, parent: Connection) -> None:
-    """Entry point of a fresh process; its exit code says how it ended, log.txt what it printed."""
+    """Entry point of a fresh process; its output goes to log.txt, and its exit code is ours."""
     stop = StopFlag()
     stop.listen()
     stop.follow(parent.recv)  # the pipe closes when the parent dies, however it dies
@@ -135,12 +135,12 @@ def work(assignment: Assignment, parent: Connection) -> None:
 
 
 def _log(text: str) -> None:
-    with suppress(OSError):  # the log lies on the disk that may be full; the exit code says so too
+    with suppress(OSError):  # the log is on the disk that may be full; the exit code says so too
         print(text, file=sys.stderr, flush=True)
 
 
 def write_to_log(run: RunFolder) -> None:
-    """From here on, what this process and its children print goes to the run's log.txt."""
+    """From here on, everything that this process and its children print goes to log.txt."""
     log = run.path / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as stream:
@@ -149,7 +149,7 @@ def write_to_log(run: RunFolder) -> None:
 
 
 def leave_with(code: int) -> NoReturn:
-    """End this process at once: no library may hold a finished run back."""
+    """End this process at once, so that no library can delay a finished run."""
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(code)

@@ -1,7 +1,7 @@
-"""What one optimizer step sees: the micro-batches of its accumulation group, counted beforehand.
+"""The micro-batches of an optimizer step's accumulation group, counted before they are computed.
 
-Everything here is a pure function of the number of the step, so a resumed run has no position
-in the data to restore.
+Everything here is a pure function of the number of the step, so a resumed run has no position in
+the data to restore.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from lorastudy.train.schedule import RateSchedule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Rows whose gradient is added to that of their group in one piece."""
+    """Rows whose gradients are added to those of their group in one piece."""
 
     epoch: int  # from 1
     ends_epoch: bool
     rows: IntArray
     n_scored: int  # targets of `rows`
-    divisor: float  # of the sum of their nats, before backward
+    divisor: float  # of the sum of their nats, before the backward pass
     dropout_seed: int
 
 
@@ -60,7 +60,7 @@ class TrainingInputs:
     def collect_group(self, step: int) -> tuple[MicroBatch, ...]:
         """The micro-batches of optimizer step `step`, from 1.
 
-        Past the last step: those that no step follows, perhaps none.
+        After the last step: those that are not followed by a step, if there are any.
         """
         group, per_epoch = self.plan.group_of(step), self.plan.micro_batches_per_epoch
         rows_of_group = self._cut_rows(step, group)
@@ -90,18 +90,19 @@ class TrainingInputs:
         return self.plan.sorted_rows(step, self.table.lengths)
 
     def _divisor(self, n_scored: int, counts: list[int]) -> float:
-        """What the summed nats of a micro-batch are divided by before backward.
+        """The divisor of a micro-batch's summed nats before the backward pass.
 
-        Token-weighted: the scored tokens of the whole accumulation group, so that the cut
-        into micro-batches changes rounding only. Otherwise the mean of each micro-batch,
-        divided by the nominal accumulation, whatever the group really holds.
+        If losses are token-weighted, it is the number of scored tokens in the whole accumulation
+        group, so that the division into micro-batches changes only rounding. Otherwise it is the
+        micro-batch's own number of targets times the nominal number of micro-batches in a group,
+        even if the group has fewer.
         """
         if self.settings.accumulation == "micro-batch-means":
             return n_scored * self.plan.accumulation
         return sum(counts)
 
     def _dropout_seed(self, step: int, place: int) -> int:
-        """Of a micro-batch on this member; the first member draws as a lone process does."""
+        """The seed of a micro-batch; the first member draws as a single process does."""
         member = [self.team.member] if self.team.member else []
         return derive_seed(self.plan.seed, "dropout", step, place, *member)
 

@@ -36,7 +36,7 @@ class StepDone:
     """An optimizer step was taken."""
 
     progress: Progress
-    record: StepRecord  # without what is measured of the process
+    record: StepRecord  # without what is measured about the process
     ends_epoch: bool  # whether the next event is the end of this epoch
 
 
@@ -74,7 +74,7 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
         sums, n_positions = _read_sums(inputs.team, group, nats, n_positions)
         seconds = time.perf_counter() - began
 
-        # Where the group spans epochs, one that ends inside of it ends before the step is taken.
+        # If an epoch ends inside the group, its end comes before the step is taken.
         parts = _cut_by_epoch(group, sums)
         for place, (last, sums_of_part) in enumerate(parts, start=1):
             seen = _see(seen, sums_of_part)
@@ -104,7 +104,7 @@ def train(inputs: TrainingInputs, progress: Progress) -> Iterator[StepDone | Epo
 
 
 def _add_gradients(inputs: TrainingInputs, group: Sequence[MicroBatch]) -> tuple[list[Tensor], int]:
-    """Compute a group: the summed nats () of each micro-batch, and the positions of all.
+    """Compute a group; gives the summed nats () of each micro-batch, and all positions.
 
     Both are those of this member's share.
     """
@@ -130,7 +130,7 @@ def _add_gradients(inputs: TrainingInputs, group: Sequence[MicroBatch]) -> tuple
 def _read_sums(
     team: Team, group: Sequence[MicroBatch], nats: list[Tensor], n_positions: int
 ) -> tuple[list[LossSums], int]:
-    """The sums of each micro-batch, and the positions of all: over the whole team."""
+    """The sums of each micro-batch, and all positions, over the whole team."""
     own = torch.stack(nats).double().cpu().numpy()
     *values, positions = team.add(np.append(own, n_positions)).tolist()
     sums = [LossSums(v, m.n_scored) for v, m in zip(values, group, strict=True)]
@@ -140,7 +140,7 @@ def _read_sums(
 def _cut_by_epoch(
     group: Sequence[MicroBatch], sums: Sequence[LossSums]
 ) -> list[tuple[MicroBatch, list[LossSums]]]:
-    """For each epoch that the group has a part of: its last micro-batch, and the part's sums."""
+    """For each epoch with micro-batches in the group: the last of these, and their sums."""
     parts = groupby(zip(group, sums, strict=True), key=lambda pair: pair[0].epoch)
     pairs_of_parts = [list(pairs) for _, pairs in parts]
     return [(pairs[-1][0], [sums for _, sums in pairs]) for pairs in pairs_of_parts]

@@ -1,14 +1,14 @@
-"""Attention within rows that stand one behind the other in one flat row.
+"""Attention within rows that are placed one after the other in one flat row.
 
 Shapes: H = heads, T = tokens of all rows, L = tokens of one row, D = width of a head.
 
-Attention is computed for each row alone, so no (T, T) mask exists and no position sees another
-row. `FlatRows` reaches this function as a keyword argument that transformers' models hand
-through to their attention (`AttentionInterface`).
+Attention is computed for each row separately, so there is no (T, T) mask and no position sees
+another row. `FlatRows` reaches this function as a keyword argument that transformers' models pass
+on to their attention (`AttentionInterface`).
 
-On a CPU, where gradients are wanted or a key is hidden: `attention_blocks.py`; where not,
-scaled-dot-product attention of each row. On other devices: `attention_varlen.py`, or
-`attention_padded.py` where that does not serve.
+On a CPU, `attention_blocks.py` is used if gradients are needed or a key is hidden, and otherwise
+scaled-dot-product attention of each row. On other devices `attention_varlen.py` is used, or
+`attention_padded.py` if that does not work.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from lorastudy.model.fast.flat_rows import Attention, FlatRows
 from lorastudy.model.fast.frozen import runs_low
 
 IMPLEMENTATION = "lorastudy-flat-rows"  # no mask function has this name, so no mask is made
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # what changes attention weights otherwise
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # arguments that change attention weights
 
 
 @contextmanager
 def attend_within_rows(network: PreTrainedModel) -> Iterator[None]:
-    """Within, `network` takes `flat_rows=` and keeps them apart; outside it is as it was."""
+    """Inside, `network` accepts `flat_rows=` and keeps rows apart; outside it is unchanged."""
     before = network.config._attn_implementation
     network.config._attn_implementation = IMPLEMENTATION
     try:
@@ -85,7 +85,7 @@ def _runs_on_cpu(x: Tensor) -> bool:
 
 
 def _attend_on_device(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
-    """By the kernel for rows of any lengths, in the type of the other products."""
+    """Attention by the kernel for rows of any lengths, in the type of the other products."""
     if runs_low(query):
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
     if can_attend_varlen(query.device, query.dtype, query.shape[-1]):

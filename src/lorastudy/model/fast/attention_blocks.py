@@ -2,8 +2,8 @@
 
 Shapes: H = heads, T = tokens of all rows, L = tokens of one row, D = width of a head.
 
-One autograd function keeps the queries, keys, values and one byte a weight, and computes the
-weights again in backward.
+One autograd function keeps the queries, keys, values and one byte per weight, and computes the
+weights again in the backward pass.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.flat_rows import Attention
 from lorastudy.model.fast.frozen import runs_low
 
-_QUERIES = 64  # about as many of a row at once: later keys are not looked at for them
+_QUERIES = 64  # about as many of a row at once; later keys are not computed for them
 
 
 def attend_by_blocks(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
@@ -35,7 +35,7 @@ def attend_by_blocks(query: Tensor, key: Tensor, value: Tensor, attention: Atten
 
 @lru_cache(maxsize=4)
 def causal_bias(size: int, window: int | None, dtype: torch.dtype) -> Tensor:
-    """0 where a key may be seen and -inf elsewhere, (size, size)."""
+    """0 where a key may be seen, and -inf elsewhere, (size, size)."""
     bias = torch.full((size, size), float("-inf"), dtype=dtype).triu_(1)
     if window is not None:
         bias += torch.full((size, size), float("-inf"), dtype=dtype).tril_(-window)
@@ -43,7 +43,7 @@ def causal_bias(size: int, window: int | None, dtype: torch.dtype) -> Tensor:
 
 
 def _round_up(length: int) -> int:
-    return -(-length // 256) * 256  # few sizes, so that the cached bias is made seldom
+    return -(-length // 256) * 256  # few sizes, so that the cached bias is rarely made again
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -140,7 +140,7 @@ class _Block:
 
 @lru_cache(maxsize=4096)
 def _blocks(length: int, window: int | None) -> tuple[_Block, ...]:
-    """A row of `length` tokens cut so that few weights are computed that causality hides."""
+    """A row of `length` tokens in blocks, so that few weights are computed that causality hides."""
     n = max(1, round(length / _QUERIES))
     cuts = [length * i // n for i in range(n + 1)]
     return tuple(
@@ -166,7 +166,7 @@ def _split(masks: Tensor | None, attention: Attention, n_heads: int) -> Iterator
 
 
 def _row(begin: int, end: int, *tensors: Tensor) -> Iterator[Tensor]:
-    """The tokens of one row, (H, L, D); float32 where the tensors are bfloat16."""
+    """The tokens of one row, (H, L, D); float32 if the tensors are bfloat16."""
     for tensor in tensors:
         part = tensor[:, begin:end]
         yield part.float() if part.dtype == torch.bfloat16 else part

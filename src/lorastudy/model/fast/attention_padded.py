@@ -3,8 +3,8 @@
 Shapes: H = heads, T = tokens of all rows, D = width of a head, n = rows, L = tokens of the
 longest.
 
-It needs no mask, since padding stands on the right of a causal row. For devices other than a
-CPU, where the kernel of `attention_varlen.py` does not serve.
+It needs no mask, since padding is on the right of a causal row. It is used on devices other than
+a CPU if the kernel of `attention_varlen.py` does not work.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class _Padded:
 
 @lru_cache(maxsize=2)
 def _pad(rows: FlatRows, device: torch.device) -> _Padded:
-    """Made once for all layers, so that a device is not waited for in each of them."""
+    """Made once for all layers, so that not every layer has to wait for the device."""
     starts = torch.tensor(rows.bounds[:-1])
     lengths = torch.tensor([end - begin for begin, end in rows.spans])
     offset = torch.arange(rows.longest)
@@ -42,8 +42,8 @@ def _pad(rows: FlatRows, device: torch.device) -> _Padded:
 def attend_padded(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
     """All rows at once, padded on the right to the longest: (1, H, T, D) each -> (1, T, H, D).
 
-    Where gradients are wanted, the padded copies are made again in backward, with the same
-    dropout, and not kept.
+    If gradients are needed, the padded copies are not kept, but made again in the backward pass
+    with the same dropout.
     """
     padded = _pad(attention.rows, query.device)
     mask = _padded_mask(attention, padded)
@@ -68,7 +68,7 @@ def attend_padded(query: Tensor, key: Tensor, value: Tensor, attention: Attentio
 
 
 def _padded_mask(attention: Attention, padded: _Padded) -> Tensor | None:
-    """Keys that may be seen, (n, 1, L, L); None where causality says it all."""
+    """Keys that may be seen, (n, 1, L, L); None if causality alone decides."""
     visible, window = attention.rows.visible, attention.window
     if visible is None and window is None:
         return None

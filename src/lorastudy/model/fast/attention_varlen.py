@@ -2,10 +2,10 @@
 
 Shapes: H = heads, T = tokens of all rows, D = width of a head.
 
-By its own name the kernel takes where rows begin and end, so nothing is padded, and it has
-dropout, which it draws again in backward: it keeps the output and a number a query and head.
-That name is a private one of torch, so the kernel is tried once against padded rows
-before it is relied on; where it fails, or says something else, `attention_padded.py` is used.
+The kernel is called directly. It accepts the beginnings and ends of rows, so nothing is padded,
+and it has dropout, which it draws again in the backward pass: it keeps only the output and one
+number per query and head. Its name is private to torch, so the kernel is first compared once with
+padded rows. If it fails or gives a different result, `attention_padded.py` is used.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def attend_varlen(query: Tensor, key: Tensor, value: Tensor, attention: Attentio
         longest,
         attention.dropout,
         _CAUSAL,
-        torch.is_grad_enabled(),  # whether backward is going to ask for the log-sum-exp
+        torch.is_grad_enabled(),  # whether the backward pass needs the log-sum-exp
         scale=attention.scale,
     )[0]
     return attended
@@ -48,7 +48,7 @@ def _bounds_on(rows: FlatRows, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def can_attend_varlen(device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether the kernel is there and agrees with padded rows, in gradients as well."""
+    """Whether the kernel exists and agrees with padded rows, also in gradients."""
     if dtype not in _CLOSE:
         return False
     attention = Attention(FlatRows((0, 70, 71, 100)), scale=0.5)

@@ -1,8 +1,8 @@
-"""The layers of a fast model through torch.compile: fewer and larger kernels.
+"""The layers of a fast model, compiled by torch.compile into fewer and larger kernels.
 
-A fast card waits for Python to start its kernels where a step is short. One compiled layer
-serves all layers and all token counts; attention within rows stays outside of it, since
-its kernel cannot be compiled together with the rest.
+If a step is short, a fast card waits for Python to start its kernels. One compiled layer serves
+all layers and all numbers of tokens. Attention within rows is outside of it, since its kernel
+cannot be compiled together with the rest.
 """
 
 import torch
@@ -17,7 +17,7 @@ from lorastudy.model.fast.attention import IMPLEMENTATION, attend
 def compile_layers(network: PreTrainedModel, backend: str = "inductor") -> None:
     """Let torch.compile run the layers of `network`, each in its place.
 
-    `backend`: what makes kernels of the traced layer.
+    `backend`: the compiler that makes kernels from the traced layer.
 
     Raises:
         ConfigError: torch.compile does not work on its device.
@@ -39,7 +39,7 @@ def _refuse_without_compiler(device: torch.device, backend: str) -> None:
     """Compile something small, so that it is not the first step that fails."""
     try:
         torch.compile(_try, backend=backend)(torch.ones(8, device=device))
-    except Exception as error:  # torch has no common class for what a missing compiler raises
+    except Exception as error:  # torch has no common class for the errors of a missing compiler
         raise ConfigError(
             f"training.implementation: compiled needs a torch.compile that works on {device}; "
             f"it says: {first_line(error)}. "

@@ -1,10 +1,10 @@
 """Dropout that costs little on a CPU.
 
-torch draws CPU dropout masks one element at a time on one thread (about 5 ns each), and keeps
-them with the activation that went in. Here 16 random bits decide an element, four elements
-for each 64-bit number drawn, and one byte an element is kept. A rate is honoured to
-1 / 65,536. Bits come from NumPy's SFC64, its fastest generator, seeded for each mask by torch's
-default generator, so `torch.manual_seed` fixes them. Other devices use torch's own kernel.
+torch draws CPU dropout masks one element at a time on one thread (about 5 ns each), and keeps them
+together with the input. Here 16 random bits decide about an element, so each 64-bit number serves
+four elements, and one byte per element is kept. A rate is exact to 1 / 65,536. Bits come from
+NumPy's SFC64, its fastest generator, seeded for each mask by torch's default generator, so
+`torch.manual_seed` fixes them. Other devices use torch's own kernel.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _ELEMENTS = 1 << 18  # drawn at once, so that their bits stay in a cache
 def draw_keep_mask(
     shape: torch.Size | tuple[int, ...], rate: float, device: torch.device
 ) -> Tensor:
-    """1 where an element is kept, else 0: int8 of `shape`; each is dropped with `rate`."""
+    """1 for kept elements, else 0: int8 of `shape`; each element is dropped with `rate`."""
     if device.type != "cpu" or torch.compiler.is_compiling():
         keep = torch.empty(shape, dtype=torch.int8, device=device)
         return keep.bernoulli_(1.0 - rate)
@@ -36,7 +36,7 @@ def draw_keep_mask(
 
 
 def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """`x * mask` in the dtype of `x`; turning bytes to floats first is the faster way on a CPU."""
+    """`x * mask` in the dtype of `x`; on a CPU it is faster to turn bytes into floats first."""
     return mask.to(x.dtype).mul_(x)
 
 

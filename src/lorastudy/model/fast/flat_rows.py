@@ -1,9 +1,9 @@
-"""Rows of a batch that stand one behind the other in one flat row, and how they attend.
+"""Rows of a batch that are placed one after the other in one flat row, and how they attend.
 
 Shapes: T = tokens of all rows, L = tokens of one row.
 
-A batch without padding is one flat row of T tokens. Everything but attention works on single
-tokens. Attention is computed for each row alone (`attention.py`).
+A batch without padding is one flat row of T tokens. Everything except attention works on single
+tokens. Attention is computed for each row separately (`attention.py`).
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class FlatRows:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return max(end - begin for begin, end in self.spans)
 
 

@@ -1,7 +1,8 @@
 """Linear modules whose weight is never trained keep a bfloat16 copy of it.
 
-Autocast keeps casts only of weights that need a gradient, so a frozen base would be cast anew
-in every forward pass and the copies kept until backward. Nothing differs in float32.
+Autocast caches the copies only of weights that need a gradient. A frozen base model would be cast
+again in every forward pass, and these copies would be kept until the backward pass. In float32
+nothing changes.
 """
 
 import torch
@@ -10,12 +11,12 @@ from transformers.pytorch_utils import Conv1D
 
 
 def runs_low(x: Tensor) -> bool:
-    """Whether matrix products on the device of `x` are taken in bfloat16 just now."""
+    """Whether matrix products on the device of `x` are currently in bfloat16."""
     return torch.is_autocast_enabled(x.device.type)
 
 
 class FrozenLinear(nn.Linear):
-    """`nn.Linear` with copies of what is frozen; (out, in)."""
+    """`nn.Linear` with copies of its frozen weights; (out, in)."""
 
     low_weight: Tensor
     low_bias: Tensor | None
@@ -28,7 +29,7 @@ class FrozenLinear(nn.Linear):
 
 
 class FrozenConv1D(Conv1D):
-    """transformers' `Conv1D` with copies of what is frozen; (in, out)."""
+    """transformers' `Conv1D` with copies of its frozen weights; (in, out)."""
 
     low_weight: Tensor
     low_bias: Tensor | None
@@ -44,7 +45,7 @@ class FrozenConv1D(Conv1D):
 
 
 def keep_low_copy(module: nn.Linear | Conv1D) -> None:
-    """Make bfloat16 copies for a frozen `module`, in place; made again if it has some."""
+    """Give a frozen `module` bfloat16 copies, in place; existing ones are made again."""
     module.__class__ = FrozenConv1D if isinstance(module, Conv1D) else FrozenLinear
     assert isinstance(module, (FrozenConv1D, FrozenLinear))
     module.low_weight = module.weight.detach().bfloat16()
@@ -52,7 +53,7 @@ def keep_low_copy(module: nn.Linear | Conv1D) -> None:
 
 
 def low_tensors(module: nn.Module, *, low: bool) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear module in the type that products are taken in."""
+    """Weight and bias of a linear module in the type of the products."""
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
     if not low:

@@ -1,9 +1,9 @@
-"""Sum of nats of scored positions, without ever holding all their logits.
+"""Sum of nats of scored positions, without keeping all their logits at once.
 
 Shapes: S = scored positions, C = positions of a chunk, E = width, V = vocabulary, r = rank.
 
-The gradient with respect to the hidden states (and to what is trained of the output layer)
-is computed chunk by chunk in the forward pass, from logits that are overwritten in place.
+The gradient with respect to the hidden states, and to the trained tensors of the output layer, is
+computed chunk by chunk in the forward pass, from logits that are overwritten in place.
 """
 
 from typing import Any
