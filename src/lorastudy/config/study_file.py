@@ -7,7 +7,7 @@ arms and benchmarks are named: `arms.lora-1.rank`.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -80,11 +80,26 @@ def load_study(text: str, source_name: str, overrides: Sequence[str] = ()) -> St
         raise ConfigError(f"{source_name}: a study file is a mapping of keys such as name, arms.")
     for override in overrides:
         apply_override(data, override)
+    return _validate(data, source_name, has_overrides=bool(overrides))
+
+
+def make_study(keys: Mapping[str, object], source_name: str) -> Study:
+    """The study of keys and values as a study file has them, in dictionaries and lists.
+
+    Raises:
+        ConfigError: As in `load_study`.
+    """
+    return _validate({key: _plain(value) for key, value in keys.items()}, source_name)
+
+
+def _validate(
+    data: dict[str, YamlValue], source_name: str, *, has_overrides: bool = False
+) -> Study:
     try:
         return Study.model_validate(_with_tuples(data))
     except ValidationError as error:
         mistakes = describe_mistakes(error, data)
-        raise ConfigError(_message(source_name, mistakes, has_overrides=bool(overrides))) from error
+        raise ConfigError(_message(source_name, mistakes, has_overrides=has_overrides)) from error
 
 
 def schema_text() -> str:
@@ -177,10 +192,17 @@ def _with_tuples(value: YamlValue) -> object:
 def _plain(value: object) -> YamlValue:
     if isinstance(value, BaseModel):
         return {key: _plain(part) for key, part in _shown_fields(value)}
-    if isinstance(value, tuple):
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
         return [_plain(part) for part in value]
-    assert value is None or isinstance(value, bool | int | float | str)
-    return value
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(
+        f"{value!r} is not a value of a study: give text, a number, a list or a dict."
+    )
 
 
 def _shown_fields(model: BaseModel) -> Iterator[tuple[str, object]]:

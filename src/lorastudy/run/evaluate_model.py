@@ -1,6 +1,8 @@
-"""Load a model, and perhaps an adapter, and score it: the work of `lorastudy evaluate`."""
+"""Score a model that is loaded here, perhaps with an adapter, or one that is in memory."""
 
 from pathlib import Path
+
+import torch
 
 from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.machine.environment import (
@@ -10,10 +12,10 @@ from lorastudy.machine.environment import (
     set_up_memory,
 )
 from lorastudy.model.adapters import load_adapter
-from lorastudy.model.base import load_base, quieten_libraries
+from lorastudy.model.base import CausalModel, load_base, quieten_libraries
 from lorastudy.model.base_folder import find_base_folder
-from lorastudy.model.scoring import make_scorer
-from lorastudy.run.inputs import make_reader
+from lorastudy.model.scoring import Scorer, make_scorer
+from lorastudy.run.inputs import BenchmarkRows, Reader, make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
@@ -42,15 +44,44 @@ def evaluate_model(
     where = choose_device(device)
     refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
-    reader = make_reader(folder, places)
-    rows = Rows(cut="lines", length=length)
-    laid_out = [reader.benchmark_rows(benchmark, name, rows) for name in benchmark.protocols]
+    laid_out = _lay_out(make_reader(folder, places), benchmark, length)
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)
     scorer = make_scorer(network, precision, implementation=implementation)
-    records = []
-    for part in laid_out:
-        scores = score_benchmark_rows(scorer, part, where)
-        records.append(describe_scores(benchmark.name, part, scores).evaluation)
-    return tuple(records)
+    return _score(scorer, laid_out, benchmark.name, where)
+
+
+def evaluate_network(
+    network: CausalModel, reader: Reader, benchmark: Benchmark, *, length: int, precision: str
+) -> tuple[EvaluationRecord, ...]:
+    """One record for each protocol of `benchmark`, of a model in memory, on its own device.
+
+    The model is left as it was. It is scored by the reference implementation, since the fast one
+    replaces parts of a model.
+
+    Raises:
+        InputError: The data cannot be used.
+        ConfigError: A protocol does not fit the model.
+    """
+    laid_out = _lay_out(reader, benchmark, length)
+    device, was_training = next(network.parameters()).device, network.training
+    scorer = make_scorer(network.eval(), precision, implementation="reference")
+    try:
+        return _score(scorer, laid_out, benchmark.name, device)
+    finally:
+        network.train(was_training)
+
+
+def _lay_out(reader: Reader, benchmark: Benchmark, length: int) -> list[BenchmarkRows]:
+    rows = Rows(cut="lines", length=length)
+    return [reader.benchmark_rows(benchmark, name, rows) for name in benchmark.protocols]
+
+
+def _score(
+    scorer: Scorer, laid_out: list[BenchmarkRows], benchmark: str, device: torch.device
+) -> tuple[EvaluationRecord, ...]:
+    return tuple(
+        describe_scores(benchmark, part, score_benchmark_rows(scorer, part, device)).evaluation
+        for part in laid_out
+    )

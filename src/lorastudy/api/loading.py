@@ -1,0 +1,40 @@
+"""The model of a finished run, in memory, as the libraries behind it know it."""
+
+from typing import Any
+
+from lorastudy.config.spec import RunSpec
+from lorastudy.errors import ConfigError
+from lorastudy.machine.environment import choose_device
+from lorastudy.model.adapters import load_adapter
+from lorastudy.model.base import load_base, quieten_libraries
+from lorastudy.run.inputs import open_reader
+from lorastudy.study.open import OpenedStudy
+
+LoadedModel = Any  # a PeftModel or a PreTrainedModel, with the attribute `tokenizer`
+
+
+def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
+    """The model of a finished run with its tokenizer; see `Results.load`.
+
+    Raises:
+        ConfigError: The run has not finished.
+        InputError: The base model was not found, or files are damaged.
+    """
+    run = opened.folder.run(spec.run_id)
+    result = run.read_result()
+    if result is None or result.status != "done":
+        raise ConfigError(
+            f"{spec.run_id} has not finished, so it has no model to load. "
+            f"Finish it:  lorastudy run {opened.folder.path}"
+        )
+    quieten_libraries()
+    where = choose_device(device)
+    reader = open_reader(opened.study, opened.places)
+    model: LoadedModel
+    if spec.arm.method == "lora":
+        model = load_adapter(load_base(reader.base.folder, device=where), run.best).adapter
+    else:
+        folder = run.best if spec.arm.method == "full" else reader.base.folder
+        model = load_base(folder, device=where)
+    model.tokenizer = reader.tokenizer.backend
+    return model.eval()

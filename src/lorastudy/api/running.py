@@ -1,0 +1,98 @@
+"""`lorastudy.run`: conduct a study as an iterator of events."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorastudy.analysis.findings import make_findings
+from lorastudy.api.study import Study, open_for
+from lorastudy.config.spec import expand_study
+from lorastudy.interrupts import StopFlag
+from lorastudy.launch.local import warm_up
+from lorastudy.report.build import write_report
+from lorastudy.store.resuming import Resuming
+from lorastudy.study.conduct import Execution, begin, choose_runs, execute, settle
+from lorastudy.study.progress import EpochEnded, RunEnded, RunStarted, StepDone
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStarted:
+    """The study was checked, and its folder was started or found."""
+
+    name: str
+    folder: Path
+    n_runs: int  # that were asked for
+    missing: tuple[str, ...]  # ids of those that will be executed
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished:
+    """All runs that were asked for were executed as far as they could be, and reported."""
+
+    name: str
+    folder: Path
+    report: Path  # the page
+    done: tuple[str, ...]  # run ids of the whole study
+    failed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+Event = StudyStarted | RunStarted | StepDone | EpochEnded | RunEnded | StudyFinished
+
+
+def run(
+    study: Study | str | Path,
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    device: str = "auto",
+    mirror: str | Path | None = None,
+    offline: bool = False,
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    restart: bool = False,
+    allow_drift: bool = False,
+) -> Generator[Event, None, None]:
+    """Execute the runs of a study that are missing, then write its report.
+
+    Nothing happens before the first event is asked for. What is finished is not repeated. When
+    the loop is left, every run stops at a checkpoint, and the same call goes on from there. A run
+    that fails is an event, and the others go on.
+
+    Args:
+        study: A study, or what `load_study` takes.
+        out: Folder of the study; studies/NAME by default.
+        jobs: Runs at the same time; by default one for each GPU, else one.
+        device: auto, cpu or cuda.
+        mirror: Folder laid out like the hub, looked at before the cache and the hub.
+        offline: Never ask the hub.
+        arms: Names of the only arms to execute; by default all.
+        seeds: The only seeds to execute; by default all.
+        restart: Train unfinished runs again from their start.
+        allow_drift: Resume in another environment; the report shows it.
+
+    Raises:
+        StudyError: Mistakes in the study, or another study was started in `out`.
+        lorastudy.errors.UserError: Whatever else can be known to be wrong before training.
+    """
+    opened = open_for(study, out=out, mirror=mirror, offline=offline)
+    chosen = choose_runs(expand_study(opened.study), arms, seeds)
+    how = Execution(device=device, jobs=jobs, resuming=Resuming(restart, allow_drift))
+    warm_up()
+    missing = begin(opened, chosen, how)
+    name, folder = opened.study.name, opened.folder
+    yield StudyStarted(name, folder.path, len(chosen), tuple(run.run_id for run in missing))
+    with closing(execute(opened, missing, how, StopFlag())) as looks:
+        for look in looks:
+            yield from look.events
+    results = settle(folder).results
+    page = write_report(make_findings(results, folder.path), folder.path)
+    yield StudyFinished(
+        name=name,
+        folder=folder.path,
+        report=page,
+        done=tuple(run.run_id for run in results.runs if run.status == "done"),
+        failed=tuple(run.run_id for run in results.runs if run.status != "done"),
+        missing=results.missing,
+    )
