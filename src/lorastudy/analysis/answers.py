@@ -1,8 +1,8 @@
 """Answers to claims from a study: holds, does not hold, undecided, or cannot be asked.
 
-A claim holds if every pair of arms that it speaks of shows it, and fails if one pair shows
-the opposite; anything else is undecided, as is everything with one seed. The pair that
-decides is the one whose figure is given.
+A claim holds if every pair of arms that it is about shows it, and does not hold if one pair shows
+the opposite. Otherwise it is undecided, and so is every claim with one seed. The figure that is
+given is that of the pair that decides.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _OfPair:
-    """What one pair of arms says to a claim."""
+    """What one pair of arms shows about a claim."""
 
     verdict: Verdict
     pair: str
@@ -64,7 +64,7 @@ def answer_claims(
     study: Study | None,
     kind: str | None,
 ) -> tuple[Answer, ...]:
-    """Every claim in its order, each score of the study in its own; `kind` is of peak memory."""
+    """All claims and scores of the study, in their orders; `kind` is that of peak memory."""
     answers: list[Answer] = []
     for claim in CLAIMS:
         if isinstance(claim, CostClaim):
@@ -166,7 +166,7 @@ def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None)
 
 
 def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], float | None], str]:
-    """How the claim's quantity is read from a run, and its unit."""
+    """The function that reads the claim's quantity from a run, and its unit."""
     match claim.quantity:
         case "peak memory":
 
@@ -187,7 +187,7 @@ def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], f
 def _paired_values(
     first: ArmSummary, second: ArmSummary, read: Callable[[RunResult], float | None]
 ) -> list[float]:
-    """Differences of the arms by common seed, where both have the quantity."""
+    """Differences of the arms for each common seed for which both have the quantity."""
     of_second = {run.seed: read(run) for run in second.runs}
     of_first = {run.seed: read(run) for run in first.runs}
     return [
@@ -238,7 +238,7 @@ def _combine(relation: Relation, of_pairs: Sequence[_OfPair], n_wanted: int) -> 
 
 
 def _deciding(relation: Relation, failing: Sequence[_OfPair], others: Sequence[_OfPair]) -> _OfPair:
-    """The clearest failure, or else the pair that comes nearest to one."""
+    """The clearest failure, or else the pair that is nearest to a failure."""
     if failing:
         return max(failing, key=lambda f: abs(f.value or 0.0))
     if relation == "higher":
@@ -256,7 +256,7 @@ def _lacking(claim: Claim, arms: Sequence[ArmSummary]) -> str:
 def _is_far(benchmark: str, study: Study | None) -> bool:
     """Whether the benchmark's text comes from another source than the training data.
 
-    Two local files tell nothing about their kinds of text, so they count as one source.
+    Two local files say nothing about their kinds of text, so they count as one source.
     """
     if study is None:
         return benchmark.casefold() in _FAR_NAMES

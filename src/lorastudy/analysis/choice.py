@@ -1,4 +1,4 @@
-"""Which run a person means: its id, or an arm (or an arm's seed) as the report shows it."""
+"""Which run a person means by a run id, an arm, or an arm with a seed."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lorastudy.store.records import RunResult
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A run, and why it is that one where the name left it open."""
+    """A run, and why it was chosen if the name could mean several runs."""
 
     spec: RunSpec
     reason: str | None  # None: it was named by its id
@@ -24,7 +24,7 @@ def find_run(study: StudyFolder, name: str) -> RunSpec:
     """The run whose id is `name`.
 
     Raises:
-        ConfigError: The study has no such run; its runs are listed.
+        ConfigError: The study does not have this run; the message lists its runs.
     """
     specs = _runs_by_id(study)
     if name not in specs:
@@ -37,8 +37,8 @@ def find_run(study: StudyFolder, name: str) -> RunSpec:
 def choose_run(study: StudyFolder, name: str) -> Choice:
     """The run that `name` means: a run id, an arm such as `lora-2`, or its seed, `lora-2-s0`.
 
-    Of several runs the one with the lowest validation loss is taken, among those that the
-    report stands on: finished, at the learning rate of the arm's row.
+    If there are several, it is the one with the lowest validation loss among those that the report
+    uses: finished runs at the learning rate of the arm's row.
 
     Raises:
         ConfigError: No run or arm has this name, or none of the arm's runs has finished.
@@ -57,7 +57,7 @@ def choose_run(study: StudyFolder, name: str) -> Choice:
     runs = [run for arm in summaries for run in arm.runs if run.run_id in meant]
     if not runs:
         raise ConfigError(
-            f"no run of {name} has finished, so there is no best epoch to take away. "
+            f"no run of {name} has finished, so there is no best epoch to export. "
             f"Finish one:  lorastudy run {study.path}"
         )
     best = min(runs, key=_validation_loss)

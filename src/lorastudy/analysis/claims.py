@@ -1,4 +1,4 @@
-"""The published study's claims as data: what is said, of which arms, and how it is asked.
+"""The published study's claims as data: the claim, its arms, and how it is tested.
 
 V. Dordiuk, "A comparative study of applying LoRA to GPT-2 architecture" (2024). A claim names
 roles instead of arms, so that any study with arms in these roles answers it (`answers`).
@@ -21,19 +21,19 @@ Quantity = Literal["peak memory", "training time", "validation loss after the fi
 
 @dataclass(frozen=True, slots=True)
 class ScoreClaim:
-    """The loss of one role beside another's, asked of every benchmark and protocol."""
+    """The loss of one role compared with another's, for every benchmark and protocol."""
 
     text: str
-    asked: str  # how the words become a question to numbers
+    asked: str  # how the claim is tested with numbers
     first: Role
     second: Role
     relation: Relation
-    is_far_only: bool = False  # only benchmarks of another source than the training data
+    is_far_only: bool = False  # only benchmarks from another source than the training data
 
 
 @dataclass(frozen=True, slots=True)
 class CostClaim:
-    """A quantity of a whole run: lower than another role's, or growing over the arms."""
+    """A quantity of a whole run that is lower than another role's, or that grows over the arms."""
 
     text: str
     asked: str
@@ -125,10 +125,10 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def arms_in_role(role: Role, arms: Sequence[ArmSummary]) -> tuple[ArmSummary, ...]:
-    """The arms of a study that stand in a role; trained ones by their trained parameters.
+    """The arms of a study that have a role; trained arms in the order of trained parameters.
 
-    An arm none of whose runs finished is in no role. `lora-2` and `lora-3` are arms of that
-    name, since which layers they stand for is no matter of counting.
+    An arm without a finished run has no role. `lora-2` and `lora-3` are the arms with these names,
+    since their layers cannot be found by counting.
     """
     finished = [arm for arm in arms if arm.runs]
     by_size = sorted(

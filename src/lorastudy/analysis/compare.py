@@ -1,8 +1,7 @@
 """Compares every pair of arms on every benchmark under every protocol.
 
-The only place that decides which runs are paired, and what is said where something is
-missing: arms are paired by seed, a baseline stands for every seed, and a pair without a
-common seed has no number.
+Only this module decides which runs are paired, and what is said if something is missing. Arms are
+paired by seed, a baseline stands for every seed, and a pair without a common seed has no number.
 """
 
 import math
@@ -45,7 +44,7 @@ class _Side:
     """One arm of a pair: its runs by seed, or the one run that stands for all seeds."""
 
     arm: str
-    runs: Mapping[int, RunResult]  # those with a finite score
+    runs: Mapping[int, RunResult]  # runs with a finite score
     scores: Mapping[int, float]
     is_constant: bool
 
@@ -63,7 +62,7 @@ def compare_study(
     *,
     with_bootstrap: bool,
 ) -> tuple[Comparison, ...]:
-    """One comparison for each score; `study_dir` holds the run folders (None: there are none)."""
+    """One comparison for each score; `study_dir` has the run folders (None: there are none)."""
     return tuple(_compare(key, arms, study_dir, with_bootstrap=with_bootstrap) for key in keys)
 
 
@@ -169,7 +168,7 @@ def _compare_pair(first: _Side, second: _Side, sums: ScoreSums, *, n_pairs: int)
 
 
 def _spread_documents(weights: FloatArray, nats: FloatArray) -> DocumentSpread | None:
-    """`nats` (S seeds, m documents), first minus second: over seeds averaged, by document."""
+    """Means over seeds for each document; `nats` is (S seeds, m documents), first minus second."""
     has_targets = weights > 0
     if not has_targets.any():
         return None
@@ -203,13 +202,13 @@ def _stack(side: _Side, seeds: tuple[int, ...], of_runs: Mapping[str, FloatArray
 
 
 def _adjust(pairs: list[Pair]) -> list[Pair]:
-    """Holm over every pair that has a p value."""
+    """Apply Holm's adjustment to all pairs that have a p value."""
     adjusted = iter(adjust_by_holm([pair.p for pair in pairs if pair.p is not None]))
     return [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in pairs]
 
 
 def _left_out(arms: tuple[ArmSummary, ...], sides: list[_Side], key: ScoreKey) -> list[str]:
-    """Arms and seeds whose score is there and not finite."""
+    """Arms and seeds whose score exists but is not finite."""
     known = {side.arm: side for side in sides}
     lost = [
         f"{arm.arm}, seed {run.seed}"

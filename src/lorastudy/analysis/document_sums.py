@@ -1,4 +1,4 @@
-"""The sums by document that a study's scores rest on, with a note for what is missing."""
+"""The sums per document from which a study's scores are made, with notes on missing ones."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _MOST_NOTES = 3
 class ScoreSums:
     """Sums by document of all runs under one score; the same documents in every run."""
 
-    weights: FloatArray  # (m) what nats are divided by: scored targets, or one a document
+    weights: FloatArray  # (m) divisors of the nats: scored targets, or one per document
     nats_of_runs: Mapping[str, FloatArray]  # by run id (m); runs without a file are left out
     notes: tuple[str, ...]
 
@@ -73,7 +73,7 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
 
 
 def _weights(sums: DocumentSums, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
-    """What nats are divided by, and whether the ratio of sums is then the score itself."""
+    """The divisors of nats, and whether the ratio of sums is then the score itself."""
     targets = np.asarray(sums.n_targets, dtype=np.float64)
     total = math.fsum(sums.nats)
     for weights in (targets, np.ones(len(targets))):

@@ -1,13 +1,13 @@
-"""What run folders say beyond `results.json`: what was resolved, how evenly time passed, bytes.
+"""What run folders say in addition to `results.json`: resolved modules, speed, bytes.
 
     manifest.json      modules, digests, environment
     steps.jsonl        seconds of every step -> pace
-    resumes.jsonl      where an interrupted run went on
+    resumes.jsonl      where an interrupted run continued
     best/*.safetensors bytes that have to be kept to use the arm
-    study.lock.json    digests that every run found
+    study.lock.json    digests that every run matched
 
-All of it may be missing: a report can be made from `results.json` alone. What is there and
-cannot be read is told in the report and stops nothing, since the results do not rest on it.
+All of these may be missing, since a report can be made from `results.json` alone. A file that
+exists but cannot be read is named in the report, and stops nothing since no result depends on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,25 +42,25 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds a computed position over the steps of one run, relative to their median."""
+    """Seconds per computed position over the steps of one run, relative to their median."""
 
     slow_tenth: float  # 90th percentile over the median
 
     @property
     def is_uneven(self) -> bool:
-        """A tenth of the steps took much longer than their length explains."""
+        """Whether a tenth of the steps took much longer than their length explains."""
         return self.slow_tenth >= SLOW_TENTH
 
 
 @dataclass(frozen=True, slots=True)
 class RunEvidence:
-    """What one run's folder says; a part is None where its file is missing."""
+    """What one run's folder says; a part is None if its file is missing."""
 
     run: RunResult
     manifest: Manifest | None
     pace: Pace | None  # None: too few steps as well
     stored_bytes: int | None  # weight files of best/
-    resumed_after: tuple[int, ...] = ()  # steps that it went on from, one for each interruption
+    resumed_after: tuple[int, ...] = ()  # steps from which it continued, one for each interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +69,20 @@ class Evidence:
 
     runs: tuple[RunEvidence, ...]
     lock: StudyLock | None
-    problems: tuple[str, ...] = ()  # files that are there and cannot be read
+    problems: tuple[str, ...] = ()  # files that exist but cannot be read
 
     def of_arm(self, arm: ArmSummary) -> tuple[RunEvidence, ...]:
-        """Those of the runs that the report counts for `arm`."""
+        """The evidence of the runs that the report counts for `arm`."""
         counted = {run.run_id for run in arm.runs}
         return tuple(found for found in self.runs if found.run.run_id in counted)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSize:
-    """Bytes to keep beside the base model, or instead of it."""
+    """Bytes to store in addition to the base model, or instead of it."""
 
     n_bytes: int
-    is_measured: bool  # files of best/; else 4 bytes a trained parameter
+    is_measured: bool  # files of best/; else 4 bytes per trained parameter
 
 
 def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
@@ -97,7 +97,7 @@ def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
 
 
 def measure_pace(steps: Sequence[StepRecord]) -> Pace | None:
-    """How evenly a run went; None with too few steps to tell."""
+    """How even the speed of a run was; None if it has too few steps."""
     pace = [step.seconds / step.n_positions for step in steps[1:] if step.n_positions]
     if len(pace) < _FEWEST_STEPS or (median := float(np.median(pace))) <= 0:
         return None
@@ -105,7 +105,7 @@ def measure_pace(steps: Sequence[StepRecord]) -> Pace | None:
 
 
 def stored_size(arm: ArmSummary, evidence: Evidence) -> StoredSize | None:
-    """What has to be kept to use the arm; None if nothing is trained or it is not known."""
+    """What has to be stored to use the arm; None if nothing is trained or it is not known."""
     if arm.is_baseline or arm.trainable_parameters is None:
         return None
     measured = [e.stored_bytes for e in evidence.of_arm(arm) if e.stored_bytes is not None]
@@ -115,7 +115,7 @@ def stored_size(arm: ArmSummary, evidence: Evidence) -> StoredSize | None:
 
 
 def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
-    """Signs that the arm's seconds depend on more than the arm, in a few words each."""
+    """Signs that the arm's seconds also depend on something else, in a few words each."""
     uneven = [e.run.seed for e in evidence.of_arm(arm) if e.pace is not None and e.pace.is_uneven]
     speeds = [run.tokens_per_second for run in arm.runs if run.tokens_per_second]
     doubts = []
@@ -134,7 +134,7 @@ def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
 
 
 def find_doubts(arms: Iterable[ArmSummary], evidence: Evidence) -> dict[str, tuple[str, ...]]:
-    """The arms whose seconds are in doubt, with the reasons."""
+    """The arms whose timings are unreliable, with the reasons."""
     found = {arm.arm: timing_doubts(arm, evidence) for arm in arms}
     return {arm: doubts for arm, doubts in found.items() if doubts}
 

@@ -1,11 +1,11 @@
-"""What the records of a study say, found once: all that tables, figures and the page are made from.
+"""What the records of a study say, computed once for all tables, figures and the page.
 
     results.json            -> arms, rates, memory kind
     evaluations/*.json      -> comparisons -> changes, fronts, answers
     other files of the runs -> evidence    -> doubts, fronts
     study.yaml              -> study       -> answers
 
-A report takes these findings and nothing else, so that no two of its parts can disagree.
+A report uses only these findings, so that no two of its parts can disagree.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,9 +42,9 @@ class Findings:
     study: Study | None  # None: there is no study file
     evidence: Evidence
     arms: tuple[ArmSummary, ...]
-    reference: str | None  # the arm that others are set against; None: no arm has finished
+    reference: str | None  # the arm with which others are compared; None: no arm has finished
     memory_kind: str | None  # of peak memory; None: none was measured
-    doubts: Mapping[str, tuple[str, ...]]  # reasons, for each arm whose seconds are in doubt
+    doubts: Mapping[str, tuple[str, ...]]  # reasons, for each arm whose timings are unreliable
     rates: tuple[RateSummary, ...]
     comparisons: tuple[Comparison, ...]  # one for each score
     changes: tuple[Change, ...]
@@ -59,7 +59,7 @@ class Findings:
         return choose_main(self.comparisons)
 
     def restrict(self, comparisons: Iterable[Comparison]) -> "Findings":
-        """The same, as far as they concern the scores of `comparisons` or no score at all."""
+        """The same, limited to those about the scores of `comparisons` or about no score."""
         kept = {comparison.key for comparison in comparisons}
         return replace(
             self,
@@ -80,7 +80,7 @@ def read_findings(folder: Path, *, with_bootstrap: bool = True) -> Findings:
     all pairs show and which take most of the time.
 
     Raises:
-        ConfigError: The folder is not a study's, or its study.yaml was edited after the start.
+        ConfigError: It is not the folder of a study, or study.yaml was edited after the start.
         InputError: Runs of different tokenizers.
     """
     results = collect_results(StudyFolder(folder))
@@ -92,10 +92,10 @@ def make_findings(
 ) -> Findings:
     """The findings of `results` and of the run folders and the study file in `folder`.
 
-    Without a folder nothing is known beyond the results: differences have no interval.
+    Without a folder only the results are known, and differences have no interval.
 
     Raises:
-        ConfigError: `study.yaml` is there but is not a study file.
+        ConfigError: `study.yaml` exists but is not a study file.
     """
     arms, keys, kind = summarise_arms(results), list_score_keys(results), memory_kind(results)
     study = _read_study(folder)

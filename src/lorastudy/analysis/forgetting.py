@@ -1,7 +1,7 @@
 """What tuning did to each benchmark: every trained arm minus the baseline.
 
-On a benchmark with the role `forgetting` (text unlike the training data) a loss above the
-baseline's is what was forgotten; on a test it is what was gained, with the sign turned.
+On a benchmark with the role `forgetting` (text unlike the training data), a loss above that of the
+baseline is what was forgotten. On a test, a loss below it is what was gained.
 """
 
 from collections.abc import Collection, Sequence

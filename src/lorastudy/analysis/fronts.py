@@ -1,8 +1,8 @@
 """Which arms are worth their cost: quality against parameters, memory, time and stored size.
 
-An arm is on the front if none that costs no more has the lower mean loss. An arm off the front
-is excluded only if one that costs no more is *separated* from it: a lead within the noise
-excludes nothing. Costs are taken as they were measured, means over seeds.
+An arm is on the front if no arm of equal or lower cost has a lower mean loss. Another arm is
+excluded only if it is *separated* from an arm of equal or lower cost; a difference that chance
+explains excludes nothing. Costs are those that were measured, as means over seeds.
 """
 
 import math
@@ -28,7 +28,7 @@ UNITS: dict[CostName, str] = {
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """One arm: what it costs, and its loss in nats a target."""
+    """One arm: what it costs, and its loss in nats per target."""
 
     arm: str
     position: int  # in the study

@@ -22,7 +22,7 @@ def export_model(opened: OpenedStudy, spec: RunSpec, to: Path, *, is_merged: boo
     run = read_run(opened.study, spec, opened.folder.run(spec.run_id))
     if run is None or run.result.status != "done":
         raise ConfigError(
-            f"{spec.run_id} has not finished, so there is no best epoch to take away. "
+            f"{spec.run_id} has not finished, so there is no best epoch to export. "
             f"Finish it:  lorastudy run {opened.folder.path}"
         )
     is_adapter = check_export(run.folder, to, is_merged=is_merged)
