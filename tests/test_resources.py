@@ -8,13 +8,13 @@ import torch
 
 from lorastudy.config.models import Training
 from lorastudy.machine.memory import (
-    MIB,
     available_bytes,
     measure_peak_memory,
     start_memory_meter,
 )
 from lorastudy.model.base import BaseDescription
 from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
+from lorastudy.units import MIB
 
 CPU = torch.device("cpu")
 GPT2 = BaseDescription(
