@@ -4,6 +4,7 @@ Records keep bytes and seconds. Everything that prints them goes through here, s
 table, a live view and an error message write the same number in the same way.
 """
 
+import json
 import math
 
 MIB = 2**20
@@ -28,3 +29,21 @@ def write_duration(seconds: float) -> str:
     tenths = f".{round(seconds * 10) % 10}" if 0 < seconds < 9.95 else ""
     whole = int(round(seconds, 1)) if tenths else round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}{tenths}"
+
+
+def write_json(value: object, *, indent: int) -> str:
+    """A value as strict JSON, which has no NaN and no infinity: null stands for both.
+
+    What JSON does not know, such as a path, becomes text.
+    """
+    return json.dumps(_without_infinities(value), indent=indent, allow_nan=False, default=str)
+
+
+def _without_infinities(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_infinities(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(part) for part in value]
+    return value

@@ -1,6 +1,5 @@
 """Options that several commands share, and what they mean together."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import typer
 from lorastudy.cli.completion import complete_presets
 from lorastudy.errors import ConfigError
 from lorastudy.store.records import Strategy
+from lorastudy.units import write_json
 
 if TYPE_CHECKING:
     from lorastudy.launch.assignment import TeamOptions
@@ -147,5 +147,5 @@ def progress_on(*, is_stderr: bool) -> Iterator[None]:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value to standard output; paths become text."""
-    print(json.dumps(value, indent=1, default=str))
+    """Print one strict JSON value to standard output."""
+    print(write_json(value, indent=1))

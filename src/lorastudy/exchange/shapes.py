@@ -1,12 +1,12 @@
 """Results of all runs in the shapes that other programs read, by name."""
 
-import json
 from pathlib import Path
 
 from lorastudy.errors import ConfigError
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
 from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
+from lorastudy.units import write_json
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 SHAPES = (*TRACKERS, "lm-eval", "peft-comparison")
@@ -42,5 +42,5 @@ def _write_results(runs: tuple[StoredRun, ...], shape: str, out: Path) -> None:
     make = make_harness_result if shape == "lm-eval" else make_comparison_result
     prefix = "results_" if shape == "lm-eval" else ""
     for run in runs:
-        text = json.dumps(make(run), indent=2) + "\n"
+        text = write_json(make(run), indent=2) + "\n"
         write_text(out / f"{prefix}{run.result.run_id}.json", text)

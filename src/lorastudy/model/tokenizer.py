@@ -24,6 +24,16 @@ class Tokenizer:
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The token for text that the tokenizer does not know; None: it knows every text.
+
+        Tokenizers of bytes know every text; some name their end-of-text token here.
+        """
+        unknown = self.backend.unk_token_id
+        is_own = isinstance(unknown, int) and unknown not in (self.start_id, self.end_id)
+        return unknown if is_own else None
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files beside a model, so that the folder can be used alone."""
         self.backend.save_pretrained(folder)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lorastudy.config.models import BaseModelRef, Benchmark, Rows
+from lorastudy.errors import InputError
+from lorastudy.evaluate.score import RowScores
 from lorastudy.machine.environment import (
     choose_device,
     forbid_tf32,
@@ -81,7 +84,19 @@ def _lay_out(reader: Reader, benchmark: Benchmark, length: int) -> list[Benchmar
 def _score(
     scorer: Scorer, laid_out: list[BenchmarkRows], benchmark: str, device: torch.device
 ) -> tuple[EvaluationRecord, ...]:
-    return tuple(
-        describe_scores(benchmark, part, score_benchmark_rows(scorer, part, device)).evaluation
-        for part in laid_out
-    )
+    records = []
+    for part in laid_out:
+        scores = score_benchmark_rows(scorer, part, device)
+        _refuse_not_finite(scores, f"{benchmark}, {part.protocol.name}", scorer.precision)
+        records.append(describe_scores(benchmark, part, scores).evaluation)
+    return tuple(records)
+
+
+def _refuse_not_finite(scores: RowScores, what: str, precision: str) -> None:
+    n_bad = int(np.count_nonzero(~np.isfinite(scores.sum_nats)))
+    if n_bad:
+        raise InputError(
+            f"{what}: {n_bad} of {len(scores.sum_nats)} rows have a score that is not finite, so "
+            f"there is no perplexity. The model's numbers leave the range of {precision} on this "
+            "text; look at the weights, and at lora_alpha where there is an adapter."
+        )

@@ -12,6 +12,7 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import read_documents
+from lorastudy.data.text_counts import TextCounts, count_text
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
     SizedProtocol,
@@ -86,6 +87,11 @@ class Reader:
                 "Give more text or a shorter data.rows.length."
             )
         return corpus, table
+
+    def count_training_text(self, source: Source, rows: Rows) -> TextCounts:
+        """Documents and tokens of the train or validation split, and what of them is lost."""
+        corpus, table = self.training_rows(source, rows)
+        return count_text(corpus, table, self.tokenizer.unknown_id)
 
     def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
         """Corpus, rows and padding of a benchmark under a protocol.

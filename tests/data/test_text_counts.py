@@ -1,0 +1,36 @@
+"""What a study loses of a text is counted: cut off, too short for a row, or unknown."""
+
+from pathlib import Path
+
+import pytest
+
+from lorastudy.data.corpus import prepare_corpus
+from lorastudy.data.rows import cut_document_windows, cut_lines, cut_stream
+from lorastudy.data.sources import Documents
+from lorastudy.data.text_counts import TextCounts, count_text
+from lorastudy.model.tokenizer import load_tokenizer
+
+TEXTS = ("x" * 100, "yes", "z" * 10)  # one token per byte
+PREFIX = 256
+
+
+@pytest.mark.parametrize(
+    ("cut", "n_dropped"),
+    [
+        (lambda offsets: cut_lines(offsets, 11, PREFIX), 90),
+        (lambda offsets: cut_lines(offsets, 101, PREFIX), 0),
+        (lambda offsets: cut_stream(offsets, 8), 4 + 3 + 2),
+        (lambda offsets: cut_document_windows(offsets, length=16, stride=8), 0),
+    ],
+)
+def test_tokens_that_stand_in_no_row_are_counted(cut, n_dropped, byte_tokenizer, tmp_path) -> None:
+    documents = Documents(TEXTS, "made here", None)
+    corpus = prepare_corpus(documents, load_tokenizer(byte_tokenizer), tmp_path, form="texts")
+    counts = count_text(corpus, cut(corpus.offsets), ord("y"))
+    assert counts == TextCounts(3, 113, n_dropped, n_unknown=1)
+    assert counts.dropped_share == n_dropped / 113
+    assert counts.unknown_share == 1 / 113
+
+
+def test_tokenizer_of_bytes_knows_every_text(byte_tokenizer: Path) -> None:
+    assert load_tokenizer(byte_tokenizer).unknown_id is None
