@@ -11,7 +11,10 @@ from support.command_line import call, without_page, write_study
 
 KEYS = {  # command -> (arguments, keys that scripts rely on)
     "run": (["STUDY"], {"folder", "report", "runs", "missing"}),
-    "check": (["FILE"], {"arms", "n_runs", "available_bytes", "overlap"}),
+    "check": (
+        ["FILE"],
+        {"arms", "n_runs", "available_bytes", "overlap", "train_text", "validation_text", "notes"},
+    ),
     "status": (["STUDY"], {"runs"}),
     "table": (["STUDY"], {"name", "arms", "runs", "missing"}),
     "report": (["STUDY"], {"report"}),

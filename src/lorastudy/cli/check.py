@@ -31,6 +31,13 @@ def check(
     from lorastudy.cli.show import print_check
 
     print_check(opened.study, checked)
+    for name, counts in (("train", facts.train_text), ("validation", facts.validation_text)):
+        print(
+            f"{name}: {counts.n_documents:,} documents, {counts.n_tokens:,} tokens, of which "
+            f"{counts.dropped_share:.1%} in no row and {counts.unknown_share:.1%} unknown"
+        )
+    for note in facts.notes:
+        print(f"Note: {note}")
     for part in facts.overlap:
         print(
             f"{part.documents:,} of the {part.of:,} documents of {part.benchmark} are in the "

@@ -15,7 +15,7 @@ from lorastudy.data.corpus import Corpus
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
-from lorastudy.model.base import quieten_libraries
+from lorastudy.model.base import check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
@@ -74,6 +74,8 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     quieten_libraries()
     refuse_precision(device, study.training.precision)
     reader = open_reader(study, places)
+    if list(reader.base.folder.glob("*.safetensors")):
+        check_weights(reader.base.folder)
     runs = expand_study(study)
     first_of_arm = {run.arm.name: run for run in reversed(runs)}
     placements = {name: resolve_arm(run, reader) for name, run in first_of_arm.items()}

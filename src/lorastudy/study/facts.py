@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from lorastudy.config.models import Study
+from lorastudy.data.text_counts import TextCounts
 from lorastudy.study.check import ArmCheck, Overlap, StudyCheck, count_overlap
+from lorastudy.study.notes import note_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,24 @@ class CheckFacts:
     n_runs: int
     available_bytes: int
     overlap: tuple[Overlap, ...]  # benchmarks that share documents with the training split
+    train_text: TextCounts
+    validation_text: TextCounts
+    notes: tuple[str, ...]  # sentences about what is allowed and may not be meant
 
 
 def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
     """The facts of `checked`, with the benchmarks whose documents are also trained on."""
+    rows, reader = study.data.rows, checked.reader
+    train = reader.count_training_text(study.data.train, rows)
+    validation = reader.count_training_text(study.data.validation, rows)
     return CheckFacts(
         arms=tuple(_describe_arm(arm, checked) for arm in checked.arms),
         n_runs=checked.n_runs,
         available_bytes=checked.available_bytes,
         overlap=tuple(part for part in count_overlap(study, checked.reader) if part.documents),
+        train_text=train,
+        validation_text=validation,
+        notes=tuple(note_study(study, checked, train, validation)),
     )
 
 

@@ -1,0 +1,61 @@
+"""`check` says what is lost of a text and what else is allowed and may not be meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.command_line import call
+from support.families import save_family
+
+STUDY = """
+name: noted
+base_model: {{path: base}}
+data:
+  train: {{path: train.txt}}
+  validation: {{path: train.txt}}
+  rows: {{cut: {cut}, length: {length}}}
+training: {{epochs: 1, rows_per_step: 2, micro_batch: 2}}
+seeds: [0]
+arms:
+  - {{name: lora, method: lora, placement: [attention], rank: {rank}, alpha: 8,
+     learning_rates: [1e-3]}}
+benchmarks:
+  - {{name: same, path: train.txt, protocols: [rows-text]}}
+"""
+
+
+def check(folder: Path, *, family: str = "llama", cut="lines", length=40, rank=4) -> dict:
+    save_family(family, folder / "base")
+    (folder / "train.txt").write_text("short line\n" * 6 + "x" * 100 + "\n")
+    (folder / "study.yaml").write_text(STUDY.format(cut=cut, length=length, rank=rank))
+    answer = call("check", folder / "study.yaml", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    printed = " ".join(call("check", folder / "study.yaml").out.split())
+    assert all(note in printed for note in found["notes"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cut", "length", "n_dropped"), [("lines", 40, 61), ("lines", 64, 37), ("stream", 60, 52)]
+)
+def test_text_that_no_row_reads_is_counted_and_noted(cut, length, n_dropped, tmp_path) -> None:
+    found = check(tmp_path, cut=cut, length=length)
+    text = found["train_text"]
+    assert text["n_dropped"] == n_dropped
+    (note, _) = found["notes"]  # of train and of validation
+    assert f"of the {text['n_tokens']:,} tokens of train are in no row" in note
+    assert f"{n_dropped / text['n_tokens']:.0%}" in note
+
+
+@pytest.mark.parametrize(("rank", "is_noted"), [(16, False), (17, True), (32, True)])
+def test_rank_above_the_width_of_a_layer_is_noted(rank, is_noted, tmp_path) -> None:
+    notes = check(tmp_path, length=64, rank=rank)["notes"]
+    assert any(f"rank {rank} is above the width 16" in note for note in notes) == is_noted
+
+
+@pytest.mark.parametrize(("family", "is_noted"), [("llama", False), ("gemma2", True)])
+def test_family_that_runs_with_eager_attention_is_noted(family, is_noted, tmp_path) -> None:
+    notes = check(tmp_path, family=family)["notes"]
+    assert any("eager" in note for note in notes) == is_noted
