@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,9 @@ benchmarks:
 """
 
 
-def check(folder: Path, *, family: str = "llama", cut="lines", length=40, rank=4) -> dict:
+def check(
+    folder: Path, *, family: str = "llama", cut: str = "lines", length: int = 40, rank: int = 4
+) -> dict[str, Any]:
     save_family(family, folder / "base")
     (folder / "train.txt").write_text("short line\n" * 6 + "x" * 100 + "\n")
     (folder / "study.yaml").write_text(STUDY.format(cut=cut, length=length, rank=rank))
@@ -40,7 +43,9 @@ def check(folder: Path, *, family: str = "llama", cut="lines", length=40, rank=4
 @pytest.mark.parametrize(
     ("cut", "length", "n_dropped"), [("lines", 40, 61), ("lines", 64, 37), ("stream", 60, 52)]
 )
-def test_text_that_no_row_reads_is_counted_and_noted(cut, length, n_dropped, tmp_path) -> None:
+def test_text_that_no_row_reads_is_counted_and_noted(
+    cut: str, length: int, n_dropped: int, tmp_path: Path
+) -> None:
     found = check(tmp_path, cut=cut, length=length)
     text = found["train_text"]
     assert text["n_dropped"] == n_dropped
@@ -50,12 +55,16 @@ def test_text_that_no_row_reads_is_counted_and_noted(cut, length, n_dropped, tmp
 
 
 @pytest.mark.parametrize(("rank", "is_noted"), [(16, False), (17, True), (32, True)])
-def test_rank_above_the_width_of_a_layer_is_noted(rank, is_noted, tmp_path) -> None:
+def test_rank_above_the_width_of_a_layer_is_noted(
+    rank: int, is_noted: bool, tmp_path: Path
+) -> None:
     notes = check(tmp_path, length=64, rank=rank)["notes"]
     assert any(f"rank {rank} is above the width 16" in note for note in notes) == is_noted
 
 
 @pytest.mark.parametrize(("family", "is_noted"), [("llama", False), ("gemma2", True)])
-def test_family_that_runs_with_eager_attention_is_noted(family, is_noted, tmp_path) -> None:
+def test_family_that_runs_with_eager_attention_is_noted(
+    family: str, is_noted: bool, tmp_path: Path
+) -> None:
     notes = check(tmp_path, family=family)["notes"]
     assert any("eager" in note for note in notes) == is_noted

@@ -1,11 +1,14 @@
 """What a study loses of a text is counted: cut off, too short for a row, or unknown."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lorastudy.data.corpus import prepare_corpus
-from lorastudy.data.rows import cut_document_windows, cut_lines, cut_stream
+from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_stream
 from lorastudy.data.sources import Documents
 from lorastudy.data.text_counts import TextCounts, count_text
 from lorastudy.model.tokenizer import load_tokenizer
@@ -23,7 +26,12 @@ PREFIX = 256
         (lambda offsets: cut_document_windows(offsets, length=16, stride=8), 0),
     ],
 )
-def test_tokens_that_stand_in_no_row_are_counted(cut, n_dropped, byte_tokenizer, tmp_path) -> None:
+def test_tokens_that_stand_in_no_row_are_counted(
+    cut: Callable[[NDArray[np.int64]], RowTable],
+    n_dropped: int,
+    byte_tokenizer: Path,
+    tmp_path: Path,
+) -> None:
     documents = Documents(TEXTS, "made here", None)
     corpus = prepare_corpus(documents, load_tokenizer(byte_tokenizer), tmp_path, form="texts")
     counts = count_text(corpus, cut(corpus.offsets), ord("y"))
