@@ -60,7 +60,7 @@ def broken_links(page: Path, text: str) -> Iterator[str]:
 
 def commands_in(text: str) -> set[str]:
     """SUBCOMMAND of every `lorastudy SUBCOMMAND` in code."""
-    pattern = re.compile(r"(?<![\w./-])lorastudy +([a-z][a-z-]*)(?![\w.=])")
+    pattern = re.compile(r"(?<![\w./-])(?<!import )lorastudy +([a-z][a-z-]*)(?![\w.=])")
     return {name for code in all_code(text) for name in pattern.findall(code)}
 
 
