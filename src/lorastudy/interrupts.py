@@ -18,6 +18,15 @@ from lorastudy.errors import InterruptedRunError
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def interrupt_on_signals() -> None:
+    """Let each of the signals raise KeyboardInterrupt until a `StopFlag` listens.
+
+    A program that is still starting then ends at once. Main thread only.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
 @dataclass
 class StopFlag:
     """Whether somebody asked this process to stop."""

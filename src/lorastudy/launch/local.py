@@ -5,6 +5,7 @@ the platform has a fork server, torch and transformers are imported once, and ev
 from there in a few milliseconds, with a memory peak of its own.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -145,6 +146,8 @@ class LocalEngine:
             self._refused = error  # the other runs go on
 
     def _stop_all(self, specs: dict[str, RunSpec]) -> Iterator[None]:
+        if self._running:
+            print("Stopping; writing a checkpoint ...", file=sys.stderr, flush=True)
         for run in self._running.values():
             run.process.terminate()
         while self._running:
@@ -224,6 +227,17 @@ def warm_up() -> None:
 
         with without_main():
             forkserver.ensure_running()
+        atexit.register(_end_fork_server)
+
+
+def _end_fork_server() -> None:
+    """Leave no fork server behind: while it imports, it does not notice that this process ended."""
+    from multiprocessing import forkserver
+
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _work(assignment: Assignment, parent: Connection) -> None:

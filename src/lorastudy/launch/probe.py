@@ -52,6 +52,9 @@ def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device:
         answer = ours.recv()
     except EOFError:  # killed: on a machine without memory left, by the system
         answer = ProbedArm(arm=run.arm.name, fits=False, peak_memory_bytes={})
+    except BaseException:  # a signal came; there is nothing to keep
+        process.kill()
+        raise
     finally:
         process.join()
         ours.close()
