@@ -4,21 +4,15 @@ Signals are seen to before the command line is imported, so that a command which
 in its first second ends as one that is told later: with exit code 75.
 """
 
-import sys
-
-from lorastudy.interrupts import interrupt_on_signals
+from lorastudy.interrupts import end_on_signals
 
 
 def main() -> None:
     """Run the command line and exit with the contract's code."""
-    interrupt_on_signals()
-    try:
-        from lorastudy.cli import main as run_command_line
+    end_on_signals()
+    from lorastudy.cli import main as run_command_line
 
-        run_command_line()
-    except KeyboardInterrupt:
-        print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)
-        sys.exit(75)
+    run_command_line()
 
 
 if __name__ == "__main__":

@@ -18,13 +18,20 @@ from lorastudy.errors import InterruptedRunError
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def interrupt_on_signals() -> None:
-    """Let each of the signals raise KeyboardInterrupt until a `StopFlag` listens.
+def end_on_signals() -> None:
+    """Let each of the signals end this program with exit code 75, until a `StopFlag` listens.
 
-    A program that is still starting then ends at once. Main thread only.
+    For a program that is still starting and has nothing to save. Main thread only.
     """
     for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
+    # Not KeyboardInterrupt: if it passes through `exec` of a string, as in many imports, Python
+    # ends by SIGINT even if it is caught later.
+    raise SystemExit(InterruptedRunError.exit_code)
 
 
 @dataclass

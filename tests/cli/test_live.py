@@ -13,6 +13,7 @@ from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.files import append_record, write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
 from lorastudy.store.records import EpochRecord, Manifest, StepRecord
+from lorastudy.study import progress
 from lorastudy.study.progress import Progress
 
 MIB = 1024**2
@@ -167,3 +168,15 @@ def test_a_file_gets_whole_lines(started: tuple[StudyFolder, RunSpec], tmp_path:
     text = call("status", Path(tmp_path)).out
     assert all(run.spec.run_id in text for run in read_overview(started[0]))
     assert "…" not in text and "11 runs: 1 interrupted, 10 missing" in text
+
+
+def test_following_a_study_in_which_nothing_runs_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StudyFolder(tmp_path)
+    write_text(folder.study, dump_study(load_study(preset_text("demo"), "demo")))
+    monkeypatch.setattr(progress, "_IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "_LOOK_SECONDS", 0.05)
+    looks = list(progress.follow_study(folder))
+    assert len(looks) > 2
+    assert {run.status.status for run in looks[-1].overview} == {"missing"}

@@ -18,7 +18,7 @@ def status(
     folder: StudyDir,
     as_json: AsJson = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Refresh until all runs are done.")
+        bool, typer.Option("--watch", help="Refresh until nothing is running.")
     ] = False,
 ) -> None:
     """Show which runs are done, running, failed or missing."""

@@ -225,9 +225,9 @@ def warm_up() -> None:
         process_context()
         from multiprocessing import forkserver
 
+        atexit.register(_end_fork_server)  # before there is one that a signal could leave behind
         with without_main():
             forkserver.ensure_running()
-        atexit.register(_end_fork_server)
 
 
 def _end_fork_server() -> None:

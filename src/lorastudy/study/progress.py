@@ -16,6 +16,7 @@ from lorastudy.store.folders import RunFolder, State, StudyFolder
 from lorastudy.store.records import EpochRecord, StepRecord
 
 _LOOK_SECONDS = 1.0
+_IDLE_SECONDS = 10.0  # longer than from the end of one run to the start of the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,18 @@ class Progress:
 
 
 def follow_study(folder: StudyFolder) -> Iterator[Look]:
-    """Looks at a study that others execute, about once per second, until it is finished."""
-    progress = Progress(folder)
+    """Looks at a study that others execute, about one per second.
+
+    Ends when no run is left to do, or when none has been running for a while.
+    """
+    progress, last_running = Progress(folder), time.monotonic()
     while True:
         look = progress.look()
         yield look
-        if not any(run.status.status in ("running", "missing") for run in look.overview):
+        states = {run.status.status for run in look.overview}
+        if "running" in states:
+            last_running = time.monotonic()
+        elif "missing" not in states or time.monotonic() - last_running >= _IDLE_SECONDS:
             return
         time.sleep(_LOOK_SECONDS)
 
