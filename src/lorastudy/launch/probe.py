@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import OutOfMemoryError, UserError
-from lorastudy.launch.local import process_context, without_main
+from lorastudy.launch import local
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock
@@ -40,12 +40,12 @@ def probe_study(
 
 
 def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device: str) -> ProbedArm:
-    context = process_context()
+    context = local.process_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
         target=_work, args=(folder.path, run, places, device, theirs), name=f"probe-{run.run_id}"
     )
-    with without_main():
+    with local.without_main():
         process.start()
     theirs.close()
     try:
