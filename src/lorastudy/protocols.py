@@ -13,7 +13,7 @@ from typing import Literal
 from lorastudy.errors import ConfigError
 
 Cut = Literal["lines", "windows", "documents", "rolling", "continuations"]
-Form = Literal["texts", "stream", "pages", "last-words"]
+Form = Literal["texts", "raw-texts", "stream", "pages", "last-words"]
 Average = Literal["tokens", "batch-means", "documents"]
 TargetClass = Literal["first", "text", "first-padding", "other-padding"]
 
@@ -38,6 +38,10 @@ class Protocol:
     form: Form = "texts"  # what one document is
     average: Average = "tokens"  # what the mean is taken over
     scores_padding: bool = False
+
+    def form_of_documents(self, *, strip: bool) -> Form:
+        """What one document is; only row protocols keep the white space that training rows keep."""
+        return form_of_rows(strip=strip) if self.reads == "row" else self.form
 
     @property
     def joins_documents(self) -> bool:
@@ -195,6 +199,11 @@ def protocol_of_rows(*, scored_padding: bool) -> Protocol:
     Validation follows it, and an audit compares the two.
     """
     return next(p for p in PROTOCOLS if p.reads == "row" and p.scores_padding is scored_padding)
+
+
+def form_of_rows(*, strip: bool) -> Form:
+    """What one document is where each gives one row, as `data.rows.strip` says."""
+    return "texts" if strip else "raw-texts"
 
 
 def _match(name: str) -> Protocol | None:

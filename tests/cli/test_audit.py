@@ -78,6 +78,36 @@ def test_audit_reads_as_a_table(tiny_gpt2: Path, tale: Path) -> None:
         assert part in answer.out
 
 
+@pytest.fixture
+def indented(tmp_path: Path) -> Path:
+    path = tmp_path / "indented.txt"
+    path.write_text("  A boat. \n\n \n Yes.\n")  # 7 + 4 bytes, 4 blanks around them
+    return path
+
+
+def test_audit_counts_stripped_texts_and_texts_as_they_are(
+    byte_tokenizer: Path, indented: Path
+) -> None:
+    command = ("--reported", 2.5, "--benchmark", indented, "--tokenizer", byte_tokenizer)
+    stripped, kept = audit(*command), audit(*command, "--no-strip")
+    assert (stripped["text_share"], kept["text_share"]) == (11 / 40, 15 / 40)
+    assert [r["text_share"] for r in stripped["readings"]] == [11 / 40, 15 / 40]
+    assert [r["strip"] for r in kept["readings"]] == [False, True]
+    assert kept["undone"] == kept["readings"][0]["undone"] == stripped["readings"][1]["undone"]
+    assert kept["undone"]["text_perplexity"] == pytest.approx(2.5 ** (40 / 15))
+
+
+def test_white_space_is_kept_only_in_row_protocols(tiny_gpt2: Path, indented: Path) -> None:
+    command = ("evaluate", tiny_gpt2, "--benchmark", indented, "--length", 21, "--json")
+    command += ("--protocol", "rows-text", "--protocol", "document")
+
+    def count(*more: str) -> list[int]:
+        answer = json.loads(call(*command, *more).out)
+        return [evaluation["n_tokens"] for evaluation in answer["evaluations"]]
+
+    assert (count(), count("--no-strip")) == ([11, 11], [15, 11])
+
+
 MISTAKES = [
     ((), "--reported with --tokenizer"),
     (("--reported", 2), "--reported with --tokenizer"),

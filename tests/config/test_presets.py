@@ -74,7 +74,7 @@ def test_paper_reads_the_published_data() -> None:
     assert study.base_model.id == "openai-community/gpt2"
     assert (data.train.id, data.train.config) == ("Salesforce/wikitext", "wikitext-2-raw-v1")
     assert (data.train.split, data.validation.split) == ("train", "validation")
-    assert (data.rows.cut, data.rows.length) == ("lines", 350)
+    assert (data.rows.cut, data.rows.length, data.rows.strip) == ("lines", 350, False)
     assert {b.name: (b.id, b.config, b.split) for b in study.benchmarks} == {
         "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "test"),
         "lambada": ("EleutherAI/lambada_openai", "en", "test"),

@@ -72,6 +72,7 @@ def test_run_ids_are_the_same_in_another_process() -> None:
         "data.validation.limit=100",
         "data.rows.length=64",
         "data.rows.cut=stream",
+        "data.rows.strip=false",
         "training.epochs=3",
         "training.rows_per_step=32",
         "training.micro_batch=4",
@@ -105,6 +106,7 @@ def test_whatever_training_depends_on_changes_the_identity(override: str) -> Non
     "override",
     [
         "name=other",
+        "data.rows.strip=true",
         "benchmarks=[]",
         "benchmarks.docstrings.protocols=[document]",
         "arms.lora-1.name=renamed",

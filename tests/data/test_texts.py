@@ -44,6 +44,12 @@ def test_rows_of_wikitext_are_joined_to_the_lines_of_their_pages() -> None:
     )
 
 
+def test_raw_texts_are_those_of_texts_with_their_white_space() -> None:
+    raw = form_texts(ROWS, "raw-texts")
+    assert [text.text for text in raw] == [row for row in ROWS if row]
+    assert [text.text.strip() for text in raw] == [text.text for text in form_texts(ROWS, "texts")]
+
+
 def test_text_before_the_first_heading_is_a_page() -> None:
     assert join_pages(["Intro.\n", " = One = \n"]) == ("Intro.", " = One = \n")
 

@@ -19,6 +19,7 @@ from lorastudy.evaluate.audit import (
     count_targets,
     undo_padding,
 )
+from lorastudy.protocols import Form
 
 COUNTS = TargetCounts(n_rows=10, first=10, text=90, first_padding=10, other_padding=290)
 
@@ -71,11 +72,12 @@ def test_number_that_is_no_perplexity_is_refused(reported: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("repository", "config", "reported", "share", "text"),
+    ("repository", "config", "form", "reported", "share", "text"),
     [
-        ("Salesforce/wikitext", "wikitext-2-raw-v1", 2.472, 0.2733, 27.4),
-        ("EleutherAI/lambada_openai", "en", 3.229, 0.2392, 134),
-        ("stanfordnlp/imdb", "plain_text", 18.699, 0.6634, 82.7),
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", "texts", 2.472, 0.2733, 27.4),
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", "raw-texts", 2.472, 0.2786, 25.8),
+        ("EleutherAI/lambada_openai", "en", "texts", 3.229, 0.2392, 134),
+        ("stanfordnlp/imdb", "plain_text", "texts", 18.699, 0.6634, 82.7),
     ],
 )
 def test_published_numbers_stand_for_ordinary_text(
@@ -84,6 +86,7 @@ def test_published_numbers_stand_for_ordinary_text(
     shared_data: Path,
     repository: str,
     config: str,
+    form: Form,
     reported: float,
     share: float,
     text: float | int,
@@ -93,7 +96,7 @@ def test_published_numbers_stand_for_ordinary_text(
     tokenizer = load_tokenizer(shared_data / "openai-community/gpt2")
     source = Source(id=repository, config=config, split="test")
     read = read_documents(source, mirror=shared_data, offline=True)
-    corpus = prepare_corpus(read, tokenizer, tmp_path, form="texts")
+    corpus = prepare_corpus(read, tokenizer, tmp_path, form=form)
     counts = count_targets(cut_lines(corpus.offsets, 350, tokenizer.start_id), 350)
     undone = undo_padding(reported, counts)
     assert round(counts.text_share, 4) == share

@@ -14,14 +14,17 @@ from lorastudy.cli.options import (
     Mirror,
     Offline,
     Precision,
+    Strip,
 )
+from lorastudy.config.models import Rows
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.study.open import places_here
 
 if TYPE_CHECKING:
-    from lorastudy.run.audit_model import Audit
+    from lorastudy.evaluate.audit import Undone
+    from lorastudy.run.audit_model import Audit, Reading
 
 _PADDED = protocol_of_rows(scored_padding=True).pattern
 _TEXT = protocol_of_rows(scored_padding=False).pattern
@@ -45,6 +48,7 @@ def audit(
     *,
     benchmark: BenchmarkName = "",
     length: Length = 350,
+    strip: Strip = True,
     reported: Reported = None,
     tokenizer: TokenizerName = None,
     protocol: ProtocolNames = None,
@@ -62,20 +66,19 @@ def audit(
         raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
     source = find_benchmark(benchmark, _with_padded(protocol), limit=limit)
     places = places_here(mirror, offline=offline)
+    rows = Rows(cut="lines", length=length, strip=strip)
     if model is None:
         number, name = _check_report(reported, tokenizer, is_scoring=bool(protocol or adapter))
         from lorastudy.run.audit_model import audit_report
 
-        found = audit_report(number, model_reference(name), source, places, length=length)
+        found = audit_report(number, model_reference(name), source, places, rows)
     else:
         if tokenizer is not None:
             raise ConfigError("--tokenizer: a MODEL brings its own tokenizer; leave it out.")
         from lorastudy.run.audit_model import audit_model
 
-        scored = model_reference(model), adapter, source, places
-        found = audit_model(
-            *scored, length=length, reported=reported, device=device, precision=precision
-        )
+        scored = model_reference(model), adapter, source, places, rows
+        found = audit_model(*scored, reported=reported, device=device, precision=precision)
     if as_json:
         options.print_json(_as_json(found, model))
     else:
@@ -102,7 +105,7 @@ def _check_report(
 
 
 def _as_json(found: "Audit", model: str | None) -> dict[str, object]:
-    counts, nats, undone = found.counts, found.class_nats, found.undone
+    counts, nats = found.counts, found.class_nats
     return {
         "model": model,
         "benchmark": found.benchmark,
@@ -120,22 +123,35 @@ def _as_json(found: "Audit", model: str | None) -> dict[str, object]:
         ],
         "text_perplexity": found.text_perplexity,
         "perplexity": {record.protocol: record.perplexity for record in found.records},
-        "undone": undone
-        and {
-            "reported": undone.reported,
-            "text_perplexity": undone.text_perplexity,
-            "low": undone.low,
-            "high": undone.high,
-        },
+        "undone": _undone_as_json(found.undone),
+        "readings": [
+            {
+                "strip": reading.strip,
+                "rows": reading.counts.n_rows,
+                "text_share": reading.counts.text_share,
+                "undone": _undone_as_json(reading.undone),
+            }
+            for reading in found.readings
+        ],
+    }
+
+
+def _undone_as_json(undone: "Undone | None") -> dict[str, float] | None:
+    if undone is None:
+        return None
+    return {
+        "reported": undone.reported,
+        "text_perplexity": undone.text_perplexity,
+        "low": undone.low,
+        "high": undone.high,
     }
 
 
 def _as_text(found: "Audit") -> str:
-    counts, nats, undone = found.counts, found.class_nats, found.undone
+    counts, nats = found.counts, found.class_nats
     lines = [
         f"{found.benchmark}: {counts.n_rows:,} rows padded to {found.length} tokens, "
         f"{counts.total:,} targets",
-        f"text is {counts.text_share:.4f} of the targets",
         "",
         f"  {'class of target':<16}{'targets':>12}{'share':>9}{'nats a target':>16}",
     ]
@@ -150,11 +166,16 @@ def _as_text(found: "Audit") -> str:
             f"{record.perplexity:.4f}" + ("   (padding scored)" if record.classes else "")
             for record in found.records
         ]
-    if undone is not None:
-        lines += [
-            "",
-            f"reported {undone.reported:g}: the text has perplexity {undone.text_perplexity:.4g} "
-            f"if padding costs nothing,\nand {undone.low:.4g} if padding costs as much as is "
-            "plausible (docs/protocols.md).",
-        ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *map(_reading_as_text, found.readings)])
+
+
+def _reading_as_text(reading: "Reading") -> str:
+    how = "stripped (data.rows.strip: true)" if reading.strip else "as they are (strip: false)"
+    share = f"texts {how}: text is {reading.counts.text_share:.4f} of the targets"
+    if (undone := reading.undone) is None:
+        return share
+    return (
+        f"{share};\n  reported {undone.reported:g}: the text has perplexity "
+        f"{undone.text_perplexity:.4g} if padding costs nothing,\n  and {undone.low:.4g} if "
+        "padding costs as much as is plausible (docs/protocols.md)"
+    )

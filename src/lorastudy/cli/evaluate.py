@@ -16,6 +16,7 @@ from lorastudy.cli.options import (
     Offline,
     Precision,
     Reference,
+    Strip,
 )
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
@@ -41,6 +42,7 @@ def evaluate(
         Path | None, typer.Option(help="PEFT folder, such as a run's best/.")
     ] = None,
     length: Length = 350,
+    strip: Strip = True,
     limit: Limit = None,
     sample: Sample = None,
     precision: Precision = "float32",
@@ -64,6 +66,7 @@ def evaluate(
         device=device,
         precision=precision,
         implementation="reference" if is_reference else "fast",
+        strip=strip,
     )
     if as_json:
         evaluations = [json.loads(record.model_dump_json()) for record in records]

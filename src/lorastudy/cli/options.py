@@ -75,6 +75,13 @@ BenchmarkName = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Score only this many documents, the first ones.")
 ]
+Strip = Annotated[
+    bool,
+    typer.Option(
+        "--strip/--no-strip",
+        help="Remove white space around each text, for row protocols; as data.rows.strip.",
+    ),
+]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
 

@@ -50,6 +50,10 @@ class Rows(StudyModel):
     """lines: one row for each document, cut at length; stream: all text joined, full rows only."""
     length: Annotated[int, Field(ge=2)]
     """Tokens in a row, including the end-of-text token at its beginning."""
+    strip: Annotated[bool, Field(exclude_if=bool)] = (
+        True  # left out, true does not enter identities
+    )
+    """Remove white space around each text, with cut: lines and in row protocols of benchmarks."""
 
 
 class Data(StudyModel):

@@ -1,6 +1,7 @@
 """What one document is, which text of it is tokenised, and in which text words are counted.
 
     texts        every text that is not blank, without white space at its ends
+    raw-texts    every text that is not blank, unchanged
     stream       all texts, including blank ones, joined into one document
     pages        WikiText's rows joined into pages; detokenised; words counted before that
     last-words   every text that is not blank, unchanged; all but its last word is context
@@ -35,6 +36,8 @@ def form_texts(texts: Sequence[str], form: Form) -> tuple[Text, ...]:
     match form:
         case "texts":
             return tuple(Text(text, text) for text in map(str.strip, texts) if text)
+        case "raw-texts":
+            return tuple(Text(text, text) for text in texts if text.strip())
         case "stream":
             joined = STREAM_JOIN.join(texts)
             return (Text(joined, joined),)

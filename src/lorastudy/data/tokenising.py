@@ -70,7 +70,7 @@ def _tokenise(
     texts: Sequence[Text], form: Form, tokenizer: TokenizerLike
 ) -> tuple[list[list[int]], list[int]]:
     """Ids of each text and of its context, encoded as lm-evaluation-harness does."""
-    if form in ("texts", "stream"):
+    if form in ("texts", "raw-texts", "stream"):
         return tokenizer.encode([text.text for text in texts]), [0] * len(texts)
     ids = tokenizer.encode_as_configured([text.text for text in texts])
     if form == "pages":

@@ -188,7 +188,7 @@ def _usage(run: StoredRun, form: ExportForm) -> str:
     return (
         "```python\n" + "\n".join(lines) + "\n```\n\n"
         f"Score it again: `{score} --benchmark FILE --protocol rows-text "
-        f"--length {run.spec.data.rows.length}`."
+        f"--length {run.spec.data.rows.length}{'' if run.spec.data.rows.strip else ' --no-strip'}`."
     )
 
 

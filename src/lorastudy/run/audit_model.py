@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorastudy.config.models import BaseModelRef, Benchmark
+from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.data.rows import cut_lines
 from lorastudy.errors import InputError
 from lorastudy.evaluate.audit import TargetCounts, Undone, count_targets, undo_padding
@@ -11,11 +11,20 @@ from lorastudy.loss import perplexity_of
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.base_folder import find_base_folder, find_tokenizer_folder
 from lorastudy.model.tokenizer import load_tokenizer
-from lorastudy.protocols import TEXT_CLASSES
+from lorastudy.protocols import TEXT_CLASSES, form_of_rows
 from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.run.inputs import open_corpus_of
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The padded rows of a benchmark, with white space around texts removed or kept."""
+
+    strip: bool
+    counts: TargetCounts
+    undone: Undone | None  # None: no number was reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +33,18 @@ class Audit:
 
     benchmark: str
     length: int
-    counts: TargetCounts
-    records: tuple[EvaluationRecord, ...]  # empty if no model was scored
-    undone: Undone | None
+    readings: tuple[Reading, Reading]  # the one that was asked for, and the other one
+    records: tuple[EvaluationRecord, ...]  # of the first reading; empty if no model was scored
+
+    @property
+    def counts(self) -> TargetCounts:
+        """Targets of the reading that was asked for."""
+        return self.readings[0].counts
+
+    @property
+    def undone(self) -> Undone | None:
+        """What the reported number stands for in the reading that was asked for."""
+        return self.readings[0].undone
 
     @property
     def class_nats(self) -> dict[str, float | None]:
@@ -57,8 +75,8 @@ def audit_model(
     adapter: Path | None,
     benchmark: Benchmark,
     places: Places,
+    rows: Rows,
     *,
-    length: int,
     reported: float | None,
     device: str,
     precision: str,
@@ -70,16 +88,19 @@ def audit_model(
         ConfigError: A protocol does not fit the model, or `reported` is not a perplexity.
     """
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
-    counts = _count(folder, benchmark, places, length)
-    undone = None if reported is None else undo_padding(reported, counts)
+    readings = _read_both(folder, benchmark, places, rows, reported)
     records = evaluate_model(
-        model, adapter, benchmark, places, length=length, device=device, precision=precision
+        *(model, adapter, benchmark, places),
+        length=rows.length,
+        device=device,
+        precision=precision,
+        strip=rows.strip,
     )
-    return Audit(benchmark.name, length, counts, records, undone)
+    return Audit(benchmark.name, rows.length, readings, records)
 
 
 def audit_report(
-    reported: float, tokenizer: BaseModelRef, benchmark: Benchmark, places: Places, *, length: int
+    reported: float, tokenizer: BaseModelRef, benchmark: Benchmark, places: Places, rows: Rows
 ) -> Audit:
     """Count the targets that `reported` was averaged over; reads no weights.
 
@@ -90,17 +111,25 @@ def audit_report(
     folder = find_tokenizer_folder(
         tokenizer, mirror=places.mirror, offline=places.offline, base=places.base
     )
-    counts = _count(folder, benchmark, places, length)
-    return Audit(benchmark.name, length, counts, (), undo_padding(reported, counts))
+    readings = _read_both(folder, benchmark, places, rows, reported)
+    return Audit(benchmark.name, rows.length, readings, ())
 
 
-def _count(folder: Path, benchmark: Benchmark, places: Places, length: int) -> TargetCounts:
+def _read_both(
+    folder: Path, benchmark: Benchmark, places: Places, rows: Rows, reported: float | None
+) -> tuple[Reading, Reading]:
     quieten_libraries()
     tokenizer = load_tokenizer(folder)
-    corpus = open_corpus_of(benchmark, "texts", tokenizer, places)
-    table = cut_lines(corpus.offsets, length, tokenizer.start_id)
-    if table.n_rows == 0:
-        raise InputError(
-            f"benchmark {benchmark.name!r} has no scored token. Check its split and column."
-        )
-    return count_targets(table, length)
+
+    def read(*, strip: bool) -> Reading:
+        corpus = open_corpus_of(benchmark, form_of_rows(strip=strip), tokenizer, places)
+        table = cut_lines(corpus.offsets, rows.length, tokenizer.start_id)
+        if table.n_rows == 0:
+            raise InputError(
+                f"benchmark {benchmark.name!r} has no scored token. Check its split and column."
+            )
+        counts = count_targets(table, rows.length)
+        undone = None if reported is None else undo_padding(reported, counts)
+        return Reading(strip, counts, undone)
+
+    return read(strip=rows.strip), read(strip=not rows.strip)

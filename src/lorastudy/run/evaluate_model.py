@@ -34,8 +34,11 @@ def evaluate_model(
     device: str,
     precision: str,
     implementation: str = "fast",
+    strip: bool = True,
 ) -> tuple[EvaluationRecord, ...]:
     """One record for each protocol of `benchmark`.
+
+    `length` and `strip` are those of `data.rows`; only row protocols use them.
 
     Raises:
         InputError: The model, adapter or data cannot be used.
@@ -47,7 +50,8 @@ def evaluate_model(
     where = choose_device(device)
     refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
-    laid_out = _lay_out(make_reader(folder, places), benchmark, length)
+    rows = Rows(cut="lines", length=length, strip=strip)
+    laid_out = _lay_out(make_reader(folder, places), benchmark, rows)
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)
@@ -67,7 +71,7 @@ def evaluate_network(
         InputError: The data cannot be used.
         ConfigError: A protocol does not fit the model.
     """
-    laid_out = _lay_out(reader, benchmark, length)
+    laid_out = _lay_out(reader, benchmark, Rows(cut="lines", length=length))
     device, was_training = next(network.parameters()).device, network.training
     scorer = make_scorer(network.eval(), precision, implementation="reference")
     try:
@@ -76,8 +80,7 @@ def evaluate_network(
         network.train(was_training)
 
 
-def _lay_out(reader: Reader, benchmark: Benchmark, length: int) -> list[BenchmarkRows]:
-    rows = Rows(cut="lines", length=length)
+def _lay_out(reader: Reader, benchmark: Benchmark, rows: Rows) -> list[BenchmarkRows]:
     return [reader.benchmark_rows(benchmark, name, rows) for name in benchmark.protocols]
 
 

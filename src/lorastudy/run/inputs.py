@@ -24,7 +24,7 @@ from lorastudy.evaluate.subset import draw_subset, units_of
 from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
-from lorastudy.protocols import Form
+from lorastudy.protocols import Form, form_of_rows
 from lorastudy.store.places import Places
 
 
@@ -75,7 +75,8 @@ class Reader:
         Raises:
             InputError: No row has a target.
         """
-        corpus = self.corpus(source, "stream" if rows.cut == "stream" else "texts")
+        form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
+        corpus = self.corpus(source, form)
         table = (
             cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
             if rows.cut == "lines"
@@ -100,7 +101,7 @@ class Reader:
             InputError: Nothing can be scored.
         """
         protocol = self.protocol(name, rows)
-        corpus = self.corpus(benchmark, protocol.kind.form)
+        corpus = self.corpus(benchmark, protocol.kind.form_of_documents(strip=rows.strip))
         table, padding = lay_out_rows(protocol, corpus, self.special)
         if table.n_rows == 0:
             raise InputError(

@@ -44,6 +44,7 @@ def describe_source(source: BaseModelRef | Source) -> str:
 def _describe_inputs(study: Study) -> list[Fact]:
     data, training = study.data, study.training
     rows = "one row a document" if data.rows.cut == "lines" else "text joined, full rows only"
+    rows += "" if data.rows.strip else ", white space around texts kept"
     return [
         Fact("base model", describe_source(study.base_model)),
         Fact("training data", describe_source(data.train)),
