@@ -79,6 +79,7 @@ def test_run_ids_are_the_same_in_another_process() -> None:
         "training.schedule.shape=cosine",
         "training.schedule.warmup=0.2",
         "training.schedule.counted_in=micro-batches",
+        "training.schedule.rounding=up",
         "training.optimizer.weight_decay=0.1",
         "training.optimizer.betas=[0.9, 0.99]",
         "training.optimizer.eps=1e-9",
@@ -107,6 +108,7 @@ def test_whatever_training_depends_on_changes_the_identity(override: str) -> Non
     [
         "name=other",
         "data.rows.strip=true",
+        "training.schedule.rounding=down",
         "benchmarks=[]",
         "benchmarks.docstrings.protocols=[document]",
         "arms.lora-1.name=renamed",

@@ -14,6 +14,7 @@ from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.report.tables.table1 import build_table1
+from lorastudy.report.tables.times import build_time_table
 from lorastudy.store.records import RunResult, StudyResults
 from support.made_results import (
     make_evaluations,
@@ -119,6 +120,18 @@ def test_arm_whose_runs_all_failed_keeps_its_row_with_the_reason() -> None:
     row = markdown_row(make_results(runs, arms=("full", "lora-1")), "lora-1")
     assert row[1] == "failed"
     assert row[-1] == "0 of 1 seed 0 diverged: loss is not a number."
+
+
+def test_the_published_time_has_a_column_only_where_it_was_recorded() -> None:
+    results = make_results(two_arms(3.0, 4.0))
+    key = ("train_and_validate_seconds",)
+    columns = [column.names for column in build_time_table(make_findings(results)).columns]
+    assert key not in columns
+    timed = results.runs[0].model_copy(update={"train_and_validate_seconds": 90.0})
+    table = build_time_table(make_findings(make_results([timed, *results.runs[1:]])))
+    assert [column.names for column in table.columns] == [*columns, key]
+    shown = {row[0].text: row[-1].values for row in table.rows}
+    assert (shown["full"], shown["lora-1"]) == ((90.0,), (None,))
 
 
 def test_missing_runs_are_listed_as_not_run_yet() -> None:

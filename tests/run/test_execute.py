@@ -83,6 +83,15 @@ def test_a_finished_run_is_read_and_not_repeated(done: Done) -> None:
     assert snapshot(done.folder.path) == before
 
 
+def test_the_published_time_has_validation_and_checkpoints_but_not_scoring(done: Done) -> None:
+    result = done.folder.read_result()
+    assert result is not None and result.train_seconds and result.total_seconds
+    scoring = sum(evaluation.seconds for evaluation in result.evaluations)
+    published = result.train_and_validate_seconds
+    assert published is not None and scoring > 0
+    assert result.train_seconds < published < result.total_seconds - scoring
+
+
 def test_a_second_process_on_a_run_is_turned_away_and_changes_nothing(
     done: Done, tmp_path: Path
 ) -> None:

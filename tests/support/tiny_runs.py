@@ -245,7 +245,7 @@ def outcome(folder: RunFolder) -> dict[str, object]:
     result = folder.read_result()
     assert result is not None
     timing = {
-        *("train_seconds", "total_seconds", "waited_share"),
+        *("train_seconds", "total_seconds", "train_and_validate_seconds", "waited_share"),
         *("tokens_per_second", "steps_per_second"),
     }
     return {

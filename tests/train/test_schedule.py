@@ -1,11 +1,13 @@
 """Learning rates against transformers' schedules and against the published run."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    TrainingArguments,
     get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
     get_linear_schedule_with_warmup,
@@ -43,6 +45,16 @@ def test_constant_rate_is_that_of_transformers(idle_optimizer: torch.optim.Optim
     schedule = lay_out_schedule(Schedule(shape="constant", warmup=0.2), 3e-4, plan_of(20))
     factor = get_constant_schedule_with_warmup(idle_optimizer, 4).lr_lambdas[0]
     assert [schedule.rate(s) for s in range(20)] == [3e-4 * factor(s) for s in range(20)]
+
+
+@pytest.mark.parametrize("n_steps", [7, 10, 37, 70, 2_717])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25, 0.33])
+def test_rounded_up_the_warmup_has_the_steps_of_the_trainer(
+    n_steps: int, warmup: float, tmp_path: Path
+) -> None:
+    expected = TrainingArguments(tmp_path, warmup_steps=warmup).get_warmup_steps(n_steps)
+    schedule = lay_out_schedule(Schedule(warmup=warmup, rounding="up"), 1.0, plan_of(n_steps))
+    assert schedule.n_warmup == expected
 
 
 def test_warmup_is_a_share_of_the_optimizer_steps() -> None:

@@ -50,9 +50,7 @@ class Rows(StudyModel):
     """lines: one row for each document, cut at length; stream: all text joined, full rows only."""
     length: Annotated[int, Field(ge=2)]
     """Tokens in a row, including the end-of-text token at its beginning."""
-    strip: Annotated[bool, Field(exclude_if=bool)] = (
-        True  # left out, true does not enter identities
-    )
+    strip: Annotated[bool, Field(exclude_if=bool)] = True  # true does not enter identities
     """Remove white space around each text, with cut: lines and in row protocols of benchmarks."""
 
 
@@ -76,6 +74,8 @@ class Schedule(StudyModel):
     """Share of the counted steps during which the rate rises from zero to its peak."""
     counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
     """micro-batches repeats a known mistake: totals count these, but the rate moves by steps."""
+    rounding: Annotated[Literal["down", "up"], Field(exclude_if=lambda way: way == "down")] = "down"
+    """How the warm-up becomes whole steps; up: as transformers' Trainer does."""
 
 
 class Optimizer(StudyModel):

@@ -5,9 +5,9 @@ of them. Reports read nothing else, so a report can be made anywhere.
 The unit is the last word of every name; cross-entropies are nats per scored token.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lorastudy.config.models import Study
 from lorastudy.protocols import TargetClass
@@ -248,6 +248,9 @@ class RunResult(Record):
     epochs: tuple[EpochRecord, ...] = ()
     train_seconds: float | None = None  # optimizer steps only
     total_seconds: float | None = None  # including validation, checkpoints and scoring
+    train_and_validate_seconds: Annotated[
+        float | None, Field(exclude_if=lambda seconds: seconds is None)
+    ] = None  # steps, validation and checkpoints; None: not recorded
     train_tokens: int | None = None  # scored targets trained on
     tokens_per_second: float | None = None  # train_tokens / train_seconds
     steps_per_second: float | None = None

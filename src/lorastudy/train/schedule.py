@@ -45,4 +45,5 @@ def lay_out_schedule(settings: Schedule, peak: float, plan: StepPlan) -> RateSch
     """
     in_steps = settings.counted_in == "optimizer-steps"
     n_counted = plan.n_steps if in_steps else plan.n_micro_batches
-    return RateSchedule(settings.shape, peak, n_counted, int(n_counted * settings.warmup))
+    round_steps = math.ceil if settings.rounding == "up" else math.floor
+    return RateSchedule(settings.shape, peak, n_counted, round_steps(n_counted * settings.warmup))

@@ -19,7 +19,7 @@ HOW = (
 
 def build_time_table(findings: Findings) -> Table:
     """Seconds of training and of everything else, speed, and signs of contention."""
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("arm", ("arm",), "left"),
         Column("training", ("train_seconds", "train_seconds sd", "n")),
         Column("validation, checkpoints, scoring", ("other_seconds",)),
@@ -28,6 +28,12 @@ def build_time_table(findings: Findings) -> Table:
         Column("in doubt", ("doubts",), "wrap"),
     )
     rows = tuple(_cells(arm, findings) for arm in findings.arms)
+    # results of earlier versions do not have this time, and their table no column for it
+    published = [_published_cell(arm) for arm in findings.arms]
+    if any(cell.values != (None,) for cell in published):
+        name = "training, validation, checkpoints (as in the published Figure 4)"
+        columns += (Column(name, ("train_and_validate_seconds",)),)
+        rows = tuple((*row, cell) for row, cell in zip(rows, published, strict=True))
     return Table("Time, and whether it can be believed", columns, rows, (Note("", HOW),))
 
 
@@ -46,6 +52,12 @@ def _cells(arm: ArmSummary, findings: Findings) -> tuple[Cell, ...]:
         Cell(f"{slowest:.2f} x median" if slowest else ABSENT, (slowest,)),
         Cell(doubts or "no sign of it", (doubts,), is_bad=bool(doubts)),
     )
+
+
+def _published_cell(arm: ArmSummary) -> Cell:
+    seconds = (run.train_and_validate_seconds for run in arm.runs)
+    mean = estimate_mean([s for s in seconds if s is not None])
+    return Cell(write_duration(mean.mean) if mean else ABSENT, (mean.mean if mean else None,))
 
 
 def _speed(arm: ArmSummary) -> Estimate | None:
