@@ -11,7 +11,7 @@ from lorastudy.config.models import Benchmark, Rows, Source, Study
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
-from lorastudy.data.sources import read_documents
+from lorastudy.data.sources import Documents, read_documents
 from lorastudy.data.text_counts import TextCounts, count_text
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
@@ -25,7 +25,7 @@ from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 from lorastudy.protocols import Form, form_of_rows
-from lorastudy.store.places import Places
+from lorastudy.store.places import Places, name_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Reader:
     base: BaseDescription
     tokenizer: Tokenizer
     places: Places
+    revisions: dict[str, str] = field(default_factory=dict)  # commits that were read from the hub
     _opened: dict[tuple[Source, Form], Corpus] = field(default_factory=dict)
 
     @property
@@ -56,7 +57,11 @@ class Reader:
         return self._opened[where, form]
 
     def _open(self, source: Source, form: Form) -> Corpus:
-        corpus = open_corpus_of(source, form, self.tokenizer, self.places)
+        documents = _read_source(source, form, self.places)
+        if source.id is not None and documents.revision is not None:
+            named = name_revision("datasets", source.id, source.revision)
+            self.revisions[named] = documents.revision
+        corpus = _tokenise(documents, source, form, self.tokenizer, self.places)
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
@@ -132,10 +137,25 @@ def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Pla
     Raises:
         InputError: The source cannot be read.
     """
-    # a page consists of many rows, so a limit on rows would cut a page
+    documents = _read_source(source, form, places)
+    return _tokenise(documents, source, form, tokenizer, places)
+
+
+def _read_source(source: Source, form: Form, places: Places) -> Documents:
+    """The documents of `source`, at the commit that the study is pinned to."""
+    changes: dict[str, object] = {}
+    if form == "pages":  # one consists of many rows, so a limit on rows would cut a page
+        changes["limit"] = None
+    if source.id is not None:
+        changes["revision"] = places.pin("datasets", source.id, source.revision)
+    read = source.model_copy(update=changes)
+    return read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
+
+
+def _tokenise(
+    documents: Documents, source: Source, form: Form, tokenizer: Tokenizer, places: Places
+) -> Corpus:
     limit = source.limit if form == "pages" else None
-    read = source if limit is None else source.model_copy(update={"limit": None})
-    documents = read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
     return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
 
 
@@ -162,10 +182,16 @@ def open_reader(study: Study, places: Places) -> Reader:
         InputError: It is missing or cannot be used.
         ConfigError: Training rows are longer than its context.
     """
+    named = study.base_model
+    pinned = named.model_copy(
+        update={"revision": places.pin("models", str(named.id), named.revision)}
+    )
     folder = find_base_folder(
-        study.base_model, mirror=places.mirror, offline=places.offline, base=places.base
+        pinned, mirror=places.mirror, offline=places.offline, base=places.base
     )
     reader = make_reader(folder, places)
+    if named.id is not None and folder.parent.name == "snapshots":  # of the hub's cache, by commit
+        reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
     base = reader.base
     if base.max_positions is not None and study.data.rows.length > base.max_positions:
         raise ConfigError(

@@ -1,8 +1,12 @@
 """Where inputs are looked up; the same for every run of a study."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Kind = Literal["models", "datasets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,17 @@ class Places:
     mirror: Path | None = None  # laid out like the hub, searched first
     offline: bool = False  # never ask the hub
     cache: Path = Path()  # tokenised corpora; see default_cache
+    # commits that a started study is pinned to, by `<kind>/<hub id>@<branch or tag>`
+    revisions: Mapping[str, str] = field(default_factory=dict)
+
+    def pin(self, kind: Kind, identifier: str, revision: str) -> str:
+        """The commit that `revision` of a hub id stands for, or itself if that is not known."""
+        return self.revisions.get(name_revision(kind, identifier, revision), revision)
+
+
+def name_revision(kind: Kind, identifier: str, revision: str) -> str:
+    """The key of a commit in `study.lock.json`: `models/openai-community/gpt2@main`."""
+    return f"{kind}/{identifier}@{revision}"
 
 
 def default_cache() -> Path:

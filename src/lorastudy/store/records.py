@@ -78,6 +78,7 @@ class StudyLock(Record):
     base_digest: str
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+    revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
     studies: tuple[

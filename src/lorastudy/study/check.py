@@ -98,6 +98,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         base_digest=digest_base(reader.base.folder),
         tokenizer_digest=reader.tokenizer.digest,
         corpora=digests,
+        revisions=reader.revisions,
         studies=(study,),
         environment=take_fingerprint(
             device, study.training.precision, micro_batch=study.training.micro_batch

@@ -12,7 +12,7 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places, default_cache
-from lorastudy.store.records import FoundAt
+from lorastudy.store.records import FoundAt, StudyLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def open_study(
             "`lorastudy init demo` writes a study file to start from."
         )
     folder = StudyFolder(out or Path("studies") / study.name)
-    return OpenedStudy(study, folder, places)
+    return OpenedStudy(study, folder, replace(places, revisions=_locked_revisions(folder)))
 
 
 def open_folder(path: Path, *, mirror: Path | None = None, offline: bool = False) -> OpenedStudy:
@@ -87,7 +87,7 @@ def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) ->
     Raises:
         ConfigError: The given mirror does not exist.
     """
-    here = places_here(mirror, offline=offline)
+    here = replace(places_here(mirror, offline=offline), revisions=_locked_revisions(folder))
     if not folder.places.is_file():
         return here
     found = read_record(folder.places, FoundAt)
@@ -96,6 +96,10 @@ def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) ->
     if mirror is None and found.mirror and Path(found.mirror).is_dir():
         here = replace(here, mirror=Path(found.mirror))
     return here
+
+
+def _locked_revisions(folder: StudyFolder) -> dict[str, str]:
+    return read_record(folder.lock, StudyLock).revisions if folder.lock.is_file() else {}
 
 
 def places_here(mirror: Path | None, *, offline: bool) -> Places:
