@@ -7,7 +7,7 @@ from lorastudy import cli
 from lorastudy.cli import app
 
 SOURCES = sorted(Path(cli.__file__).parent.glob("*.py"))
-SHARED = {"__init__", "completion", "examples", "live", "options", "show"}
+SHARED = {"__init__", "completion", "console", "examples", "live", "options", "show", "terminal"}
 MOST_LINES = 40
 
 

@@ -182,6 +182,7 @@ def small_disk(whole: RunFolder, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     n_bytes = 0.5 * sum(path.stat().st_size for path in whole.path.rglob("*"))
+    n_bytes += 2 * resource.getpagesize()  # written.json, and the next one beside it
     size = f"size={n_bytes / 1024:.0f}k"
     command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     try:

@@ -131,7 +131,7 @@ def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_
 ) -> None:
     """Older versions wrote fewer keys, and gave runs other identities."""
     lock = json.loads((folder / "study.lock.json").read_text())
-    for key in ("studies", "environment"):
+    for key in ("studies", "environment", "seal"):
         del lock[key]
     (folder / "study.lock.json").write_text(json.dumps(lock))
     (folder / "runs" / "lora-s0-01234567").mkdir()

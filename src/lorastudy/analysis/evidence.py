@@ -20,8 +20,10 @@ from pydantic import BaseModel
 
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.errors import StorageError
+from lorastudy.store.collect import list_doubts
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
     Manifest,
     ResumeRecord,
@@ -30,6 +32,7 @@ from lorastudy.store.records import (
     StudyLock,
     StudyResults,
 )
+from lorastudy.store.weights import measure_stored_bytes
 
 SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven
 SEEDS_APART = 1.1  # fastest over slowest seed, from which an arm's seeds are called apart
@@ -69,6 +72,7 @@ class Evidence:
 
     runs: tuple[RunEvidence, ...]
     lock: StudyLock | None
+    doubts: tuple[str, ...] = ()  # sentences: files that were changed, or are not verified
     problems: tuple[str, ...] = ()  # files that exist but cannot be read
 
     def of_arm(self, arm: ArmSummary) -> tuple[RunEvidence, ...]:
@@ -90,10 +94,11 @@ def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
     if study_dir is None:
         return Evidence(tuple(RunEvidence(run, None, None, None) for run in results.runs), None)
     study, problems = StudyFolder(study_dir), list[str]()
-    lock = _read(study.lock, StudyLock, problems)
+    lock = _read_lock(study, problems)
     runs = tuple(_read_run(run, study.run(run.run_id), problems) for run in results.runs)
     told = (f"{problem.replace(f'{study_dir}/', '').splitlines()[0]}." for problem in problems)
-    return Evidence(runs, lock, tuple(told))
+    doubts = list_doubts(study) if study.study.is_file() else []
+    return Evidence(runs, lock, tuple(doubts), tuple(told))
 
 
 def measure_pace(steps: Sequence[StepRecord]) -> Pace | None:
@@ -140,13 +145,31 @@ def find_doubts(arms: Iterable[ArmSummary], evidence: Evidence) -> dict[str, tup
 
 
 def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
+    if run.status == "damaged":
+        return RunEvidence(run, None, None, None)
     return RunEvidence(
         run=run,
         manifest=_read(folder.manifest, Manifest, problems),
         pace=measure_pace(_read_lines(folder.steps, StepRecord, problems)),
-        stored_bytes=folder.measure_stored_bytes(),
+        stored_bytes=_measure_bytes(folder, problems),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
     )
+
+
+def _measure_bytes(folder: RunFolder, problems: list[str]) -> int | None:
+    try:
+        return measure_stored_bytes(folder)
+    except StorageError as error:
+        problems.append(str(error))
+        return None
+
+
+def _read_lock(study: StudyFolder, problems: list[str]) -> StudyLock | None:
+    try:
+        return read_lock(study) if study.lock.is_file() else None
+    except StorageError as error:
+        problems.append(str(error))
+        return None
 
 
 def _read(path: Path, kind: type[_Model], problems: list[str]) -> _Model | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lorastudy.config.spec import RunSpec
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, StorageError
 from lorastudy.exchange.card import ExportForm, make_card
 from lorastudy.exchange.stored_runs import read_run
 from lorastudy.model.base import quieten_libraries
@@ -18,8 +18,11 @@ def export_model(opened: OpenedStudy, spec: RunSpec, to: Path, *, is_merged: boo
     Raises:
         ConfigError: The run has not finished, or cannot be exported in this form.
         InputError: The reloaded copy computes something else; nothing is left behind.
+        StorageError: A record of the run, or its `best/`, is not what was written.
     """
     run = read_run(opened.study, spec, opened.folder.run(spec.run_id))
+    if run is not None and run.result.status == "damaged":
+        raise StorageError(f"{spec.run_id}: {run.result.reason}")
     if run is None or run.result.status != "done":
         raise ConfigError(
             f"{spec.run_id} has not finished, so there is no best epoch to export. "

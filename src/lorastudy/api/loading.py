@@ -8,6 +8,7 @@ from lorastudy.machine.environment import choose_device
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base, quieten_libraries
 from lorastudy.run.inputs import open_reader
+from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.study.open import OpenedStudy
 
 LoadedModel = Any  # a PeftModel or a PreTrainedModel, with the attribute `tokenizer`
@@ -19,6 +20,7 @@ def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
     Raises:
         ConfigError: The run has not finished.
         InputError: The base model was not found, or files are damaged.
+        StorageError: A record of the run, or its `best/`, is not what was written.
     """
     run = opened.folder.run(spec.run_id)
     result = run.read_result()
@@ -27,6 +29,8 @@ def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
             f"{spec.run_id} has not finished, so it has no model to load. "
             f"Finish it:  lorastudy run {opened.folder.path}"
         )
+    if spec.arm.method != "baseline":
+        refuse_changed_weights(run)
     quieten_libraries()
     where = choose_device(device)
     reader = open_reader(opened.study, opened.places)

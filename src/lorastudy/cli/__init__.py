@@ -25,6 +25,11 @@ from lorastudy.cli.schema import schema
 from lorastudy.cli.status import status
 from lorastudy.cli.submit import submit
 from lorastudy.cli.table import table
+from lorastudy.cli.terminal import (
+    replace_what_cannot_be_encoded,
+    show_controls,
+    with_plain_output,
+)
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.launch.torchrun import say_exit_code
 
@@ -47,7 +52,7 @@ for function in (
     *(submit, evaluate, audit),
 ):
     name = function.__name__.replace("_", "-")
-    app.command(name, epilog=show_examples(name))(function)
+    app.command(name, epilog=show_examples(name))(with_plain_output(function))
 
 
 def _point_to_help(error: TyperException) -> str:
@@ -59,18 +64,19 @@ def _point_to_help(error: TyperException) -> str:
 
 def main() -> None:
     """Run the command line and exit with the code that the documentation promises."""
+    replace_what_cannot_be_encoded()
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED_IN_TYPER:
             raise typer.Abort
     except UserError as error:
-        print(f"lorastudy: {redact_secrets(str(error))}", file=sys.stderr)
+        print(f"lorastudy: {show_controls(redact_secrets(str(error)))}", file=sys.stderr)
         code = error.exit_code
     except TyperException as error:
         if (
             message := error.format_message()
         ):  # there is none after the help of a command without arguments
-            print(f"lorastudy: {message}{_point_to_help(error)}", file=sys.stderr)
+            print(f"lorastudy: {show_controls(message)}{_point_to_help(error)}", file=sys.stderr)
         code = 2
     except typer.Abort:
         print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)

@@ -78,6 +78,7 @@ def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) ->
     from lorastudy.exchange.shapes import export_results
 
     run_ids = export_results(study, to, out)
+    options.say_doubts(study)
     if as_json:
         options.print_json({"to": to, "folder": out, "runs": run_ids})
     else:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lorastudy.cli.console import make_console
 from lorastudy.store.collect import RunOverview
 from lorastudy.store.folders import State
 from lorastudy.store.records import StepRecord
@@ -28,12 +28,14 @@ _COLORS = {
     "failed": "bold red",
     "diverged": "bold red",
     "out-of-memory": "bold red",
+    "damaged": "bold red",
 }
 _INTEREST: tuple[State, ...] = (
     "running",
     "failed",
     "diverged",
     "out-of-memory",
+    "damaged",
     "interrupted",
     "done",
     "missing",
@@ -69,7 +71,7 @@ def make_status_table(
                 *(cells[name] for name in columns),
                 style=_COLORS[run.status.status],
             )
-        if Console(width=_ANY_WIDTH).measure(table).maximum <= width:
+        if make_console(_ANY_WIDTH).measure(table).maximum <= width:
             break
     return table
 
@@ -137,7 +139,7 @@ def show_progress(folder: Path, looks: Iterable[Look]) -> None:
         for look in looks:
             print_lines(look.events)
         return
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    with Live(console=make_console(), auto_refresh=False) as live:
         console = live.console
         for look in looks:
             most_rows = max(3, console.height - _FRAME_LINES)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lorastudy.cli.completion import complete_presets
+from lorastudy.cli.terminal import PlainStream
 from lorastudy.errors import ConfigError
+from lorastudy.store.collect import list_doubts
+from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import Strategy
 from lorastudy.units import write_json
 
@@ -149,8 +152,14 @@ def progress_on(*, is_stderr: bool) -> Iterator[None]:
     if not is_stderr:
         yield
         return
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(PlainStream(sys.stderr)):
         yield
+
+
+def say_doubts(study: StudyFolder) -> None:
+    """Name files that are not what was written, or not verified, on standard error."""
+    for doubt in list_doubts(study):
+        print(f"lorastudy: {doubt}", file=sys.stderr)
 
 
 def print_json(value: object) -> None:

@@ -11,6 +11,7 @@ def report(folder: StudyDir, as_json: AsJson = False) -> None:
     from lorastudy.analysis.findings import make_findings
     from lorastudy.report.build import write_report
 
+    options.say_doubts(StudyFolder(folder))
     results = write_results(StudyFolder(folder))
     page = write_report(make_findings(results, folder), folder)
     if as_json:

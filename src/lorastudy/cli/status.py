@@ -23,6 +23,7 @@ def status(
 ) -> None:
     """Show which runs are done, running, failed or missing."""
     study = StudyFolder(folder)
+    options.say_doubts(study)
     if as_json and watch:
         raise ConfigError("--watch shows a table for people; it cannot be combined with --json.")
     if as_json:
@@ -37,15 +38,14 @@ def status(
 
 
 def _print_status(overview: tuple[RunOverview, ...], *, title: str) -> None:
-    from rich.console import Console
-
+    from lorastudy.cli.console import make_console
     from lorastudy.cli.live import make_status_table
 
-    width = Console().width if sys.stdout.isatty() else _UNCUT_COLUMNS
-    console = Console(width=width, highlight=False)
+    width = make_console().width if sys.stdout.isatty() else _UNCUT_COLUMNS
+    console = make_console(width)
     console.print(make_status_table(overview, title, width=width))
     for line in (f"{r.spec.run_id}: {r.status.reason}" for r in overview if r.status.reason):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _describe(run: RunOverview) -> dict[str, object]:

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, StudyDir
+from lorastudy.store.folders import StudyFolder
 
 
 def table(
@@ -20,6 +22,7 @@ def table(
         format = "json"
     from lorastudy.analysis.findings import read_findings
 
+    options.say_doubts(StudyFolder(folder))
     findings = read_findings(folder, with_bootstrap=False)
     if format is None:
         from lorastudy.cli.show import print_table

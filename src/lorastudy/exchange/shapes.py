@@ -13,7 +13,7 @@ SHAPES = (*TRACKERS, "lm-eval", "peft-comparison")
 
 
 def export_results(study: StudyFolder, shape: str, out: Path) -> list[str]:
-    """Write every run that ended to `out` in a `shape` of SHAPES; return the ids of the runs.
+    """Write runs that ended and are not damaged to `out` in a `shape` of SHAPES; return their ids.
 
     Raises:
         ConfigError: The shape does not exist, its package is missing, or no run has ended.
@@ -23,7 +23,7 @@ def export_results(study: StudyFolder, shape: str, out: Path) -> list[str]:
             f"--to {shape}: without RUN it is one of {', '.join(SHAPES)}. "
             "To export a model, name its run as `lorastudy status` lists it, or its arm."
         )
-    runs = read_runs(study)
+    runs = tuple(run for run in read_runs(study) if run.result.status != "damaged")
     if shape == "peft-comparison":  # which knows methods of fine-tuning only
         runs = tuple(run for run in runs if run.spec.arm.method != "baseline")
     if shape in TRACKERS:

@@ -9,6 +9,7 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record, read_records
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import Manifest, RunResult, StepRecord
+from lorastudy.store.weights import measure_stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +20,25 @@ class StoredRun:
     spec: RunSpec
     folder: RunFolder
     result: RunResult
-    manifest: Manifest | None  # None: it failed before there was one
+    manifest: Manifest | None  # None: it failed before there was one, or its records are damaged
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
-        """One record per optimizer step; none for a baseline."""
+        """One record per optimizer step; none for a baseline, or where records are damaged."""
+        if self.result.status == "damaged":
+            return ()
         return read_records(self.folder.steps, StepRecord)
 
     @property
     def ended_at(self) -> float:
         """Seconds since 1970 when the result was written: its file's time."""
-        path = self.folder.result if self.folder.result.is_file() else self.folder.failure
+        path = self.folder.result if self.folder.result.exists() else self.folder.failure
         return path.stat().st_mtime
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the best epoch's weight files; 0 for a baseline."""
-        return self.folder.measure_stored_bytes() or 0
+        return measure_stored_bytes(self.folder) or 0
 
 
 def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:
@@ -59,8 +62,9 @@ def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:
 
 def read_run(study: Study, spec: RunSpec, folder: RunFolder) -> StoredRun | None:
     """The run in `folder`; None if it has no result yet."""
-    result = folder.read_result()
+    result = folder.read_outcome(spec)
     if result is None:
         return None
-    manifest = read_record(folder.manifest, Manifest) if folder.manifest.is_file() else None
+    is_known = folder.manifest.is_file() and result.status != "damaged"
+    manifest = read_record(folder.manifest, Manifest) if is_known else None
     return StoredRun(study, spec, folder, result, manifest)

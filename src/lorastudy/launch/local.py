@@ -23,7 +23,6 @@ from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment, TeamOptions
 from lorastudy.launch.torchrun import work_as_team
-from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
@@ -121,7 +120,7 @@ class LocalEngine:
         if not self.folder.path.is_dir():
             self._refused = StorageError(f"{self.folder.path} was deleted during its runs.")
             return
-        if exit_code in (0, 73, 75) or run.read_result() is not None or self.stop.requested:
+        if exit_code in (0, 73, 75) or run.read_outcome(spec) is not None or self.stop.requested:
             return
         how = (
             f"was killed by {signal.Signals(-exit_code).name}, perhaps for lack of memory"
@@ -140,8 +139,8 @@ class LocalEngine:
         )
         try:
             with suppress(OwnedError), run.claim():  # another command may have taken the run over
-                if run.read_result() is None:
-                    write_record(run.failure, failure)
+                if run.read_outcome(spec) is None:
+                    run.write_failure(failure)
         except StorageError as error:
             self._refused = error  # the other runs go on
 

@@ -42,6 +42,7 @@ def _write(
     # lines of `steps.jsonl` first: a checkpoint promises that they exist
     if context.folder.steps.exists():
         flush_to_disk(context.folder.steps)
+    context.folder.note_written()
     write_checkpoint(
         context.folder.checkpoints,
         state.step,

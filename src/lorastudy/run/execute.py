@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 
 from lorastudy.config.spec import RunSpec
-from lorastudy.errors import InterruptedRunError, OutOfMemoryError
+from lorastudy.errors import InterruptedRunError, OutOfMemoryError, StorageError
 from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
 from lorastudy.machine.team import name_losses
 from lorastudy.run.context import RunContext
@@ -23,10 +23,11 @@ from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession, measure_waited_share
-from lorastudy.store.files import storage_errors, write_record
+from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import hash_files, write_hashes
 from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
+from lorastudy.store.written import forget_written
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
 
@@ -41,7 +42,7 @@ def execute_run(context: RunContext) -> RunResult:
     """
     spec, folder, team = context.spec, context.folder, context.team
     with folder.claim() as abandoned:
-        known = folder.read_result()
+        known = _read_known(folder, is_restarted=context.resuming.restart)
         if team.any(known is not None and known.status == "done"):
             assert known is not None
             return known
@@ -51,8 +52,7 @@ def execute_run(context: RunContext) -> RunResult:
                 "which ended without releasing it.",
                 file=sys.stderr,
             )
-        with storage_errors(folder.failure):
-            folder.failure.unlink(missing_ok=True)
+        folder.reopen()
         if context.resuming.restart:
             folder.set_aside()
         write_record(folder.spec, spec)
@@ -64,12 +64,22 @@ def execute_run(context: RunContext) -> RunResult:
             raise
         except Exception as error:
             failure = describe_failure(spec, folder, error, context.device)
-            write_record(folder.failure, failure)
+            folder.write_failure(failure)
             if failure.status == "out-of-memory":
                 raise OutOfMemoryError(str(failure.reason)) from error
             raise
         _write_result(folder, result)
         return result
+
+
+def _read_known(folder: RunFolder, *, is_restarted: bool) -> RunResult | None:
+    """The result so far; a damaged one is refused, unless the run is to start again."""
+    try:
+        return folder.read_result()
+    except StorageError:
+        if is_restarted:
+            return None
+        raise
 
 
 def join_run(context: RunContext) -> None:
@@ -87,6 +97,8 @@ def join_run(context: RunContext) -> None:
 
 def _train_and_score(context: RunContext) -> RunResult:
     spec, folder = context.spec, context.folder
+    if context.team.is_first:
+        folder.refuse_rewritten()
     began = time.perf_counter()
     start_memory_meter(context.device)
     setup = set_up_run(context)
@@ -131,7 +143,9 @@ def _train_and_score(context: RunContext) -> RunResult:
 
 def _write_manifest(context: RunContext, manifest: Manifest) -> None:
     if context.team.is_first:
+        forget_written(context.folder.path)  # which may go for an earlier manifest
         write_record(context.folder.manifest, manifest)
+        context.folder.note_written()
 
 
 def _write_result(folder: RunFolder, result: RunResult) -> None:

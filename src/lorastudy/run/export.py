@@ -23,6 +23,7 @@ from lorastudy.run.inputs import Reader
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import HASHES
+from lorastudy.store.weights import refuse_changed_weights
 
 CPU = torch.device("cpu")
 # Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded differently from Wx + BAx.
@@ -60,8 +61,10 @@ def export_run(
         ConfigError: `to` exists, the run has no trained model, or a full run is to be merged.
         InputError: The validation rows cannot be read, or the reloaded copy computes something
             else; no folder is left behind.
+        StorageError: `best/` is not what the run wrote.
     """
     is_adapter = check_export(folder, to, is_merged=is_merged)
+    refuse_changed_weights(folder)
     original = _load(folder.best, reader, is_adapter=is_adapter)
     found: list[Reloaded] = []
 

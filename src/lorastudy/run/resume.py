@@ -18,8 +18,9 @@ from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint
 from lorastudy.store.files import append_record, read_record, read_records, replace_records
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.hashes import find_changes
 from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord, TrainerState
+from lorastudy.store.weights import refuse_changed_weights
+from lorastudy.store.written import forget_written
 from lorastudy.train.optimizer import restore_moments
 
 
@@ -58,6 +59,7 @@ def _find_checkpoint(context: RunContext, plan: StepPlan) -> Path | None:
 
 def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
     """Keep the lines up to the checkpoint, each once; all of them have to exist."""
+    forget_written(folder.path)  # which goes for more lines; noted again with the manifest
     if checkpoint is None:
         replace_records(folder.steps, ())
         replace_records(folder.epochs, ())
@@ -78,7 +80,7 @@ def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
     _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
     replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
     if epochs:
-        check_best(folder)
+        refuse_changed_weights(folder)
     append_record(folder.resumes, ResumeRecord(step=state.step))
 
 
@@ -96,23 +98,11 @@ def _refuse_gaps(path: Path, found: Collection[int], expected: range) -> None:
         )
 
 
-def check_best(folder: RunFolder) -> None:
-    """Check that `best/` is as it was written.
-
-    Raises:
-        StorageError: It has changed.
-    """
-    if changes := find_changes(folder.best):
-        raise StorageError(
-            f"{'; '.join(changes)}. Restore the folder, or train this run again with --restart."
-        )
-
-
 def restore_best(setup: RunSetup, folder: RunFolder) -> None:
     """Load the best epoch's tensors into the model.
 
     Raises:
         StorageError: They are not those that were written.
     """
-    check_best(folder)
+    refuse_changed_weights(folder)
     setup.model.load_best(folder.best)

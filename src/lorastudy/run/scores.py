@@ -34,6 +34,7 @@ def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRe
             stored = describe_scores(benchmark.name, rows, scores)
             if team.is_first:
                 write_record(path, stored)
+                context.folder.note_written()
             records.append(stored.evaluation)
     return tuple(records)
 

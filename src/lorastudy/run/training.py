@@ -105,6 +105,7 @@ class TrainingSession:
         if self._context.team.is_first:
             append_record(folder.epochs, record)
             flush_to_disk(folder.epochs)
+            folder.note_written()
         faults.hit("run:after-epoch-line")
 
     def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:

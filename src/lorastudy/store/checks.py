@@ -1,31 +1,42 @@
-"""Verify a study's folder: every hash, every record, every line."""
+"""Verify a study's folder: every hash, every record, every line.
 
-from collections.abc import Iterator, Sequence
+Every file is looked at, and each damaged one is one sentence: what is wrong, and what to do.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
+from lorastudy.store.collect import collect_results
 from lorastudy.store.files import read_record, read_records
-from lorastudy.store.folders import RunFolder, StudyFolder
-from lorastudy.store.hashes import find_changes
+from lorastudy.store.folders import RESTORE, RunFolder, StudyFolder
+from lorastudy.store.hashes import HASHES, Change, read_hashes
+from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
     DocumentSums,
     EpochRecord,
     Manifest,
+    ResumeRecord,
     RunResult,
     StepRecord,
-    StudyLock,
     StudyResults,
 )
+from lorastudy.store.weights import find_weight_changes
+
+_Line = TypeVar("_Line", bound=BaseModel)
+_Found = dict[Path, str]  # what is wrong with each file that was looked at; "" where nothing is
+_UNUSED = "It will not be used: a resumed run sets it aside and goes on from an older one."
 
 
 @dataclass(frozen=True, slots=True)
 class FolderCheck:
-    """What was checked, and what is wrong with it, one sentence each."""
+    """What was checked, and what is wrong with it, one sentence for each file."""
 
     n_files: int
     damage: tuple[str, ...]
@@ -33,77 +44,116 @@ class FolderCheck:
 
 def check_folder(study: StudyFolder) -> FolderCheck:
     """Read every file of a known form under `study`; nothing is changed."""
-    findings = list(_check_study(study))
+    found = {study.lock: _check_lock(study)}
+    found |= _check_records({study.results: StudyResults})
+    if found.get(study.results) == "":
+        found[study.results] = _compare_results(study)
     for path in sorted((study.path / "runs").glob("*")):
         if path.is_dir() and not path.name.startswith("."):
-            findings += _check_run(RunFolder(path))
-    return FolderCheck(len(findings), tuple(text for text in findings if text))
+            found |= _check_run(RunFolder(path))
+    return FolderCheck(len(found), tuple(text for text in found.values() if text))
 
 
-def _check_study(study: StudyFolder) -> Iterator[str]:
-    for path, kind in ((study.lock, StudyLock), (study.results, StudyResults)):
-        yield from _check_record(path, kind)
+def _check_lock(study: StudyFolder) -> str:
+    if not study.lock.exists():
+        is_started = (study.path / "runs").exists()
+        return f"{study.lock} is missing. Restore it from a copy." if is_started else ""
+    try:
+        read_lock(study)
+    except StorageError as error:
+        return str(error)
+    return ""
 
 
-def _check_run(run: RunFolder) -> Iterator[str]:
-    records: list[tuple[Path, type[BaseModel]]] = [
-        (run.manifest, Manifest),
-        (run.result, RunResult),
-        (run.failure, RunResult),
-        *((path, DocumentSums) for path in sorted(run.evaluations.glob("*.json"))),
+def _compare_results(study: StudyFolder) -> str:
+    """What `results.json` says otherwise than the results of the finished runs."""
+    now = {run.run_id: run for run in collect_results(study).runs if run.status == "done"}
+    stored = read_record(study.results, StudyResults).runs
+    differing = [
+        run.run_id
+        for run in stored
+        if run.status == "done" and _dump(run) != _dump(now.get(run.run_id, run))
     ]
-    yield from _check_spec(run)
-    for path, kind in records:
-        yield from _check_record(path, kind)
-    yield from _check_numbers(run.steps, _numbers_of(run.steps, StepRecord))
-    yield from _check_numbers(run.epochs, _numbers_of(run.epochs, EpochRecord))
+    if not differing:
+        return ""
+    return (
+        f"{study.results} says something else about {', '.join(differing)} than the results of "
+        f"these runs. Make it again:  lorastudy report {study.path}"
+    )
+
+
+def _dump(run: RunResult) -> str:
+    return run.model_dump_json()
+
+
+def _check_run(run: RunFolder) -> _Found:
+    # what cannot be read, or belongs to another run
+    found = _check_records(
+        {
+            run.spec: RunSpec,
+            run.manifest: Manifest,
+            **{path: DocumentSums for path in sorted(run.evaluations.glob("[!.]*.json"))},
+            run.result: RunResult,
+            run.failure: RunResult,
+        },
+        run_id=run.path.name,
+    )
+    found |= _check_lines(run.steps, StepRecord, lambda line: line.step)
+    found |= _check_lines(run.epochs, EpochRecord, lambda line: line.epoch)
+    found |= _check_lines(run.resumes, ResumeRecord)
+    # what can be read, and is not what was written
+    _add(found, run, _list_changes(run))
     for folder in list_checkpoints(run.checkpoints):
-        yield from find_damage(folder) or [""]
-    if run.best.is_dir():
-        yield from find_changes(run.best) or [""]
-    if run.result.exists():
-        yield from find_changes(run.path) or [""]
+        damage = find_damage(folder)
+        found[folder] = "" if not damage else f"{'; '.join(damage)}. {_UNUSED}"
+    return found
 
 
-def _check_spec(run: RunFolder) -> Iterator[str]:
-    if not run.spec.exists():
-        return
+def _list_changes(run: RunFolder) -> Iterable[Change]:
+    yield from find_weight_changes(run)
+    yield from run.find_record_changes()
+
+
+def _add(found: _Found, run: RunFolder, changes: Iterable[Change]) -> None:
+    """Add `changes`, unless a record says more itself; count every file that hashes name."""
+    for folder in (run.path, run.best):
+        if (folder / HASHES).exists():
+            found.setdefault(folder / HASHES, "")
+            found |= {folder / name: "" for name in _names(folder) if folder / name not in found}
+    for change in changes:
+        path = run.path / change.name
+        found[path] = found.get(path) or f"{run.path}/{change}. {RESTORE}"
+
+
+def _names(folder: Path) -> Iterable[str]:
     try:
-        run_id = read_record(run.spec, RunSpec).run_id
-        yield "" if run_id == run.path.name else f"{run.spec} is that of {run_id}"
-    except StorageError as error:
-        yield str(error)
+        return read_hashes(folder)
+    except StorageError:
+        return ()
 
 
-def _check_record(path: Path, kind: type[BaseModel]) -> Iterator[str]:
-    if not path.exists():
-        return
+def _check_records(records: Mapping[Path, type[BaseModel]], run_id: str | None = None) -> _Found:
+    return {p: _check_record(p, kind, run_id) for p, kind in records.items() if p.exists()}
+
+
+def _check_record(path: Path, kind: type[BaseModel], run_id: str | None) -> str:
     try:
-        read_record(path, kind)
-        yield ""
+        owner = getattr(read_record(path, kind), "run_id", run_id)
     except StorageError as error:
-        yield str(error)
+        return str(error)
+    return "" if run_id in (None, owner) else f"{path} is that of {owner}. {RESTORE}"
 
 
-def _numbers_of(
-    path: Path, kind: type[StepRecord] | type[EpochRecord]
-) -> Sequence[int] | StorageError | None:
-    """What its lines are numbered by, why they cannot be read, or None without a file."""
+def _check_lines(
+    path: Path, kind: type[_Line], number_of: Callable[[_Line], int] | None = None
+) -> _Found:
+    """Whether the lines of `path` can be read and, where they have numbers, are 1, 2, 3, ..."""
     if not path.exists():
-        return None
+        return {}
     try:
         records = read_records(path, kind)
     except StorageError as error:
-        return error
-    return [r.step if isinstance(r, StepRecord) else r.epoch for r in records]
-
-
-def _check_numbers(path: Path, found: Sequence[int] | StorageError | None) -> Iterator[str]:
-    if found is None:
-        return
-    if isinstance(found, StorageError):
-        yield str(found)
-    elif list(found) != list(range(1, len(found) + 1)):
-        yield f"{path} does not have each of the lines 1, 2, 3, ... exactly once"
-    else:
-        yield ""
+        return {path: str(error)}
+    if number_of is None or [number_of(r) for r in records] == list(range(1, len(records) + 1)):
+        return {path: ""}
+    return {path: f"{path} does not have each of the lines 1, 2, 3, ... exactly once. {RESTORE}"}

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.config.study_file import describe_difference, dump_study, load_study
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.config.study_file import describe_difference, dump_study, read_study_file
+from lorastudy.errors import ConfigError, InputError, show_names
 from lorastudy.protocols import protocol_of_rows
-from lorastudy.store.files import read_record, write_record, write_text
+from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
-from lorastudy.store.records import RunResult, StudyLock, StudyResults
+from lorastudy.store.locks import read_lock, write_lock
+from lorastudy.store.records import RunResult, StudyResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def read_study(folder: StudyFolder) -> Study:
             f"{folder.path} has no study.yaml, so it is not a study folder. "
             "Give the folder that `lorastudy run` wrote to."
         )
-    study = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
-    started = read_record(folder.lock, StudyLock).studies if folder.lock.is_file() else ()
+    study = read_study_file(folder.study)
+    started = read_lock(folder).studies if folder.lock.is_file() else ()
     if started and study not in started:
         raise ConfigError(
             f"{folder.study} was edited after the study was started:\n  "
@@ -52,8 +53,8 @@ def read_study(folder: StudyFolder) -> Study:
 def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:
     """Make `after` the study of a folder; after a crash in between it is still `before`."""
     if folder.lock.is_file():
-        lock = read_record(folder.lock, StudyLock)
-        write_record(folder.lock, lock.model_copy(update={"studies": (before, after)}))
+        lock = read_lock(folder)
+        write_lock(folder, lock.model_copy(update={"studies": (before, after)}))
     write_text(folder.study, dump_study(after))
 
 
@@ -72,6 +73,20 @@ def list_strangers(folder: StudyFolder) -> list[str]:
     return sorted(path.name for path in found if path.is_dir() and path.name not in known)
 
 
+def list_doubts(folder: StudyFolder) -> list[str]:
+    """What a reader of the study's numbers has to know about its files, a sentence each."""
+    runs = [folder.run(spec.run_id) for spec in expand_study(read_study(folder))]
+    started = [run for run in runs if run.path.is_dir()]
+    old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]
+    changes = {run.path.name: run.find_record_changes() for run in started}
+    doubts = [f"{name}: {change}." for name, found in changes.items() for change in found]
+    if old:
+        doubts.append(f"not verified, since they have no SHA256SUMS: {show_names(old)}.")
+    if started and not folder.lock.is_file():
+        doubts.append(f"{folder.lock.name} is missing.")
+    return doubts
+
+
 def collect_results(folder: StudyFolder) -> StudyResults:
     """All results of a study as they are now, read only from the run folders.
 
@@ -79,7 +94,7 @@ def collect_results(folder: StudyFolder) -> StudyResults:
         InputError: Runs of different tokenizers.
     """
     study = read_study(folder)
-    found = {s.run_id: folder.run(s.run_id).read_result() for s in expand_study(study)}
+    found = {s.run_id: folder.run(s.run_id).read_outcome(s) for s in expand_study(study)}
     _refuse_mixed_tokenizers((result for result in found.values() if result), folder)
     return StudyResults(
         name=study.name,

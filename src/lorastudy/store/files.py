@@ -93,9 +93,18 @@ def read_record(path: Path, kind: type[Model]) -> Model:
         if (newer := _say_if_newer(path, error)) is not None:
             raise StorageError(newer) from error
         raise StorageError(
-            f"{path} is not a readable {kind.__name__}: {error}. "
-            "Restore the file, or delete it to have it made again."
+            f"{path} is not a readable {kind.__name__} ({_first_mistake(error)}). "
+            "Restore the file from a copy."
         ) from error
+
+
+def _first_mistake(error: OSError | ValidationError) -> str:
+    """What is wrong with a record in a few words, and at which of its keys."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    mistake = error.errors(include_url=False)[0]
+    where = ".".join(map(str, mistake["loc"]))
+    return f"{where}: {mistake['msg']}" if where else mistake["msg"]
 
 
 def _say_if_newer(path: Path, error: Exception) -> str | None:
@@ -213,7 +222,7 @@ def _read_line(path: Path, kind: type[Model], line: bytes, position: str) -> Mod
         if (newer := _say_if_newer(path, error)) is not None:
             raise StorageError(newer) from error
         raise StorageError(
-            f"{path}: {position} is not a readable {kind.__name__} ({error.errors()[0]['msg']}). "
+            f"{path}: {position} is not a readable {kind.__name__} ({_first_mistake(error)}). "
             "Restore the file, or train this run again with --restart."
         ) from error
 

@@ -5,7 +5,7 @@ STUDY_DIR/
   runs/<arm>-s<seed>-<hash8>/
     spec.json  manifest.json  steps.jsonl  epochs.jsonl  resumes.jsonl
     checkpoints/  best/  evaluations/
-    result.json | failure.json      written last
+    SHA256SUMS  result.json | failure.json      written last
   results.json  report/
 """
 
@@ -15,17 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lorastudy.config.spec import RunSpec
+from lorastudy.errors import StorageError
 from lorastudy.store.files import (
     read_last_record,
     read_last_records,
     read_record,
     remove_leftovers,
     storage_errors,
+    write_record,
 )
+from lorastudy.store.hashes import HASHES, MISSING, Change, find_changes, read_hashes
 from lorastudy.store.leases import is_owned, own
 from lorastudy.store.records import EpochRecord, Lease, Manifest, RunResult, Status, StepRecord
+from lorastudy.store.written import find_rewritten, note_one, note_written
 
 _LOG = "log.txt"
+BEST = "best/"  # what weights begin with in SHA256SUMS
+RESTORE = "Restore it from a copy, or train this run again with --restart."
 _RECENT_STEPS = 20  # optimizer steps whose mean says how fast a run is now
 
 State = Status | Literal["missing", "running", "interrupted"]
@@ -120,20 +127,136 @@ class RunFolder:
                 if path.name not in (_LOG, self.quarantine.name) and path.name[0] != ".":
                     path.rename(aside / path.name)
 
-    def measure_stored_bytes(self) -> int | None:
-        """Bytes of the best epoch's weight files; None where there are none, as of a baseline."""
-        sizes = [path.stat().st_size for path in self.best.glob("*.safetensors")]
-        return sum(sizes) if sizes else None
+    def note_written(self) -> None:
+        """Note how far the run's records are written, so that a later change to them shows.
+
+        Raises:
+            StorageError: The disk refused the write.
+        """
+        note_written(self.path, self.list_records())
+
+    def write_failure(self, failure: RunResult) -> None:
+        """Write why the run could not finish.
+
+        Raises:
+            StorageError: The disk refused the write.
+        """
+        self.reopen()  # which an earlier note may go for
+        write_record(self.failure, failure)
+        note_one(self.path, self.failure.name)
+
+    def reopen(self) -> None:
+        """Delete how an earlier attempt ended: its failure, or hashes without a result.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        with storage_errors(self.failure):
+            self.failure.unlink(missing_ok=True)
+            (self.path / HASHES).unlink(missing_ok=True)
+        note_one(self.path, self.failure.name)
+
+    def refuse_rewritten(self) -> None:
+        """Check the lines and scores that a resumed run goes on from.
+
+        What is missing is made again; so is the manifest, which is compared by itself.
+
+        Raises:
+            StorageError: Some of them were changed.
+        """
+        changes = [
+            change
+            for change in find_rewritten(self.path)
+            if change.problem != MISSING and change.name != self.manifest.name
+        ]
+        if changes:
+            raise StorageError(f"{'; '.join(map(str, changes))}. {RESTORE}")
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether the finished run says what its files were; early versions did not write it."""
+        return (self.path / HASHES).exists()
+
+    def find_record_changes(self) -> list[Change]:
+        """What differs from the records that the finished run wrote; `best/` is not read.
+
+        Of an unfinished run, what differs from the records as they were last noted. Early versions
+        wrote neither hashes nor notes.
+        """
+        if not self.result.exists():
+            return find_rewritten(self.path) + self._find_lost_result()
+        if not self.is_verifiable:
+            return []
+        changes = find_changes(self.path, lambda name: not name.startswith(BEST))
+        known = {change.name for change in changes}
+        if HASHES in known:
+            return changes
+        listed = read_hashes(self.path)
+        found = (path.relative_to(self.path).as_posix() for path in self.list_records())
+        return changes + [
+            Change(name, f"is not in {HASHES}") for name in found if name not in listed
+        ]
+
+    def _find_lost_result(self) -> list[Change]:
+        try:
+            is_lost = self.is_verifiable and self.result.name in read_hashes(self.path)
+        except StorageError:
+            is_lost = False
+        return [Change(self.result.name, f"is missing, and {HASHES} names it")] if is_lost else []
+
+    def list_records(self) -> list[Path]:
+        """Every record that the run has now, except notes and hashes of the others."""
+        lines = (self.spec, self.manifest, self.steps, self.epochs, self.resumes)
+        scores = sorted(self.evaluations.glob("[!.]*.json"))
+        return [path for path in (*lines, *scores, self.result, self.failure) if path.is_file()]
 
     def read_result(self) -> RunResult | None:
-        """The record of the finished or failed run; None while it is neither."""
-        for path in (self.result, self.failure):
-            if path.is_file():
-                return read_record(path, RunResult)
-        return None
+        """The record of the finished or failed run; None while it is neither.
+
+        Raises:
+            StorageError: One of the finished run's records is not what was written.
+        """
+        path = self.result if self.result.exists() else self.failure
+        if not path.exists():
+            return None
+        changes = self.find_record_changes()
+        if path == self.failure:  # which itself says what is wrong with the other records
+            changes = [change for change in changes if change.name == path.name]
+        if changes:
+            raise StorageError(f"{'; '.join(map(str, changes))}. {RESTORE}")
+        result = read_record(path, RunResult)
+        if result.run_id != self.path.name:
+            raise StorageError(f"{path.name} is that of {result.run_id}. {RESTORE}")
+        return result
+
+    def read_outcome(self, spec: RunSpec) -> RunResult | None:
+        """As `read_result`, but a run whose records were changed is a row that says so."""
+        try:
+            return self.read_result()
+        except StorageError as error:
+            return RunResult(
+                run_id=spec.run_id,
+                arm=spec.arm.name,
+                method=spec.arm.method,
+                seed=spec.seed,
+                learning_rate=spec.learning_rate,
+                status="damaged",
+                reason=self._say(error),
+                exit_code=error.exit_code,
+            )
+
+    def _say(self, error: StorageError) -> str:
+        """The message with file names as they are in the run's folder, wherever that lies."""
+        return str(error).replace(f"{self.path}/", "")
 
     def read_status(self) -> "RunStatus":
-        """How far the run is, according to its files."""
+        """How far the run is, according to its files; damage to them is a status too."""
+        try:
+            return self._read_status()
+        except StorageError as error:
+            return RunStatus(self.path.name, "damaged", None, None, self._say(error))
+
+    def _read_status(self) -> "RunStatus":
         result = self.read_result()
         status = self._status(result)
         steps = read_last_records(self.steps, StepRecord, _RECENT_STEPS)

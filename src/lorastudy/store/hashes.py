@@ -7,20 +7,50 @@ They are written after the files that they name, so a file that differs was chan
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from lorastudy.errors import StorageError, first_line
 from lorastudy.store.files import write_text
 
 HASHES = "SHA256SUMS"
+MISSING = "is missing"
+_SETTLED_NS = 100_000_000  # a file that was changed more recently may change again unnoticed
+
+_FileState = tuple[Path, int, int, int]  # inode, bytes, time of the last change in nanoseconds
+_known: dict[_FileState, str] = {}
+
+
+class Change(NamedTuple):
+    """A file that is not as `SHA256SUMS` says."""
+
+    name: str  # in its folder
+    problem: str  # "is missing"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.problem}"
 
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_once(path: Path) -> str:
+    """As `hash_file`, but a file that has not changed since is not read again."""
+    found = path.stat()
+    state = (path, found.st_ino, found.st_size, found.st_mtime_ns)
+    if (known := _known.get(state)) is not None:
+        return known
+    digest = hash_file(path)
+    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
+        _known[state] = digest
+    return digest
 
 
 def seal_of(record: BaseModel) -> str:
@@ -44,20 +74,43 @@ def hash_files(folder: Path) -> dict[str, str]:
     }
 
 
-def find_changes(folder: Path) -> list[str]:
-    """What differs from `folder/SHA256SUMS`, one sentence each; that file has to exist."""
+def read_hashes(folder: Path) -> dict[str, str]:
+    """The hashes that `folder/SHA256SUMS` lists, by path in `folder`.
+
+    Raises:
+        StorageError: The file is missing or damaged.
+    """
     path = folder / HASHES
     try:
-        listed = dict(_read_lines(path.read_text(encoding="utf-8")))
+        lines = list(_read_lines(path.read_text(encoding="utf-8")))
+        listed = dict(lines)
+        if len(listed) != len(lines):
+            raise ValueError("a file is there twice")
+        return listed
     except (OSError, ValueError) as error:
-        return [f"{path} is not readable ({error})"]
-    changes = []
-    for name, digest in listed.items():
-        if not (folder / name).is_file():
-            changes.append(f"{folder / name} is missing")
-        elif hash_file(folder / name) != digest:
-            changes.append(f"{folder / name} is not the file that was written")
-    return changes
+        raise StorageError(f"{path} is not readable ({first_line(error)}).") from error
+
+
+def find_changes(
+    folder: Path, is_chosen: Callable[[str], bool] = lambda name: True
+) -> list[Change]:
+    """What differs from `folder/SHA256SUMS`, which has to exist, among the files `is_chosen`."""
+    try:
+        listed = read_hashes(folder)
+    except StorageError:
+        return [Change(HASHES, "is missing or damaged")]
+    chosen = {name: digest for name, digest in listed.items() if is_chosen(name)}
+    found = ((name, _find_problem(folder / name, digest)) for name, digest in chosen.items())
+    return [Change(name, problem) for name, problem in found if problem]
+
+
+def _find_problem(path: Path, digest: str) -> str | None:
+    if not path.is_file():
+        return MISSING
+    try:
+        return None if hash_once(path) == digest else "is not the file that was written"
+    except OSError as error:
+        return f"is not readable ({error.strerror})"
 
 
 def _read_lines(text: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ from lorastudy.config.models import Study
 from lorastudy.protocols import TargetClass
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
-Status = Literal["done", "failed", "diverged", "out-of-memory"]  # of a run that ended
+# of a run that ended; "damaged": its records are not those that it wrote, which is never stored
+Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged"]
 
 
 class Record(BaseModel):
@@ -85,6 +86,7 @@ class StudyLock(Record):
         Study, ...
     ] = ()  # what study.yaml may contain: before and after the last extension
     environment: Fingerprint | None = None  # at the start; runs have their own
+    seal: str = ""  # SHA-256 over the other keys
 
 
 class Manifest(Record):
@@ -121,6 +123,13 @@ class CheckpointManifest(Record):
     identity: str  # of the run's spec
     environment: Fingerprint
     files: dict[str, CheckpointFile]
+    seal: str = ""  # SHA-256 over the other fields
+
+
+class WrittenRecords(Record):
+    """`written.json` of a run: how its records began when it was last noted."""
+
+    files: dict[str, CheckpointFile]  # by name in the run's folder
     seal: str = ""  # SHA-256 over the other fields
 
 

@@ -174,6 +174,6 @@ def _written_at(folder: RunFolder) -> int | None:
     A run that failed and is tried again may fail again between two looks.
     """
     for path in (folder.result, folder.failure):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             return path.stat().st_mtime_ns
     return None

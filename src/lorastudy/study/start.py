@@ -17,8 +17,9 @@ from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
 from lorastudy.model.base import check_weights
-from lorastudy.store.files import read_record, write_record, write_text
+from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.locks import read_lock, write_lock
 from lorastudy.store.places import Places
 from lorastudy.store.records import FoundAt, StudyLock
 from lorastudy.study.check import check_study
@@ -56,20 +57,20 @@ def start_or_continue(
     remember_places(opened.places, folder)
     if missing and (where.type == "cuda" if probe is None else probe):
         probed = probe_study(lock, missing, folder, opened.places, device)
-        now = read_record(folder.lock, StudyLock)  # it may have been extended meanwhile
+        now = read_lock(folder)  # it may have been extended meanwhile
         found = {"probed": probed.probed, "micro_batch": probed.micro_batch}
-        write_record(folder.lock, now.model_copy(update=found))
+        write_lock(folder, now.model_copy(update=found))
     return missing
 
 
 def missing_runs(
     runs: Iterable[RunSpec], folder: StudyFolder, *, again: bool = False
 ) -> tuple[RunSpec, ...]:
-    """Runs that are not done; diverged ones only with `again`, since they would diverge again."""
-    open_states = {"failed", "out-of-memory"} | ({"diverged"} if again else set())
+    """Runs that are not done; those that diverged or were damaged only with `again`."""
+    open_states = {"failed", "out-of-memory"} | ({"diverged", "damaged"} if again else set())
 
     def is_missing(run: RunSpec) -> bool:
-        result = folder.run(run.run_id).read_result()
+        result = folder.run(run.run_id).read_outcome(run)
         return result is None or result.status in open_states
 
     return tuple(run for run in runs if is_missing(run))
@@ -101,9 +102,9 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
         InputError: Data or model have changed since the study was started.
     """
     if not folder.lock.is_file():
-        write_record(folder.lock, lock)
+        write_lock(folder, lock)
         return lock
-    before = read_record(folder.lock, StudyLock)
+    before = read_lock(folder)
     digests = ("base_digest", "tokenizer_digest", "corpora")
     changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
     if changed:

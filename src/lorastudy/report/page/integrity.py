@@ -88,6 +88,7 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
             for note in c.notes
         ),
         *(f"Not read: {problem}" for problem in findings.evidence.problems),
+        *findings.evidence.doubts,
     )
 
 

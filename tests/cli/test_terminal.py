@@ -1,0 +1,84 @@
+"""Text of other people's files is shown on the terminal and never obeyed; no number is cut."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorastudy.analysis.findings import read_findings
+from lorastudy.cli import show
+from support.command_line import ROOT, call
+
+FINISHED = ROOT / "tests" / "support" / "finished_study" / "study"
+FAILED = "lora-2-s1-6f1c05e1"
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\u202eback [bold]loud[/bold] :smile:\r"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study whose failed run says something in escape sequences, markup and emoji codes."""
+    folder = shutil.copytree(FINISHED, tmp_path / "a[/]b[1]")
+    path = folder / "runs" / FAILED / "failure.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reason": ESCAPES}))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["status", "table", ("table", "--format", "md")])
+def test_a_reason_is_shown_with_its_controls_replaced_and_its_brackets_kept(
+    study: Path, command: str | tuple[str, ...]
+) -> None:
+    name, *options = (command,) if isinstance(command, str) else command
+    answer = call(name, study, *options)
+    assert answer.code == 0, answer.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", answer.out)
+    said = re.sub(r"[\s│\\]+", "", answer.out)
+    assert "[bold]loud[/bold]:smile:" in said or command == "table"
+
+
+def test_a_folder_with_brackets_is_named_as_it_is(study: Path) -> None:
+    assert "a[/]b[1]" in call("status", study).out
+    assert "a[/]b[1]" in call("status", study / "no").err
+
+
+def test_a_message_of_an_error_has_no_controls(tmp_path: Path) -> None:
+    answer = call("status", tmp_path / "\x1b[2Jno")
+    assert answer.code == 2 and "\x1b" not in answer.err and "[2Jno" in answer.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("command", ["status", "table"])
+def test_what_an_encoding_lacks_is_replaced(command: str, encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lorastudy", command, str(FINISHED)],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"lora-2" in done.stdout and b"Traceback" not in done.stderr
+    done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_number_of_a_table_is_cut_or_wrapped(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = read_findings(FINISHED, with_bootstrap=False)
+    monkeypatch.setattr(show, "console_width", lambda: width)
+    show.print_table(findings)
+    text = capsys.readouterr().out
+    assert "…" not in text.partition("‡")[0].replace("SIGKILL, …", "")
+    table = show.build_table1(findings)
+    numbers = {
+        show._show(row[i]).plain
+        for row in table.rows
+        for i, column in enumerate(table.columns)
+        if column.align == "right"
+    }
+    assert numbers and all(number in text for number in numbers)
+    assert max(map(len, text.splitlines()[:30])) <= width + 1
