@@ -4,9 +4,13 @@ A message says what is wrong, where (file and key path), and what to do next. Ev
 else that escapes is a defect of this program and keeps its traceback.
 """
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+_LONGEST_SHOWN = 60  # characters of a path that cannot be one
 
 _SECRETS = (
     (re.compile(r"\b(hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}"), r"\1[redacted]"),
@@ -146,3 +150,18 @@ def reason_of(error: BaseException) -> str:
         message = f"{message[:_LONGEST_REASON]} ... and {left_out:,} more characters"
     says_enough = isinstance(error, (OSError, ValueError, RuntimeError, Warning))
     return message if says_enough else f"{type(error).__name__}: {message}"
+
+
+def possible_path(named: str | Path, *, key: str = "") -> Path:
+    """The path, if a file or folder could have it; whether one has it does not matter.
+
+    Raises:
+        ConfigError: It is empty or too long, or follows links in a circle. `key` stands before it.
+    """
+    shown = str(named) if len(str(named)) <= _LONGEST_SHOWN else f"{str(named)[:_LONGEST_SHOWN]}..."
+    try:
+        Path(named).stat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(f"{key}{shown}: {error.strerror}. Give another path.") from error
+    return Path(named)

@@ -5,10 +5,12 @@ a model import torch.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from lorastudy import __version__
 from lorastudy.cli.audit import audit
 from lorastudy.cli.check import check
 from lorastudy.cli.evaluate import evaluate
@@ -47,6 +49,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(*, is_asked: bool) -> None:
+    if is_asked:
+        print(f"lorastudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _accept_version(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=lambda value: _print_version(is_asked=value),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options of `lorastudy` itself, before the name of a command."""
+
+
 for function in (
     *(init, schema, run, check, status, table, report, run_one, extend, fsck, export, push),
     *(submit, evaluate, audit),

@@ -26,6 +26,7 @@ Model = Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="M
 ProtocolNames = Annotated[
     list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
 ]
+Adapter = Annotated[Path | None, typer.Option(help="PEFT folder, such as a run's best/.")]
 Length = Annotated[int, typer.Option(min=2, help="Tokens per row, for row protocols.")]
 Sample = Annotated[
     int | None,
@@ -38,9 +39,7 @@ def evaluate(
     *,
     benchmark: BenchmarkName,
     protocol: ProtocolNames,
-    adapter: Annotated[
-        Path | None, typer.Option(help="PEFT folder, such as a run's best/.")
-    ] = None,
+    adapter: Adapter = None,
     length: Length = 350,
     strip: Strip = True,
     limit: Limit = None,

@@ -28,6 +28,14 @@ To = Annotated[
     str,
     typer.Option(help=f"With RUN: a new folder for its model. Without: {', '.join(SHAPES)}."),
 ]
+ResultsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Without RUN: folder for the results; default DIR/exports/TO.",
+        parser=options.named_path,
+        metavar="PATH",
+    ),
+]
 Merge = Annotated[
     bool,
     typer.Option("--merge", help="Add the adapter into the weights, which gives a whole model."),
@@ -39,10 +47,7 @@ def export(
     name: Run = None,
     *,
     to: To,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Without RUN: folder for the results; default DIR/exports/TO."),
-    ] = None,
+    out: ResultsFolder = None,
     merge: Merge = False,
     mirror: Mirror = None,
     offline: Offline = False,
@@ -57,6 +62,8 @@ def export(
             raise ConfigError("--merge merges one run's adapter. Name the RUN.")
         _export_results(StudyFolder(folder), to, out or folder / "exports" / to, as_json=as_json)
         return
+    if not to.strip():
+        raise ConfigError("--to: the path is empty. Name a new folder.")
     if out is not None:
         raise ConfigError("--out is for results of the whole study. With RUN, --to is the folder.")
     from lorastudy.analysis.choice import choose_run

@@ -31,7 +31,10 @@ WithSchema = Annotated[
 def init(
     start: Start,
     *,
-    out: Annotated[Path | None, typer.Option(help="File; default PRESET.yaml.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File; default PRESET.yaml.", parser=options.named_path, metavar="PATH"),
+    ] = None,
     base_model: Base = "openai-community/gpt2",
     column: Column = "text",
     with_schema: WithSchema = True,

@@ -20,9 +20,25 @@ from lorastudy.units import write_json
 if TYPE_CHECKING:
     from lorastudy.launch.assignment import TeamOptions
 
+
+def named_path(text: str) -> Path:
+    """A path of the command line; an empty one would mean the current folder unsaid.
+
+    Raises:
+        BadParameter: It is empty, as after a variable of the shell that is not set.
+    """
+    if not text.strip():
+        raise typer.BadParameter("the path is empty; write . for the current folder")
+    return Path(text)
+
+
 Mirror = Annotated[
     Path | None,
-    typer.Option(help="Folder laid out like the hub, searched before the cache and the hub."),
+    typer.Option(
+        help="Folder laid out like the hub, searched before the cache and the hub.",
+        parser=named_path,
+        metavar="PATH",
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -70,7 +86,10 @@ StudyName = Annotated[
         autocompletion=complete_presets,
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder; default studies/NAME.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder; default studies/NAME.", parser=named_path, metavar="PATH"),
+]
 BenchmarkName = Annotated[
     str,
     typer.Option(help="wikitext-2, lambada, imdb, a benchmark of another preset, or a text file."),
@@ -86,7 +105,7 @@ Strip = Annotated[
     ),
 ]
 Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
-StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR")]
+StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR", parser=named_path)]
 
 
 def check_device(device: str) -> None:

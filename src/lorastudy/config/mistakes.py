@@ -31,6 +31,7 @@ _WORDS_OF_OTHERS = {
     "seed": "seeds",
     "datasets": "benchmarks",
 }
+_SEEDS_SHOWN = 10
 _SENTENCES = {
     "missing": "is required",
     "int_type": "must be a whole number, not {value}",
@@ -39,13 +40,14 @@ _SENTENCES = {
     "finite_number": "must be a finite number, not {value}",
     "bool_type": "must be true or false, not {value}",
     "string_type": "must be text, not {value}; put it in quotes",
-    "tuple_type": "must be a list such as [...], not {value}",
-    "model_type": "must be a mapping of keys, not {value}",
+    "tuple_type": "must be a list such as [...], not {value}{form}",
+    "model_type": "must be a mapping of keys, not {value}{form}",
     "too_short": "must not be empty",
     "too_long": "must have at most {max_length} values",
     "greater_than": "must be greater than {gt}, not {value}",
     "greater_than_equal": "must be at least {ge}, not {value}",
     "less_than": "must be less than {lt}, not {value}",
+    "less_than_equal": "must be at most {le}, not {value}",
     "string_too_short": "must not be empty",
 }
 
@@ -90,7 +92,25 @@ def _sentence(details: ErrorDetails, context: Mapping[str, Any]) -> str:
     if details["type"] == "study_value":
         return f"{_shown(value)} {context['text']}{_choice(value, context['candidates'])}"
     sentence = _SENTENCES.get(details["type"])
-    return sentence.format(value=_shown(value), **context) if sentence else details["msg"]
+    if sentence is None:
+        return details["msg"]
+    return sentence.format(value=_shown(value), form=_right_form(details), **context)
+
+
+def _right_form(details: ErrorDetails) -> str:
+    """How a value would be written that stands alone where a list or a mapping is expected."""
+    value, path = details["input"], details["loc"]
+    needs_form = details["type"] in ("tuple_type", "model_type") and not isinstance(value, dict)
+    if not needs_form or value is None or path[-1] in ("arms", "benchmarks"):
+        return ""
+    shown = _shown(value).strip("'")
+    if details["type"] == "tuple_type":
+        if path == ("seeds",) and isinstance(value, int) and 1 < value <= _SEEDS_SHOWN:
+            return f"; write {list(range(value))} for {value} seeds"
+        return f"; write [{shown}]"
+    keys = [key for key in ("id", "path") if key in _allowed_keys(path)]
+    forms = " or ".join(f"{{{key}: {shown}}}" for key in keys)
+    return f"; write {forms}" if forms else ""
 
 
 def _choice(word: object, allowed: Sequence[str]) -> str:

@@ -11,16 +11,28 @@ from pydantic import ValidationError
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import BaseModelRef, Benchmark
 from lorastudy.config.study_file import list_presets, load_study, preset_text
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, InputError
 
+_LONGEST_SHOWN = 60  # characters of a name that cannot be one
 _FILES = (".txt", ".jsonl", ".json", ".parquet", ".csv")
 
 
 def model_reference(model: str) -> BaseModelRef:
-    """A folder if there is one of this name, else a hub id."""
-    if Path(model).is_dir():
-        return BaseModelRef(path=str(Path(model).resolve()))
-    return BaseModelRef(id=model)
+    """A folder if there is one of this name, else a hub id.
+
+    Raises:
+        InputError: It is neither.
+    """
+    try:
+        if Path(model).is_dir():
+            return BaseModelRef(path=str(Path(model).resolve()))
+        return BaseModelRef(id=model)
+    except (ValidationError, OSError) as error:
+        shown = model if len(model) <= _LONGEST_SHOWN else f"{model[:_LONGEST_SHOWN]}..."
+        raise InputError(
+            f"{shown!r} is neither a folder here nor a hub id such as owner/name. "
+            "Give the folder of a model, or its id."
+        ) from error
 
 
 def find_benchmark(

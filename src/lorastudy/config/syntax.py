@@ -78,7 +78,8 @@ def _checked_placement(value: str) -> str:
             "whole segment, such as transformer.h.*.attn.c_proj",
         )
     raise _wrong_value(
-        "is neither a layer type nor a dotted module pattern such as transformer.h.*.attn.c_proj",
+        "is neither a layer type nor a dotted module pattern; a module's name needs its path from "
+        "the model's root, such as model.layers.*.self_attn.q_proj or transformer.h.*.attn.c_proj",
         (*LAYER_TYPES, *ROOT_PATTERNS),
     )
 
@@ -134,7 +135,7 @@ ProtocolName = Annotated[
 ]
 LearningRate = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class StudyModel(BaseModel):

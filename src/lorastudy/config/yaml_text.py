@@ -15,7 +15,14 @@ from lorastudy.config.mistakes import nearest
 from lorastudy.errors import ConfigError
 
 YamlValue: TypeAlias = "bool | int | float | str | list[YamlValue] | dict[str, YamlValue] | None"
+_MOST_BITS = 63  # of a whole number; a longer one is a slip, and prints thousands of digits
+_LONGEST_SHOWN = 80  # characters of an override in a message
 _MOST_VALUES = 20_000  # a study of 1,000 arms has half of this
+_LOOKALIKES = {
+    "\t": "there is a tab; indent with spaces",
+    "\u00a0": "there is a non-breaking space; use an ordinary one",
+    "\uff1a": "there is a full-width colon; use an ordinary one and a space",
+}
 _NUMBER_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")
 # What the constructors of PyYAML raise for text that a tag or number format cannot hold.
 _YAML_FAULTS = (
@@ -67,7 +74,8 @@ def parse_yaml(text: str, source_name: str) -> YamlValue:
         value = yaml.load(text, Loader=_Loader)
         return _plain_copy(value, "", iter(range(_MOST_VALUES)))
     except _YAML_FAULTS as error:
-        raise ConfigError(f"{source_name}: {_fault(error)}. Correct the YAML there.") from error
+        what = f"{_fault(error)}{_hint(error, text)}"
+        raise ConfigError(f"{source_name}: {what}. Correct the YAML there.") from error
 
 
 def _plain_copy(value: object, path: str, budget: Iterator[int]) -> YamlValue:
@@ -85,6 +93,8 @@ def _plain_copy(value: object, path: str, budget: Iterator[int]) -> YamlValue:
                 )
             copy[key] = _plain_copy(part, f"{path}.{key}", budget)
         return copy
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"{path}: this whole number is too large".lstrip(".: "))
     if value is None or isinstance(value, bool | int | float | str):
         return value
     what = f"{value} is read as a {type(value).__name__}; put it in quotes"
@@ -97,7 +107,22 @@ def _fault(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if "integer string conversion" in str(error):
+        return "a whole number is too large"
     return " ".join(str(error).split()) or "a value does not fit its tag"
+
+
+def _hint(error: Exception, text: str) -> str:
+    """What looks like YAML at the place of the mistake, and is another character."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return ""
+    number = error.problem_mark.line
+    # a reader notices the mistake on the line itself or on the next one
+    for line in reversed(text.splitlines()[max(0, number - 1) : number + 1]):
+        for character, advice in _LOOKALIKES.items():
+            if character in line:
+                return f" ({advice})"
+    return ""
 
 
 def write_yaml(value: YamlValue) -> str:
@@ -124,7 +149,8 @@ def apply_override(data: dict[str, YamlValue], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not all(part for part in path.split(".")):
         raise ConfigError(f"--set {override!r} is not KEY=VALUE; write training.epochs=2.")
-    _put(data, path, parse_yaml(text, f"--set {override}"), override)
+    shown = override if len(override) <= _LONGEST_SHOWN else f"{override[:_LONGEST_SHOWN]}..."
+    _put(data, path, parse_yaml(text, f"--set {shown}"), override)
 
 
 def _put(node: YamlValue, path: str, value: YamlValue, override: str) -> None:

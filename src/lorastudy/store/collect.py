@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import describe_difference, dump_study, read_study_file
-from lorastudy.errors import ConfigError, InputError, show_names
+from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunStatus, StudyFolder
@@ -28,7 +28,7 @@ def read_study(folder: StudyFolder) -> Study:
     Raises:
         ConfigError: The folder is not a study's, or its study.yaml was edited after the start.
     """
-    if not folder.path.exists():
+    if not possible_path(folder.path).exists():
         raise ConfigError(
             f"{folder.path} does not exist. Give the folder that `lorastudy run` wrote to; it "
             "named it in its first line."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.study_file import list_presets, load_study, preset_text, schema_text
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.files import write_text
 
 SCHEMA_FILE = "lorastudy.schema.json"
@@ -35,7 +35,7 @@ def write_study_file(
     Raises:
         ConfigError: `start` is neither of the two, or a file would be overwritten.
     """
-    folder = Path(start)
+    folder = possible_path(start)
     is_preset = start in list_presets()
     if not is_preset and not folder.is_dir():
         raise ConfigError(
@@ -43,7 +43,7 @@ def write_study_file(
             f"{nearest(start, list_presets())}."
         )
     path = out or Path(f"{start if is_preset else folder.resolve().name or 'my-study'}.yaml")
-    if path.exists():
+    if possible_path(path, key="--out ").exists():
         raise ConfigError(f"{path} exists already. Give another name with --out.")
     text, found = (
         (preset_text(start), ())
@@ -78,7 +78,8 @@ def _write_schema(path: Path) -> None:
     Raises:
         ConfigError: `path` is something else.
     """
-    if path.exists() and '"title": "Study"' not in path.read_text(encoding="utf-8"):
+    is_ours = path.is_file() and b'"title": "Study"' in path.read_bytes()
+    if path.exists() and not is_ours:
         raise ConfigError(
             f"{path} exists and is not a schema of study files. Move it, or add --no-schema."
         )

@@ -7,12 +7,13 @@ from pathlib import Path
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import list_presets, load_study, preset_text, read_study_file
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.locks import read_lock
 from lorastudy.store.places import Places, default_cache
-from lorastudy.store.records import FoundAt, StudyLock
+from lorastudy.store.records import FoundAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def open_study(
         ConfigError: `name` is none of them, or arguments do not fit together.
     """
     here = places_here(mirror, offline=offline)
-    path = Path(name)
+    path = possible_path(name)
+    if out is not None:
+        possible_path(out, key="--out ")
     is_preset = name in list_presets()
     if StudyFolder(path).study.is_file() or (path.is_dir() and not is_preset):
         if overrides or (out is not None and out.resolve() != path.resolve()):
@@ -76,7 +79,7 @@ def open_folder(path: Path, *, mirror: Path | None = None, offline: bool = False
     Raises:
         ConfigError: It is not the folder of a study.
     """
-    folder = StudyFolder(path)
+    folder = StudyFolder(possible_path(path))
     study = read_study(folder)
     return OpenedStudy(study, folder, stored_places(folder, mirror, offline=offline))
 
@@ -99,7 +102,7 @@ def stored_places(folder: StudyFolder, mirror: Path | None, *, offline: bool) ->
 
 
 def _locked_revisions(folder: StudyFolder) -> dict[str, str]:
-    return read_record(folder.lock, StudyLock).revisions if folder.lock.is_file() else {}
+    return read_lock(folder).revisions if folder.lock.is_file() else {}
 
 
 def places_here(mirror: Path | None, *, offline: bool) -> Places:
@@ -108,7 +111,7 @@ def places_here(mirror: Path | None, *, offline: bool) -> Places:
     Raises:
         ConfigError: The mirror is not a folder.
     """
-    if mirror is not None and not mirror.is_dir():
+    if mirror is not None and not possible_path(mirror, key="--mirror ").is_dir():
         raise ConfigError(
             f"--mirror {mirror}: this folder does not exist. Give one laid out like the hub."
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, load_study
+from lorastudy.config.study_file import describe_difference, dump_study, read_study_file
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
@@ -85,7 +85,7 @@ def start_study(study: Study, folder: StudyFolder) -> None:
     if not folder.study.is_file():
         write_text(folder.study, dump_study(study))
         return
-    before = load_study(folder.study.read_text(encoding="utf-8"), str(folder.study))
+    before = read_study_file(folder.study)
     if differences := describe_difference(before, study):
         raise ConfigError(
             f"{folder.path} was started with other settings:\n  "
