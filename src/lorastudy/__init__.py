@@ -16,6 +16,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lorastudy.version import __version__
+
 if TYPE_CHECKING:
     from lorastudy.api.checking import check
     from lorastudy.api.evaluating import evaluate
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from lorastudy.api.study import Study, StudyError, load_study
     from lorastudy.study.facts import ArmFacts, CheckFacts
     from lorastudy.study.progress import EpochEnded, RunEnded, RunStarted, StepDone
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ArmFacts": "study.facts",
@@ -59,6 +59,7 @@ __all__ = [
     "StudyError",
     "StudyFinished",
     "StudyStarted",
+    "__version__",
     "check",
     "evaluate",
     "load_study",

@@ -7,11 +7,11 @@ from importlib.metadata import version
 
 import torch
 
-from lorastudy import __version__
 from lorastudy.errors import ConfigError
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.store.records import Fingerprint
 from lorastudy.units import MIB
+from lorastudy.version import __version__
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
