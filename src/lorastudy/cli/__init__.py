@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from lorastudy import __version__
 from lorastudy.cli.audit import audit
 from lorastudy.cli.check import check
 from lorastudy.cli.evaluate import evaluate
@@ -34,6 +33,7 @@ from lorastudy.cli.terminal import (
 )
 from lorastudy.errors import UserError, redact_secrets
 from lorastudy.launch.torchrun import say_exit_code
+from lorastudy.version import __version__
 
 _INTERRUPTED_IN_TYPER = 130  # Typer's exit code for a KeyboardInterrupt
 
