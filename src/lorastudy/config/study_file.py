@@ -139,6 +139,24 @@ def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int)
     return load_study(write_yaml(plain), "the extended study")
 
 
+def extends(before: Study, after: Study) -> bool:
+    """Whether `after` is `before` with further arms, seeds or learning rates, or equal to it.
+
+    No run of `before` changes then. Further seeds follow the known ones, since the baseline runs
+    with the first seed; further arms may stand anywhere.
+    """
+    known = {arm.name: arm.learning_rates for arm in before.arms}
+    arms = tuple(
+        arm.model_copy(update={"learning_rates": known[arm.name]})
+        if set(known[arm.name]) <= set(arm.learning_rates)
+        else arm
+        for arm in after.arms
+        if arm.name in known
+    )
+    seeds = after.seeds[: len(before.seeds)]
+    return after.model_copy(update={"arms": arms, "seeds": seeds}) == before
+
+
 def describe_difference(a: Study, b: Study) -> list[str]:
     """One line `key.path: old -> new` for everything that differs; empty if the two are equal.
 

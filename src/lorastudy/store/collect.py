@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.config.study_file import describe_difference, dump_study, read_study_file
+from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.files import write_record, write_text
@@ -40,11 +40,12 @@ def read_study(folder: StudyFolder) -> Study:
         )
     study = read_study_file(folder.study)
     started = read_lock(folder).studies if folder.lock.is_file() else ()
-    if started and study not in started:
+    if started and not any(extends(known, study) for known in started):
         raise ConfigError(
             f"{folder.study} was edited after the study was started:\n  "
             + "\n  ".join(describe_difference(started[-1], study))
-            + "\nUndo that. Arms and seeds are added with `lorastudy extend`; other settings are "
+            + "\nUndo that. Arms, seeds and learning rates can be added, here or with "
+            "`lorastudy extend`; other settings are "
             "another study: run a copy of the file with another --out."
         )
     return study

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, read_study_file
+from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
 from lorastudy.model.base import check_weights
+from lorastudy.store.collect import write_extension
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock, write_lock
@@ -79,6 +80,8 @@ def missing_runs(
 def start_study(study: Study, folder: StudyFolder) -> None:
     """Write `study.yaml`, or check that it is the one that was started here.
 
+    Arms, seeds and learning rates that were added to the file extend the study.
+
     Raises:
         ConfigError: Another study was started in this folder; its differences are listed.
     """
@@ -86,12 +89,19 @@ def start_study(study: Study, folder: StudyFolder) -> None:
         write_text(folder.study, dump_study(study))
         return
     before = read_study_file(folder.study)
+    if extends(before, study):
+        locked = read_lock(folder).studies if folder.lock.is_file() else ()
+        started = locked or (before,)
+        if study not in started:  # added to the file just now, or before this command
+            write_extension(folder, started[-1], study)
+        return
     if differences := describe_difference(before, study):
         raise ConfigError(
             f"{folder.path} was started with other settings:\n  "
             + "\n  ".join(differences)
             + "\nGive another folder with --out, or continue this one with "
-            f"`lorastudy run {folder.path}`. Arms and seeds are added with `lorastudy extend`."
+            f"`lorastudy run {folder.path}`. Arms, seeds and learning rates can be added, "
+            "there or with `lorastudy extend`."
         )
 
 
