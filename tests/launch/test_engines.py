@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -260,9 +262,37 @@ def test_an_engine_that_is_not_installed_names_its_package(
 
 
 def test_what_every_engine_starts_can_be_printed(study_file: Path, tmp_path: Path) -> None:
-    answer = call("submit", study_file, "--engine", "slurm", "--print", "--out", tmp_path / "out")
-    assert [line.split()[1] for line in answer.out.splitlines()] == ["run-one"] * 3
-    assert not (tmp_path / "out").exists()
+    out = tmp_path / "a folder; with (signs)"
+    slurm = ("--minutes", 90, "--partition", "gpu a", "--gpus", 2, "--memory-gb", 8, "--cpus", 3)
+    ray = ("--address", "http://head:8265", "--gpus", 1)
+    for engine, given in (("local", ()), ("slurm", slurm), ("ray", ray)):
+        answer = call("submit", study_file, "--engine", engine, "--print", "--out", out, *given)
+        lines = [shlex.split(line) for line in answer.out.splitlines()]
+        assert len(lines) == 3 and not out.exists()
+        if engine == "slurm":
+            options = {"--time=90", "--partition=gpu a", "--gpus-per-node=2", "--mem=8G"}
+            assert all(line[0] == "sbatch" and options < set(line) for line in lines)
+            lines = [shlex.split(line[-1].removeprefix("--wrap=")) for line in lines]
+        elif engine == "ray":
+            assert all(line[:3] == ["ray", "job", "submit"] for line in lines)
+            lines = [line[line.index("--") + 1 :] for line in lines]
+        for line in lines:
+            assert line[1:4] == ["-m", "lorastudy", "run-one"] and line[4] == str(out)
+            assert "--while-input-is-open" not in line
+
+
+def test_printed_commands_work_and_are_of_missing_runs_only(
+    study_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a folder"
+    short = ("--set", "training.epochs=1", "--set", "seeds=[0]")
+    call("run", study_file, "--out", out, "--arm", "baseline", "--device", "cpu", *short)
+    plan = ("submit", out, "--engine", "local", "--print", "--device", "cpu", "--json")
+    first, *others = json.loads(call(*plan).out)["commands"]
+    assert len(others) == 1
+    in_a_shell = subprocess.run(["sh", "-c", first], check=False, stdin=subprocess.DEVNULL)
+    assert in_a_shell.returncode == 0
+    assert json.loads(call(*plan).out)["commands"] == others
 
 
 def test_submitting_locally_is_running(study_file: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`submit`: hand the missing runs of a study to an engine."""
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,8 @@ from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Out, Override
 from lorastudy.cli.run import execute_here, finish
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError
-from lorastudy.launch.command import run_command
-from lorastudy.launch.slurm import SlurmOptions, submit_runs
+from lorastudy.launch.command import FOLLOWS_INPUT, ray_command, run_command
+from lorastudy.launch.slurm import SlurmOptions, sbatch_command, submit_runs
 from lorastudy.study.open import OpenedStudy, open_study
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Address = Annotated[
     str | None, typer.Option(help="ray: address of a cluster; without it, this machine.")
 ]
 OnlyPrint = Annotated[
-    bool, typer.Option("--print", help="Only print the commands that would be started.")
+    bool, typer.Option("--print", help="Only print a command for each missing run.")
 ]
 
 
@@ -59,19 +60,19 @@ def submit(
     """
     options.check_device(device)
     opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
+    wishes = SlurmOptions(
+        minutes=minutes,
+        partition=partition,
+        gpus=gpus,
+        cpus=cpus,
+        memory_gb=memory_gb,
+        at_once=jobs,
+    )
     if only_print:
-        _print_plan(opened, engine, gpus=gpus, cpus=cpus, as_json=as_json)
+        _print_plan(opened, engine, wishes, address=address, device=device, as_json=as_json)
     elif engine == "local":
         _run_here(opened, jobs=jobs, device=device, as_json=as_json)
     else:
-        wishes = SlurmOptions(
-            minutes=minutes,
-            partition=partition,
-            gpus=gpus,
-            cpus=cpus,
-            memory_gb=memory_gb,
-            at_once=jobs,
-        )
         _hand_over(opened, engine, wishes, address=address, device=device, as_json=as_json)
 
 
@@ -187,16 +188,56 @@ def _not_installed(engine: str, package: str) -> ConfigError:
 
 
 def _print_plan(
-    opened: OpenedStudy, engine: Engine, *, gpus: int, cpus: int, as_json: bool
+    opened: OpenedStudy,
+    engine: Engine,
+    wishes: SlurmOptions,
+    *,
+    address: str | None,
+    device: str,
+    as_json: bool,
 ) -> None:
     if engine == "sky":
         from lorastudy.launch.sky import make_sky_task
 
-        plan = make_sky_task(opened.study, gpus=gpus, cpus=cpus).splitlines()
+        plan = make_sky_task(opened.study, gpus=wishes.gpus, cpus=wishes.cpus).splitlines()
     else:
-        runs = expand_study(opened.study)
-        plan = [" ".join(run_command(opened.folder.path, run.run_id)[2:]) for run in runs]
+        plan = _plan_commands(opened, engine, wishes, address=address, device=device)
+        if not opened.folder.lock.is_file():
+            folder = shlex.quote(str(opened.folder.path))
+            print(
+                "These commands need the study's folder, which does not exist yet. Both `submit` "
+                f"without --print and `lorastudy run STUDY --out {folder}` make it.",
+                file=sys.stderr,
+            )
     if as_json:
         options.print_json({"engine": engine, "sky_task" if engine == "sky" else "commands": plan})
     else:
         print("\n".join(plan))
+
+
+def _plan_commands(
+    opened: OpenedStudy,
+    engine: Engine,
+    wishes: SlurmOptions,
+    *,
+    address: str | None,
+    device: str,
+) -> list[str]:
+    """One line for a shell per missing run, with the options of the engine's own program."""
+    from lorastudy.study.start import missing_runs
+
+    given = ["--device", device, "--threads", str(wishes.cpus)]
+    if opened.places.mirror is not None:
+        given += ["--mirror", str(opened.places.mirror.resolve())]
+    given += ["--offline"] * opened.places.offline
+    plan = []
+    for run in missing_runs(expand_study(opened.study), opened.folder):
+        # a printed command has no parent whose end it would have to notice
+        parts = run_command(opened.folder.path, run.run_id, given)
+        command = [part for part in parts if part != FOLLOWS_INPUT]
+        if engine == "slurm":
+            command = sbatch_command(command, run.run_id, wishes)
+        elif engine == "ray":
+            command = ray_command(command, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
+        plan.append(shlex.join(command))
+    return plan

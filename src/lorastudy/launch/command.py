@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+FOLLOWS_INPUT = "--while-input-is-open"  # the run stops when whoever started it has died
 OWNED, INTERRUPTED = 73, 75
 STOP_SECONDS = 120  # for a checkpoint after a signal
 _OWNED_WAIT_SECONDS = 5.0
@@ -62,9 +63,18 @@ def _has_ended(pid: int) -> bool:
 
 def run_arguments(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
     """The arguments of `lorastudy` that execute one run, whichever engine starts it."""
-    return ("run-one", str(folder.resolve()), run_id, "--while-input-is-open", *extra)
+    return ("run-one", str(folder.resolve()), run_id, FOLLOWS_INPUT, *extra)
 
 
 def run_command(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
     """The command line of one run, in one process."""
     return (sys.executable, "-m", "lorastudy", *run_arguments(folder, run_id, extra))
+
+
+def ray_command(
+    command: Sequence[str], *, address: str | None, cpus: float, gpus: float
+) -> list[str]:
+    """A command line that hands `command` to Ray's own program; no address: this machine's Ray."""
+    where = ["--address", address] if address else []
+    needs = ["--entrypoint-num-cpus", f"{cpus:g}", "--entrypoint-num-gpus", f"{gpus:g}"]
+    return ["ray", "job", "submit", "--no-wait", *where, *needs, "--", *command]

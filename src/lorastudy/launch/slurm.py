@@ -4,6 +4,7 @@ There is no state here except submitit's own records of its jobs. A task only st
 `lorastudy run-one`, and the run's folder has everything else.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,20 @@ class RunTask:
 
         self._process.stop()
         return DelayedSubmission(RunTask(self._process.command))
+
+
+def sbatch_command(command: Sequence[str], name: str, options: SlurmOptions) -> list[str]:
+    """A command line that hands `command` to Slurm's own program, as one job called `name`."""
+    wishes = {
+        "--job-name": name,
+        "--time": options.minutes,
+        "--cpus-per-task": options.cpus,
+        "--gpus-per-node": options.gpus or None,
+        "--partition": options.partition,
+        "--mem": f"{options.memory_gb}G" if options.memory_gb else None,
+    }
+    given = [f"{key}={value}" for key, value in wishes.items() if value is not None]
+    return ["sbatch", *given, "--ntasks=1", f"--wrap={shlex.join(command)}"]
 
 
 def submit_runs(
