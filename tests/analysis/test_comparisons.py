@@ -60,6 +60,13 @@ def test_difference_is_the_mean_of_paired_differences_in_nats(tmp_path: Path) ->
     assert pair.mean == pytest.approx(sum(expected) / 3)
     assert pair.seeds == (0, 1, 2)
     assert pair.interval.low < pair.mean < pair.interval.high
+    assert pair.bootstrap is None
+
+
+def test_a_bootstrap_is_shown_from_five_seeds_on(tmp_path: Path) -> None:
+    runs = three_seeds("full", *range(20, 25)) + three_seeds("lora-1", 24, 24, 25, 26, 27)
+    results = make_study(tmp_path, runs, seeds=range(5))
+    pair = compare_one(results, tmp_path).find_pair("full", "lora-1")
     assert pair.bootstrap.low < pair.mean < pair.bootstrap.high
 
 
@@ -86,13 +93,35 @@ def test_a_seed_that_one_arm_lacks_is_left_out_and_named(tmp_path: Path) -> None
     pair = compare_one(make_study(tmp_path, runs), tmp_path).find_pair("full", "lora-1")
     assert pair.seeds == (0, 1)
     assert pair.remark == "seed 2 of full is left out: lora-1 lacks it."
+    assert (pair.verdict, pair.reason) == ("no verdict", "incomplete arm")
+
+
+def test_an_arm_with_fewer_seeds_takes_no_part_and_is_named(tmp_path: Path) -> None:
+    whole = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 24.0, 24.0, 25.0)
+    some = [*whole, *three_seeds("lora-2", 1.0, 9.0)]
+    alone = compare_one(make_study(tmp_path / "whole", whole), tmp_path / "whole")
+    beside = compare_one(make_study(tmp_path / "some", some), tmp_path / "some")
+    # neither variance nor family nor lead has changed
+    assert beside.find_pair("full", "lora-1") == alone.find_pair("full", "lora-1")
+    assert (beside.ranked, beside.groups) == (alone.ranked, alone.groups)
+    (incomplete,) = beside.incomplete
+    assert (incomplete.arm, incomplete.seeds, incomplete.lacking) == ("lora-2", (0, 1), (2,))
+
+
+def test_two_arms_with_two_seeds_have_no_verdict(tmp_path: Path) -> None:
+    runs = three_seeds("full", 20.0, 20.1) + three_seeds("lora-1", 90.0, 91.0)
+    comparison = compare_one(make_study(tmp_path, runs, seeds=(0, 1)), tmp_path)
+    pair = comparison.find_pair("full", "lora-1")
+    assert (pair.verdict, pair.reason, pair.interval) == ("no verdict", "too few seeds", None)
+    assert pair.remark == "no verdict: 2 trained arms allow one from 3 seeds on."
+    assert comparison.leader is None
 
 
 def test_arms_without_a_common_seed_have_no_number(tmp_path: Path) -> None:
     runs = [run_of("full", 0, 20.0), run_of("lora-1", 1, 24.0)]
     comparison = compare_one(make_study(tmp_path, runs), tmp_path)
     pair = comparison.find_pair("full", "lora-1")
-    assert (pair.mean, pair.interval, pair.verdict) == (None, None, "no interval")
+    assert (pair.mean, pair.interval, pair.verdict) == (None, None, "no verdict")
     assert pair.remark == "no seed in common: no number."
     assert "no seed in common" in build_pair_table(comparison).rows[0][-1].text
 
@@ -113,7 +142,7 @@ def test_without_run_folders_there_is_a_difference_and_a_note(tmp_path: Path) ->
     for folder in (None, tmp_path):
         comparison = compare_one(results, folder)
         pair = comparison.find_pair("full", "lora-1")
-        assert (pair.mean is not None, pair.interval, pair.verdict) == (True, None, "no interval")
+        assert (pair.mean is not None, pair.interval, pair.verdict) == (True, None, "no verdict")
         assert comparison.leader is None
         assert "sums by document" in comparison.notes[0]
 
@@ -214,12 +243,13 @@ def test_an_average_that_is_no_ratio_of_sums_is_said_to_disagree(tmp_path: Path)
 
 def test_equivalent_arms_are_called_equivalent_and_far_ones_are_not(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 21.0, 22.0) + three_seeds("lora-1", 20.0001, 21.0, 22.0)
-    runs += three_seeds("lora-2", 30.0, 31.0, 32.0)
+    runs += three_seeds("lora-2", 30.0, 31.5, 33.0)
     results = make_results(runs, arms=("full", "lora-1", "lora-2"), seeds=(0, 1, 2))
     write_sums(tmp_path, results)
     comparison = compare_one(results, tmp_path)
     assert comparison.find_pair("lora-1", "full").is_equivalent
     assert not comparison.find_pair("lora-2", "full").is_equivalent
+    assert comparison.find_pair("lora-1", "full").verdict == "equivalent"
     assert comparison.tied_for_lead == ("full", "lora-1")
 
 
@@ -234,7 +264,7 @@ def test_p_values_are_adjusted_over_all_pairs_of_a_score(tmp_path: Path) -> None
 
 def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead() -> None:
     # a mean of batch means may rank two arms otherwise than their sums do
-    pair = Pair("full", "lora-1", 0.1, interval=Interval(0.05, 0.15), p=0.001, p_holm=0.001)
+    pair = Pair("full", "lora-1", 0.1, interval=Interval(0.05, 0.15), n_family=1)
     key = ScoreKey("wikitext-2", "paper-padded", 1)
     comparison = Comparison(key, ("full", "lora-1"), (pair,), (("full",), ("lora-1",)), 10, ())
     assert comparison.leader is None

@@ -8,17 +8,18 @@ import pytest
 from scipy import stats
 
 from lorastudy.analysis.bootstrap import bootstrap_interval, resample_documents
+from lorastudy.analysis.families import adjust_by_holm, group_unseparated
 from lorastudy.analysis.paired import (
     Difference,
-    adjust_by_holm,
-    group_tied,
+    cluster_windows,
     interval_of,
     measure_difference,
+    measure_parts,
     measure_seeds,
     p_of_equivalence,
     p_of_no_difference,
-    seeds_needed,
 )
+from lorastudy.analysis.planning import power_of, seeds_needed, smallest_difference
 
 RNG = np.random.default_rng
 
@@ -167,13 +168,13 @@ def separated(*pairs: tuple[str, str]) -> frozenset[frozenset[str]]:
     return frozenset(frozenset(pair) for pair in pairs)
 
 
-def test_groups_of_tied_arms_may_overlap() -> None:
-    assert group_tied("abc", separated("ac")) == (("a", "b"), ("b", "c"))
+def test_groups_of_arms_that_are_not_separated_may_overlap() -> None:
+    assert group_unseparated("abc", separated("ac")) == (("a", "b"), ("b", "c"))
 
 
 def test_arms_that_nothing_separates_are_one_group_and_separated_ones_stand_alone() -> None:
-    assert group_tied("abc", separated()) == (("a", "b", "c"),)
-    assert group_tied("abc", separated("ab", "ac", "bc")) == (("a",), ("b",), ("c",))
+    assert group_unseparated("abc", separated()) == (("a", "b", "c"),)
+    assert group_unseparated("abc", separated("ab", "ac", "bc")) == (("a",), ("b",), ("c",))
 
 
 def test_more_seeds_are_needed_for_a_smaller_difference_and_a_stricter_level() -> None:
@@ -193,3 +194,55 @@ def test_planned_seeds_separate_a_difference_as_often_as_planned() -> None:
     power = np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05)
     one_less = np.mean(stats.ttest_1samp(draws[:, :-1], 0, axis=1).pvalue < 0.05)
     assert one_less < 0.8 < power + 0.01
+
+
+def test_smallest_difference_is_the_one_that_the_same_seeds_would_be_planned_for() -> None:
+    spread = Difference(0.1, 4, 100, 1e-4, 1e-5, 1e-6, common_freedom=12.0, n_arms=5)
+    smallest = smallest_difference(spread, n_pairs=15)
+    assert seeds_needed(spread, smallest * 1.0001, n_pairs=15) == 4
+    assert seeds_needed(spread, smallest * 0.9999, n_pairs=15) == 5
+
+
+def test_no_plan_is_for_fewer_seeds_than_a_verdict_takes() -> None:
+    sure = Difference(1.0, 3, 100, 1e-9, 1e-9, 0.0, common_freedom=2.0, n_arms=2)
+    assert seeds_needed(sure, 1.0) == 3
+    assert seeds_needed(Difference(1.0, 3, 100, 1e-9, 1e-9, 0.0, 8.0, n_arms=5), 1.0) == 2
+
+
+def test_planned_power_is_that_of_scipys_t_test() -> None:
+    # seeds alone spread: the noncentral t distribution is exact
+    spread = Difference(0.0, 4, 0, 0.04**2 / 4, None, 0.0)
+    draws = RNG(8).normal(0.06, 0.04, (20000, 6))
+    expected = np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.01)
+    found = power_of(spread, np.asarray(0.06), np.asarray(6.0), 0.01)
+    assert float(found) == pytest.approx(expected, abs=0.01)
+
+
+def test_arrays_of_studies_give_what_each_study_gives_by_itself() -> None:
+    rng = RNG(9)
+    targets, nats = rng.integers(5, 90, (4, 30)).astype(float), rng.normal(0, 9, (4, 3, 30))
+    parts = measure_parts(targets, nats)
+    for study in range(4):
+        found = measure_difference(targets[study], nats[study])
+        assert parts.means[study] == pytest.approx(found.mean)
+        assert parts.documents[study] == pytest.approx(found.document_variance)
+        assert parts.shared[study] == pytest.approx(found.shared_variance)
+
+
+def test_neighbours_that_are_alike_are_counted_once() -> None:
+    # every document four times: as much is known as from each once
+    rng, one = RNG(10), np.ones(60)
+    nats = rng.normal(0, 1, (2, 60))
+    single = measure_difference(one, nats)
+    repeated = np.repeat(nats, 4, axis=1)
+    clusters = np.repeat(np.arange(60), 4)
+    found = measure_difference(np.ones(240), repeated, clusters)
+    assert found.variance == pytest.approx(single.variance)
+    assert interval_of(found).high == pytest.approx(interval_of(single).high)
+    assert measure_difference(np.ones(240), repeated).document_variance < single.variance / 2
+
+
+def test_windows_are_put_together_in_equal_blocks() -> None:
+    assert cluster_windows(9).tolist() == [0] * 5 + [1] * 4
+    assert cluster_windows(1).tolist() == [0]
+    assert np.bincount(cluster_windows(240)).tolist() == [24] * 10  # 1.5 sqrt(240) = 23.2

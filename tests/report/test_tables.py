@@ -45,10 +45,10 @@ def markdown_row(results: StudyResults, arm: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def test_table_one_shows_mean_and_deviation_of_both_seeds() -> None:
-    # perplexities 20 and 22: mean 21, sample sd sqrt(2); seconds 9500 and 9800
+def test_table_one_shows_the_perplexity_of_the_mean_loss_and_the_deviation_of_seeds() -> None:
+    # perplexities 20 and 22: sqrt(20 x 22), sample sd sqrt(2); seconds 9500 and 9800
     row = markdown_row(make_results(), "full")
-    assert row[:2] == ["full", "21.00 ± 1.41 (2)"]
+    assert row[:2] == ["full", "20.98 ± 1.41 (2)"]
     assert row[7:11] == ["124,439,808", "100 %", "1e-4", "2–3"]
     assert row[11] == "9,650 ± 212 (2)"
     assert row[12] == "9,402 ± 4 (2)"  # 9400 and 9405 MiB
@@ -80,14 +80,13 @@ def test_a_lead_that_is_separated_from_every_arm_is_bold(tmp_path: Path) -> None
     assert [(cell.is_emphasised, cell.mark) for cell in cells] == [(True, ""), (False, "")]
 
 
-def test_where_nothing_is_separated_nothing_is_bold_and_the_tied_arms_are_named(
-    tmp_path: Path,
-) -> None:
+def test_where_nothing_is_separated_nothing_is_bold_and_the_arms_are_named(tmp_path: Path) -> None:
     results = make_results(two_arms(20.0, 20.0001), arms=("full", "lora-1"), seeds=(0, 1, 2))
     write_sums(tmp_path, results, lambda arm: 0.1 if arm == "full" else 0.0)
     table = build_table(results, tmp_path)
     assert [(row[1].is_emphasised, row[1].mark) for row in table.rows] == [(False, "†")] * 2
-    assert "wikitext-2, rows-text v1: tied: full, lora-1." in [note.text for note in table.notes]
+    lead = "wikitext-2, rows-text v1: not separated: full, lora-1."
+    assert lead in [note.text for note in table.notes]
 
 
 def test_without_sums_by_document_nothing_is_bold_and_a_note_says_why() -> None:
@@ -154,7 +153,7 @@ def test_versions_of_a_protocol_are_never_mixed_in_one_column() -> None:
 def test_csv_holds_values_at_full_precision() -> None:
     rows = list(csv.DictReader(io.StringIO(render(make_results(), "csv"))))
     full = rows[1]
-    assert float(full["wikitext-2 rows-text v1 perplexity"]) == 21.0
+    assert float(full["wikitext-2 rows-text v1 perplexity"]) == pytest.approx(440**0.5, rel=1e-12)
     assert float(full["wikitext-2 rows-text v1 sd"]) == 2**0.5
     assert full["wikitext-2 rows-text v1 n"] == "2"
     assert rows[5]["remark"].startswith("seed 1 diverged")

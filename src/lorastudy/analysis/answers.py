@@ -12,9 +12,9 @@ from typing import Literal
 
 from lorastudy.analysis.claims import CLAIMS, Claim, CostClaim, Relation, ScoreClaim, arms_in_role
 from lorastudy.analysis.document_sums import NO_SUMS
+from lorastudy.analysis.families import adjust_by_holm
 from lorastudy.analysis.paired import (
     SIGNIFICANCE,
-    adjust_by_holm,
     interval_of,
     measure_seeds,
     p_of_no_difference,

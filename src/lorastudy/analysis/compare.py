@@ -1,58 +1,48 @@
 """Compares every pair of arms on every benchmark under every protocol.
 
-Only this module decides which runs are paired, and what is said if something is missing. Arms are
-paired by seed, a baseline stands for every seed, and a pair without a common seed has no number.
+The only place that decides which runs are paired, and what is said where something is
+missing: arms are paired by seed, a baseline stands for every seed, an arm with fewer seeds
+than others is shown and not judged, and a pair without a common seed has no number.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from lorastudy.analysis.bootstrap import bootstrap_interval, resample_documents
+from lorastudy.analysis.bootstrap import LEAST_SEEDS, bootstrap_interval, resample_documents
 from lorastudy.analysis.document_sums import NO_SUMS, ScoreSums, read_sums
+from lorastudy.analysis.families import group_unseparated
+from lorastudy.analysis.layout import (
+    CommonVariance,
+    Layout,
+    prior_freedom,
+    shrink_variance,
+)
 from lorastudy.analysis.paired import (
+    Difference,
     FloatArray,
-    adjust_by_holm,
-    group_tied,
     interval_of,
     measure_difference,
-    p_of_equivalence,
-    p_of_no_difference,
-    seeds_needed,
 )
 from lorastudy.analysis.pairs import (
     EQUIVALENCE_MARGIN,
     ONE_SEED,
     PERCENTS,
-    SMALL_DIFFERENCE,
     Comparison,
     DocumentSpread,
+    IncompleteArm,
     Level,
+    NoVerdict,
     Pair,
 )
+from lorastudy.analysis.sides import SeedsJudged, Side, common_seeds, find_seeds, make_side
 from lorastudy.analysis.statistics import Interval, mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
-from lorastudy.store.records import RunResult
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One arm of a pair: its runs by seed, or the one run that stands for all seeds."""
-
-    arm: str
-    runs: Mapping[int, RunResult]  # runs with a finite score
-    scores: Mapping[int, float]
-    is_constant: bool
-
-    def run(self, seed: int) -> RunResult:
-        return next(iter(self.runs.values())) if self.is_constant else self.runs[seed]
-
-    def score(self, seed: int) -> float:
-        return next(iter(self.scores.values())) if self.is_constant else self.scores[seed]
+from lorastudy.analysis.verdicts import judge_family
 
 
 def compare_study(
@@ -61,49 +51,90 @@ def compare_study(
     study_dir: Path | None,
     *,
     with_bootstrap: bool,
+    margin: float = EQUIVALENCE_MARGIN,
 ) -> tuple[Comparison, ...]:
-    """One comparison for each score; `study_dir` has the run folders (None: there are none)."""
-    return tuple(_compare(key, arms, study_dir, with_bootstrap=with_bootstrap) for key in keys)
+    """One comparison for each score; `study_dir` holds the run folders (None: there are none).
 
-
-def _compare(
-    key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None, *, with_bootstrap: bool
-) -> Comparison:
-    sides = [side for arm in arms if (side := _side(arm, key)).runs]
-    sums = read_sums(key, arms, study_dir)
-    chosen = list(combinations(sides, 2))
-    pairs = [_compare_pair(a, b, sums, n_pairs=len(chosen)) for a, b in chosen]
-    if with_bootstrap and len(sums.weights) > 1:
-        pairs = _add_bootstrap(pairs, sides, sums)
-    pairs = _adjust(pairs)
-    ranked = tuple(s.arm for s in sorted(sides, key=lambda s: mean(list(s.scores.values()))))
-    separated = frozenset(frozenset((p.first, p.second)) for p in pairs if p.is_separated)
-    notes = (*_left_out(arms, sides, key), *sums.notes)
-    return Comparison(
-        key=key,
-        ranked=ranked,
-        pairs=tuple(pairs),
-        groups=group_tied(ranked, separated),
-        n_documents=len(sums.weights),
-        notes=notes,
-        levels=tuple(level for side in sides if (level := _measure_level(side, sums)) is not None),
+    Arms within `margin` nats per target are called equivalent.
+    """
+    return tuple(
+        _compare(key, arms, study_dir, with_bootstrap=with_bootstrap, margin=margin) for key in keys
     )
 
 
-def _measure_level(side: _Side, sums: ScoreSums) -> Level | None:
-    """The arm's loss with the interval of its ratio of sums, centred on the score itself."""
+def _compare(
+    key: ScoreKey,
+    arms: tuple[ArmSummary, ...],
+    study_dir: Path | None,
+    *,
+    with_bootstrap: bool,
+    margin: float,
+) -> Comparison:
+    sums = read_sums(key, arms, study_dir)
+    sides = [side for arm in arms if (side := make_side(arm, key, sums)).runs]
+    seeds = find_seeds(sides, sums)
+    pairs = [_compare_pair(a, b, sums, seeds) for a, b in combinations(sides, 2)]
+    if with_bootstrap and len(sums.weights) > 1:
+        pairs = _add_bootstrap(pairs, sides, sums)
+    judged = judge_family(pairs, margin=margin)
+    # leads and groups are of complete arms
+    complete = [side for side in sides if side.arm in seeds.complete]
+    ranked = tuple(s.arm for s in sorted(complete, key=lambda s: mean(list(s.scores.values()))))
+    separated = frozenset(frozenset((p.first, p.second)) for p in judged if p.is_separated)
+    levels = (_measure_level(side, sums, seeds) for side in sides)
+    return Comparison(
+        key=key,
+        ranked=ranked,
+        pairs=judged,
+        groups=group_unseparated(ranked, separated),
+        n_documents=len(sums.weights),
+        notes=(*_left_out(arms, sides, key), *sums.notes),
+        levels=tuple(level for level in levels if level is not None),
+        incomplete=tuple(
+            IncompleteArm(s.arm, tuple(sorted(s.judged)), tuple(sorted(seeds.common - s.judged)))
+            for s in sides
+            if s.arm not in seeds.complete
+        ),
+        spreads=seeds.spreads,
+    )
+
+
+def _shrink(own: Difference, common: CommonVariance, n_trained: int) -> Difference:
+    """The difference with its variance over seeds drawn towards that of all pairs."""
+    variance = np.asarray((own.seed_variance or 0.0) * own.n_seeds)
+    prior = prior_freedom(n_trained, own.n_seeds)
+    value, freedom = shrink_variance(variance, own.n_seeds, common, prior)
+    return replace(
+        own,
+        seed_variance=float(value) / own.n_seeds,
+        seed_freedom=float(freedom),
+        common_freedom=float(common.freedom),
+        n_arms=n_trained,
+    )
+
+
+def _measure_level(side: Side, sums: ScoreSums, seeds: SeedsJudged) -> Level | None:
+    """The arm's loss with the interval of its ratio of sums, centred on the score itself.
+
+    None for an arm that is not judged over its seeds.
+    """
     nats = [sums.nats_of_runs.get(run.run_id) for run in side.runs.values()]
     found = [array for array in nats if array is not None]
-    if not found:
+    if not found or side.arm not in seeds.complete:
         return None
-    own = measure_difference(sums.weights, np.stack(found))
+    own = measure_difference(sums.weights, np.stack(found), sums.clusters)
+    if seeds.layout is not None and not side.is_constant:
+        own = _shrink(own, seeds.layout.of_constant, seeds.n_trained)
     if (interval := interval_of(own)) is None:
         return None
     centre, half = mean(list(side.scores.values())), (interval.high - interval.low) / 2
     return Level(side.arm, centre, len(found), Interval(centre - half, centre + half))
 
 
-def _add_bootstrap(pairs: list[Pair], sides: list[_Side], sums: ScoreSums) -> list[Pair]:
+def _add_bootstrap(pairs: list[Pair], sides: list[Side], sums: ScoreSums) -> list[Pair]:
+    """Only for pairs with seeds enough, and nothing is resampled without one."""
+    if all(p.difference is None or p.difference.n_seeds < LEAST_SEEDS for p in pairs):
+        return pairs
     resampled = resample_documents(sums.weights, sums.nats_of_runs)
     by_arm = {side.arm: side for side in sides}
     intervals = [
@@ -111,60 +142,63 @@ def _add_bootstrap(pairs: list[Pair], sides: list[_Side], sums: ScoreSums) -> li
             _stack(by_arm[pair.first], pair.seeds, resampled),
             _stack(by_arm[pair.second], pair.seeds, resampled),
         )
-        if pair.difference is not None
+        if pair.difference is not None and pair.difference.n_seeds >= LEAST_SEEDS
         else None
         for pair in pairs
     ]
     return [replace(p, bootstrap=found) for p, found in zip(pairs, intervals, strict=True)]
 
 
-def _side(arm: ArmSummary, key: ScoreKey) -> _Side:
-    scored = {
-        run.seed: (run, evaluation.cross_entropy)
-        for run in arm.runs
-        for evaluation in run.evaluations
-        if score_key(evaluation) == key and math.isfinite(evaluation.cross_entropy)
-    }
-    return _Side(
-        arm=arm.arm,
-        runs={seed: run for seed, (run, _) in scored.items()},
-        scores={seed: value for seed, (_, value) in scored.items()},
-        is_constant=arm.is_baseline,
-    )
-
-
-def _compare_pair(first: _Side, second: _Side, sums: ScoreSums, *, n_pairs: int) -> Pair:
-    with_scores = _common_seeds(first, second, set(first.runs), set(second.runs))
-    with_sums = _common_seeds(
-        first,
-        second,
-        {seed for seed, run in first.runs.items() if run.run_id in sums.nats_of_runs},
-        {seed for seed, run in second.runs.items() if run.run_id in sums.nats_of_runs},
-    )
+def _compare_pair(first: Side, second: Side, sums: ScoreSums, seeds_of: SeedsJudged) -> Pair:
+    with_scores = common_seeds(first, second, set(first.runs), set(second.runs))
+    with_sums = common_seeds(first, second, set(first.judged), set(second.judged))
     seeds = with_sums or with_scores
     if not seeds:
-        return Pair(first.arm, second.arm, None, remark="no seed in common: no number.")
+        remark = "no seed in common: no number."
+        return Pair(first.arm, second.arm, None, reason="no seed in common", remark=remark)
     remark = _remark(first, second, seeds)
-    if not with_sums:
+    if not with_sums or not sums.nats_of_runs:
         differences = [first.score(seed) - second.score(seed) for seed in seeds]
-        return Pair(first.arm, second.arm, mean(differences), seeds, remark=remark or NO_SUMS)
+        remark, value = remark or NO_SUMS, mean(differences)
+        reason: NoVerdict = "no sums by document"
+        return Pair(first.arm, second.arm, value, seeds, reason=reason, remark=remark)
     nats = _stack(first, seeds, sums.nats_of_runs) - _stack(second, seeds, sums.nats_of_runs)
-    difference = measure_difference(sums.weights, nats)
-    is_random = len(seeds) > 1
-    return Pair(
+    own = measure_difference(sums.weights, nats, sums.clusters)
+    pair = Pair(
         first=first.arm,
         second=second.arm,
-        mean=difference.mean,
+        mean=own.mean,
         seeds=seeds,
-        difference=difference,
-        interval=interval_of(difference),
-        p=p_of_no_difference(difference) if is_random else None,
-        p_equivalence=p_of_equivalence(difference, EQUIVALENCE_MARGIN) if is_random else None,
-        seeds_for_observed=seeds_needed(difference, difference.mean, n_pairs=n_pairs),
-        seeds_for_small=seeds_needed(difference, SMALL_DIFFERENCE, n_pairs=n_pairs),
-        remark=remark,
+        n_seeds_lower=int((nats.sum(axis=-1) < 0).sum()),
         documents=_spread_documents(sums.weights, nats),
+        remark=remark,
     )
+    if not {first.arm, second.arm} <= seeds_of.complete:
+        return replace(pair, reason="incomplete arm")
+    if seeds_of.layout is None or (first.is_constant and second.is_constant):
+        interval = interval_of(own)
+        return replace(pair, difference=own, interval=interval, plain=interval)
+    return _with_common_variance(pair, own, seeds_of.layout, first, second)
+
+
+def _with_common_variance(
+    pair: Pair, own: Difference, layout: Layout, first: Side, second: Side
+) -> Pair:
+    """The pair with its shrunken error; without a verdict where seeds are too few."""
+    has_constant = first.is_constant or second.is_constant
+    common = layout.of_constant if has_constant else layout.of_trained
+    difference = _shrink(own, common, layout.n_arms)
+    if not layout.is_enough:
+        remark = f"no verdict: {layout.n_arms} trained arms allow one from 3 seeds on."
+        return replace(
+            pair,
+            difference=difference,
+            reason="too few seeds",
+            remark=f"{pair.remark} {remark}".strip(),
+        )
+    variance = (own.seed_variance or 0.0) * own.n_seeds
+    ratio = math.sqrt(variance / float(common.value)) if common.value > 0 else None
+    return replace(pair, difference=difference, spread_ratio=ratio)
 
 
 def _spread_documents(weights: FloatArray, nats: FloatArray) -> DocumentSpread | None:
@@ -177,17 +211,7 @@ def _spread_documents(weights: FloatArray, nats: FloatArray) -> DocumentSpread |
     return DocumentSpread(float((differences < 0).mean()), tuple(map(float, found)))
 
 
-def _common_seeds(
-    first: _Side, second: _Side, of_first: set[int], of_second: set[int]
-) -> tuple[int, ...]:
-    if not of_first or not of_second:
-        return ()
-    if first.is_constant:
-        return tuple(sorted(of_second))
-    return tuple(sorted(of_first if second.is_constant else of_first & of_second))
-
-
-def _remark(first: _Side, second: _Side, seeds: tuple[int, ...]) -> str:
+def _remark(first: Side, second: Side, seeds: tuple[int, ...]) -> str:
     parts = [] if len(seeds) > 1 else [f"{ONE_SEED}."]
     for side, other in ((first, second), (second, first)):
         left_out = sorted(set(side.runs) - set(seeds))
@@ -197,17 +221,11 @@ def _remark(first: _Side, second: _Side, seeds: tuple[int, ...]) -> str:
     return " ".join(parts)
 
 
-def _stack(side: _Side, seeds: tuple[int, ...], of_runs: Mapping[str, FloatArray]) -> FloatArray:
+def _stack(side: Side, seeds: tuple[int, ...], of_runs: Mapping[str, FloatArray]) -> FloatArray:
     return np.stack([of_runs[side.run(seed).run_id] for seed in seeds])
 
 
-def _adjust(pairs: list[Pair]) -> list[Pair]:
-    """Apply Holm's adjustment to all pairs that have a p value."""
-    adjusted = iter(adjust_by_holm([pair.p for pair in pairs if pair.p is not None]))
-    return [pair if pair.p is None else replace(pair, p_holm=next(adjusted)) for pair in pairs]
-
-
-def _left_out(arms: tuple[ArmSummary, ...], sides: list[_Side], key: ScoreKey) -> list[str]:
+def _left_out(arms: tuple[ArmSummary, ...], sides: list[Side], key: ScoreKey) -> list[str]:
     """Arms and seeds whose score exists but is not finite."""
     known = {side.arm: side for side in sides}
     lost = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorastudy.analysis.paired import FloatArray
+from lorastudy.analysis.paired import Clusters, FloatArray, cluster_windows
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.errors import StorageError
 from lorastudy.store.document_sums import read_document_sums
@@ -19,7 +19,8 @@ NO_SUMS = (
     "no interval and nothing is called separated."
 )
 WINDOWS = (
-    "documents are windows of the joined text; that neighbours resemble each other is left out."
+    "documents are windows of the joined text; since neighbours resemble each other, about {} of "
+    "them at a time count as one document."
 )
 BATCH_MEANS = (
     "differences are over all targets, while the score is a mean of means of 14 rows; "
@@ -36,6 +37,7 @@ class ScoreSums:
     weights: FloatArray  # (m) divisors of the nats: scored targets, or one per document
     nats_of_runs: Mapping[str, FloatArray]  # by run id (m); runs without a file are left out
     notes: tuple[str, ...]
+    clusters: Clusters | None = None  # (m) of neighbouring windows; None: all by themselves
 
 
 def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
@@ -68,8 +70,10 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
         notes = [NO_SUMS, *_list_problems(damaged)] if wanted else []
         return ScoreSums(np.zeros(0), {}, tuple(notes))
     notes = [*_list_problems(problems), *([] if is_exact else [BATCH_MEANS])]
-    notes += [WINDOWS] if has_windows else []
-    return ScoreSums(np.zeros(0) if weights is None else weights, found, tuple(notes))
+    weights = np.zeros(0) if weights is None else weights
+    clusters = cluster_windows(len(weights)) if has_windows else None
+    notes += [WINDOWS.format(int((clusters == 0).sum()))] if clusters is not None else []
+    return ScoreSums(weights, found, tuple(notes), clusters)
 
 
 def _weights(sums: DocumentSums, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:

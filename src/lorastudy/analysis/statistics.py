@@ -7,9 +7,10 @@ what may be said about differences is in `paired`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CONFIDENCE = 0.95
+_LARGEST_NATS = 709.0  # a float holds exp of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The scores of one arm on one benchmark under one protocol, one value a seed."""
+    """The scores of one arm on one benchmark under one protocol, one value per seed."""
 
     arm: str
     perplexities: tuple[float, ...]
@@ -45,6 +46,21 @@ def estimate_mean(values: Sequence[float]) -> Estimate | None:
     if not values:
         return None
     return Estimate(mean(values), sample_sd(values), len(values), min(values), max(values))
+
+
+def estimate_perplexity(sample: Sample) -> Estimate | None:
+    """The perplexity of the mean loss over seeds, so that tables and differences agree.
+
+    Spread and range are those of the perplexities of single seeds. None without a value.
+    """
+    single = estimate_mean(sample.perplexities)
+    nats = mean(sample.cross_entropies) if single else math.nan
+    return single and replace(single, mean=_exp(nats))
+
+
+def _exp(nats: float) -> float:
+    """The exponential; not finite beyond what a float holds."""
+    return math.exp(nats) if nats < _LARGEST_NATS else nats * math.inf
 
 
 def mean(values: Sequence[float]) -> float:

@@ -35,10 +35,10 @@ def draw_differences(findings: Findings) -> DrawnFigure:
     for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
     caption = (
-        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats a target, with "
-        "its 95 % interval (with one seed over documents only; not adjusted for the number of "
-        f"pairs). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open marker "
-        "has no interval."
+        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats per target, "
+        "with its 95 % interval, adjusted over all pairs (with one seed over documents only, and "
+        f"not adjusted). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open "
+        "marker has no interval."
     )
     return save_figure(figure, "fig5-differences", "Figure 5. Differences", caption)
 

@@ -59,7 +59,7 @@ def state_headline(findings: Findings) -> str:
 def _shade(pair: Pair) -> str:
     if not pair.is_equivalent:
         return pair.verdict
-    return f"{pair.verdict} within" if pair.is_separated else "equivalent"
+    return f"{pair.verdict} within" if pair.is_separated else pair.verdict
 
 
 _SHORT = {
@@ -70,7 +70,7 @@ _SHORT = {
     "equivalent": f"equals {{full}} within {EQUIVALENCE_MARGIN} nats a token",
     "not separated": "cannot be told apart from {full}",
     "one seed": "cannot be judged beside {full}, since there is one seed,",
-    "no interval": "cannot be judged beside {full}",
+    "no verdict": "cannot be judged beside {full}",
 }
 
 
@@ -109,7 +109,7 @@ def _describe_pair(pair: Pair) -> str:
         return f"no number, since {pair.remark.rstrip('.')}."
     factor = math.exp(min(pair.mean, 700.0))
     size = f"{write_signed(pair.mean, 3)} nats a token"
-    size += f", 95 % interval {write_interval(pair.interval, 3)}" if pair.interval else ""
+    size += f", adjusted 95 % interval {write_interval(pair.interval, 3)}" if pair.interval else ""
     size += f"; its perplexity is {factor:.3g} times as high"
     return f"{pair.first} {_VERDICTS[pair.verdict](pair)} ({size})."
 
@@ -125,9 +125,10 @@ def _say_not_separated(pair: Pair) -> str:
 _VERDICTS: dict[str, Callable[[Pair], str]] = {
     "lower": lambda pair: f"is better than {pair.second}",
     "higher": lambda pair: f"is worse than {pair.second}",
+    "equivalent": _say_not_separated,
     "not separated": _say_not_separated,
     "one seed": lambda pair: f"beside {pair.second}: one seed, so no claim about training",
-    "no interval": lambda pair: f"beside {pair.second}: not judged, no sums by document",
+    "no verdict": lambda pair: f"beside {pair.second}: no verdict ({pair.reason})",
 }
 
 
@@ -162,8 +163,9 @@ def _state_lead(comparison: Comparison) -> str:
         return f"{where}{ranked[0]} has the lowest loss, but {why}."
     if comparison.leader is not None:
         return f"{where}{comparison.leader} is best, separated from every other arm."
-    others = comparison.tied_for_lead[1:]
-    return f"{where}no arm is best; {ranked[0]} has the lowest loss and ties with {_join(others)}."
+    others = comparison.not_separated_from_lead[1:]
+    lowest = f"{ranked[0]} has the lowest loss and is not separated from {_join(others)}"
+    return f"{where}no arm is best; {lowest}."
 
 
 def _state_forgetting(findings: Findings) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""How comparisons are written for people: pairs, and groups of tied arms."""
+"""How comparisons are written for people: pairs, and groups of arms that are not separated."""
 
 from collections.abc import Sequence
 
-from lorastudy.analysis.paired import MOST_SEEDS, POWER, SIGNIFICANCE
+from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.pairs import (
     EQUIVALENCE_MARGIN,
     ONE_SEED,
@@ -11,6 +11,7 @@ from lorastudy.analysis.pairs import (
     Pair,
     PairVerdict,
 )
+from lorastudy.analysis.planning import MOST_SEEDS, POWER
 from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_p, write_signed
 from lorastudy.report.tables.table import (
     SCORE_COLUMNS,
@@ -26,17 +27,20 @@ from lorastudy.report.tables.table import (
 _WORDS: dict[PairVerdict, str] = {
     "lower": "lower",
     "higher": "higher",
+    "equivalent": "tied",
     "not separated": "not separated",
     "one seed": "one seed",
-    "no interval": ABSENT,
+    "no verdict": "no verdict",
 }
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HOW = (
-    "Nats a target, first arm minus second, paired by seed and document; below zero the first arm "
-    "is better. The interval is 95 %, over seeds and documents together, with t quantiles for the "
-    "few seeds; with one seed it is over documents only. p is adjusted by Holm over all pairs of "
-    f"the benchmark and protocol, and {SIGNIFICANCE} separates. The bootstrap (seeds x documents, "
-    "percentile) is a check: with few seeds it is too short."
+    "Nats per target, first arm minus second, paired by seed and document; below zero the first "
+    "arm is better. Intervals and p values are over seeds and documents together, and adjusted "
+    "over all pairs of the benchmark and protocol (Bonferroni's inequality and Holm's steps): an "
+    f"interval excludes zero exactly where p is below {SIGNIFICANCE}, and then the pair is "
+    "separated. The variance over seeds is drawn towards that of all pairs. With one seed the "
+    "interval is over documents only, for one pair by itself. From five seeds on, the bootstrap "
+    "(seeds x documents, percentile) is a check."
 )
 PLAN = (
     f"Seeds that would separate the pair with a chance of {POWER:.0%} if its true difference were "
@@ -44,14 +48,14 @@ PLAN = (
     "after Holm's adjustment. “documents”: no number of seeds is enough on so few documents."
 )
 EQUIVALENCE = (
-    f"“within {EQUIVALENCE_MARGIN}”: two one-sided tests at 5 % show a difference below "
-    f"{EQUIVALENCE_MARGIN} nats; not adjusted for the number of pairs."
+    f"“within {EQUIVALENCE_MARGIN}”: the adjusted interval lies within {EQUIVALENCE_MARGIN} nats "
+    "of zero. “Tied” is said only of such arms."
 )
 LETTERS = "Two arms that share a letter are not separated after Holm's adjustment."
 DIFFERENCE_COLUMNS = (
     Column("arms", ("first", "second"), "left"),
     Column("difference", ("difference",)),
-    Column("95 % interval", ("low", "high")),
+    Column("95 % interval, adjusted", ("low", "high")),
     Column("p (Holm)", ("p", "p_holm")),
 )
 COUNT_COLUMNS = (Column("seeds", ("n_seeds",)), Column("documents", ("n_documents",)))
@@ -83,7 +87,7 @@ def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
 
 
 def build_group_table(comparisons: Sequence[Comparison]) -> Table:
-    """Which arms are tied, one row a score: the lead, and groups as letters."""
+    """Which arms are not separated, one row per score: the lead, and groups as letters."""
     columns = (
         *SCORE_COLUMNS,
         Column("lead", ("lead",), "wrap"),
@@ -98,7 +102,7 @@ def build_group_table(comparisons: Sequence[Comparison]) -> Table:
         for c in comparisons
     )
     notes = tuple(Note("", text) for text in (LETTERS, HOW, EQUIVALENCE, PLAN))
-    return Table("Which arms are tied", columns, rows, notes)
+    return Table("Which arms are not separated", columns, rows, notes)
 
 
 def describe_lead(comparison: Comparison) -> str:
@@ -111,7 +115,7 @@ def describe_lead(comparison: Comparison) -> str:
         return ONE_SEED
     if comparison.leader is not None:
         return f"{comparison.leader}, separated from every other arm"
-    return f"tied: {', '.join(comparison.tied_for_lead)}"
+    return f"not separated: {', '.join(comparison.not_separated_from_lead)}"
 
 
 def difference_cells(pair: Pair) -> tuple[Cell, ...]:

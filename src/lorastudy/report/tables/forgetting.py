@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from lorastudy.analysis.forgetting import Change
-from lorastudy.report.numerals import ABSENT
 from lorastudy.report.tables.comparisons import (
     COUNT_COLUMNS,
     DIFFERENCE_COLUMNS,
@@ -14,14 +13,15 @@ from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 
 HOW = (
     "Nats a target, tuned arm minus baseline, paired by document; above zero the tuned arm is "
-    "worse than the base model. 95 % intervals and p values as in the table of all pairs."
+    "worse than the base model. Intervals and p values as in the table of all pairs."
 )
 _WORDS = {
     "lower": "better than the base model",
     "higher": "worse than the base model",
+    "equivalent": "as good as the base model, within the margin",
     "not separated": "not separated",
     "one seed": "one seed: no claim about training",
-    "no interval": ABSENT,
+    "no verdict": "no verdict",
 }
 
 

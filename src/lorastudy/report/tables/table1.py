@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import ONE_SEED, Comparison
-from lorastudy.analysis.statistics import Estimate, estimate_mean, mean
+from lorastudy.analysis.statistics import Estimate, estimate_perplexity, mean
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
@@ -25,14 +25,14 @@ from lorastudy.units import MIB
 _LARGEST_NATS = 27.0  # exp of it is a million million
 
 MARKS = {
-    "†": "tied for the lead: not separated from the lowest loss, in paired comparisons over seeds "
-    "and documents after Holm's adjustment.",
+    "†": "not separated from the lowest loss, in paired comparisons over seeds and documents, "
+    "adjusted over all pairs.",
     "‡": f"{ONE_SEED}.",
 }
 SCORE_NOTE = (
-    "Perplexity: mean ± sample standard deviation over seeds (number of seeds), each run at the "
-    "epoch, each arm at the learning rate with the lowest validation loss. Bold: separated from "
-    "every other arm of the column."
+    "Perplexity: exp(mean loss over seeds) ± sample standard deviation over seeds (number of "
+    "seeds), each run at the epoch, each arm at the learning rate with the lowest validation "
+    "loss. Bold: separated from every other arm of the column."
 )
 INTERVAL_NOTE = (
     "Brackets: 95 % interval of the arm by itself, over seeds and documents (with one seed over "
@@ -111,7 +111,7 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
 
 def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
     sample = arm.sample(comparison.key)
-    estimate = estimate_mean(sample.perplexities)
+    estimate = estimate_perplexity(sample)
     if estimate is None:
         is_failed = bool(arm.failed) and not arm.runs
         text = "failed" if is_failed else ABSENT
@@ -147,7 +147,7 @@ def _mark(arm: str, comparison: Comparison) -> str:
         return ""
     if comparison.is_one_seed:
         return "‡" if arm == comparison.ranked[0] else ""
-    return "†" if arm in comparison.tied_for_lead else ""
+    return "†" if arm in comparison.not_separated_from_lead else ""
 
 
 def _estimate_cell(estimate: Estimate | None, *, unit: int = 1, decimals: int = 1) -> Cell:

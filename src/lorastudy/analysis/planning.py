@@ -1,0 +1,113 @@
+"""How many seeds a difference needs, and what difference the seeds of a study can show.
+
+Both follow the errors that the verdict uses: the spread that was measured stays, and its
+degrees of freedom grow with seeds as those of the layout do. A few seeds tell that spread
+only roughly, so both are rough.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import nctdtr, ndtr, ndtri
+
+from lorastudy.analysis.layout import least_seeds, prior_freedom
+from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors, FloatArray
+
+POWER = 0.8  # of what is called enough
+MOST_SEEDS = 1000  # more are not counted out
+_LARGEST_NONCENTRALITY = 35.0  # beyond it the power is 1
+
+
+def seeds_needed(
+    difference: Difference, wanted: float, *, n_pairs: int = 1, power: float = POWER
+) -> int | None:
+    """Seeds that separate a true difference of `wanted` nats on these documents.
+
+    At the strictest level of Holm's adjustment over `n_pairs`. MOST_SEEDS + 1 stands for more
+    than that. None: no number of seeds is enough, only more documents are; or the spread is
+    unknown.
+    """
+    if difference.seed_variance is None or wanted == 0:
+        return None
+    level, distance = SIGNIFICANCE / n_pairs, np.asarray(abs(wanted))
+    if _power_without_seeds(difference, abs(wanted), level) < power:
+        return None
+    for first, last in ((2, 32), (33, MOST_SEEDS)):
+        n_seeds = np.arange(first, last + 1, dtype=np.float64)
+        is_enough = power_of(difference, distance, n_seeds, level) >= power
+        if is_enough.any():
+            return int(n_seeds[np.argmax(is_enough)])
+    return MOST_SEEDS + 1
+
+
+def smallest_difference(
+    difference: Difference, *, n_pairs: int = 1, power: float = POWER
+) -> float | None:
+    """The true difference in nats per target that these seeds and documents separate.
+
+    With the chance `power`, at the strictest level of Holm's adjustment over `n_pairs`. None
+    if the spread over seeds is unknown, or too few seeds allow no verdict.
+    """
+    if difference.seed_variance is None or (errors := difference.errors) is None:
+        return None
+    if difference.n_seeds < _least_seeds(difference):
+        return None
+    level, n_seeds = SIGNIFICANCE / n_pairs, np.asarray(float(difference.n_seeds))
+    low, high = 0.0, 4 * float(errors.half_width(level))
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_enough = float(power_of(difference, np.asarray(middle), n_seeds, level)) >= power
+        low, high = (low, middle) if is_enough else (middle, high)
+    return high
+
+
+def power_of(
+    difference: Difference, wanted: FloatArray, n_seeds: FloatArray, level: float
+) -> FloatArray:
+    """The chance to separate `wanted` (...) nats with `n_seeds` (...) seeds at `level`.
+
+    Zero where so few seeds allow no verdict.
+    """
+    documents = difference.document_variance or 0.0
+    lasting = max(documents - difference.shared_variance, 0.0)
+    # what belongs to seeds falls with their number, what belongs to documents does not
+    shrink = difference.n_seeds / n_seeds
+    of_seeds = (difference.seed_variance or 0.0) * shrink
+    of_documents = lasting + (documents - lasting) * shrink
+    freedom = _seed_freedom(difference, n_seeds)
+    n_units = difference.n_documents if difference.n_clusters is None else difference.n_clusters
+    document_freedom = np.broadcast_to(float(max(n_units - 1, 1)), of_seeds.shape)
+    planned = Errors(of_seeds, of_documents, of_documents - lasting, freedom, document_freedom)
+    error = np.sqrt(planned.variance)
+    noncentrality = np.divide(wanted, error, out=np.full(error.shape, np.inf), where=error > 0)
+    # Satterthwaite's degrees of freedom of the whole
+    terms = of_seeds**2 / freedom + of_documents**2 / document_freedom
+    of_all = np.divide(error**4, terms, out=np.ones(error.shape), where=terms > 0)
+    reached = 1 - nctdtr(
+        of_all,
+        np.minimum(noncentrality, _LARGEST_NONCENTRALITY),
+        planned.quantile(level / 2),
+    )
+    power = np.where(noncentrality > _LARGEST_NONCENTRALITY, 1.0, reached)
+    return np.where(n_seeds < _least_seeds(difference), 0.0, power)
+
+
+def _seed_freedom(difference: Difference, n_seeds: FloatArray) -> FloatArray:
+    """Degrees of freedom of the spread over `n_seeds` seeds."""
+    if difference.common_freedom is None or difference.n_arms is None:
+        return n_seeds - 1
+    common = difference.common_freedom * (n_seeds - 1) / (difference.n_seeds - 1)
+    prior = np.array([prior_freedom(difference.n_arms, int(n)) for n in np.atleast_1d(n_seeds)])
+    return np.minimum(prior.reshape(n_seeds.shape) + n_seeds - 1, common)
+
+
+def _least_seeds(difference: Difference) -> int:
+    return 2 if difference.n_arms is None else least_seeds(difference.n_arms)
+
+
+def _power_without_seeds(difference: Difference, wanted: float, level: float) -> float:
+    """The chance to separate `wanted` with endlessly many seeds."""
+    lasting = max((difference.document_variance or 0.0) - difference.shared_variance, 0.0)
+    if lasting == 0:
+        return 1.0
+    return float(ndtr(wanted / math.sqrt(lasting) + ndtri(level / 2)))

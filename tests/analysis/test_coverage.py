@@ -1,0 +1,52 @@
+"""The committed simulation, on a sample of its cells: false separations and power."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage_2cores_202611"
+
+
+@pytest.fixture(scope="module")
+def coverage() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", FOLDER / "coverage.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "spread", "pattern"),
+    [(2, 0.002, "equal"), (2, 0.1, "one x100"), (3, 0.03, "one x100"), (3, 0.1, "ladder 100")],
+)
+def test_a_study_without_differences_seldom_separates_any(
+    coverage: ModuleType, n_seeds: int, spread: float, pattern: str
+) -> None:
+    cell = coverage.Cell(n_seeds, spread, 40, 5, pattern)
+    found = coverage.false_separations(coverage.measure(cell, 1500), n_seeds)
+    assert found <= 5 + 3 * 0.56  # asked: 5 %; three standard errors of 1,500 studies
+
+
+def test_three_seeds_find_differences_that_own_variances_do_not(coverage: ModuleType) -> None:
+    measured = coverage.measure(coverage.Cell(3, 0.01), 300)
+    truth = measured.shifts((*coverage.TRUE_MEANS, 1.0))
+    places = [measured.pairs.index((0, 2)), measured.pairs.index((1, 2))]
+    by_rule = [
+        coverage.separate(measured.means + truth, measured.errors(3, prior))[0][:, places].mean()
+        for prior in (None, 0.0)
+    ]
+    assert by_rule[0] >= 0.81
+    assert by_rule[1] <= by_rule[0] - 0.1
+
+
+def test_windows_that_are_alike_need_their_blocks(coverage: ModuleType) -> None:
+    cell = coverage.Cell(3, 0.002, 120, article=0.5)
+    alone = coverage.false_separations(coverage.measure(cell, 500), 3)
+    blocks = coverage.measure(cell, 500, coverage.cluster_windows(120))
+    assert coverage.false_separations(blocks, 3) <= 8 < alone
