@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.analysis.findings import read_findings
 from lorastudy.config.models import Study
 from lorastudy.config.syntax import LAYER_TYPES
 from lorastudy.protocols import PROTOCOLS
+from lorastudy.report.page.verdict import write_ending
 from lorastudy.store.folders import RunFolder
 from support.command_line import (
     Answer,
@@ -142,6 +144,18 @@ def test_seeds_give_different_runs_and_arms_of_a_seed_see_the_same_tokens(
 
 
 # Reading a study
+
+
+def test_a_run_ends_with_the_verdict_in_three_lines(finished: Finished) -> None:
+    findings = read_findings(finished.folder, with_bootstrap=False)
+    lines = call("run", finished.folder).out.splitlines()
+    assert tuple(lines[-3:]) == write_ending(findings, str(finished.folder))
+    assert lines[-1].startswith("Next: ")
+
+
+def test_padded_scores_are_printed_on_request(finished: Finished) -> None:
+    assert call("table", finished.folder).out.count("Table I.") == 1
+    assert call("table", finished.folder, "--padded").out.count("Table I.") == 2
 
 
 @pytest.mark.parametrize(("format", "file"), [("md", "md"), ("csv", "csv"), ("latex", "tex")])

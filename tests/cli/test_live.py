@@ -167,7 +167,7 @@ def test_a_file_gets_whole_lines(started: tuple[StudyFolder, RunSpec], tmp_path:
 
     text = call("status", Path(tmp_path)).out
     assert all(run.spec.run_id in text for run in read_overview(started[0]))
-    assert "…" not in text and "11 runs: 1 interrupted, 10 missing" in text
+    assert "…" not in text and "16 runs: 1 interrupted, 15 missing" in text
 
 
 def test_following_a_study_in_which_nothing_runs_ends(

@@ -70,15 +70,16 @@ def test_no_number_of_a_table_is_cut_or_wrapped(
 ) -> None:
     findings = read_findings(FINISHED, with_bootstrap=False)
     monkeypatch.setattr(show, "console_width", lambda: width)
-    show.print_table(findings)
+    show.print_results(findings, with_padded=True)
     text = capsys.readouterr().out
     assert "…" not in text.partition("‡")[0].replace("SIGKILL, …", "")
     table = show.build_table1(findings)
     numbers = {
-        show._show(row[i]).plain
+        line
         for row in table.rows
-        for i, column in enumerate(table.columns)
-        if column.align == "right"
+        for cell, column in zip(row, table.columns, strict=True)
+        if column.group or column.title.startswith(show._COSTS)
+        for line in show._show(cell, is_narrow=width < show._WIDE).plain.splitlines()
     }
     assert numbers and all(number in text for number in numbers)
     assert max(map(len, text.splitlines()[:30])) <= width + 1

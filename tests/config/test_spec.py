@@ -38,7 +38,7 @@ def test_runs_go_by_arm_then_rate_then_seed() -> None:
 def test_a_baseline_runs_once() -> None:
     methods = [spec.arm.method for spec in expand_study(load())]
     assert methods.count("baseline") == 1
-    assert len(methods) == 1 + 5 * 2
+    assert len(methods) == 1 + 5 * 3
 
 
 def test_run_ids_are_distinct_and_name_arm_and_seed() -> None:

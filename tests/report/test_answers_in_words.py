@@ -3,14 +3,15 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lorastudy.analysis.findings import Findings, make_findings
+from lorastudy.analysis.findings import make_findings
 from lorastudy.config.study_file import load_study, preset_text
+from lorastudy.report.page.details import compare_placements, state_forgetting, state_limits
 from lorastudy.report.page.integrity import list_warnings
 from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table
 from lorastudy.report.tables.forgetting import build_change_table
@@ -20,93 +21,41 @@ from lorastudy.report.tables.settings import build_difference_table, fold_module
 from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.report.tables.table1 import build_table1
 from support.made_results import (
-    make_epochs,
     make_evaluations,
     make_failed_run,
     make_results,
     make_run,
     write_sums,
 )
-
-SEEDS = (0, 1, 2)
-
-
-def make_study(
-    folder: Path,
-    perplexities: dict[str, float],
-    *,
-    seeds: tuple[int, ...] = SEEDS,
-    validation: dict[str, float] | None = None,
-    spread: dict[str, float] | None = None,
-    **fields: Any,
-) -> Findings:
-    """One run for each arm and seed; perplexities of seeds differ by 0.001."""
-    runs = []
-    for place, (arm, value) in enumerate(perplexities.items()):
-        method = arm if arm in ("full", "baseline") else "lora"
-        for seed in seeds[:1] if arm == "baseline" else seeds:
-            runs.append(
-                make_run(
-                    arm,
-                    seed,
-                    method=method,
-                    learning_rate=None if arm == "baseline" else 1e-3,
-                    trainable_parameters=0 if arm == "baseline" else 1000 * (place + 1),
-                    epochs=make_epochs(((validation or {}).get(arm, 3.0),)),
-                    evaluations=make_evaluations(value + 0.001 * seed),
-                )
-            )
-    results = make_results(runs, arms=tuple(perplexities), seeds=seeds, **fields)
-    write_sums(folder, results, (spread or {}).get if spread else lambda _: 0.0)
-    return make_findings(results, folder)
+from support.made_studies import SEEDS, make_study
 
 
-def say(findings: Findings) -> dict[str, str]:
-    return {
-        statement.question: " ".join(statement.sentences) for statement in state_verdict(findings)
-    }
+def test_what_the_design_allows_is_said_with_the_smallest_difference(tmp_path: Path) -> None:
+    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0}, wobble={"full": 0.02})
+    said = " ".join(state_limits(findings))
+    assert "There are 3 seeds" in said and "(2 % of perplexity)" in said
+    low, _ = findings.comparisons[0].smallest_shown
+    assert f"differences of {low:.3f} nats per token or more" in said
+    assert "count padding as text take no part" in said
+    one_seed = make_study(tmp_path / "one", {"full": 20.0, "lora-1": 30.0}, seeds=(0,))
+    assert state_limits(one_seed)[0].startswith("There is one seed")
 
 
-def test_headline_names_where_lora_is_worse(tmp_path: Path) -> None:
-    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
-    headline = state_headline(findings)
-    assert "lora-1" in headline
-    assert "is worse than full on wikitext-2, lambada and imdb" in headline
+def test_no_statement_is_of_a_padded_score(tmp_path: Path) -> None:
+    findings = make_study(tmp_path, {"baseline": 40.0, "full": 20.0, "lora-1": 30.0})
+    said = [text for statement in state_verdict(findings) for text in statement.sentences]
+    assert said and "paper-padded" not in " ".join([state_headline(findings), *said])
+    table = build_reference_table(findings)
+    assert {row[1].text for row in table.rows} == {"rows-text v1"}
 
 
-def test_headline_says_that_equal_arms_are_equal(tmp_path: Path) -> None:
-    arms, spread = {"full": 20.0, "lora-1": 20.002}, {"full": 0.001, "lora-1": 0.0}
-    findings = make_study(tmp_path, arms, spread=spread)
-    assert "equals full within 0.02 nats a token" in state_headline(findings)
-
-
-def test_headline_says_how_small_a_separated_difference_is(tmp_path: Path) -> None:
-    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 20.2})
-    headline = state_headline(findings)
-    assert "is worse than full, by less than 0.02 nats a token, on" in headline
-
-
-def test_one_seed_gives_no_judgement(tmp_path: Path) -> None:
-    arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
-    findings = make_study(tmp_path, arms, seeds=(0,))
-    said = say(findings)
-    assert "one seed" in state_headline(findings)
-    assert "worse" not in said["Full fine-tuning or LoRA?"] and "LoRA where?" not in said
-    assert said["How far to trust this"].startswith("One seed:")
-
-
-def test_the_lora_arm_beside_full_is_chosen_by_validation_not_by_test(tmp_path: Path) -> None:
-    arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0}
-    findings = make_study(tmp_path, arms, validation={"lora-1": 2.0, "lora-2": 2.5})
-    assert state_headline(findings).startswith("lora-1, ")
-
-
-def test_verdict_counts_failed_runs_and_leaves_padded_scores_out(tmp_path: Path) -> None:
-    findings = make_study(tmp_path, {"full": 20.0, "lora-1": 30.0})
-    failed = (*findings.results.runs, make_failed_run("lora-1", 7, "loss is not a number."))
-    said = say(make_findings(findings.results.model_copy(update={"runs": failed}), tmp_path))
-    assert "1 runs failed" in said["How far to trust this"]
-    assert "paper-padded" not in " ".join(said.values())
+def test_placements_are_worse_tied_or_not_separated(tmp_path: Path) -> None:
+    arms = {"full": 20.0, "lora-1": 30.0, "lora-2": 25.0, "lora-3": 25.001}
+    findings = make_study(tmp_path, arms, spread={"lora-3": 0.0005})
+    assert compare_placements(findings)[0] == (
+        "On wikitext-2, lora-2 has the lowest loss of the LoRA placements: lora-1 is separated "
+        "from it; lora-3 is tied with it."
+    )
 
 
 def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path: Path) -> None:
@@ -121,7 +70,7 @@ def test_forgetting_is_tuned_minus_baseline_and_has_an_interval(tmp_path: Path) 
     assert [c.role for c in changes].count("test") == 4  # two benchmarks, two protocols
     stored = json.loads(write_comparisons_json(findings))["tuned_minus_baseline"][0]
     assert stored["difference"] == first.pair.mean and stored["role"] == "forgetting"
-    assert "imdb: worse than the base model: full." in say(findings)["Forgotten?"]
+    assert "On imdb, worse than the base model: full." in state_forgetting(findings)[0]
     assert build_change_table(changes).rows[0][7].text == "worse than the base model"
 
 
@@ -162,7 +111,8 @@ def test_an_arms_own_interval_is_that_of_its_seeds_where_documents_are_alike(
     assert level.interval.high - level.mean == pytest.approx(0.01 * 12.7062, rel=1e-4)
     cell = build_table1(findings).rows[0][1]
     low, high = 20 * math.exp(0.01 - 0.127062), 20 * math.exp(0.01 + 0.127062)
-    assert cell.more == f"[{low:.2f}, {high:.2f}]"
+    assert cell.detail == f"[{low:.2f}, {high:.2f}]"
+    assert cell.hint == "± 0.29 over 2 seeds"  # of 20 and 20.404
 
 
 def test_a_cell_of_fewer_seeds_than_wanted_says_so_and_a_failed_arm_is_visible(

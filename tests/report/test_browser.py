@@ -46,7 +46,9 @@ def page(browser: Page, paper_page: Path) -> Page:
 
 
 def is_shown(page: Page, selector: str) -> bool:
-    return bool(page.ask(f"document.querySelector({selector!r}).getClientRects().length > 0"))
+    of_it = f"document.querySelector({selector!r})"
+    shown = f"{of_it}.getClientRects().length > 0 && {of_it}.checkVisibility()"
+    return bool(page.ask(shown))
 
 
 def click(page: Page, selector: str) -> None:
@@ -71,21 +73,40 @@ def test_an_arm_is_hidden_in_every_figure_when_it_is_unticked(page: Page) -> Non
     assert is_shown(page, hidden)
 
 
-def test_protocol_switch_shows_one_table_at_a_time(page: Page) -> None:
+def test_the_padded_protocol_is_folded_until_it_is_asked_for(page: Page) -> None:
     def tables() -> tuple[bool, bool]:
-        return is_shown(page, "#table1 .first table"), is_shown(page, "#table1 .second table")
+        return is_shown(page, "#table1 > figure table"), is_shown(page, "#table1 details table")
 
     assert tables() == (True, False)
-    click(page, "label[for=show-published]")
-    assert tables() == (False, True)
+    click(page, "#table1 summary")
+    assert tables() == (True, True)
 
 
 def test_switches_are_worked_with_the_keyboard(page: Page) -> None:
-    page.ask("document.querySelector('#show-sound').focus()")
+    page.ask("document.querySelector('#fig2-losses-linear').focus()")
     for kind in ("keyDown", "keyUp"):
         key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
         page.call("Input.dispatchKeyEvent", type=kind, **key)
-    assert page.ask("document.querySelector('#show-published').checked")
+    assert page.ask("document.querySelector('#fig2-losses-log').checked")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_first_screen_answers(page: Page, theme: str) -> None:
+    page.prefer(prefers_color_scheme=theme)
+    parts = (".headline", "#fig0-verdict svg", ".words h3:nth-of-type(3) + p")  # what next
+    for part in parts:
+        top, bottom = page.ask(
+            f"(({{top, bottom}}) => [top, bottom])"
+            f"(document.querySelector({part!r}).getBoundingClientRect())"
+        )
+        assert 0 <= top < bottom <= 900, part
+
+
+def test_a_table_that_goes_on_has_a_shadow_at_its_end(page: Page) -> None:
+    page.resize(375, 800)
+    wide = "document.querySelector('#table1 .scroll')"
+    assert page.ask(f"{wide}.scrollWidth > {wide}.clientWidth")
+    assert page.ask(f"getComputedStyle({wide}).backgroundImage").count("gradient") == 4
 
 
 def test_axis_switch_shows_the_logarithmic_figure(page: Page) -> None:
@@ -96,9 +117,10 @@ def test_axis_switch_shows_the_logarithmic_figure(page: Page) -> None:
 
 def test_a_column_sorts_by_its_numbers_up_and_down(page: Page) -> None:
     rows = (
-        "[...document.querySelectorAll('#table1 .first tbody tr')].map(r => r.cells[0].innerText)"
+        "[...document.querySelectorAll('#table1 > figure tbody tr')]"
+        ".map(r => r.cells[0].firstChild.textContent.trim())"
     )
-    buttons = "[...document.querySelectorAll('#table1 .first th button')]"
+    buttons = "[...document.querySelectorAll('#table1 > figure th button')]"
     button = f"{buttons}.find(b => b.innerText.startsWith('trainable'))"
     page.ask(f"{button}.click()")
     assert page.ask(rows) == ["baseline", "lora-1", "lora-2", "lora-3", "lora-4", "full"]
@@ -133,10 +155,11 @@ def test_both_themes_have_enough_contrast(page: Page) -> None:
     assert found["light"] != found["dark"]
 
 
-def test_print_shows_both_protocols_and_no_controls(page: Page) -> None:
+def test_print_has_the_tables_and_no_controls(page: Page) -> None:
     page.call("Emulation.setEmulatedMedia", media="print")
-    shown = [is_shown(page, f"#table1 .{name} table") for name in ("first", "second")]
-    assert shown == [True, True] and not is_shown(page, ".arms")
+    assert is_shown(page, "#table1 > figure table") and not is_shown(page, ".arms")
+    # what is folded says so
+    assert is_shown(page, "#table1 summary")
     page.call("Emulation.setEmulatedMedia", media="")
 
 

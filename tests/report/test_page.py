@@ -18,9 +18,12 @@ from lorastudy.report.build import write_report
 from lorastudy.report.figures.draw import draw_figures
 from lorastudy.report.figures.style import FORMATS
 from lorastudy.report.page.render import SECTIONS
-from lorastudy.store.records import StudyResults
+from lorastudy.store.files import append_record
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.records import StepRecord, StudyResults
 from support.made_results import (
     ARMS,
+    TRAINABLE,
     make_epochs,
     make_failed_run,
     make_results,
@@ -30,6 +33,7 @@ from support.made_results import (
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=y> -->"
 FIGURES = (
+    "fig0-verdict",
     "fig1-trainable-parameters",
     "fig2-losses",
     "fig3-peak-memory",
@@ -156,6 +160,48 @@ def test_figures_are_well_formed_and_their_text_stays_text(study_dir: Path) -> N
     for path in folder.glob("*.svg"):
         words = " ".join(ElementTree.parse(path).getroot().itertext())
         assert "lora-3" in words, path.name
+
+
+def test_bars_of_parameters_are_as_long_as_their_numbers(study_dir: Path) -> None:
+    svg = (study_dir / "report" / "figures" / "fig1-trainable-parameters.svg").read_text()
+    lengths = {}
+    for arm, path in re.findall(
+        r'<g class="arm-(\d)"><title>[^<]*</title>\s*<path d="([^"]*)"', svg
+    ):
+        x_values = [float(x) for x in re.findall(r"[ML] ([\d.]+)", path)]
+        lengths[int(arm)] = max(x_values) - min(x_values)
+    for arm in (2, 3, 4, 5):
+        share = TRAINABLE[arm] / TRAINABLE[1]
+        assert lengths[arm] / lengths[1] == pytest.approx(share, abs=1e-4)
+
+
+def test_the_papers_claims_are_asked_of_studies_like_the_papers(
+    study_dir: Path, tmp_path: Path
+) -> None:
+    page = (study_dir / "report" / "index.html").read_text()  # scores all three test sets
+    assert "A comparative study of applying LoRA" in page[page.index('id="claims"') :]
+    other = make_results(name="mine", benchmarks=("wikitext-2", "notes"))
+    write_sums(tmp_path, other)
+    page = write_report(make_findings(other, tmp_path), tmp_path).read_text()
+    assert 'id="claims"' not in page and 'href="#claims"' not in page
+
+
+def test_losses_by_step_are_drawn_where_steps_are_stored(study_dir: Path, tmp_path: Path) -> None:
+    assert not (study_dir / "report" / "figures" / "fig9-losses-by-step.svg").exists()
+    results = make_results()
+    for run in results.runs:
+        folder = RunFolder(tmp_path / "runs" / run.run_id)
+        folder.path.mkdir(parents=True)
+        for step in range(1, 122):
+            values = {"loss": 5 - step / 100, "n_tokens": 10, "n_positions": 12, "seconds": 1.0}
+            rest = {"epoch": 1, "learning_rate": 1e-3, "gradient_norm": 1.0}
+            append_record(folder.steps, StepRecord(step=step, **values, **rest))
+    findings = make_findings(results, tmp_path)
+    (figure,) = (f for f in draw_figures(findings) if f.name == "fig9-losses-by-step")
+    # stretches of three steps; the last has one, at 5 - 1.21
+    losses = findings.evidence.runs[0].losses
+    assert [loss.step for loss in losses[:2]] == [3, 6] and losses[0].loss == pytest.approx(4.98)
+    assert "full: training loss, lowest 3.7900 nats" in figure.files["svg"].decode()
 
 
 def test_files_carry_no_date(study_dir: Path) -> None:

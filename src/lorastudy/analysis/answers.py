@@ -40,7 +40,7 @@ class Answer:
     pair: str = ""  # the pair of arms that decides, first minus second
     value: float | None = None  # its difference
     interval: Interval | None = None  # 95 %
-    unit: str = "nats a target"
+    unit: str = "nats per target"
     n_seeds: int = 0
     n_documents: int = 0  # 0: the quantity has none
     remark: str = ""
@@ -180,7 +180,7 @@ def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], f
         case "validation loss after the first epoch":
             return (
                 lambda run: run.epochs[0].validation_loss if run.epochs else None,
-                "nats a target",
+                "nats per target",
             )
 
 

@@ -4,7 +4,7 @@ Each replicate draws documents with replacement, the same ones for every arm and
 seeds with replacement, the same ones for both arms of a pair (A. B. Owen, Ann. Appl. Stat. 1
 (2007) 386-411). It needs no formula for a variance, which makes it a check, and it decides
 nothing. Below five seeds its percentile interval is far too short (with two it covers as
-little as 62 %, benchmarks/coverage_202611), so it is not computed there (decision 0017).
+little as 62 %, benchmarks/coverage_202611), so it is not computed there (decision 0019).
 """
 
 from collections.abc import Mapping

@@ -124,6 +124,19 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
+_PAPER_STUDIES = ("paper", "paper-sound")  # names of presets
+_PAPER_BENCHMARKS = ("wikitext-2", "lambada", "imdb")
+
+
+def is_paper_study(name: str, benchmarks: Sequence[str]) -> bool:
+    """Whether the published claims are asked of a study.
+
+    It has the name of one of the paper's presets, or it scores all of the paper's test sets.
+    """
+    named = {benchmark.casefold() for benchmark in benchmarks}
+    return name in _PAPER_STUDIES or named.issuperset(_PAPER_BENCHMARKS)
+
+
 def arms_in_role(role: Role, arms: Sequence[ArmSummary]) -> tuple[ArmSummary, ...]:
     """The arms of a study that have a role; trained arms in the order of trained parameters.
 

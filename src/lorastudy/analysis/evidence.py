@@ -1,15 +1,17 @@
 """What run folders say in addition to `results.json`: resolved modules, speed, bytes.
 
     manifest.json      modules, digests, environment
-    steps.jsonl        seconds of every step -> pace
+    steps.jsonl        seconds of every step -> pace; losses in stretches of steps
     resumes.jsonl      where an interrupted run continued
     best/*.safetensors bytes that have to be kept to use the arm
+    best/config.json   tokens of the base model, if a whole model is stored
     study.lock.json    digests that every run matched
 
 All of these may be missing, since a report can be made from `results.json` alone. A file that
 exists but cannot be read is named in the report, and stops nothing since no result depends on it.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,14 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class StepLoss:
+    """The training loss of a stretch of neighbouring steps."""
+
+    step: int  # the last one
+    loss: float  # nats per target, over all targets of the stretch
+
+
+@dataclass(frozen=True, slots=True)
 class RunEvidence:
     """What one run's folder says; a part is None if its file is missing."""
 
@@ -63,6 +73,7 @@ class RunEvidence:
     manifest: Manifest | None
     pace: Pace | None  # None: too few steps as well
     stored_bytes: int | None  # weight files of best/
+    losses: tuple[StepLoss, ...] = ()  # in order; empty: no steps are stored
     resumed_after: tuple[int, ...] = ()  # steps from which it continued, one for each interruption
 
 
@@ -74,6 +85,7 @@ class Evidence:
     lock: StudyLock | None
     doubts: tuple[str, ...] = ()  # sentences: files that were changed, or are not verified
     problems: tuple[str, ...] = ()  # files that exist but cannot be read
+    vocabulary_size: int | None = None  # of the base model; None: no whole model is stored
 
     def of_arm(self, arm: ArmSummary) -> tuple[RunEvidence, ...]:
         """The evidence of the runs that the report counts for `arm`."""
@@ -98,7 +110,8 @@ def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
     runs = tuple(_read_run(run, study.run(run.run_id), problems) for run in results.runs)
     told = (f"{problem.replace(f'{study_dir}/', '').splitlines()[0]}." for problem in problems)
     doubts = list_doubts(study) if study.study.is_file() else []
-    return Evidence(runs, lock, tuple(doubts), tuple(told))
+    size = _read_vocabulary_size(results, study)
+    return Evidence(runs, lock, tuple(doubts), tuple(told), size)
 
 
 def measure_pace(steps: Sequence[StepRecord]) -> Pace | None:
@@ -144,14 +157,43 @@ def find_doubts(arms: Iterable[ArmSummary], evidence: Evidence) -> dict[str, tup
     return {arm: doubts for arm, doubts in found.items() if doubts}
 
 
+def _read_vocabulary_size(results: StudyResults, study: StudyFolder) -> int | None:
+    """Tokens of the base model, as `config.json` of a stored whole model has them."""
+    for run in results.runs:
+        try:
+            content = json.loads((study.run(run.run_id).best / "config.json").read_bytes())
+        except (OSError, ValueError):
+            continue
+        size = content.get("vocab_size") if isinstance(content, dict) else None
+        if isinstance(size, int) and size > 0:
+            return size
+    return None
+
+
+def join_steps(steps: Sequence[StepRecord], n_stretches: int = 60) -> tuple[StepLoss, ...]:
+    """The losses of `steps` in at most `n_stretches` stretches of equal numbers of steps.
+
+    Equal numbers of steps give equal stretches, so that seeds can be averaged.
+    """
+    length = max(1, -(-len(steps) // n_stretches))
+    parts = (steps[start : start + length] for start in range(0, len(steps), length))
+    return tuple(
+        StepLoss(part[-1].step, sum(s.loss * s.n_tokens for s in part) / n_tokens)
+        for part in parts
+        if (n_tokens := sum(step.n_tokens for step in part))
+    )
+
+
 def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
     if run.status == "damaged":
         return RunEvidence(run, None, None, None)
+    steps = _read_lines(folder.steps, StepRecord, problems)
     return RunEvidence(
         run=run,
         manifest=_read(folder.manifest, Manifest, problems),
-        pace=measure_pace(_read_lines(folder.steps, StepRecord, problems)),
+        pace=measure_pace(steps),
         stored_bytes=_measure_bytes(folder, problems),
+        losses=join_steps(steps),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
     )
 

@@ -2,7 +2,7 @@
 
 Two or three seeds tell next to nothing about the spread of one pair of arms. All pairs of a
 study together tell more, if the arms spread alike. So a pair's own variance is drawn towards
-the common one, and counts for more as seeds are added (decision 0017). Functions take arrays
+the common one, and counts for more as seeds are added (decision 0019). Functions take arrays
 with any leading dimensions: a report has none, a simulation has one for its studies.
 
     y[a, s] = loss of arm a with seed s = arm a + seed s + rest of a and s

@@ -3,7 +3,7 @@
 A padded protocol averages over text and padding alike, so two arms may differ although they
 know language equally well. With N targets in all,
 
-    score (nats a target) = sum over classes of (nats paid for the class / N)
+    score (nats per target) = sum over classes of (nats paid for the class / N)
 
 and a difference of two arms is split the same way. Sums come from the records of runs; an arm's
 figures are means over its seeds, as everywhere in the report.
@@ -45,7 +45,7 @@ class PaddedParts:
 
     @property
     def score(self) -> float:
-        """Nats a target, text and padding together."""
+        """Nats per target, text and padding together."""
         return self.text.share_of_score + self.from_padding
 
 

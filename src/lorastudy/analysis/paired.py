@@ -2,7 +2,7 @@
 
 Both arms of a pair are scored on the same documents, and with the same seeds they saw the
 same data, so a difference is taken within (seed, document). Seeds and documents are both
-samples, and crossed: every seed is scored on every document (decision 0017).
+samples, and crossed: every seed is scored on every document (decision 0019).
 
     d[s, i] = nats of the first arm minus nats of the second, seed s, document i
             = targets of i x (difference + effect of s + effect of i + rest of s and i)

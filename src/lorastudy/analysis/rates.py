@@ -25,7 +25,7 @@ class RateSummary:
     is_paper: bool  # of several rates, the one that the published study used
     is_at_end: bool  # chosen, and the lowest or highest of several
     n_expected: int
-    validation_loss: Estimate | None  # best of each run, nats a target
+    validation_loss: Estimate | None  # best of each run, nats per target
     perplexities: Mapping[ScoreKey, Estimate | None]  # of every score
 
     def restrict(self, keys: Container[ScoreKey]) -> "RateSummary":

@@ -9,7 +9,12 @@ from markupsafe import Markup
 
 from lorastudy.analysis.choice import choose_run
 from lorastudy.analysis.findings import Findings, read_findings
-from lorastudy.report.page.verdict import Statement, state_headline, state_verdict
+from lorastudy.report.page.verdict import (
+    Statement,
+    state_headline,
+    state_verdict,
+    write_ending,
+)
 from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.study.open import open_folder
@@ -67,7 +72,7 @@ class Results:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """The sentences of the report's verdict, its headline first; none without scores."""
+        """The sentences of the report's verdict, the recommendation first; none without scores."""
         statements = self._statements
         if not statements:
             return ()
@@ -101,13 +106,15 @@ class Results:
         done = sum(run.status == "done" for run in results.runs)
         n_runs = len(results.runs) + len(results.missing)
         lines = [f"{results.name} in {self.folder}: {done} of {n_runs} runs are done.", ""]
-        return "\n".join([*lines, *self.verdict]).strip()
+        return "\n".join([*lines, *write_ending(self.findings, str(self.folder))]).strip()
 
     def _repr_html_(self) -> str:
         """Verdict and Table I for a notebook; needs no other file."""
         statements = Markup("").join(
-            Markup("<dt><strong>{}</strong></dt><dd>{}</dd>").format(
-                statement.question, " ".join(statement.sentences)
+            Markup("<dt><strong>{}</strong></dt><dd>{} <code>{}</code></dd>").format(
+                statement.question,
+                " ".join(statement.sentences),
+                statement.command,
             )
             for statement in self._statements
         )

@@ -67,6 +67,10 @@ SharedBy = Annotated[
         help="torchrun: each process has the whole model (ddp, default) or a part of it (fsdp2)."
     ),
 ]
+Padded = Annotated[
+    bool,
+    typer.Option("--padded", help="Print the scores that count padding as text as well."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Overrides = Annotated[
     list[str] | None,

@@ -16,6 +16,7 @@ from lorastudy.cli.options import (
     Offline,
     Out,
     Overrides,
+    Padded,
     Reference,
     Restart,
     SharedBy,
@@ -64,6 +65,7 @@ def run(
     launch: Launch = "processes",
     nproc: Nproc = None,
     strategy: SharedBy = None,
+    padded: Padded = False,
     as_json: AsJson = False,
 ) -> None:
     """Execute the missing runs of a study, then build the report. The same command resumes.
@@ -84,7 +86,7 @@ def run(
     how = Execution(device=device, jobs=jobs, resuming=resuming, probe=probe, team=team)
     with options.progress_on(is_stderr=as_json):
         execute_here(opened, chosen, how)
-    finish(opened, chosen, as_json=as_json)
+    finish(opened, chosen, with_padded=padded, as_json=as_json)
 
 
 def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution") -> None:
@@ -107,14 +109,20 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
         show_progress(path, execute(opened, missing, how, stop))
 
 
-def finish(opened: OpenedStudy, chosen: tuple[RunSpec, ...], *, as_json: bool) -> None:
-    """Write results and report, print them, and raise an error if runs are missing.
+def finish(
+    opened: OpenedStudy,
+    chosen: tuple[RunSpec, ...],
+    *,
+    as_json: bool,
+    with_padded: bool = False,
+) -> None:
+    """Write results and report, print them and the verdict, and raise an error if runs are missing.
 
     Raises:
         UserError: Not all of `chosen` are done.
     """
     from lorastudy.analysis.findings import make_findings
-    from lorastudy.cli.show import print_table
+    from lorastudy.cli.show import print_results, print_verdict
     from lorastudy.report.build import write_report
     from lorastudy.study.conduct import refuse_unfinished, settle
 
@@ -126,6 +134,7 @@ def finish(opened: OpenedStudy, chosen: tuple[RunSpec, ...], *, as_json: bool) -
         found = json.loads(outcome.results.model_dump_json(include={"runs", "missing"}))
         options.print_json({"folder": folder.path, "report": page, **found})
     else:
-        print_table(findings)
-        print(f"\nReport: {page}")
+        print_results(findings, with_padded=with_padded)
+        print(f"\nReport: {page}\n")
+        print_verdict(findings, folder.path)
     refuse_unfinished(outcome, {run.run_id for run in chosen})

@@ -1,6 +1,8 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
@@ -10,102 +12,107 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
+from lorastudy.report.page.verdict import write_ending
 from lorastudy.report.tables.table import Cell, Column
 from lorastudy.report.tables.table import Table as TableModel
-from lorastudy.report.tables.table1 import build_table1
+from lorastudy.report.tables.table1 import build_table1, warn_of_scores
+from lorastudy.report.wording import label_arm, list_placement
 from lorastudy.units import write_mib
 
 if TYPE_CHECKING:
     from lorastudy.study.check import StudyCheck
 
-_WIDE = 100  # columns of a terminal that what is trained and what it costs fit into together
-_FRAME = 3  # characters between two columns
-_N_TRAINED = 4  # columns of Table I about what is trained; what it costs follows
+_WIDE = 100  # columns of a terminal, from which intervals fit into the table
+_HEAD_WIDTH = 11  # columns of a title
+_GAP = 2  # columns between two columns of a table
+_COSTS = ("trainable parameters", "training seconds", "peak")  # how the titles shown begin
 
 
-def print_table(findings: Findings) -> None:
-    """Table I in parts that fit a terminal: what is trained, each protocol, and costs."""
-    model = build_table1(findings)
+def print_results(findings: Findings, *, with_padded: bool = False) -> None:
+    """Table I on a terminal: scores of text, and what every arm costs.
+
+    With `with_padded`, a second table of the scores that count padding as text. A table that is
+    too wide goes on below, so that no number is cut.
+    """
     console = make_console(max(console_width(), 80))
-    console.print(model.title, style="bold")
-    for title, positions in _sections(model.columns, is_narrow=console.width < _WIDE):
-        for part in _split_to_fit(model, positions, console.width):
-            console.print(_make_section(model, title, part, console.width))
-    for note in model.notes:
-        console.print(f"{note.mark} {note.text}".strip(), style="dim")
+    text = [c for c in findings.comparisons if not c.key.scores_padding]
+    padded = [c for c in findings.comparisons if c.key.scores_padding]
+    shown = [text or padded, *([padded] if with_padded and text and padded else [])]
+    warnings = warn_of_scores(findings.results)
+    for comparisons in shown:
+        model = build_table1(findings.restrict(comparisons))
+        console.print(model.title, style="bold")
+        for positions in _split_to_fit(model, console.width):
+            console.print(_make_table(model, positions, console.width))
+        for arm in findings.results.arms:
+            if list_placement(findings, arm):
+                console.print(label_arm(findings, arm), style="dim")
+        for note in model.notes:
+            if note.mark or note in warnings:
+                console.print(f"{note.mark} {note.text}".strip(), style="dim")
+    if padded and text and not with_padded:
+        hint = "Scores that count padding as text are left out; --padded shows them."
+        console.print(hint, style="dim")
 
 
-def _sections(columns: Sequence[Column], *, is_narrow: bool) -> list[tuple[str, list[int]]]:
-    """Titles and column numbers of the parts; every part begins with column 0, the arm."""
-    others = [i for i, c in enumerate(columns) if i and not c.group]
-    protocols = dict.fromkeys((c.title, c.warning) for c in columns if c.group)
-    scores = [
-        (
-            f"perplexity, {title}" + (f" ({warning})" if warning else ""),
-            [i for i, c in enumerate(columns) if c.group and c.title == title],
-        )
-        for title, warning in protocols
+def print_verdict(findings: Findings, folder: Path) -> None:
+    """The verdict in three lines; none without scores."""
+    for line in write_ending(findings, str(folder)):
+        print(line)
+
+
+def _split_to_fit(model: TableModel, width: int) -> list[list[int]]:
+    """Numbers of the columns shown, in as many tables as fit; each begins with the arm."""
+    shown = [
+        i
+        for i, column in enumerate(model.columns)
+        if i > 0 and (column.group or column.title.startswith(_COSTS))
     ]
-    if is_narrow:
-        trained, costs = others[:_N_TRAINED], others[_N_TRAINED:]
-        return [*scores, ("what is trained", trained), ("what it costs", costs)]
-    return [*scores, ("what is trained, and what it costs", others)]
-
-
-def _make_section(model: TableModel, title: str, positions: list[int], width: int) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold", title_style="")
-    shown = (0, *positions)
-    for position, wide in zip(shown, _share_width(model, shown, width), strict=True):
-        column = model.columns[position]
-        justify: Literal["right", "left"] = "right" if column.align == "right" else "left"
-        table.add_column(column.group or column.title, justify=justify, overflow="fold", width=wide)
-    for row in model.rows:
-        table.add_row(*(_show(row[position]) for position in shown))
-    return table
-
-
-def _share_width(model: TableModel, positions: Sequence[int], width: int) -> list[int]:
-    """Characters of each column: what it needs, and from the left as much as it would like."""
-    widths = [_needed_width(model, position) for position in positions]
-    spare = width - 1 - sum(wide + _FRAME for wide in widths)
-    for i, position in enumerate(positions):
-        added = max(0, min(spare, max(map(len, _texts(model, position))) - widths[i]))
-        widths[i] += added
-        spare -= added
-    return widths
-
-
-def _show(cell: Cell) -> Text:
-    text = Text(cell.text, style="bold" if cell.is_emphasised else "")
-    detail = Text(f" {cell.detail}" if cell.detail else "", style="dim")
-    return Text.assemble(text, detail, cell.mark)
-
-
-def _split_to_fit(model: TableModel, positions: list[int], width: int) -> list[list[int]]:
-    """Columns of one part, in as many tables as are needed to cut no number of any column."""
+    of_arm = _measure_width(model, 0, width)
     tables: list[list[int]] = []
     left = 0
-    for position in positions:
-        needed = _needed_width(model, position) + _FRAME
+    for position in shown:
+        needed = _measure_width(model, position, width)
         if not tables or needed > left:
-            tables.append([])
-            left = width - 1 - _needed_width(model, 0) - _FRAME
+            tables.append([0])
+            left = width - of_arm
         tables[-1].append(position)
         left -= needed
     return tables
 
 
-def _needed_width(model: TableModel, position: int) -> int:
-    """The fewest characters that show the column; only texts may go on in the next line."""
-    title, *cells = _texts(model, position)
-    is_number = model.columns[position].align == "right"
-    whole = [*title.split(), *(cells if is_number else " ".join(cells).split())]
-    return max(map(len, whole), default=1)
+def _measure_width(model: TableModel, position: int, width: int) -> int:
+    """Characters that a column takes if nothing in it is folded, the gap included."""
+    cells = [_show(row[position], is_narrow=width < _WIDE) for row in model.rows]
+    lines = [line for cell in cells for line in cell.plain.splitlines()]
+    return max(map(len, [*_wrap_title(model.columns[position]), *lines])) + _GAP
 
 
-def _texts(model: TableModel, position: int) -> list[str]:
-    column = model.columns[position]
-    return [column.group or column.title, *(_show(row[position]).plain for row in model.rows)]
+def _make_table(model: TableModel, positions: Sequence[int], width: int) -> Table:
+    from rich.box import SIMPLE_HEAD
+
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for position in positions:
+        column = model.columns[position]
+        justify: Literal["right", "left"] = "right" if column.align == "right" else "left"
+        title = "\n".join(_wrap_title(column))
+        table.add_column(Text(title), justify=justify, overflow="fold")
+    for row in model.rows:
+        cells = [_show(row[i], is_narrow=width < _WIDE or i == 0) for i in positions]
+        table.add_row(*cells)
+    return table
+
+
+def _wrap_title(column: Column) -> list[str]:
+    parts = [part for part in (column.group, column.title, column.warning) if part]
+    return [line for part in parts for line in wrap(part, _HEAD_WIDTH)]
+
+
+def _show(cell: Cell, *, is_narrow: bool) -> Text:
+    text = Text(cell.text, style="bold" if cell.is_emphasised else "")
+    has_detail = cell.detail and not is_narrow
+    detail = Text(f"\n{cell.detail}" if has_detail else "", style="dim")
+    return Text.assemble(text, cell.mark, detail)
 
 
 def print_check(study: Study, checked: "StudyCheck") -> None:

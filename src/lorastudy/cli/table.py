@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.options import AsJson, StudyDir
+from lorastudy.cli.options import AsJson, Padded, StudyDir
 from lorastudy.store.folders import StudyFolder
 
 
@@ -15,6 +15,7 @@ def table(
         Literal["md", "csv", "latex", "json"] | None,
         typer.Option(help="Format for other programs; without it, a table for the terminal."),
     ] = None,
+    padded: Padded = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the results: perplexities, parameters, seconds, memory."""
@@ -25,9 +26,9 @@ def table(
     options.say_doubts(StudyFolder(folder))
     findings = read_findings(folder, with_bootstrap=False)
     if format is None:
-        from lorastudy.cli.show import print_table
+        from lorastudy.cli.show import print_results
 
-        print_table(findings)
+        print_results(findings, with_padded=padded)
         return
     from lorastudy.report.build import render_table
 

@@ -25,7 +25,6 @@ from lorastudy.report.figures.style import (
 )
 from lorastudy.units import MIB, write_duration
 
-_LOG_RATIO = 20  # largest over smallest bar, from which a linear axis hides the small ones
 _MOMENTS = 3  # numbers beside each trained one: its gradient and two moments
 _DOUBT = " ?"  # beside seconds that depend on more than the arm
 _PART_ALPHAS = (1.0, 0.6, 0.25)  # from left to right
@@ -46,12 +45,8 @@ def draw_parameters(findings: Findings) -> DrawnFigure:
         _bar(position, arm, _exact(arm.trainable_parameters), lambda v: f"{v:,.0f}")
         for position, arm in enumerate(findings.arms)
     ]
-    figure, is_log = _draw_bars(bars, "trainable parameters", may_be_log=True)
-    caption = "Parameters that receive gradients." + (
-        " Logarithmic axis: equal steps are equal factors, so bar lengths are not proportional."
-        if is_log
-        else ""
-    )
+    figure = _draw_bars(bars, "trained parameters")
+    caption = "Parameters that receive gradients."
     name = "fig1-trainable-parameters"
     return save_figure(figure, name, "Figure 1. Trainable parameters", caption)
 
@@ -67,14 +62,14 @@ def draw_memory(findings: Findings) -> DrawnFigure:
         )
         for position, (arm, peak) in enumerate(zip(arms, peaks, strict=True))
     ]
-    figure, _ = _draw_bars(bars, f"peak {kind or 'memory'}, MiB")
+    figure = _draw_bars(bars, f"peak {kind or 'memory'}, MiB")
     if any(bar.parts for bar in bars):
         _add_part_legend(figure)
     caption = (
         f"Peak memory ({kind or 'none measured'}): mean over seeds, whiskers from the lowest to "
-        "the highest seed. 1 MiB = 1,048,576 bytes. The first two parts are counted: 4 bytes a "
-        "parameter, and 12 a trained one for its gradient and two moments. The rest is measured: "
-        "activations, logits, "
+        "the highest seed. 1 MiB = 1,048,576 bytes. The first two parts are counted: 4 bytes "
+        "per parameter, and 12 per trained one for its gradient and two moments. The rest is "
+        "measured: activations, logits, "
         + ("libraries" if kind == "resident" else "what the allocator kept")
         + ". A bar without parts has a peak below what is counted."
     )
@@ -89,7 +84,7 @@ def draw_time(findings: Findings) -> DrawnFigure:
         for position, arm in enumerate(findings.arms)
     ]
     bars = [replace(bar, label=bar.label + _DOUBT) if bar.arm in doubts else bar for bar in bars]
-    figure, _ = _draw_bars(bars, "training time, H:MM:SS", tick=write_duration)
+    figure = _draw_bars(bars, "training time, H:MM:SS", tick=write_duration)
     caption = (
         "Time in optimizer steps, without validation, checkpoints and scoring: mean over "
         "seeds, whiskers from the lowest to the highest seed."
@@ -114,24 +109,14 @@ def split_memory(arm: ArmSummary, peak_mib: float) -> tuple[float, ...]:
 
 
 def _draw_bars(
-    bars: Sequence[_Bar],
-    axis_label: str,
-    *,
-    may_be_log: bool = False,
-    tick: Callable[[float], str] | None = None,
-) -> tuple[Figure, bool]:
-    """Horizontal bars, first arm on top, and whether the axis is logarithmic."""
+    bars: Sequence[_Bar], axis_label: str, *, tick: Callable[[float], str] | None = None
+) -> Figure:
+    """Horizontal bars, first arm on top; the axis begins at zero, so lengths are proportional."""
     figure = new_figure(0.9 + 0.42 * max(len(bars), 1))
     axes = figure.subplots()
     drawn = [bar.value.mean for bar in bars if bar.value is not None and bar.value.mean > 0]
-    is_log = may_be_log and bool(drawn) and max(drawn) > _LOG_RATIO * min(drawn)
-    if is_log:
-        axes.set_xscale("log")
-        start = 10.0 ** (math.ceil(math.log10(min(drawn))) - 1)
-        axes.set_xlim(start, max(drawn) * 12)
-    else:
-        axes.set_xlim(0, max(drawn, default=1.0) * 1.22)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    axes.set_xlim(0, max(drawn, default=1.0) * 1.22)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 2, 3, 5, 6, 10]))
     write = tick or (lambda value: f"{value:,.10g}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     for row, bar in enumerate(bars):
@@ -139,16 +124,15 @@ def _draw_bars(
     label_rows(axes, [(bar.position, bar.arm) for bar in bars])
     axes.set_xlabel(axis_label)
     axes.grid(axis="x")
-    return figure, is_log
+    return figure
 
 
 def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
-    low = axes.get_xlim()[0]
-    end = bar.value.highest if bar.value is not None else low
+    end = bar.value.highest if bar.value is not None else 0.0
     hint = f"{bar.arm}: {bar.label}"
     if bar.value is not None and bar.value.mean > 0:
-        left = low
-        for part, alpha in zip(bar.parts or (bar.value.mean - low,), _PART_ALPHAS, strict=False):
+        left = 0.0
+        for part, alpha in zip(bar.parts or (bar.value.mean,), _PART_ALPHAS, strict=False):
             _draw_part(axes, row, bar.position, left=left, width=part, alpha=alpha, hint=hint)
             left += part
     if bar.value is not None and bar.value.n > 1 and bar.value.highest > bar.value.lowest:
@@ -159,7 +143,7 @@ def _draw_bar(axes: Axes, row: int, bar: _Bar) -> None:
         mark(line, bar.position, [spread])
     label = axes.annotate(
         bar.label,
-        (max(end, low), row),
+        (end, row),
         xytext=(5, 0),
         textcoords="offset points",
         verticalalignment="center",

@@ -44,7 +44,7 @@ def draw_losses(findings: Findings) -> DrawnFigure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(
             axes,
-            f"{name}, nats a target ({findings.results.training_protocol})",
+            f"{name}, nats per target ({findings.results.training_protocol})",
             has_curves=bool(trained),
         )
         if math.isclose(*axes.dataLim.intervalx):
@@ -87,7 +87,7 @@ def draw_rates(findings: Findings) -> DrawnFigure:
         axes.set_xticks(tried)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_rate(value)))
     axes.set_xlabel("peak learning rate")
-    _finish(axes, "best validation loss, nats a target", has_curves=bool(drawn))
+    _finish(axes, "best validation loss, nats per target", has_curves=bool(drawn))
     if len({rate.learning_rate for rate in rates}) == 1:
         axes.set_xlim(rates[0].learning_rate / 3, rates[0].learning_rate * 3)
     add_legend(figure, drawn)

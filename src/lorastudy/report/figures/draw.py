@@ -16,7 +16,9 @@ from lorastudy.report.figures.curves import draw_losses, draw_rates
 from lorastudy.report.figures.documents import draw_documents
 from lorastudy.report.figures.forest import draw_differences
 from lorastudy.report.figures.fronts import draw_fronts
+from lorastudy.report.figures.steps import draw_steps, has_steps
 from lorastudy.report.figures.style import SETTINGS, DrawnFigure
+from lorastudy.report.figures.verdict import draw_verdict, has_verdict_figure
 
 _FIGURES = (
     draw_parameters,
@@ -30,9 +32,17 @@ _FIGURES = (
 
 
 def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
-    """Figures 1 to 7, and 8 where an arm was tried at several learning rates."""
-    has_several_rates = any(arm.n_rates_tried > 1 for arm in findings.arms)
-    drawing = (*_FIGURES, draw_rates) if has_several_rates else _FIGURES
+    """Figures 1 to 7, and those that have something to show.
+
+    That of the verdict needs two arms with a test in common, 8 several learning rates of one arm,
+    9 the losses of single steps.
+    """
+    drawing = [
+        *((draw_verdict,) * has_verdict_figure(findings)),
+        *_FIGURES,
+        *((draw_rates,) * any(arm.n_rates_tried > 1 for arm in findings.arms)),
+        *((draw_steps,) * has_steps(findings)),
+    ]
     with matplotlib.rc_context(SETTINGS), _without_collector():
         return tuple(draw(findings) for draw in drawing)
 

@@ -24,8 +24,9 @@ _N_COLUMNS = 2
 
 
 def draw_differences(findings: Findings) -> DrawnFigure:
-    """One panel per score: each arm minus full fine-tuning; or minus the first arm without it."""
-    comparisons, reference = findings.comparisons, findings.reference or ""
+    """One panel per score of text: each arm minus the reference arm (all scores if none is)."""
+    text = tuple(c for c in findings.comparisons if not c.key.scores_padding)
+    comparisons, reference = text or findings.comparisons, findings.reference or ""
     others = [(p, arm.arm) for p, arm in enumerate(findings.arms) if arm.arm != reference]
     n_rows = math.ceil(max(len(comparisons), 1) / _N_COLUMNS)
     figure = new_figure(0.6 + n_rows * (0.75 + 0.24 * max(len(others), 1)))
@@ -60,7 +61,7 @@ def _draw_panel(
     key = comparison.key
     warning = " (padding scored)" if key.scores_padding else ""
     axes.set_title(f"{shorten(key.benchmark)}, {key.protocol_name}{warning}", fontsize=9)
-    axes.set_xlabel(f"nats a target, minus {shorten(reference)}")
+    axes.set_xlabel(f"nats per target, minus {shorten(reference)}")
     axes.grid(axis="x")
 
 

@@ -89,9 +89,9 @@ class DrawnFigure:
     logarithmic: bytes | None = None  # the same as SVG on a logarithmic axis, where it helps
 
 
-def new_figure(height_inches: float) -> Figure:
-    """An empty figure as wide as the page."""
-    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+def new_figure(height_inches: float, *, width_inches: float = WIDTH_INCHES) -> Figure:
+    """An empty figure; as wide as the page, if nothing else is said."""
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def mark(artist: Artist, position: int, hints: Sequence[str] = ()) -> None:

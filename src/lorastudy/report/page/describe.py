@@ -43,7 +43,7 @@ def describe_source(source: BaseModelRef | Source) -> str:
 
 def _describe_inputs(study: Study) -> list[Fact]:
     data, training = study.data, study.training
-    rows = "one row a document" if data.rows.cut == "lines" else "text joined, full rows only"
+    rows = "one row per document" if data.rows.cut == "lines" else "text joined, full rows only"
     rows += "" if data.rows.strip else ", white space around texts kept"
     return [
         Fact("base model", describe_source(study.base_model)),
@@ -52,7 +52,7 @@ def _describe_inputs(study: Study) -> list[Fact]:
         Fact("rows", f"{rows}, at most {data.rows.length:,} tokens"),
         Fact(
             "training",
-            f"{training.epochs} epochs, {training.rows_per_step} rows an optimizer step, "
+            f"{training.epochs} epochs, {training.rows_per_step} rows per optimizer step, "
             f"{training.schedule.shape} schedule, padding {training.padding}",
         ),
     ]

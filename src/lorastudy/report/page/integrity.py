@@ -37,7 +37,7 @@ def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
         Fact("threads", list_distinct(_threads(e) for e in found)),
         Fact("attention", list_distinct(e.attention for e in found)),
         Fact("micro-batch", list_distinct(str(e.micro_batch) for e in found)),
-        Fact("processes a run", list_distinct(str(e.world_size) for e in found)),
+        Fact("processes per run", list_distinct(str(e.world_size) for e in found)),
     ]
     return tuple(fact for fact in facts if fact.text)
 

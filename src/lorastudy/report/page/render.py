@@ -17,9 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorastudy.analysis.answers import Answer
+from lorastudy.analysis.claims import is_paper_study
 from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.recommendation import list_tests
 from lorastudy.report.figures.style import COLOURS, FORMATS, INK, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
+from lorastudy.report.page.details import (
+    compare_placements,
+    state_forgetting,
+    state_lead,
+    state_limits,
+)
 from lorastudy.report.page.integrity import (
     build_digest_table,
     cite,
@@ -30,7 +38,11 @@ from lorastudy.report.page.integrity import (
 )
 from lorastudy.report.page.verdict import state_headline, state_verdict
 from lorastudy.report.tables.claims import build_claim_table
-from lorastudy.report.tables.comparisons import build_group_table, build_pair_table
+from lorastudy.report.tables.comparisons import (
+    build_group_table,
+    build_pair_table,
+    build_reference_table,
+)
 from lorastudy.report.tables.documents import build_document_table
 from lorastudy.report.tables.forgetting import build_change_table
 from lorastudy.report.tables.html import render_html
@@ -38,23 +50,24 @@ from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.settings import build_difference_table, build_module_table
 from lorastudy.report.tables.table import Table
 from lorastudy.report.tables.table1 import build_table1
+from lorastudy.report.wording import label_arm
 
 TEMPLATE = "page.html.jinja"
 _FOLDER = Path(__file__).parent
 _TYPES = {"csv": "text/csv", "json": "application/json"}
 SECTIONS = {
     "verdict": "Verdict",
-    "claims": "Claims",
     "table1": "Table I",
     "differences": "Differences",
     "curves": "Curves",
     "costs": "Costs",
     "fronts": "Quality against cost",
+    "forgetting": "Forgetting",
+    "trust": "How far to trust this",
     "documents": "By document",
     "rates": "Learning rates",
-    "forgetting": "Forgetting",
     "compared": "What was compared",
-    "integrity": "Integrity",
+    "claims": "The paper’s claims",
     "runs": "All runs",
     "data": "Data",
     "citation": "Citation",
@@ -63,10 +76,11 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Swatch:
-    """How an arm is drawn: its position in the study, name and colour."""
+    """How an arm is drawn: its position in the study, its names and its colour."""
 
     position: int
     name: str
+    label: str  # the name with its placement
     colour: str
 
 
@@ -105,16 +119,22 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
         script=Markup(script),
         script_hash=f"sha256-{digest}",
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-        sections=SECTIONS.items(),
+        sections=list_sections(report.findings),
         formats=FORMATS,
         figures={figure.name: _chart(figure) for figure in figures},
         swatches=[
-            Swatch(position, arm, COLOURS[position % len(COLOURS)])
+            Swatch(position, arm, label_arm(report.findings, arm), COLOURS[position % len(COLOURS)])
             for position, arm in enumerate(report.findings.results.arms)
         ],
         **_words(report),
         **_tables(report),
     )
+
+
+def list_sections(findings: Findings) -> list[tuple[str, str]]:
+    """Ids and titles in their order; the paper's claims only where they are asked."""
+    is_asked = is_paper_study(findings.results.name, findings.results.benchmarks)
+    return [(id, title) for id, title in SECTIONS.items() if is_asked or id != "claims"]
 
 
 def inline_svg(figure: DrawnFigure, svg: bytes, prefix: str) -> Markup:
@@ -147,6 +167,10 @@ def _words(report: Report) -> dict[str, object]:
         "summary": summarise_study(findings),
         "headline": state_headline(findings),
         "verdict": state_verdict(findings),
+        "placements": compare_placements(findings),
+        "leads": tuple(map(state_lead, list_tests(findings))),
+        "forgotten": state_forgetting(findings),
+        "limits": state_limits(findings),
         "facts": describe_study(findings),
         "environments": describe_environments(findings.evidence),
         "resumes": describe_resumes(findings.evidence),
@@ -167,9 +191,10 @@ def _tables(report: Report) -> dict[str, object]:
     sound = [c for c in comparisons if not c.key.scores_padding] or padded
     is_both = bool(padded) and len(sound) + len(padded) == len(comparisons)
     answers, padded_answers = _part_answers(findings.answers, is_both=is_both)
+    is_paper = is_paper_study(findings.results.name, findings.results.benchmarks)
     digests, study = build_digest_table(findings.evidence), findings.study
     return {
-        "claims": render_html(build_claim_table(answers)),
+        "claims": render_html(build_claim_table(answers)) if is_paper else None,
         "padded_claims": _render_rows(build_claim_table(padded_answers)),
         "fronts": render_html(stored["fronts"]),
         "documents": render_html(build_document_table(main)),
@@ -177,7 +202,8 @@ def _tables(report: Report) -> dict[str, object]:
         "published": render_html(build_table1(findings.restrict(padded))) if is_both else None,
         "padding": _render_rows(stored["padding"]),
         "groups": _render_rows(build_group_table(comparisons)),
-        "pairs": [(c.key, render_html(build_pair_table(c))) for c in comparisons],
+        "beside_reference": _render_rows(build_reference_table(findings)),
+        "pairs": [render_html(build_pair_table(c)) for c in comparisons],
         "rates": render_html(stored["learning_rates"]),
         "runs": render_html(build_run_table(findings)),
         "times": render_html(stored["times"]),

@@ -1,259 +1,290 @@
 """The verdict in plain sentences, for someone who did not run the study.
 
-Every sentence follows from the comparisons by a rule that is written here; none says more
-than they do. The LoRA arm that is set against full fine-tuning is the one with the lowest
-*validation* loss, so that no test set is used to choose what is then judged on it.
+Every sentence follows from the recommendation and its pairs by a rule that is written here;
+none says more than they do. `analysis/recommendation.py` has the rules of what is recommended.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lorastudy.analysis.claims import arms_in_role
+from lorastudy.analysis.caveats import find_caveats
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
-from lorastudy.analysis.statistics import Estimate, mean
-from lorastudy.analysis.summary import ArmSummary, best_validation_loss
-from lorastudy.report.numerals import write_interval, write_share, write_signed
-from lorastudy.units import write_mib
+from lorastudy.analysis.recommendation import (
+    CostRatio,
+    OnTest,
+    Outcome,
+    Recommendation,
+    recommend,
+    stand_on_test,
+)
+from lorastudy.report.page.doubts import state_caveat, state_step
+from lorastudy.report.wording import (
+    describe_evidence,
+    describe_margin,
+    join,
+    name_arm,
+    start,
+    write_difference,
+    write_percent,
+)
+
+_ONE_SEED = (
+    "One seed: the intervals are over documents only, and another seed may reverse all of this."
+)
+_ABOUT = 0.03  # ratios that are so close to 1 are called about the same
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A question a reader has, and the sentences that answer it."""
+    """A question a reader has, the sentences that answer it, and a command to type."""
 
     question: str
     sentences: tuple[str, ...]
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the sentences of one verdict are made from."""
+
+    found: Recommendation
+    named: str  # the LoRA arm: "LoRA on attention (lora-1)"
+    reference: str  # "full fine-tuning"
+
+    @property
+    def lora(self) -> str:
+        """The LoRA arm in short: "lora-1"."""
+        return self.found.lora or "LoRA"
+
+    def on(self, tests: Sequence[OnTest]) -> str:
+        """The benchmarks of `tests`: "on a and b"."""
+        return f"on {join([t.key.benchmark for t in tests])}"
+
+
+def state_headline(findings: Findings) -> str:
+    """The recommendation in one sentence."""
+    found = recommend(findings)
+    lora = name_arm(findings, found.lora) if found.lora else "LoRA"
+    reference = name_arm(findings, found.reference) if found.reference else "full fine-tuning"
+    return start(_HEADLINES[found.outcome](_Words(found, lora, reference)))
 
 
 def state_verdict(findings: Findings) -> tuple[Statement, ...]:
-    """All statements that the study supports, the most wanted first; none without scores."""
+    """How sure, at what cost, what next, and what to keep in mind; none without scores."""
+    if not findings.comparisons:
+        return ()
+    found = recommend(findings)
+    caveats = tuple(map(state_caveat, find_caveats(findings, found)))
     statements = (
-        Statement("Full fine-tuning or LoRA?", _compare_with_full(findings)),
-        Statement("LoRA where?", _compare_placements(findings)),
-        Statement("Best on each test", tuple(map(_state_lead, _tests(findings)))),
-        Statement("Forgotten?", _state_forgetting(findings)),
-        Statement("At what cost?", _state_costs(findings)),
-        Statement("How far to trust this", _state_limits(findings)),
+        Statement("How sure?", (*_state_evidence(found), *_state_design(found))),
+        Statement("At what cost?", _state_costs(findings, found)),
+        Statement("What next?", (state_step(found.step),), found.step.write_command()),
+        Statement("Keep in mind", caveats),
     )
     return tuple(statement for statement in statements if statement.sentences)
 
 
-def state_headline(findings: Findings) -> str:
-    """The answer in one sentence: the best LoRA arm beside full fine-tuning, on every test."""
-    lora, full = best_lora(findings.arms), _find_full(findings)
-    if lora is None or full is None:
-        return "LoRA and full fine-tuning are not both among the finished arms of this study."
-    said: dict[str, list[str]] = {}
-    for comparison in _tests(findings):
-        if (pair := comparison.find_pair(lora.arm, full.arm)) is not None:
-            said.setdefault(_SHORT[_shade(pair)], []).append(comparison.key.benchmark)
+def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
+    """The verdict in three lines for a terminal; none without scores."""
+    said = {statement.question: statement for statement in state_verdict(findings)}
     if not said:
-        return f"{lora.arm} and {full.arm} have no test in common."
-    parts = "; ".join(
-        f"{words.format(full=full.arm)} on {_join(where)}" for words, where in said.items()
+        return ()
+    found, step = recommend(findings), said["What next?"]
+    command = found.step.write_command(folder)
+    sizes = [
+        f"{write_difference(t.pair.mean, t.pair.interval)} on {t.key.benchmark}"
+        for t in found.tests
+        if t.pair.mean is not None
+    ]
+    what = [f"{found.lora} minus {found.reference} is {join(sizes)}."] if sizes else []
+    return (
+        state_headline(findings),
+        " ".join(["How sure:", *what, *_state_design(found)]),
+        f"Next: {' '.join(step.sentences)}  {command}".rstrip(),
     )
-    return f"{lora.arm}, the LoRA arm with the lowest validation loss, {parts}."
 
 
-def _shade(pair: Pair) -> str:
-    if not pair.is_equivalent:
-        return pair.verdict
-    return f"{pair.verdict} within" if pair.is_separated else pair.verdict
+def _say_lora(words: _Words) -> str:
+    """LoRA is recommended: where it is better, where as good, and two costs."""
+    parts = []
+    tests = words.found.tests
+    if better := [t for t in tests if stand_on_test(t.pair) == "better"]:
+        sizes = _list_sizes(better)
+        parts.append(f"its perplexity is {sizes} than that of {words.reference}")
+    if as_good := [t for t in tests if stand_on_test(t.pair) == "as good"]:
+        margin = describe_margin(as_good[0].pair.margin)
+        parts.append(f"as good as {words.reference} within {margin} {words.on(as_good)}")
+    if others := [t for t in tests if t not in better and t not in as_good]:
+        parts.append(f"not separated from it {words.on(others)}")
+    return f"use {words.named}: {', and '.join(parts)}{_cost_clause(words.found)}."
 
 
-_SHORT = {
-    "lower": "is better than {full}",
-    "higher": "is worse than {full}",
-    "lower within": f"is better than {{full}}, by less than {EQUIVALENCE_MARGIN} nats a token,",
-    "higher within": f"is worse than {{full}}, by less than {EQUIVALENCE_MARGIN} nats a token,",
-    "equivalent": f"equals {{full}} within {EQUIVALENCE_MARGIN} nats a token",
-    "not separated": "cannot be told apart from {full}",
-    "one seed": "cannot be judged beside {full}, since there is one seed,",
-    "no verdict": "cannot be judged beside {full}",
+def _say_reference(words: _Words) -> str:
+    """The reference is recommended: by how much the best LoRA arm is worse, and its costs."""
+    worse = [t for t in words.found.tests if stand_on_test(t.pair) == "worse"]
+    sizes = _list_sizes(worse)
+    return (
+        f"use {words.reference}: the best LoRA arm by validation loss, {words.lora}, has a "
+        f"perplexity {sizes}{_cost_clause(words.found)}."
+    )
+
+
+def _say_open(words: _Words) -> str:
+    """Nothing is recommended: which tests are not decided, and what is known of the others."""
+    tests = words.found.tests
+    undecided = [t for t in tests if stand_on_test(t.pair) == "open"]
+    said = f"not decided: {words.lora} and {words.reference} are not separated"
+    known = [t for t in tests if t not in undecided and t.pair.is_equivalent]
+    more = f", and equal within the margin {words.on(known)}" if known else ""
+    return f"{said} {words.on(undecided)}{more}."
+
+
+def _say_mixed(words: _Words) -> str:
+    """LoRA is better on some tests and worse on others."""
+    sizes = _list_sizes([t for t in words.found.tests if t.pair.is_separated])
+    return (
+        f"it depends on the text: the perplexity of {words.lora} is {sizes} than that of "
+        f"{words.reference}."
+    )
+
+
+def _say_one_seed(words: _Words) -> str:
+    """One seed: what these checkpoints are on this text."""
+    known = [t for t in words.found.tests if t.pair.mean is not None]
+    sizes = _list_sizes(known)
+    return (
+        f"one seed says nothing about the methods: these two checkpoints differ, and that of "
+        f"{words.lora} has a perplexity {sizes} than that of {words.reference}."
+    )
+
+
+def _say_no_verdict(words: _Words) -> str:
+    reasons = dict.fromkeys(t.pair.reason for t in words.found.tests if t.pair.reason)
+    why = join([_REASONS[reason] for reason in reasons]) or "they have no test in common"
+    return f"no verdict on {words.lora} and {words.reference}: {why}."
+
+
+_REASONS = {
+    "no seed in common": "they have no seed in common",
+    "no sums by document": "the sums by document are missing",
+    "incomplete arm": "one of them has fewer seeds than other arms",
+    "too few seeds": "there are too few seeds for so few arms",
+}
+_HEADLINES: Mapping[Outcome, Callable[[_Words], str]] = {
+    "LoRA": _say_lora,
+    "reference": _say_reference,
+    "open": _say_open,
+    "mixed": _say_mixed,
+    "one seed": _say_one_seed,
+    "no verdict": _say_no_verdict,
+    "base model": lambda words: (
+        f"keep the base model: {words.lora} and {words.reference} are worse than it on the tests."
+    ),
+    "nothing to compare": lambda words: (
+        "nothing to recommend: no two trained arms are finished and scored on a test of text."
+    ),
 }
 
 
-def _tests(findings: Findings) -> tuple[Comparison, ...]:
-    forgetting = findings.results.forgetting
-    return tuple(c for c in findings.main if c.key.benchmark not in forgetting)
+def _list_sizes(tests: Sequence[OnTest]) -> str:
+    """Perplexities beside the reference's: "10 % lower on a and 50 % higher on b and c"."""
+    where: dict[str, list[str]] = {}
+    for test in tests:
+        where.setdefault(write_percent(test.pair.mean or 0.0), []).append(test.key.benchmark)
+    return join([f"{percent} on {join(names)}" for percent, names in where.items()])
 
 
-def _find_full(findings: Findings) -> ArmSummary | None:
-    return next(iter(arms_in_role("full", findings.arms)), None)
-
-
-def best_lora(arms: Sequence[ArmSummary]) -> ArmSummary | None:
-    """The LoRA arm with the lowest mean validation loss of its best epochs."""
-    losses = {arm.arm: _validation_loss(arm) for arm in arms_in_role("every LoRA", arms)}
-    known = [arm for arm in arms if math.isfinite(losses.get(arm.arm, math.inf))]
-    return min(known, key=lambda arm: losses[arm.arm], default=None)
-
-
-def _validation_loss(arm: ArmSummary) -> float:
-    losses = [best_validation_loss(run) for run in arm.runs]
-    return mean([math.inf if loss is None else loss for loss in losses])
-
-
-def _compare_with_full(findings: Findings) -> tuple[str, ...]:
-    lora, full = best_lora(findings.arms), _find_full(findings)
-    if lora is None or full is None:
-        return ()
-    tests = _tests(findings)
-    found = [(c, p) for c in tests if (p := c.find_pair(lora.arm, full.arm)) is not None]
-    return tuple(f"{c.key.benchmark}: {_describe_pair(p)}" for c, p in found)
-
-
-def _describe_pair(pair: Pair) -> str:
-    if pair.mean is None:
-        return f"no number, since {pair.remark.rstrip('.')}."
-    factor = math.exp(min(pair.mean, 700.0))
-    size = f"{write_signed(pair.mean, 3)} nats a token"
-    size += f", adjusted 95 % interval {write_interval(pair.interval, 3)}" if pair.interval else ""
-    size += f"; its perplexity is {factor:.3g} times as high"
-    return f"{pair.first} {_VERDICTS[pair.verdict](pair)} ({size})."
-
-
-def _say_not_separated(pair: Pair) -> str:
-    if pair.is_equivalent:
-        return f"equals {pair.second} within {EQUIVALENCE_MARGIN} nats"
-    needed = pair.seeds_for_observed
-    more = f"; {needed} seeds might tell" if needed is not None and needed <= 100 else ""
-    return f"and {pair.second} cannot be told apart{more}"
-
-
-_VERDICTS: dict[str, Callable[[Pair], str]] = {
-    "lower": lambda pair: f"is better than {pair.second}",
-    "higher": lambda pair: f"is worse than {pair.second}",
-    "equivalent": _say_not_separated,
-    "not separated": _say_not_separated,
-    "one seed": lambda pair: f"beside {pair.second}: one seed, so no claim about training",
-    "no verdict": lambda pair: f"beside {pair.second}: no verdict ({pair.reason})",
-}
-
-
-def _compare_placements(findings: Findings) -> tuple[str, ...]:
-    loras = arms_in_role("every LoRA", findings.arms)
-    if len(loras) < 2:
-        return ()
-    sentences = []
-    for comparison in _tests(findings):
-        ranked = [a for a in comparison.ranked if a in {arm.arm for arm in loras}]
-        if len(ranked) < 2 or not _is_judged(comparison):
-            continue
-        tied = [a for a in ranked if not comparison.has_lower(ranked[0], than=a)]
-        cheapest = next(arm.arm for arm in loras if arm.arm in tied)  # ascending parameters
-        lead = f"{ranked[0]} has the lowest loss of the placements"
-        if len(tied) == 1:
-            lead += ", separated from every other"
-        else:
-            lead += f", not separated from {_join(tied[1:])}"
-            lead += f"; of them all {cheapest} trains the fewest parameters"
-        sentences.append(f"{comparison.key.benchmark}: {lead}.")
-    return tuple(sentences)
-
-
-def _state_lead(comparison: Comparison) -> str:
-    key, ranked = comparison.key, comparison.ranked
-    where = f"{key.benchmark} ({key.protocol_name}): "
-    if len(ranked) < 2:
-        return f"{where}nothing to compare."
-    if not _is_judged(comparison):
-        why = "one seed supports no claim" if comparison.is_one_seed else "nothing can be judged"
-        return f"{where}{ranked[0]} has the lowest loss, but {why}."
-    if comparison.leader is not None:
-        return f"{where}{comparison.leader} is best, separated from every other arm."
-    others = comparison.not_separated_from_lead[1:]
-    lowest = f"{ranked[0]} has the lowest loss and is not separated from {_join(others)}"
-    return f"{where}no arm is best; {lowest}."
-
-
-def _state_forgetting(findings: Findings) -> tuple[str, ...]:
-    changes = findings.restrict(findings.main).changes
-    asked = [change for change in changes if change.role == "forgetting"]
-    sentences = []
-    for benchmark in dict.fromkeys(change.key.benchmark for change in asked):
-        pairs = [c.pair for c in asked if c.key.benchmark == benchmark and c.pair.mean is not None]
-        if not pairs:
-            continue
-        worst = max(pairs, key=lambda pair: pair.mean or 0.0)
-        lost = [pair.first for pair in pairs if pair.verdict == "higher"]
-        said = (
-            f"worse than the base model: {_join(lost)}"
-            if lost
-            else ("no arm is separated from the base model on the side of forgetting")
-        )
-        sentences.append(
-            f"{benchmark}: {said}. The highest difference is "
-            f"{write_signed(worst.mean or 0.0, 3)} nats a token, of {worst.first}."
-        )
-    return tuple(sentences)
-
-
-def _state_costs(findings: Findings) -> tuple[str, ...]:
-    loras, full = arms_in_role("every LoRA", findings.arms), _find_full(findings)
-    if not loras or full is None:
-        return ()
-    kind = findings.memory_kind
-    shares = [write_share(a.trainable_parameters, full.trainable_parameters) for a in loras]
-    sentences = [f"LoRA trains {_span(shares)} of the parameters that {full.arm} trains."]
-    memory = _ratios(loras, full, lambda arm: arm.peak_memory_bytes(kind))
-    if memory and (of_full := full.peak_memory_bytes(kind)) is not None:
-        sentences.append(
-            f"Its peak memory is {memory} times that of {full.arm} ({write_mib(of_full.mean)} MiB)."
-        )
-    seconds = _ratios(loras, full, lambda arm: arm.train_seconds)
-    if seconds:
-        doubted = [arm.arm for arm in (full, *loras) if arm.arm in findings.doubts]
-        doubt = f"; the seconds of {_join(doubted)} are in doubt" if doubted else ""
-        sentences.append(f"Its training takes {seconds} times as long{doubt}.")
-    return tuple(sentences)
-
-
-def _ratios(
-    loras: Sequence[ArmSummary], full: ArmSummary, read: Callable[[ArmSummary], Estimate | None]
-) -> str:
-    of_full = read(full)
-    found = [
-        value.mean / of_full.mean for a in loras if of_full and of_full.mean and (value := read(a))
-    ]
-    return _span([f"{ratio:.2f}" for ratio in sorted(found)])
-
-
-def _state_limits(findings: Findings) -> tuple[str, ...]:
-    results, comparisons = findings.results, findings.comparisons
-    n = len(results.seeds)
-    n_failed = sum(run.status != "done" for run in results.runs)
-    sentences = [
-        "One seed: what another seed would give is not known, and no ranking is supported."
-        if n == 1
-        else f"{n} seeds; every arm of a seed saw the same data in the same order. “Better” and "
-        "“worse” are said only after Holm's adjustment for all pairs of arms."
-    ]
-    if n_failed or results.missing:
-        sentences.append(
-            f"{n_failed} runs failed and {len(results.missing)} are missing; "
-            "means are over the rest."
-        )
-    padded = [c for c in comparisons if c.key.scores_padding]
-    if padded and len(padded) < len(comparisons):
-        sentences.append(
-            "Scores of the published protocol count padding as text and are left out here; "
-            "Table I shows them beside the sound ones."
-        )
-    return tuple(sentences) if comparisons else ()
-
-
-def _is_judged(comparison: Comparison) -> bool:
-    return comparison.n_documents > 0 and not comparison.is_one_seed
-
-
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _span(texts: Sequence[str]) -> str:
-    """First and last of ascending texts: "0.61 to 0.94"."""
-    if not texts:
+def _cost_clause(found: Recommendation) -> str:
+    """At most two costs of LoRA, in the headline."""
+    ratios = [c for c in found.costs if c.name in ("trained parameters", "peak memory")]
+    if not ratios:
         return ""
-    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+    said = join([_write_cost(cost) for cost in ratios])
+    return f", with {said}" if found.outcome == "LoRA" else f"; it has {said}"
+
+
+def _write_cost(cost: CostRatio) -> str:
+    """A share as a percentage, a multiple as a factor: "7 % of the peak memory"."""
+    if abs(cost.ratio - 1) <= _ABOUT:
+        return f"about the same {cost.name}"
+    if cost.ratio > 1:
+        return f"{cost.ratio:.2f} times the {cost.name}"
+    percent = 100 * cost.ratio
+    return f"{percent:.{0 if percent >= 10 else 1 if percent >= 1 else 2}f} % of the {cost.name}"
+
+
+def _state_evidence(found: Recommendation) -> tuple[str, ...]:
+    """One sentence for each test: difference, interval, word, seeds and documents."""
+    return tuple(
+        f"On {t.key.benchmark}, {describe_result(t, found)}."
+        for t in found.tests
+        if t.pair.mean is not None
+    )
+
+
+def describe_result(test: OnTest, found: Recommendation) -> str:
+    """What one test says of the LoRA arm minus the reference."""
+    pair = test.pair
+    size = f"{pair.first} minus {pair.second} is " + write_difference(
+        pair.mean or 0.0, pair.interval
+    )
+    evidence = describe_evidence(pair)
+    known = f", {evidence}" if evidence else ""
+    match pair.verdict:
+        case "lower" | "higher":
+            word = f"{pair.first} is {'better' if pair.verdict == 'lower' else 'worse'}"
+            if pair.is_equivalent:
+                word += f", by less than {describe_margin(pair.margin)}"
+            return f"{word}; {size}{known}"
+        case "equivalent":
+            margin = describe_margin(pair.margin)
+            return f"the two are tied, which means equal within {margin}; {size}"
+        case "not separated":
+            return f"not separated; {size}{known}{_say_needed(test, found)}"
+        case "one seed":
+            return f"{size}{known}"
+        case _:
+            return f"no verdict; {size}{known}"
+
+
+def _say_needed(test: OnTest, found: Recommendation) -> str:
+    """How many seeds would separate the difference that was observed."""
+    needed, n_seeds = test.pair.seeds_for_observed, found.n_seeds
+    start_words = f"; {n_seeds} seeds cannot confirm it"
+    if needed is None:
+        return f"{start_words}, and more seeds would not: it needs more documents"
+    if needed > n_seeds:
+        return f"{start_words}, about {needed} would"
+    return start_words
+
+
+def _state_design(found: Recommendation) -> tuple[str, ...]:
+    """Seeds, documents, and what the intervals are adjusted for."""
+    if not found.tests:
+        return ()
+    documents = sorted({t.n_documents for t in found.tests})
+    span = f"{documents[0]:,}" + (f" to {documents[-1]:,}" if len(documents) > 1 else "")
+    if found.n_seeds == 1:
+        return (_ONE_SEED,)
+    family = max(t.pair.n_family for t in found.tests)
+    adjusted = f"; the 95 % intervals are adjusted for {family} pairs of arms" if family else ""
+    return (f"{found.n_seeds} seeds, {span} documents per test{adjusted}.",)
+
+
+def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
+    """What the LoRA arm costs beside the reference, and what both of them forgot."""
+    sentences = []
+    if found.costs:
+        said = join([_write_cost(cost) for cost in found.costs])
+        sentences.append(f"Compared with {found.reference}, {found.lora} has {said}.")
+    changes = findings.restrict(findings.main).changes
+    forgotten = [c for c in changes if c.role == "forgetting" and c.pair.verdict == "higher"]
+    for benchmark in dict.fromkeys(c.key.benchmark for c in forgotten):
+        lost = [
+            f"{c.pair.first} ({write_difference(c.pair.mean or 0.0, None)})"
+            for c in forgotten
+            if c.key.benchmark == benchmark and c.pair.first in (found.lora, found.reference)
+        ]
+        if lost:
+            sentences.append(f"On {benchmark}, worse than the base model: {join(lost)}.")
+    return tuple(sentences)

@@ -1,7 +1,9 @@
 """How comparisons are written for people: pairs, and groups of arms that are not separated."""
 
+import math
 from collections.abc import Sequence
 
+from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.pairs import (
     EQUIVALENCE_MARGIN,
@@ -23,6 +25,7 @@ from lorastudy.report.tables.table import (
     score_cells,
     text_cell,
 )
+from lorastudy.report.wording import describe_evidence, write_percent
 
 _WORDS: dict[PairVerdict, str] = {
     "lower": "lower",
@@ -77,6 +80,50 @@ def build_pair_table(comparison: Comparison) -> Table:
     title = f"{key.benchmark}, {key.protocol_name}: differences of arms"
     notes = [Note("", text) for text in comparison.notes]
     return Table(title, _PAIR_COLUMNS, tuple(map(_pair_cells, comparison.pairs)), tuple(notes))
+
+
+def build_reference_table(findings: Findings) -> Table:
+    """Every arm minus the reference arm, under protocols that score text alone."""
+    reference = findings.reference or ""
+    kept = [c for c in findings.comparisons if not c.key.scores_padding] or findings.comparisons
+    pairs = [
+        (c, pair)
+        for c in kept
+        for arm in findings.arms
+        if (pair := c.find_pair(arm.arm, reference)) is not None
+    ]
+    columns = (
+        *SCORE_COLUMNS,
+        *DIFFERENCE_COLUMNS,
+        Column("perplexity is", ("perplexity_ratio",)),
+        Column("first arm is", ("verdict",), "left"),
+        Column("what is known", ("evidence",), "wrap"),
+    )
+    rows = tuple(
+        (
+            *score_cells(c.key),
+            *difference_cells(pair),
+            _percent_cell(pair),
+            _word_cell(pair),
+            text_cell(describe_evidence(pair) or pair.remark),
+        )
+        for c, pair in pairs
+    )
+    title = f"Every arm minus {reference}, text only"
+    return Table(title, columns, rows, (Note("", HOW), Note("", EQUIVALENCE)))
+
+
+def _percent_cell(pair: Pair) -> Cell:
+    if pair.mean is None:
+        return Cell(ABSENT, (None,))
+    return Cell(write_percent(pair.mean), (math.exp(min(pair.mean, 700.0)),))
+
+
+def _word_cell(pair: Pair) -> Cell:
+    """The word of a pair; one within the margin is said to be, if it is separated as well."""
+    word = _WORDS[pair.verdict]
+    detail = f"within {pair.margin:g}" if pair.is_separated and pair.is_equivalent else ""
+    return Cell(word, (pair.verdict,), detail, is_emphasised=pair.is_separated)
 
 
 def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
@@ -140,7 +187,7 @@ def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
     shown = {None: ABSENT, "true": "yes", "false": "not shown"}[is_equivalent]
     return (
         *difference_cells(pair),
-        Cell(_WORDS[pair.verdict], (pair.verdict,), is_emphasised=pair.is_separated),
+        _word_cell(pair),
         Cell(shown, (pair.p_equivalence, is_equivalent)),
         *count_cells(pair),
         _seeds_cell(pair, pair.seeds_for_observed),

@@ -14,7 +14,7 @@ _STEP = 5  # percent
 def write_comparisons_json(findings: Findings) -> str:
     """All comparisons at full precision, and the tuned arms minus the baseline."""
     content = {
-        "unit": "nats a target, first arm minus second",
+        "unit": "nats per target, first arm minus second",
         "confidence": 0.95,
         "equivalence_margin": EQUIVALENCE_MARGIN,
         "small_difference": SMALL_DIFFERENCE,

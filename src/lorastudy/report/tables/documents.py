@@ -15,7 +15,7 @@ from lorastudy.report.tables.table import (
 
 _SHOWN = (5, 25, 50, 75, 95)  # percent
 HOW = (
-    "Each document's difference in nats a target of its own, averaged over seeds, every document "
+    "Each document's difference in nats per target of its own, averaged over seeds, every document "
     "counted once, however long: its median need not be the difference of the arms, which weighs "
     "by targets. 5 %: one document in twenty lies below."
 )

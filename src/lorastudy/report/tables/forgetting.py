@@ -12,7 +12,7 @@ from lorastudy.report.tables.comparisons import (
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 
 HOW = (
-    "Nats a target, tuned arm minus baseline, paired by document; above zero the tuned arm is "
+    "Nats per target, tuned arm minus baseline, paired by document; above zero the tuned arm is "
     "worse than the base model. Intervals and p values as in the table of all pairs."
 )
 _WORDS = {

@@ -86,7 +86,7 @@ def _markdown_cell(cell: Cell) -> str:
     text = _escape_markdown(cell.text)
     if cell.is_emphasised:
         text = f"**{text}**"
-    return join_known(" ", text, *map(_escape_markdown, (cell.detail, cell.mark, cell.more)))
+    return join_known(" ", text, *map(_escape_markdown, (cell.detail, cell.mark)))
 
 
 def _escape_markdown(text: str) -> str:
@@ -134,7 +134,7 @@ def _latex_cell(cell: Cell) -> str:
     if cell.is_emphasised:
         text = rf"\textbf{{{text}}}"
     mark = rf"\textsuperscript{{{_escape_latex(cell.mark)}}}" if cell.mark else ""
-    return join_known(" ", text + mark, _escape_latex(cell.detail), _escape_latex(cell.more))
+    return join_known(" ", text + mark, _escape_latex(cell.detail))
 
 
 def _latex_heads(table: Table) -> list[str]:

@@ -17,7 +17,7 @@ from lorastudy.report.tables.table import (
 HOW = (
     "Front: no arm that costs no more has a lower mean loss. Excluded: one that costs no more is "
     "separated from it with the lower loss. Not excluded: off the front, and within the noise. "
-    "Stored size is that of the weight files in best/, or 4 bytes a trained parameter where that "
+    "Stored size is that of the weight files in best/, or 4 bytes per trained parameter where that "
     "folder is gone. The baseline trains nothing and is left out."
 )
 

@@ -71,14 +71,14 @@ def _html_row(columns: Sequence[Column], row: Sequence[Cell], span: int) -> Mark
 def _html_cell(column: Column, cell: Cell, span: int) -> Markup:
     names = [column.align, "warned" if column.warning else "", "bad" if cell.is_bad else ""]
     value = cell.values[0]
-    return Markup("<td{}{}{}>{}{}{}{}</td>").format(
+    return Markup("<td{}{}{}{}>{}{}{}</td>").format(
         Markup(' class="{}"').format(join_known(" ", *names)),
         Markup(' rowspan="{}"').format(span) if span > 1 else "",
         Markup(' data-value="{}"').format(value) if isinstance(value, (int, float)) else "",
+        Markup(' title="{}"').format(cell.hint) if cell.hint else "",
         Markup("<strong>{}</strong>").format(cell.text) if cell.is_emphasised else cell.text,
         Markup("<sup>{}</sup>").format(cell.mark) if cell.mark else "",
         _html_span("detail", cell.detail),
-        _html_span("detail", cell.more),
     )
 
 

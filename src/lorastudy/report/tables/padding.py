@@ -9,8 +9,8 @@ from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Tab
 
 HOW = (
     "Means over seeds. Text: all tokens of the documents. The last columns split the arm's padded "
-    "loss minus full fine-tuning's into what text and what padding contribute, in nats a target of "
-    "any kind; only the part from text is about language."
+    "loss minus full fine-tuning's into what text and what padding contribute, in nats per target "
+    "of any kind; only the part from text is about language."
 )
 
 
@@ -20,9 +20,9 @@ def build_padding_table(padded: Sequence[PaddedScore]) -> Table:
         *SCORE_COLUMNS,
         Column("arm", ("arm", "n_seeds"), "left"),
         Column("padded loss", ("padded_cross_entropy",)),
-        Column("text", ("text_nats", "text_perplexity"), group="nats a target of"),
-        Column("first padding", ("first_padding_nats",), group="nats a target of"),
-        Column("other padding", ("other_padding_nats",), group="nats a target of"),
+        Column("text", ("text_nats", "text_perplexity"), group="nats per target of"),
+        Column("first padding", ("first_padding_nats",), group="nats per target of"),
+        Column("other padding", ("other_padding_nats",), group="nats per target of"),
         Column("all", ("minus_full",), group="minus full"),
         Column("from text", ("minus_full_text",), group="minus full"),
         Column("from padding", ("minus_full_padding",), group="minus full"),

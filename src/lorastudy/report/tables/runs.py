@@ -24,7 +24,7 @@ def build_run_table(findings: Findings) -> Table:
         Column("best epoch", ("best_epoch",)),
         Column("best validation loss", ("best_validation_loss",)),
         Column("training seconds", ("train_seconds",)),
-        Column("tokens a second", ("tokens_per_second",)),
+        Column("tokens per second", ("tokens_per_second",)),
         Column(f"peak {kind or 'memory'}, MiB", ("peak_memory_bytes",)),
     )
     return Table("All runs", columns, tuple(rows))

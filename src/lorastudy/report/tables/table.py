@@ -5,7 +5,7 @@ and JSON hold full-precision values in columns of their own, the others the roun
 
     group      | wikitext-2                    |      columns with equal group share a head
     title      | rows-text v1  paper-padded v1 |
-    cell       | **23.41** ± 0.05 (3) † [..]   |      emphasis, text, detail, mark, more
+    cell       | **23.41** [23.1, 23.7] †      |      emphasis, text, detail, mark
     notes      † lead not separated: ...
 """
 
@@ -40,7 +40,7 @@ class Cell:
     detail: str = ""
     is_emphasised: bool = False
     mark: str = ""  # refers to a note of the table
-    more: str = ""  # a second detail, left out where there is little room
+    hint: str = ""  # shown under the pointer only; programs have it as values
     is_bad: bool = False  # stands where a number should be
 
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.pairs import ONE_SEED, Comparison
+from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.statistics import Estimate, estimate_perplexity, mean
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.protocols import protocol_of_rows
@@ -18,7 +19,8 @@ from lorastudy.report.numerals import (
     write_share,
 )
 from lorastudy.report.tables.comparisons import describe_lead
-from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column, text_cell
+from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column
+from lorastudy.report.wording import list_placement
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.units import MIB
 
@@ -27,17 +29,18 @@ _LARGEST_NATS = 27.0  # exp of it is a million million
 MARKS = {
     "†": "not separated from the lowest loss, in paired comparisons over seeds and documents, "
     "adjusted over all pairs.",
-    "‡": f"{ONE_SEED}.",
+    "‡": "the lowest loss of the column. With one seed nothing is bold: another seed may change "
+    "the order, so there is no claim about training.",
 }
 SCORE_NOTE = (
-    "Perplexity: exp(mean loss over seeds) ± sample standard deviation over seeds (number of "
-    "seeds), each run at the epoch, each arm at the learning rate with the lowest validation "
-    "loss. Bold: separated from every other arm of the column."
+    "Perplexity: exp(mean loss over seeds), each run at the epoch and each arm at the learning "
+    "rate with the lowest validation loss. Bold: separated from every other arm of the column."
 )
 INTERVAL_NOTE = (
     "Brackets: 95 % interval of the arm by itself, over seeds and documents (with one seed over "
-    "documents only). Arms share their documents, so two such intervals may overlap though the "
-    "arms are separated: differences are judged in pairs."
+    "documents only); without an interval, ± sample standard deviation over seeds (number of "
+    "seeds). Arms share their documents, so two such intervals may overlap though the arms are "
+    "separated: differences are judged in pairs."
 )
 _PADDED = protocol_of_rows(scored_padding=True).pattern
 PADDING_NOTE = f"{_PADDED} scores padding as text: compare it with that protocol only."
@@ -51,10 +54,10 @@ def build_table1(findings: Findings) -> Table:
     score_cells = [[_score_cell(arm, c, n_seeds) for arm in arms] for c in comparisons]
     rows = tuple(
         (
-            text_cell(arm.arm),
+            Cell(arm.arm, (arm.arm,), detail=", ".join(list_placement(findings, arm.arm))),
             *(cells[position] for cells in score_cells),
             *_arm_cells(arm),
-            _estimate_cell(arm.train_seconds),
+            _seconds_cell(arm, is_reliable=arm.arm not in findings.doubts),
             _estimate_cell(arm.peak_memory_bytes(kind), unit=MIB, decimals=0),
             _finished_cell(arm),
         )
@@ -63,13 +66,12 @@ def build_table1(findings: Findings) -> Table:
     title = f"Table I. {results.name}: perplexity and cost of every arm"
     scores = (perplexity_column(c.key, SCORE_PARTS) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
-    notes = (
-        *_notes(comparisons),
-        *_subset_notes(results),
-        *_drift_notes(results),
-        *contention_notes(results),
-    )
-    return Table(title, columns, rows, notes)
+    return Table(title, columns, rows, (*_notes(comparisons), *warn_of_scores(results)))
+
+
+def warn_of_scores(results: StudyResults) -> tuple[Note, ...]:
+    """What makes scores or seconds less certain than they look."""
+    return (*_subset_notes(results), *_drift_notes(results), *contention_notes(results))
 
 
 SCORE_PARTS = ("perplexity", "sd", "n", "low", "high", "cross_entropy")
@@ -117,18 +119,22 @@ def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
         text = "failed" if is_failed else ABSENT
         return Cell(text, (None, None, 0, None, None, None), is_bad=is_failed)
     decimals = perplexity_decimals(estimate.mean)
-    text, detail = write_estimate(estimate, decimals)
-    if not arm.is_baseline and estimate.n < n_seeds:
-        detail = detail.replace(f"({estimate.n})", f"({estimate.n} of {n_seeds})")
+    text, spread = write_estimate(estimate, decimals)
     low, high = _perplexity_ends(arm, comparison)
     is_known = low is not None and high is not None
+    is_short = not arm.is_baseline and estimate.n < n_seeds
+    detail = f"[{low:,.{decimals}f}, {high:,.{decimals}f}]" if is_known else spread
+    if is_short and is_known:
+        detail += f" ({estimate.n} of {n_seeds})"
+    elif is_short:
+        detail = spread.replace(f"({estimate.n})", f"({estimate.n} of {n_seeds})")
     return Cell(
         text,
         (estimate.mean, estimate.sd, estimate.n, low, high, mean(sample.cross_entropies)),
         detail=detail,
         is_emphasised=comparison.leader == arm.arm,
         mark=_mark(arm.arm, comparison),
-        more=f"[{low:,.{decimals}f}, {high:,.{decimals}f}]" if is_known else "",
+        hint=spread.replace(f"({estimate.n})", f"over {estimate.n} seeds") if estimate.sd else "",
     )
 
 
@@ -160,6 +166,12 @@ def _estimate_cell(estimate: Estimate | None, *, unit: int = 1, decimals: int = 
     )
     text, detail = write_estimate(shown, 0 if shown.mean >= 1000 else decimals)
     return Cell(text, (estimate.mean, estimate.sd, estimate.n), detail=detail)
+
+
+def _seconds_cell(arm: ArmSummary, *, is_reliable: bool) -> Cell:
+    """Seconds of training; said to be unreliable where something else was measured too."""
+    cell = _estimate_cell(arm.train_seconds)
+    return cell if is_reliable else replace(cell, detail="unreliable", hint=cell.detail)
 
 
 def _finished_cell(arm: ArmSummary) -> Cell:

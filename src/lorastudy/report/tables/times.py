@@ -23,7 +23,7 @@ def build_time_table(findings: Findings) -> Table:
         Column("arm", ("arm",), "left"),
         Column("training", ("train_seconds", "train_seconds sd", "n")),
         Column("validation, checkpoints, scoring", ("other_seconds",)),
-        Column("tokens a second", ("tokens_per_second", "tokens_per_second sd")),
+        Column("tokens per second", ("tokens_per_second", "tokens_per_second sd")),
         Column("slowest tenth of steps", ("slow_tenth",)),
         Column("in doubt", ("doubts",), "wrap"),
     )

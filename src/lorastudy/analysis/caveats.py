@@ -1,0 +1,156 @@
+"""Reasons to doubt a recommendation, found in the records: each one is part of the statement.
+
+A caveat says what was found, and of which arms or benchmarks; the page puts it into words.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.recommendation import Recommendation, list_tests
+from lorastudy.analysis.statistics import mean
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.analysis.verdicts import explain_order
+
+CaveatKind = Literal[
+    "failed runs",  # value: their number
+    "missing runs",  # value: their number
+    "incomplete arms",  # they have fewer seeds than others, and are not judged
+    "leaking text",  # a benchmark, or the validation text, is the same text as another
+    "above uniform loss",  # worse than giving every token the same chance
+    "above baseline",  # worse than the base model on a test
+    "disturbed seconds",  # so nothing is said about training time
+    "rate at the edge",  # the chosen rate is the lowest or highest of those tried
+    "one rate",  # only one learning rate was tried
+    "last epoch",  # the best epoch was the last one
+    "cut training data",  # value: documents that were read
+    "wide spread",  # the arm's seeds spread farther than those of the others
+    "order",  # an arm farther from the lead is called nearer, since its error is larger
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """One reason for doubt."""
+
+    kind: CaveatKind
+    names: tuple[str, ...] = ()  # arms, or benchmarks and splits for "leaking text"
+    where: tuple[str, ...] = ()  # the benchmarks that it was seen on
+    value: float | None = None
+
+
+def find_caveats(findings: Findings, found: Recommendation) -> tuple[Caveat, ...]:
+    """Everything that a reader must know with `found`, the gravest first.
+
+    Learning rates, epochs and seconds are looked at for the two arms in question only;
+    everything else for the whole study.
+    """
+    asked = [arm for arm in findings.arms if arm.arm in (found.lora, found.reference)]
+    caveats = (
+        *_of_runs(findings),
+        *_of_text(findings),
+        *_of_levels(findings),
+        *_of_training(findings, asked),
+        *_of_data(findings),
+        *_of_spread(findings),
+    )
+    return tuple(_join_benchmarks(caveats))
+
+
+def _join_benchmarks(caveats: Sequence[Caveat]) -> Iterator[Caveat]:
+    """The same caveat of several benchmarks as one."""
+    alike: dict[Caveat, list[str]] = {}
+    for caveat in caveats:
+        alike.setdefault(replace(caveat, where=()), []).extend(caveat.where)
+    for caveat, where in alike.items():
+        yield replace(caveat, where=tuple(where))
+
+
+def _of_runs(findings: Findings) -> Iterator[Caveat]:
+    n_failed = sum(run.status != "done" for run in findings.results.runs)
+    if n_failed:
+        yield Caveat("failed runs", value=n_failed)
+    if findings.results.missing:
+        yield Caveat("missing runs", value=len(findings.results.missing))
+    lacking = dict.fromkeys(i.arm for c in list_tests(findings) for i in c.incomplete)
+    if lacking:
+        yield Caveat("incomplete arms", tuple(lacking))
+
+
+def _of_text(findings: Findings) -> Iterator[Caveat]:
+    """Texts that have the same digest although they are called by different names."""
+    if (lock := findings.evidence.lock) is None:
+        return
+    by_digest: dict[str, dict[str, None]] = {}
+    for name, digest in lock.corpora.items():
+        by_digest.setdefault(digest, {})[name.rpartition("--")[0] or name] = None
+    for names in by_digest.values():
+        if len(names) > 1 and {"train", "validation"} & set(names):
+            yield Caveat("leaking text", tuple(names))
+
+
+def _of_levels(findings: Findings) -> Iterator[Caveat]:
+    """Losses of trained arms that are higher than what no training gives."""
+    vocabulary = findings.evidence.vocabulary_size
+    baseline = next((arm for arm in findings.arms if arm.is_baseline), None)
+    for comparison in list_tests(findings):
+        where = (comparison.key.benchmark,)
+        losses = {
+            arm.arm: mean(arm.sample(comparison.key).cross_entropies)
+            for arm in findings.arms
+            if arm.sample(comparison.key).cross_entropies
+        }
+        trained = {arm.arm for arm in findings.arms if not arm.is_baseline} & set(losses)
+        if vocabulary:
+            limit = math.log(vocabulary)
+            above = _above(losses, trained, limit)
+            if above:
+                yield Caveat("above uniform loss", above, where, limit)
+        if baseline is not None and (limit := losses.get(baseline.arm, math.inf)) < math.inf:
+            above = _above(losses, trained, limit)
+            if above:
+                yield Caveat("above baseline", above, where)
+
+
+def _above(losses: Mapping[str, float], arms: set[str], limit: float) -> tuple[str, ...]:
+    """Those of `arms` whose loss is above `limit`, or not finite."""
+    return tuple(arm for arm, loss in losses.items() if arm in arms and not loss <= limit)
+
+
+def _of_training(findings: Findings, asked: Sequence[ArmSummary]) -> Iterator[Caveat]:
+    disturbed = tuple(arm.arm for arm in asked if arm.arm in findings.doubts)
+    if disturbed:
+        yield Caveat("disturbed seconds", disturbed)
+    at_edge = {rate.arm for rate in findings.rates if rate.is_at_end}
+    found = tuple(arm.arm for arm in asked if arm.arm in at_edge)
+    if found:
+        yield Caveat("rate at the edge", found)
+    found = tuple(arm.arm for arm in asked if arm.n_rates_tried == 1)
+    if found:
+        yield Caveat("one rate", found)
+    found = tuple(arm.arm for arm in asked if _ends_best(arm))
+    if found:
+        yield Caveat("last epoch", found)
+
+
+def _ends_best(arm: ArmSummary) -> bool:
+    """The best epoch of every seed was the last of several."""
+    ended = [(run.best_epoch, len(run.epochs)) for run in arm.runs]
+    return bool(ended) and all(best == n > 1 for best, n in ended)
+
+
+def _of_data(findings: Findings) -> Iterator[Caveat]:
+    limit = findings.study.data.train.limit if findings.study else None
+    if limit is not None:
+        yield Caveat("cut training data", value=limit)
+
+
+def _of_spread(findings: Findings) -> Iterator[Caveat]:
+    for comparison in list_tests(findings):
+        where = (comparison.key.benchmark,)
+        if comparison.wide_arms:
+            yield Caveat("wide spread", comparison.wide_arms, where)
+        for inversion in explain_order(comparison):
+            yield Caveat("order", (inversion.arm, inversion.nearer), where, inversion.error_ratio)

@@ -1,0 +1,289 @@
+"""What a study recommends: full fine-tuning or a LoRA arm, why, at what cost, and what next.
+
+    validation losses ──► which LoRA arm is asked about
+    pairs on the tests ──► standing of every LoRA arm beside the reference ──► outcome
+    costs, doubts, rates ──► cost ratios, caveats
+    seeds that a pair needs ──► next step
+
+The rules, in this order. A *standing* is that of one LoRA arm on all tests (`stand`).
+
+1. The reference is full fine-tuning, or without it the arm with the most trained parameters.
+2. A LoRA arm that is better than the reference, or shown to be as good on every test, is
+   recommended: the cheapest that is itself as good as the best of them. “Best” goes by
+   validation loss, so that no test set chooses what is then judged on it.
+3. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
+4. Else the reference is recommended, if every LoRA arm is worse.
+5. No arm is recommended that is worse than the base model (`stand`).
+6. One seed recommends nothing: it compares checkpoints, not methods.
+
+Only tests count (not benchmarks for forgetting), under a protocol that scores text alone.
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lorastudy.analysis.claims import arms_in_role
+from lorastudy.analysis.evidence import stored_size
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.layout import least_seeds
+from lorastudy.analysis.pairs import Comparison, Pair
+from lorastudy.analysis.planning import MOST_SEEDS
+from lorastudy.analysis.statistics import mean
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, best_validation_loss
+
+Outcome = Literal[
+    "LoRA",  # it is better, or shown to be as good and cheaper
+    "reference",  # every LoRA arm is worse
+    "mixed",  # LoRA is better on one test and worse on another
+    "base model",  # the arm that would be recommended is worse than it
+    "open",  # not decided
+    "one seed",
+    "no verdict",  # differences are not judged, for a reason that the pair gives
+    "nothing to compare",
+]
+Standing = Literal["better", "as good", "worse", "mixed", "open", "one seed", "no verdict"]
+CostName = Literal["trained parameters", "peak memory", "stored size", "training time"]
+StepKind = Literal[
+    "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training"
+]
+_FIRST_SEEDS = 3  # that a study of one seed is extended to
+
+
+@dataclass(frozen=True, slots=True)
+class OnTest:
+    """The LoRA arm minus the reference on one test."""
+
+    key: ScoreKey
+    pair: Pair
+    n_documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostRatio:
+    """What the LoRA arm costs, as a multiple of what the reference costs."""
+
+    name: CostName
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What a reader should do next, and the command for it."""
+
+    kind: StepKind
+    around_folder: tuple[str, ...] = ()  # the command, cut where the study's folder stands
+    n_seeds: int | None = None  # in all, of which the command adds some
+
+    def write_command(self, folder: str = "DIR") -> str:
+        """The command for a shell; empty if no command does it."""
+        return shlex.quote(folder).join(self.around_folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer of a study to “full fine-tuning or LoRA?”."""
+
+    outcome: Outcome
+    recommended: str | None  # an arm; None: nothing is
+    lora: str | None  # the LoRA arm that was asked about
+    reference: str | None  # what it was set against
+    tests: tuple[OnTest, ...]
+    costs: tuple[CostRatio, ...]
+    n_seeds: int
+    step: NextStep
+
+
+def recommend(findings: Findings) -> Recommendation:
+    """The recommendation by the rules of this module."""
+    reference = _find_reference(findings.arms)
+    loras = [a for a in arms_in_role("every LoRA", findings.arms) if a is not reference]
+    tests = list_tests(findings)
+    outcome, recommended, lora = _decide(loras, reference, tests)
+    baseline = next(iter(arms_in_role("baseline", findings.arms)), None)
+    if recommended and baseline and stand(_pairs(recommended, baseline, tests)) == "worse":
+        outcome, recommended = "base model", None
+    found = Recommendation(
+        outcome=outcome,
+        recommended=recommended.arm if recommended else None,
+        lora=lora.arm if lora else None,
+        reference=reference.arm if reference else None,
+        tests=_on_tests(tests, lora, reference),
+        costs=_compare_costs(findings, lora, reference),
+        n_seeds=len(findings.results.seeds),
+        step=NextStep("finish"),
+    )
+    return replace(found, step=_plan(found, findings))
+
+
+def list_tests(findings: Findings) -> tuple[Comparison, ...]:
+    """One comparison for each test: benchmarks for forgetting and padded scores are none."""
+    forgetting = findings.results.forgetting
+    return tuple(
+        c for c in findings.main if c.key.benchmark not in forgetting and not c.key.scores_padding
+    )
+
+
+def stand_on_test(pair: Pair) -> Standing:
+    """The standing of the first arm beside the second on one test.
+
+    better, worse   the adjusted interval excludes zero, and is not within the margin
+    as good         the adjusted interval lies within the margin, on whichever side of zero
+    open            neither
+    """
+    if pair.is_equivalent:
+        return "as good"
+    match pair.verdict:
+        case "lower":
+            return "better"
+        case "higher":
+            return "worse"
+        case "one seed" | "no verdict":
+            return pair.verdict
+        case _:
+            return "open"
+
+
+def stand(pairs: Sequence[Pair]) -> Standing:
+    """The standing of the first arm beside the second on all tests.
+
+    better     better on at least one test, and worse on none
+    worse      worse on at least one test, and better on none
+    mixed      better on one test and worse on another
+    as good    shown on every test
+    one seed, no verdict   on every test
+    open       anything else
+    """
+    found = {stand_on_test(pair) for pair in pairs}
+    if {"better", "worse"} <= found:
+        return "mixed"
+    for standing in ("better", "worse"):
+        if standing in found:
+            return standing
+    return found.pop() if len(found) == 1 else "open" if found else "no verdict"
+
+
+def choose_by_validation(arms: Sequence[ArmSummary]) -> ArmSummary | None:
+    """The arm with the lowest mean validation loss of its best epochs; None without a loss."""
+    losses = {arm.arm: _validation_loss(arm) for arm in arms}
+    known = [arm for arm in arms if math.isfinite(losses[arm.arm])]
+    return min(known, key=lambda arm: losses[arm.arm], default=None)
+
+
+def _find_reference(arms: Sequence[ArmSummary]) -> ArmSummary | None:
+    full = arms_in_role("full", arms)
+    return full[0] if full else next(reversed(arms_in_role("every trained", arms)), None)
+
+
+def _decide(
+    loras: Sequence[ArmSummary], reference: ArmSummary | None, tests: Sequence[Comparison]
+) -> tuple[Outcome, ArmSummary | None, ArmSummary | None]:
+    """Outcome, recommended arm, and the LoRA arm that was asked about."""
+    if reference is None or not loras or not tests:
+        return "nothing to compare", None, choose_by_validation(loras)
+    standings = {a.arm: stand(_pairs(a, reference, tests)) for a in loras}
+
+    def best_of(*wanted: Standing) -> ArmSummary | None:
+        of_them = [arm for arm in loras if standings[arm.arm] in wanted]
+        return choose_by_validation(of_them) or next(iter(of_them), None)
+
+    if (best := best_of("better", "as good")) is not None:
+        suited = [arm for arm in loras if standings[arm.arm] in ("better", "as good")]
+        chosen = next(arm for arm in suited if arm is best or _replaces(arm, best, tests))
+        return "LoRA", chosen, chosen
+    for standing in ("open", "mixed"):
+        if (asked := best_of(standing)) is not None:
+            return standing, None, asked
+    if (asked := best_of("worse")) is not None:
+        return "reference", reference, asked
+    for unknown in ("one seed", "no verdict"):
+        if (asked := best_of(unknown)) is not None:
+            return unknown, None, asked
+    return "nothing to compare", None, None
+
+
+def _replaces(cheaper: ArmSummary, best: ArmSummary, tests: Sequence[Comparison]) -> bool:
+    return stand(_pairs(cheaper, best, tests)) in ("better", "as good")
+
+
+def _pairs(arm: ArmSummary, other: ArmSummary, tests: Sequence[Comparison]) -> list[Pair]:
+    return [pair for c in tests if (pair := c.find_pair(arm.arm, other.arm)) is not None]
+
+
+def _on_tests(
+    tests: Sequence[Comparison], lora: ArmSummary | None, reference: ArmSummary | None
+) -> tuple[OnTest, ...]:
+    if lora is None or reference is None:
+        return ()
+    return tuple(
+        OnTest(c.key, pair, c.n_documents)
+        for c in tests
+        if (pair := c.find_pair(lora.arm, reference.arm)) is not None
+    )
+
+
+def _validation_loss(arm: ArmSummary) -> float:
+    losses = [best_validation_loss(run) for run in arm.runs]
+    return mean([math.inf if loss is None else loss for loss in losses])
+
+
+def _compare_costs(
+    findings: Findings, lora: ArmSummary | None, reference: ArmSummary | None
+) -> tuple[CostRatio, ...]:
+    """Ratios of means over seeds; seconds only if nothing disturbed those of either arm."""
+    if lora is None or reference is None:
+        return ()
+    readers: Mapping[CostName, Callable[[ArmSummary], float | None]] = {
+        "trained parameters": lambda arm: arm.trainable_parameters,
+        "peak memory": lambda arm: (
+            e.mean if (e := arm.peak_memory_bytes(findings.memory_kind)) else None
+        ),
+        "stored size": lambda arm: (
+            size.n_bytes if (size := stored_size(arm, findings.evidence)) else None
+        ),
+        "training time": lambda arm: (
+            e.mean if (e := arm.train_seconds) and arm.arm not in findings.doubts else None
+        ),
+    }
+    costs = ((name, read(lora), read(reference)) for name, read in readers.items())
+    return tuple(CostRatio(name, a / b) for name, a, b in costs if a is not None and b)
+
+
+def _plan(found: Recommendation, findings: Findings) -> NextStep:
+    """What settles the question, or, where it is settled, what takes the model away.
+
+    Runs that are missing or failed come first. An open pair gets as many seeds as would
+    separate a difference as large as the observed one, on its most demanding open test.
+    """
+    results, n_seeds = findings.results, found.n_seeds
+    if results.missing or any(run.status != "done" for run in results.runs):
+        return NextStep("finish", ("lorastudy run ", ""))
+    if found.recommended is not None:
+        arm = shlex.quote(found.recommended)
+        return NextStep("export", ("lorastudy export ", f" {arm} --to MODEL"))
+    match found.outcome:
+        case "nothing to compare":
+            return NextStep("add arms", ("lorastudy extend ", " --arm ARM.yaml"))
+        case "mixed":
+            return NextStep("weigh tests")
+        case "base model":
+            return NextStep("change training")
+        case "one seed":
+            return _add_seeds(n_seeds, _FIRST_SEEDS)
+        case "no verdict":
+            n_arms = len(arms_in_role("every trained", findings.arms))
+            return _add_seeds(n_seeds, max(n_seeds + 1, least_seeds(n_arms)))
+        case _:
+            open_pairs = [t.pair for t in found.tests if stand_on_test(t.pair) == "open"]
+            needed = [pair.seeds_for_observed for pair in open_pairs]
+            known = [n for n in needed if n is not None and n <= MOST_SEEDS]
+            if not known or len(known) < len(needed):
+                return NextStep("add documents")
+            return _add_seeds(n_seeds, max(n_seeds + 1, *known))
+
+
+def _add_seeds(n_seeds: int, wanted: int) -> NextStep:
+    more = f" --seeds {wanted - n_seeds} && lorastudy run "
+    return NextStep("add seeds", ("lorastudy extend ", more, ""), wanted)

@@ -1,0 +1,154 @@
+"""The picture beside the verdict: quality beside the reference, against trained parameters."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.pairs import Comparison, Pair
+from lorastudy.analysis.recommendation import list_tests, recommend
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.report.figures.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    DrawnFigure,
+    mark,
+    new_figure,
+    save_figure,
+    shorten,
+)
+from lorastudy.report.numerals import write_compact
+
+_WIDTH_INCHES = 5.2
+_MOST_TESTS = 3
+_FAR = 1.6  # times the largest value of a tuned arm, from which the base model is only named
+_LARGEST_NATS = 50.0
+
+
+def has_verdict_figure(findings: Findings) -> bool:
+    """Whether there are two arms to draw beside each other."""
+    return bool(recommend(findings).tests)
+
+
+def draw_verdict(findings: Findings) -> DrawnFigure:
+    """One panel for each of the first three tests, one dot for each trained arm."""
+    tests, reference = list_tests(findings)[:_MOST_TESTS], recommend(findings).reference or ""
+    figure = new_figure(0.55 + 1.65 * len(tests), width_inches=_WIDTH_INCHES)
+    panels = figure.subplots(len(tests), 1, squeeze=False, sharex=True).ravel()
+    for axes, comparison in zip(panels, tests, strict=True):
+        _draw_panel(axes, comparison, reference, findings.arms)
+    panels[-1].set_xlabel("trained parameters")
+    margin = next((p.margin for c in tests for p in c.pairs), 0.0)
+    is_one_seed = all(c.is_one_seed for c in tests)
+    interval = (
+        "95 % interval over documents (one seed)" if is_one_seed else "adjusted 95 % interval"
+    )
+    caption = (
+        f"Perplexity compared with {reference}, with the {interval}: lower is better, left is "
+        f"cheaper. Grey: equal within {margin:g} nats per token. Logarithmic horizontal axis."
+    )
+    return save_figure(
+        figure, "fig0-verdict", "Figure 0. Quality against trained parameters", caption
+    )
+
+
+def _draw_panel(
+    axes: Axes, comparison: Comparison, reference: str, arms: Sequence[ArmSummary]
+) -> None:
+    axes.axhline(0, color=INK, linewidth=0.8)
+    tops, margin = [1.0], 0.0
+    for position, arm in enumerate(arms):
+        pair = comparison.find_pair(arm.arm, reference)
+        if arm.is_baseline or not arm.trainable_parameters:
+            continue
+        if arm.arm == reference:
+            _draw_dot(axes, position, arm.arm, arm.trainable_parameters, 0.0)
+        elif pair is not None and pair.mean is not None:
+            margin = pair.margin
+            tops.append(_draw_arm(axes, position, arm.trainable_parameters, pair, pair.mean))
+    axes.axhspan(_percent(-margin), _percent(margin), color=INK, alpha=0.12, linewidth=0)
+    _draw_baseline(axes, comparison, reference, arms, top=max(tops))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_compact(value)))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _write_tick(value)))
+    axes.margins(x=0.14, y=0.16)
+    axes.set_title(f"{shorten(comparison.key.benchmark)}: perplexity", fontsize=9, loc="left")
+    axes.grid(axis="y")
+
+
+def _draw_arm(axes: Axes, position: int, x: float, pair: Pair, mean: float) -> float:
+    """One arm with its interval; returns the highest value that is drawn."""
+    ends = [mean]
+    if (interval := pair.interval) is not None:
+        ends = [interval.low, interval.high]
+        colour = COLOURS[position % len(COLOURS)]
+        (line,) = axes.plot([x, x], list(map(_percent, ends)), color=colour, linewidth=2)
+        mark(line, position)
+    _draw_dot(axes, position, pair.first, x, mean, is_judged=pair.is_judged)
+    return _percent(max(ends))
+
+
+def _draw_dot(
+    axes: Axes, position: int, arm: str, x: float, mean: float, *, is_judged: bool = True
+) -> None:
+    colour = COLOURS[position % len(COLOURS)]
+    style = MARKERS[position % len(MARKERS)]
+    face = colour if is_judged else "none"
+    (dot,) = axes.plot(x, _percent(mean), style, color=colour, mec=INK, mfc=face)
+    mark(dot, position, [f"{arm}: {x:,.0f} trained parameters, {_percent(mean):+.1f} %"])
+    is_right = position % 2 == 1  # neighbours stay apart
+    label = axes.annotate(
+        shorten(arm),
+        (x, _percent(mean)),
+        xytext=(7, 3) if is_right else (-6, -10),
+        textcoords="offset points",
+        ha="left" if is_right else "right",
+        fontsize=8,
+    )
+    mark(label, position)
+
+
+def _draw_baseline(
+    axes: Axes,
+    comparison: Comparison,
+    reference: str,
+    arms: Sequence[ArmSummary],
+    *,
+    top: float,
+) -> None:
+    """A dashed line, or words in a corner where the line would set the scale."""
+    for position, arm in enumerate(arms):
+        pair = comparison.find_pair(arm.arm, reference) if arm.is_baseline else None
+        if pair is None or pair.mean is None:
+            continue
+        value = _percent(pair.mean)
+        if abs(value) <= _FAR * top:
+            line = axes.axhline(value, color=INK, linestyle="--", linewidth=0.9)
+            mark(line, position, [f"{arm.arm}: {value:+.1f} %"])
+        where = "" if abs(value) <= _FAR * top else (", above" if value > 0 else ", below")
+        y = value if not where else 1.0
+        label = axes.annotate(
+            f"{shorten(arm.arm)} {value:+,.0f} %{where}",
+            (0.72 if not where else 1.0, y),
+            xycoords=axes.get_yaxis_transform() if not where else "axes fraction",
+            xytext=(-2, 2 if not where else 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
+        mark(label, position)
+
+
+def _write_tick(percent: float) -> str:
+    return f"{percent:+,.10g} %" if percent else "0 %"
+
+
+def _percent(nats: float) -> float:
+    """How much higher a perplexity is, in per cent."""
+    return 100 * math.expm1(min(nats, _LARGEST_NATS))

@@ -1,0 +1,69 @@
+"""Caveats and next steps in words."""
+
+from collections.abc import Callable, Mapping
+
+from lorastudy.analysis.caveats import Caveat, CaveatKind
+from lorastudy.analysis.recommendation import NextStep, StepKind
+from lorastudy.report.wording import join
+
+
+def state_caveat(caveat: Caveat) -> str:
+    """One sentence; it begins with a word and not with the name of an arm."""
+    return f"{_CAVEATS[caveat.kind](caveat)}."
+
+
+def state_step(step: NextStep) -> str:
+    """One sentence, which leads to the command if there is one; DIR is the study's folder."""
+    return _NEXT[step.kind](step)
+
+
+def _arms(caveat: Caveat) -> str:
+    return join(caveat.names)
+
+
+_CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
+    "failed runs": lambda c: f"Runs that failed, and are in no mean: {c.value:.0f}",
+    "missing runs": lambda c: f"Runs that are not finished: {c.value:.0f}",
+    "incomplete arms": lambda c: f"Fewer seeds than other arms, and so no verdict: {_arms(c)}",
+    "leaking text": lambda c: f"The same text, so the scores prove nothing: {_arms(c)}",
+    "above uniform loss": lambda c: (
+        f"Training failed: on {join(c.where)}, {_arms(c)} did worse than giving every token the "
+        f"same chance (ln V = {c.value:.2f} nats per token)"
+    ),
+    "above baseline": lambda c: (
+        f"On {join(c.where)}, the base model without tuning has a lower loss than {_arms(c)}"
+    ),
+    "disturbed seconds": lambda c: (
+        f"Timings of {_arms(c)} are unreliable, so nothing is said about training time"
+    ),
+    "rate at the edge": lambda c: (
+        f"The chosen learning rate of {_arms(c)} is the lowest or highest of those tried, so a "
+        "better one may lie outside"
+    ),
+    "one rate": lambda c: (
+        f"One learning rate was tried for {_arms(c)}, so this holds at these settings only"
+    ),
+    "last epoch": lambda c: f"The best epoch of {_arms(c)} was the last, so more epochs may help",
+    "cut training data": lambda c: f"Training used only the first {c.value:,.0f} documents",
+    "wide spread": lambda c: (
+        f"On {join(c.where)}, the seeds of {_arms(c)} spread farther than those of other arms"
+    ),
+    "order": lambda c: (
+        f"On {join(c.where)}, {c.names[0]} is farther from the lead than {c.names[1]} and yet not "
+        f"separated from it, since its standard error is {c.value:.1f} times as large"
+    ),
+}
+
+_NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
+    "export": lambda step: "Take the model away:",
+    "finish": lambda step: "Finish the runs that failed or are missing:",
+    "add seeds": lambda step: f"Run the study with {step.n_seeds} seeds:",
+    "add documents": lambda step: (
+        "Score more documents in a new study, since more seeds alone do not settle this."
+    ),
+    "add arms": lambda step: "Add an arm to compare with:",
+    "weigh tests": lambda step: "Decide by the test that is closest to your own text.",
+    "change training": lambda step: (
+        "Start a new study with other training data or lower learning rates."
+    ),
+}

@@ -1,0 +1,108 @@
+"""Words that several sentences share: arms by what they adapt, lists, a pair with its evidence."""
+
+import math
+from collections.abc import Sequence
+
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.pairs import Pair
+from lorastudy.analysis.statistics import Interval
+from lorastudy.report.numerals import write_interval, write_signed
+
+_MOST_DECIMALS = 6
+_LARGEST_NATS = 700.0  # exp of it is a float
+
+
+def name_arm(findings: Findings, arm: str) -> str:
+    """An arm by its method and placement: "LoRA on attention and projection (lora-2)"."""
+    found = next((a for a in findings.arms if a.arm == arm), None)
+    if found is not None and found.is_full:
+        return "full fine-tuning" if arm == "full" else f"full fine-tuning ({arm})"
+    placement = list_placement(findings, arm)
+    return f"LoRA on {join(placement)} ({arm})" if placement else arm
+
+
+def label_arm(findings: Findings, arm: str) -> str:
+    """An arm as a label: "lora-2: attention, projection"."""
+    placement = list_placement(findings, arm)
+    return f"{arm}: {', '.join(placement)}" if placement else arm
+
+
+def list_placement(findings: Findings, arm: str) -> tuple[str, ...]:
+    """The placement of a LoRA arm in the study file; empty for other arms or without a file."""
+    arms = findings.study.arms if findings.study else ()
+    return next((a.placement for a in arms if a.name == arm and a.method == "lora"), ())
+
+
+def join(names: Sequence[str]) -> str:
+    """Names as a list in a sentence: "a, b and c"."""
+    return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def start(sentence: str) -> str:
+    """The sentence with a capital at its beginning."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def count_seeds(n: int, total: int) -> str:
+    """How many of the seeds: "both seeds", "all 3 seeds", "2 of 3 seeds", "no seed"."""
+    if n == 0:
+        return "no seed"
+    if n < total:
+        return f"{n} of {total} seeds"
+    return "the one seed" if total == 1 else "both seeds" if total == 2 else f"all {total} seeds"
+
+
+def write_percent(nats: float) -> str:
+    """How much higher a perplexity is, for a difference of losses: "12 % higher"."""
+    factor = math.exp(min(abs(nats), _LARGEST_NATS))
+    word = "lower" if nats < 0 else "higher"
+    percent = 100 * (1 - 1 / factor if nats < 0 else factor - 1)
+    decimals = 0 if percent >= 9.95 else 1 if percent >= 0.1 else 2
+    shown = f"{percent:,.{decimals}f}" if percent < 10_000 else f"{percent:.1e}"
+    return f"{shown} % {word}"
+
+
+def write_difference(mean: float, interval: Interval | None) -> str:
+    """A difference with its interval: "+0.110 nats per token [+0.043, +0.176]".
+
+    With as many decimals as an end needs that is close to zero, so that rounding never moves an
+    end to the other side of it.
+    """
+    ends = [mean] if interval is None else [mean, interval.low, interval.high]
+    decimals = 3
+    while decimals < _MOST_DECIMALS and any(0 < abs(x) < 10.0**-decimals for x in ends):
+        decimals += 1
+    shown = f" {write_interval(interval, decimals)}" if interval is not None else ""
+    return f"{write_signed(mean, decimals)} nats per token{shown}"
+
+
+def describe_margin(margin: float) -> str:
+    """The margin of equivalence with its meaning: "0.02 nats per token (2 % of perplexity)"."""
+    return f"{margin:g} nats per token ({100 * math.expm1(margin):.2g} % of perplexity)"
+
+
+def describe_evidence(pair: Pair) -> str:
+    """On how many seeds and documents the first arm is on the side of its mean.
+
+    "lower on both seeds and on 95 % of the documents"; empty where it is not known.
+    """
+    if pair.mean is None or pair.n_seeds_lower is None or pair.documents is None:
+        return ""
+    word = "lower" if pair.mean < 0 else "higher"
+    n, share = pair.n_seeds_lower, pair.documents.share_lower
+    if pair.mean >= 0:
+        n, share = len(pair.seeds) - n, 1 - share
+    where = f"on {_write_part(share)} of the documents"
+    if len(pair.seeds) == 1:
+        return f"{word} {where}"
+    return f"{word} on {count_seeds(n, len(pair.seeds))} and {where}"
+
+
+def _write_part(share: float) -> str:
+    """A share as a percentage, which is 0 or 100 only if all or none is meant."""
+    percent = round(100 * share)
+    if percent == 100 and share < 1:
+        return "more than 99 %"
+    if percent == 0 and share > 0:
+        return "less than 1 %"
+    return f"{percent} %"
