@@ -102,11 +102,11 @@ def test_benchmarks_of_neutral_text_are_named_in_the_results(
     assert (results.benchmarks, results.forgetting) == (("near", "far"), ("far",))
 
 
-def change_tokenizer(folder: RunFolder, digest: str) -> RunResult:
+def change_tokenizer(folder: RunFolder, digest: str, run_id: str) -> RunResult:
     result = folder.read_result()
     assert result is not None
     changed = [e.model_copy(update={"tokenizer_digest": digest}) for e in result.evaluations]
-    return result.model_copy(update={"run_id": "x", "evaluations": tuple(changed)})
+    return result.model_copy(update={"run_id": run_id, "evaluations": tuple(changed)})
 
 
 def test_runs_of_two_tokenizers_are_not_put_in_one_comparison(
@@ -118,8 +118,10 @@ def test_runs_of_two_tokenizers_are_not_put_in_one_comparison(
     other = folder.run(missing[0])
     other.path.mkdir(parents=True)
     shutil.copy(scored / "spec.json", other.spec)
-    write_record(other.result, change_tokenizer(RunFolder(scored), "f" * 64))
-    with pytest.raises(InputError, match=r"different tokenizers: baseline-.*x \(ffffffff\)"):
+    write_record(other.result, change_tokenizer(RunFolder(scored), "f" * 64, missing[0]))
+    with pytest.raises(
+        InputError, match=rf"different tokenizers: baseline-.*{missing[0]} \(ffffffff\)"
+    ):
         collect_results(folder)
 
 

@@ -16,12 +16,12 @@ from lorastudy.study.start import start_study
 
 ARM = "{name: more, method: full, learning_rates: [1e-5]}"
 ADDED = [
-    "seeds=[0, 1, 2]",
+    "seeds=[0, 1, 2, 3]",
     "arms.full.learning_rates=[1e-5, 1e-3, 1e-2]",
     f"arms=[{ARM}, {{name: baseline, method: baseline}}]",
 ]
 CHANGED = [
-    "seeds=[1, 0]",
+    "seeds=[1, 0, 2]",
     "seeds=[2, 0, 1]",
     "seeds=[0]",
     "arms.full.learning_rates=[1e-2]",
@@ -67,7 +67,7 @@ def started(tmp_path: Path) -> StudyFolder:
 def test_a_started_study_takes_what_was_added_to_its_file(
     *, is_in_place: bool, started: StudyFolder
 ) -> None:
-    after = load("seeds=[0, 1, 5]")
+    after = load("seeds=[0, 1, 2, 5]")
     if is_in_place:
         started.study.write_text(dump_study(after))
         assert read_study(started) == after

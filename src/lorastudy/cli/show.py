@@ -83,8 +83,8 @@ def _split_to_fit(model: TableModel, width: int) -> list[list[int]]:
 
 def _measure_width(model: TableModel, position: int, width: int) -> int:
     """Characters that a column takes if nothing in it is folded, the gap included."""
-    cells = [_show(row[position], is_narrow=width < _WIDE) for row in model.rows]
-    lines = [line for cell in cells for line in cell.plain.splitlines()]
+    shown = [_show_at(row, position, width) for row in model.rows]
+    lines = [line for text in shown for line in text.plain.splitlines()]
     return max(map(len, [*_wrap_title(model.columns[position]), *lines])) + _GAP
 
 
@@ -98,14 +98,17 @@ def _make_table(model: TableModel, positions: Sequence[int], width: int) -> Tabl
         title = "\n".join(_wrap_title(column))
         table.add_column(Text(title), justify=justify, overflow="fold")
     for row in model.rows:
-        cells = [_show(row[i], is_narrow=width < _WIDE or i == 0) for i in positions]
-        table.add_row(*cells)
+        table.add_row(*(_show_at(row, position, width) for position in positions))
     return table
 
 
 def _wrap_title(column: Column) -> list[str]:
     parts = [part for part in (column.group, column.title, column.warning) if part]
     return [line for part in parts for line in wrap(part, _HEAD_WIDTH)]
+
+
+def _show_at(row: Sequence[Cell], position: int, width: int) -> Text:
+    return _show(row[position], is_narrow=width < _WIDE or position == 0)
 
 
 def _show(cell: Cell, *, is_narrow: bool) -> Text:
