@@ -10,6 +10,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -106,7 +107,8 @@ def open_browser() -> Iterator[Page]:
     """A browser with a profile of its own, ended with the block."""
     assert CHROMIUM is not None
     (child_in, ours_out), (ours_in, child_out) = os.pipe(), os.pipe()
-    with tempfile.TemporaryDirectory() as profile:
+    # a helper of the browser may still write into its profile while that is being removed
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # numbers from 10 on, so that neither is 3 or 4; bash takes them, the plain sh does not
         inner = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (child_in, child_out)]
         place = f'exec "$@" 3<&{inner[0]} 4>&{inner[1]}'
@@ -114,6 +116,7 @@ def open_browser() -> Iterator[Page]:
             ["bash", "-c", place, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
             env={**os.environ, "HOME": profile},
             pass_fds=inner,
+            start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -124,5 +127,5 @@ def open_browser() -> Iterator[Page]:
         finally:
             os.close(ours_out)  # the browser ends when its pipe does
             os.close(ours_in)
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its helpers too
             process.wait()
