@@ -111,6 +111,11 @@ def test_a_terminal_gets_three_lines_and_the_last_has_the_command(tmp_path: Path
     assert lines[2].endswith("lorastudy export 'studies/my study' full --to MODEL")
 
 
+def test_no_line_on_a_terminal_is_left_empty_if_nothing_can_be_judged(tmp_path: Path) -> None:
+    lines = write_ending(make_study(tmp_path, {"lora-1": 30.0}), "studies/x")
+    assert len(lines) == 3 and not any(line.endswith(":") for line in lines)
+
+
 def test_forgotten_text_of_the_two_arms_is_a_cost(tmp_path: Path) -> None:
     arms = {"baseline": on_tests(40, 40, 40), "lora-1": on_tests(30, 30, 40.4)}
     arms |= {"lora-2": on_tests(31, 31, 44), "full": on_tests(20, 20, 48)}

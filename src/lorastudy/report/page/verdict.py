@@ -97,9 +97,10 @@ def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
         if t.pair.mean is not None
     ]
     what = [f"{found.lora} minus {found.reference} is {join(sizes)}."] if sizes else []
+    known = [*what, *_state_design(found)] or ["nothing can be judged yet."]
     return (
         state_headline(findings),
-        " ".join(["How sure:", *what, *_state_design(found)]),
+        f"How sure: {' '.join(known)}",
         f"Next: {' '.join(step.sentences)}  {command}".rstrip(),
     )
 
