@@ -32,7 +32,7 @@ COMPUTATIONS: tuple[Callable[..., Any], ...] = (
 )
 # what describes a whole study; a part such as one comparison or one arm is no such thing
 WHOLE = re.compile(
-    r"(Findings|StudyResults|\.Evidence|models\.Study|"
+    r"(\bFindings\b|\bStudyResults\b|\bEvidence\b|\bStudy\b|"
     r"(Sequence|Iterable|tuple)\[[\w.]*(Comparison|ArmSummary)\b[^\[]*\])"
 )
 

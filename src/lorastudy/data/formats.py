@@ -63,11 +63,6 @@ class FileFormat:
     format: Format
     compression: str | None  # one of COMPRESSIONS
 
-    @property
-    def has_columns(self) -> bool:
-        """Whether the text stands in a column."""
-        return self.format != "plain text"
-
 
 def name_format(path: Path) -> FileFormat:
     """The format that the name of a file stands for; letters may be capital ones.

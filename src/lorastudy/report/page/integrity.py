@@ -72,7 +72,7 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
         *_warn_of_runs(findings),
         *_warn_of_drift(findings),
         *(
-            f"{arm}: its seconds are in doubt ({'; '.join(doubts)}): other programs may have "
+            f"{arm}: its timings are unreliable ({'; '.join(doubts)}): other programs may have "
             "run beside it."
             for arm, doubts in findings.doubts.items()
         ),
