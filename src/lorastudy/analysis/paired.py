@@ -208,16 +208,3 @@ def p_of_no_difference(difference: Difference) -> float | None:
     if (errors := difference.errors) is None:
         return None
     return min(1.0, 2 * float(errors.tail(abs(difference.mean))))
-
-
-def p_of_equivalence(difference: Difference, margin: float) -> float | None:
-    """The p value of two one-sided tests that the difference lies within +-`margin`.
-
-    Below 0.05 where the 90 % interval lies within the margin (D. J. Schuirmann, J.
-    Pharmacokinet. Biopharm. 15 (1987) 657-680).
-    """
-    if (errors := difference.errors) is None:
-        return None
-    inside = margin - abs(difference.mean)  # how far the nearer end of the margin is
-    tail = float(errors.tail(abs(inside)))
-    return tail if inside > 0 else 1.0 - tail
