@@ -1,8 +1,8 @@
 """Named random streams: every random decision is a pure function of one seed and a name.
 
 No generator state is ever stored. Data order comes from (seed, "data-order", epoch),
-dropout from (seed, "dropout", step, micro-batch), an adapter's initial values from
-(seed, "adapter", module path). A resumed run asks for the same names again.
+dropout from (seed, "dropout", epoch, row), an adapter's initial values from (seed, "adapter",
+module path). A resumed run asks for the same names again.
 """
 
 import hashlib

@@ -1,3 +1,3 @@
 """The version of this package, which every run records."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

@@ -93,11 +93,13 @@ def lora_module(folder: Path) -> FastLoraLinear:
 
 
 def with_fixed_mask(monkeypatch: pytest.MonkeyPatch, mask: Tensor) -> None:
-    for part in ("lora", "attention_blocks"):
-        monkeypatch.setattr(
-            f"lorastudy.model.fast.{part}.draw_keep_mask",
-            lambda shape, _rate, _device: mask.view(shape),
-        )
+    fast = "lorastudy.model.fast"
+    monkeypatch.setattr(
+        f"{fast}.lora.draw_keep_mask", lambda shape, _rate, _device: mask.view(shape)
+    )
+    monkeypatch.setattr(
+        f"{fast}.attention_blocks.draw_keep_masks_of_rows", lambda _counts, _rate: mask
+    )
 
 
 def assert_same_function(got: Tensor, expected: Tensor, *inputs: Tensor) -> None:

@@ -22,7 +22,6 @@ from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strat
 from lorastudy.store.resuming import Resuming
 from support.teams import as_team, execute_as_team
 from support.tiny_runs import (
-    ARMS,
     CPU,
     KILLED,
     PAPER,
@@ -49,7 +48,7 @@ UNEVEN = {  # 11 rows: the last micro-batch has two
 
 @pytest.fixture(scope="module")
 def still_gpt2(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny GPT-2 without dropout, which members draw on their own."""
+    """The tiny GPT-2 without dropout, which transformers' own modules draw by member."""
     folder = tmp_path_factory.mktemp("still") / "gpt2"
     shutil.copytree(tiny_gpt2, folder)
     path = folder / "config.json"
@@ -59,11 +58,15 @@ def still_gpt2(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def make_case(still_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
-    def make(training: dict = UNEVEN, arm: str = "lora", base: Path = still_gpt2) -> Case:
-        arms = ({**ARMS[arm], "dropout": 0.0} if arm == "lora" else ARMS[arm],)
+def make_case(
+    tiny_gpt2: Path, still_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Case]:
+    def make(training: dict = UNEVEN, arm: str = "lora", base: Path | None = None) -> Case:
+        if base is None:
+            is_reference = training.get("implementation") == "reference"
+            base = still_gpt2 if is_reference else tiny_gpt2
         folder = tmp_path_factory.mktemp("case")
-        study = make_study(base, training, arm, arms=arms)
+        study = make_study(base, training, arm)
         return Case(study, write_texts(folder / "texts"), folder / "cache")
 
     return make
@@ -98,7 +101,11 @@ def scores_of(run: RunFolder) -> dict[str, float]:
     ],
 )
 def test_two_processes_train_what_one_trains(
-    arm: str, strategy: str, implementation: str, make_case: Callable[..., Case], tmp_path: Path
+    arm: str,
+    strategy: str,
+    implementation: str,
+    make_case: Callable[..., Case],
+    tmp_path: Path,
 ) -> None:
     case = make_case({**UNEVEN, "implementation": implementation}, arm)
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")

@@ -1,4 +1,4 @@
-"""What one optimizer step sees: the same gradient however its rows are cut."""
+"""What one optimizer step sees: the same gradient however its rows are cut, dropout included."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,24 @@ from lorastudy.store.records import Progress
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.loop import EpochDone, StepDone, train
 from lorastudy.train.schedule import lay_out_schedule
+from support.families import save_family
 
 CPU, PAD, LENGTH, RATE = torch.device("cpu"), 256, 24, 1e-3
 Gradient = dict[str, Tensor]
+DROPS = {  # families whose configuration has no dropout by itself
+    "phi3": {
+        "resid_pdrop": 0.1,
+        "sliding_window": None,
+        "original_max_position_embeddings": 16,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0, 8.0, 16.0, 32.0],
+        },
+    },
+}
 
 
 class RecordingAdamW(torch.optim.AdamW):
@@ -57,6 +72,9 @@ def load_without_dropout(folder: Path) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
     return network
 
 
@@ -66,6 +84,7 @@ def prepare(
     *,
     micro_batch: int,
     padding: Padding = Padding(PAD),  # noqa: B008  frozen
+    drops: bool = False,
     **settings: str | int,
 ) -> TrainingInputs:
     tokens, table = corpus
@@ -78,7 +97,7 @@ def prepare(
         **settings,
     )
     plan = StepPlan(table.n_rows, 2, 6, micro_batch, training.first_group, seed=3)
-    model = ArmModel(load_without_dropout(folder))
+    model = ArmModel(load_base(folder, device=CPU) if drops else load_without_dropout(folder))
     return TrainingInputs(
         model=model,
         scorer=make_scorer(model.network, "float32", implementation=training.implementation),
@@ -114,14 +133,15 @@ def difference(ours: Gradient, theirs: Gradient) -> float:
 
 @pytest.fixture(scope="module")
 def whole_step(tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable]) -> Gradient:
-    return first_gradient(prepare(tiny_gpt2, corpus, micro_batch=6))
+    """Of a step with dropout, as those that are compared with it."""
+    return first_gradient(prepare(tiny_gpt2, corpus, micro_batch=6, drops=True))
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])
 def test_gradient_does_not_depend_on_micro_batching(
     micro_batch: int, tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
 ) -> None:
-    cut = first_gradient(prepare(tiny_gpt2, corpus, micro_batch=micro_batch))
+    cut = first_gradient(prepare(tiny_gpt2, corpus, micro_batch=micro_batch, drops=True))
     assert 0 < difference(cut, whole_step) < 1e-6
 
 
@@ -129,7 +149,7 @@ def test_gradient_does_not_depend_on_micro_batching(
 def test_gradient_does_not_depend_on_the_token_budget(
     budget: int, tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
 ) -> None:
-    inputs = prepare(tiny_gpt2, corpus, micro_batch=6, token_budget=budget)
+    inputs = prepare(tiny_gpt2, corpus, micro_batch=6, token_budget=budget, drops=True)
     assert len(list(inputs.batches(inputs.collect_group(1)[0].rows))) > 1
     assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
 
@@ -148,12 +168,43 @@ def test_token_budget_changes_no_mean_of_a_micro_batch(
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_gradient_does_not_depend_on_the_implementation(
+def test_a_row_has_other_masks_in_every_epoch(
     tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable], whole_step: Gradient
 ) -> None:
-    inputs = prepare(tiny_gpt2, corpus, micro_batch=2, implementation="reference")
-    assert not inputs.scorer.packs
-    assert 0 < difference(first_gradient(inputs), whole_step) < 1e-6
+    still = first_gradient(prepare(tiny_gpt2, corpus, micro_batch=6))
+    assert difference(whole_step, still) > 0.01  # there is dropout
+    inputs = prepare(tiny_gpt2, corpus, micro_batch=6, drops=True)
+    batch, _ = inputs.batches(np.array([4, 5]))[0]
+    first, second = (
+        inputs.open_streams(replace(inputs.collect_group(1)[0], epoch=epoch), batch).seeds
+        for epoch in (1, 2)
+    )
+    assert len({*first, *second}) == 4
+
+
+# rows that are padded; padded, with dropout called as a function, also of attention; one by one
+@pytest.mark.parametrize("family", ["openai-gpt", "xglm", "opt", "phi3"])
+def test_masks_of_every_family_belong_to_rows(
+    family: str, corpus: tuple[np.ndarray, RowTable], tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path, **DROPS.get(family, {}))
+    whole, cut = (
+        first_gradient(prepare(folder, corpus, micro_batch=n_rows, drops=True)) for n_rows in (6, 2)
+    )
+    assert difference(cut, whole) < 1e-5
+    still = first_gradient(prepare(folder, corpus, micro_batch=6))
+    assert difference(whole, still) > 0.01  # there is dropout
+
+
+def test_gradient_does_not_depend_on_the_implementation(
+    tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable]
+) -> None:
+    whole, cut = (
+        prepare(tiny_gpt2, corpus, micro_batch=n_rows, implementation=implementation)
+        for n_rows, implementation in ((6, "fast"), (2, "reference"))
+    )
+    assert not cut.scorer.packs
+    assert 0 < difference(first_gradient(cut), first_gradient(whole)) < 1e-6
 
 
 def test_gradient_does_not_depend_on_sorting_the_rows_of_a_step(

@@ -106,7 +106,7 @@ class Training(StudyModel):
     micro_batch: Count
     """Rows computed at once; rows_per_step must be a multiple of it. Never changed silently."""
     token_budget: Count | None = None
-    """A micro-batch with more tokens is computed in parts: same sums, less memory; null: never."""
+    """A micro-batch of more tokens is computed in parts; same sums; on a GPU other dropout."""
     implementation: Literal["fast", "compiled", "reference"] = "fast"
     """fast: own code; compiled: fast with torch.compile; reference: transformers + PEFT as is."""
     schedule: Schedule = Schedule()

@@ -24,9 +24,16 @@ from transformers import PreTrainedModel
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
 from lorastudy.model.fast.compiled import compile_layers
+from lorastudy.model.fast.dropout import FastFunctionalDropout, draw_for_row
 from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.head import can_be_chunked, exponentiate_, sum_head_nats
-from lorastudy.model.fast.speed_up import packs_hidden_keys, packs_rows, run_flat_rows, speed_up
+from lorastudy.model.fast.speed_up import (
+    drops_by_function,
+    packs_hidden_keys,
+    packs_rows,
+    run_flat_rows,
+    speed_up,
+)
 from lorastudy.model.rows_alone import KeptState, find_state_of_batches, split_rows
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
@@ -42,6 +49,7 @@ class Scorer:
     packs: bool = False  # rows are placed one after the other, without padding
     packs_masked: bool = False  # this also holds for rows in which some positions are hidden
     chunks_head: bool = False  # the output layer is trained without keeping its logits
+    drops_by_function: bool = False  # dropout is not only in modules, which have been exchanged
     kept: KeptState | None = None  # rows are run one by one, each from this state; None: together
 
     def score(self, batch: Batch) -> Tensor:
@@ -63,6 +71,10 @@ class Scorer:
 
     def sum_nats(self, batch: Batch) -> Tensor:
         """The sum of `score`, (), for training: one backward pass, lean if the head allows it."""
+        with FastFunctionalDropout() if self.drops_by_function else nullcontext():
+            return self._sum_nats(batch)
+
+    def _sum_nats(self, batch: Batch) -> Tensor:
         if not self.chunks_head:
             return self.score(batch).sum()
         with self._autocast(batch):
@@ -125,9 +137,10 @@ class Scorer:
         if self.kept is None:
             return run(batch)
         parts = []
-        for row in split_rows(batch):
+        for b, row in enumerate(split_rows(batch)):
             self.kept.put_back()
-            parts.append(run(row))
+            with draw_for_row(b, row.input_ids.shape[1]):
+                parts.append(run(row))
         return torch.cat(parts)
 
 
@@ -162,6 +175,7 @@ def make_scorer(
         packs=packs,
         packs_masked=packs and packs_hidden_keys(network),
         chunks_head=splits_head and head is not None and can_be_chunked(head),
+        drops_by_function=implementation == "fast" and drops_by_function(network),
         kept=kept,
     )
 

@@ -15,6 +15,7 @@ from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.data.steps import StepPlan, share_out
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.adapters import ArmModel
+from lorastudy.model.fast.dropout import RowStreams
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.seeds import derive_seed
 from lorastudy.train.schedule import RateSchedule
@@ -102,9 +103,18 @@ class TrainingInputs:
         return sum(counts)
 
     def _dropout_seed(self, step: int, place: int) -> int:
-        """The seed of a micro-batch; the first member draws as a single process does."""
+        """The seed of torch's generator, for masks that are not drawn by row."""
         member = [self.team.member] if self.team.member else []
         return derive_seed(self.plan.seed, "dropout", step, place, *member)
+
+    def open_streams(self, micro_batch: MicroBatch, batch: Batch) -> RowStreams:
+        """What the dropout masks of `batch` are drawn from; the rows beside a row do not matter.
+
+        An epoch has each row once, so a row has other masks in every epoch.
+        """
+        names = ((micro_batch.epoch, row) for row in batch.rows.tolist())
+        seeds = [derive_seed(self.plan.seed, "dropout", *name) for name in names]
+        return RowStreams.of(batch, seeds)
 
     def batches(self, rows: IntArray) -> list[tuple[Batch, float]]:
         """This member's share of `rows` as one batch, or as several under the token budget.

@@ -3,7 +3,7 @@
 One accumulation group at a time: its micro-batches are collected and counted, their gradients
 computed and added, and one optimizer step is taken. The state that a resume needs is the
 weights, the optimizer's moments and one small `Progress`; everything random is asked for by
-name again (seed, step, micro-batch).
+name again (seed, epoch, row).
 
 In a team every member computes its share of every micro-batch's rows. Divisors are those of the
 whole team, and gradients and nats are summed over the team, so all members see the same loss and
@@ -27,6 +27,7 @@ from lorastudy.data.rows import IntArray
 from lorastudy.errors import DivergedError
 from lorastudy.loss import LossSums
 from lorastudy.machine.team import Team
+from lorastudy.model.fast.dropout import draw_by_row
 from lorastudy.store.records import EndedEpoch, Progress, StepRecord
 from lorastudy.train.groups import MicroBatch, TrainingInputs
 
@@ -117,7 +118,8 @@ def _add_gradients(inputs: TrainingInputs, group: Sequence[MicroBatch]) -> tuple
         for place, (batch, weight) in enumerate(batches, start=1):
             is_last = micro_batch is group[-1] and place == len(batches)
             with nullcontext() if is_last else inputs.scorer.keep_gradients():
-                nats = inputs.scorer.sum_nats(batch.to(inputs.device))
+                with draw_by_row(inputs.open_streams(micro_batch, batch)):
+                    nats = inputs.scorer.sum_nats(batch.to(inputs.device))
                 faults.hit("train:after-forward")
                 (nats * weight / micro_batch.divisor).backward()
             faults.hit("train:after-backward")

@@ -9,13 +9,13 @@ weights again in the backward pass.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_masks_of_rows
 from lorastudy.model.fast.flat_rows import Attention
 from lorastudy.model.fast.frozen import runs_low
 
@@ -60,8 +60,8 @@ class _BlockAttention(torch.autograd.Function):
             query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
         masks = None
         if attention.dropout:
-            n_weights = sum(_count_weights(attention, len(query)))
-            masks = draw_keep_mask((n_weights,), attention.dropout, query.device)
+            n_weights = [sum(counts) for counts in _count_weights(attention, len(query))]
+            masks = draw_keep_masks_of_rows(n_weights, attention.dropout)
         ctx.save_for_backward(query, key, value, masks)
         with torch.autocast("cpu", enabled=False):
             out = _attend(query, key, value, attention, masks)
@@ -149,12 +149,14 @@ def _blocks(length: int, window: int | None) -> tuple[_Block, ...]:
     )
 
 
-def _count_weights(attention: Attention, n_heads: int) -> list[int]:
-    """Attention weights of each block of each row."""
+def _count_weights(attention: Attention, n_heads: int) -> list[list[int]]:
+    """Attention weights of each block, row by row."""
     return [
-        n_heads * len(block.queries) * len(block.keys)
+        [
+            n_heads * len(block.queries) * len(block.keys)
+            for block in _blocks(end - begin, attention.window)
+        ]
         for begin, end in attention.rows.spans
-        for block in _blocks(end - begin, attention.window)
     ]
 
 
@@ -162,7 +164,7 @@ def _split(masks: Tensor | None, attention: Attention, n_heads: int) -> Iterator
     """The part of `masks` for each block of each row; without masks None for ever."""
     if masks is None:
         return repeat(None)
-    return iter(masks.split(_count_weights(attention, n_heads)))
+    return iter(masks.split(list(chain(*_count_weights(attention, n_heads)))))
 
 
 def _row(begin: int, end: int, *tensors: Tensor) -> Iterator[Tensor]:

@@ -6,9 +6,12 @@ the other is tried on random tokens, so a family that mixes positions in another
 attention, or by attention of its own, is simply padded.
 """
 
+from typing import Any
+
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
@@ -89,6 +92,39 @@ def packs_rows(network: PreTrainedModel) -> bool:
     if together.shape != alone.shape or not torch.equal(together, beside_other):
         return False
     return bool((together - alone).abs().max() <= _CLOSE * alone.abs().max())
+
+
+class _SeenDropout(TorchFunctionMode):
+    """Notices calls of dropout as a function."""
+
+    is_seen: bool = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        keywords = kwargs or {}
+        if func is nn.functional.dropout and keywords["training"] and keywords["p"] > 0:
+            self.is_seen = True
+        return func(*args, **keywords)
+
+
+@torch.no_grad()
+def drops_by_function(network: PreTrainedModel) -> bool:
+    """Whether training calls dropout as a function on a CPU, so that no module can be exchanged."""
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        return False
+    was_training = network.training
+    network.train()
+    seen = _SeenDropout()
+    try:
+        with seen:
+            network(input_ids=torch.arange(1, 9)[None], use_cache=False)
+    except (AttributeError, TypeError):  # a family that does not take these arguments
+        return False
+    finally:
+        network.train(was_training)
+    return seen.is_seen
 
 
 @torch.no_grad()
