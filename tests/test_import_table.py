@@ -15,7 +15,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "lorastudy"
 
 # room -> the rooms it may import, besides itself
-GROUND = ["errors", "faults", "interrupts", "seeds", "loss", "protocols", "units", "version"]
+GROUND = [
+    *("errors", "faults", "interrupts", "seeds", "loss", "protocols", "threads", "units"),
+    "version",
+]
 RECORDS = [*GROUND, "config", "store"]  # a study file, and the folders of studies and runs
 LOW = [*RECORDS, "machine", "data", "model"]
 ALLOWED: dict[str, set[str]] = {
@@ -37,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["api"] = set(ALLOWED)
 ALLOWED["cli"] = set(ALLOWED)
 FREE = {"", "__main__"}  # the package itself (its version and API), `python -m lorastudy`
-EXPORTED = {"api", "study", "version"}  # where the names of the package itself come from
+EXPORTED = {"api", "study", "threads", "version"}  # where the names of the package itself come from
 
 # library -> the only files and folders that may import it
 CONFINED = {

@@ -108,7 +108,8 @@ def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, objec
 def measure_ceiling(threads: int, device: str = "cpu") -> dict[str, float]:
     """Billion operations a second of large matrix products, the bound of both sides.
 
-    The faster of torch's own product and of the one that this package uses.
+    The faster of torch's own product and of the one that this package uses. Without bfloat16
+    where the device has no instructions for it, since one product then takes minutes.
     """
     import torch
 
@@ -116,12 +117,22 @@ def measure_ceiling(threads: int, device: str = "cpu") -> dict[str, float]:
 
     torch.set_num_threads(threads)
     found = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    dtypes = [torch.float32] + [torch.bfloat16] * has_bfloat16(device)
+    for dtype in dtypes:
         x, weight = (torch.randn(shape, dtype=dtype, device=device) for shape in ((M, K), (K, N)))
         ways = (torch.nn.functional.linear, multiply)
         seconds = [_median_seconds(partial(way, x, weight.t()), device) for way in ways]
         found[str(dtype).removeprefix("torch.")] = 2 * M * K * N / min(seconds) / 1e9
     return found
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is no slower than float32 on `device`."""
+    import torch
+
+    from lorastudy.machine.environment import note_precision
+
+    return note_precision(torch.device(device), "bfloat16") is None
 
 
 def _median_seconds(product: Callable[[], object], device: str) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from comparisons import ARMS, EVALUATION, GPU, STEP_TARGETS, TRAINING, Comparison
-from sides import Side, alternate, compare, describe_machine
+from sides import Side, alternate, compare, describe_machine, has_bfloat16
 from table import evaluation_line, markdown, training_line
 
 HERE = Path(__file__).resolve().parent
@@ -97,6 +97,9 @@ def measure(
     """Measure `rows` and put them into `results` and into the file."""
     out = options.out
     for row in rows:
+        if row.precision == "bfloat16" and not has_bfloat16(options.device):
+            print(f"{row.key}: left out, since this processor has no instructions for bfloat16")
+            continue
         base = ["--base", str(bases[row.base])]
         found = compare(row, [*base, *common], options.alternations)
         kept = {f["key"]: f for f in results["comparisons"]}

@@ -123,13 +123,13 @@ def step_line(found: Found, full: Found, results: Found) -> str:
 
 def machine_lines(machine: Found) -> list[str]:
     """Hardware, versions and the ceiling."""
-    gflops = machine["matmul_gflops"]
+    gflops = [f"{value:,.0f} GFLOP/s in {name}" for name, value in machine["matmul_gflops"].items()]
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     return [
         f"{machine['processor']}, {machine['threads']} threads, "
         f"{', '.join(machine['instructions'])}; {versions}.",
         "Matrix products of (1400, 768) by (768, 3072), which bound both sides: "
-        f"{gflops['float32']:,.0f} GFLOP/s in float32, {gflops['bfloat16']:,.0f} in bfloat16.",
+        f"{', '.join(gflops)}.",
     ]
 
 

@@ -16,6 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lorastudy.threads import let_threads_sleep
 from lorastudy.version import __version__
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from lorastudy.api.running import StudyFinished, StudyStarted, run
     from lorastudy.api.study import Study, StudyError, load_study
     from lorastudy.study.facts import ArmFacts, CheckFacts
-    from lorastudy.study.progress import EpochEnded, RunEnded, RunStarted, StepDone
+    from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
 
 _HOMES = {
     "ArmFacts": "study.facts",
     "CheckFacts": "study.facts",
     "EpochEnded": "study.progress",
     "Results": "api.results",
+    "RunDisturbed": "study.progress",
     "RunEnded": "study.progress",
     "RunStarted": "study.progress",
     "StepDone": "study.progress",
@@ -52,6 +54,7 @@ __all__ = [
     "CheckFacts",
     "EpochEnded",
     "Results",
+    "RunDisturbed",
     "RunEnded",
     "RunStarted",
     "StepDone",
@@ -87,6 +90,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 def _find(name: str) -> Any:
+    let_threads_sleep()  # before torch is loaded, if it is not
     return getattr(import_module(f"lorastudy.{_HOMES[name]}"), name)
 
 

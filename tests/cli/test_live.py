@@ -162,6 +162,25 @@ def test_a_log_gets_one_line_per_epoch_and_change_of_state(
     assert "validation 3.1250 nats/token" in second and "1:10 left" in second
 
 
+def test_a_run_whose_threads_wait_for_cores_says_so_once_while_it_trains(
+    started: tuple[StudyFolder, RunSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, spec = started
+    run, progress = folder.run(spec.run_id), Progress(folder)
+    progress.look()
+
+    def look_after(number: int, waited_seconds: float) -> str:
+        measured = {"ran_seconds": 3.0, "waited_seconds": waited_seconds}
+        append_record(run.steps, step_record(number).model_copy(update=measured))
+        print_lines(progress.look().events)
+        return capsys.readouterr().out
+
+    with run.claim():
+        assert "waited" not in look_after(1, 0.0) + look_after(2, 0.5)  # as on a quiet machine
+        assert "its threads waited for a core 44% of the time" in look_after(3, 6.5)
+        assert "waited" not in look_after(4, 6.5)
+
+
 def test_a_file_gets_whole_lines(started: tuple[StudyFolder, RunSpec], tmp_path: Path) -> None:
     from support.command_line import call
 

@@ -19,7 +19,6 @@ from lorastudy.config.study_file import load_study
 from lorastudy.errors import OwnedError
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.command import RunProcess, run_command
-from lorastudy.launch.local import count_cores
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.study.open import open_study
 from lorastudy.study.start import start_or_continue
@@ -50,7 +49,7 @@ def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def local(study_file: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The lora run as the local engine does it, on one thread as in the other engines here."""
     out = tmp_path_factory.mktemp("local") / "out"
-    assert call("run", study_file, "--out", out, "--arm", LORA, "--jobs", count_cores()).code == 0
+    assert call("run", study_file, "--out", out, "--arm", LORA, "--threads", 1).code == 0
     return run_of(out)
 
 
@@ -181,7 +180,7 @@ def test_torchrun_with_one_process_gives_the_digest_of_the_local_engine(
     study_file: Path, local: RunFolder, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    options = ("--arm", LORA, "--jobs", count_cores(), "--launch", "torchrun", "--nproc", 1)
+    options = ("--arm", LORA, "--threads", 1, "--launch", "torchrun", "--nproc", 1)
     assert call("run", study_file, "--out", out, *options).code == 0
     assert digest_run(run_of(out)) == digest_run(local)
 

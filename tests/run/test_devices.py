@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from lorastudy.cli.options import say_slow_precision
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, OutOfMemoryError
 from lorastudy.machine.environment import choose_device, forbid_tf32, refuse_precision
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
+from lorastudy.study.facts import describe_check
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.start import start_or_continue
 from support.tiny_runs import make_study, write_texts
@@ -49,6 +51,23 @@ def test_a_precision_that_the_device_lacks_is_refused(opened: OpenedStudy, old_c
 def test_float32_and_processors_are_not_refused(old_card: None) -> None:
     refuse_precision(CUDA, "float32")
     refuse_precision(torch.device("cpu"), "bfloat16")
+
+
+@pytest.mark.parametrize(("instruction", "is_noted"), [("avx2", True), ("avx512_bf16", False)])
+def test_bfloat16_without_instructions_for_it_is_noted(
+    opened: OpenedStudy,
+    instruction: str,
+    is_noted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
+    low = opened.study.training.model_copy(update={"precision": "bfloat16"})
+    study = opened.study.model_copy(update={"training": low})
+    facts = describe_check(study, check_study(study, opened.places, torch.device("cpu")))
+    say_slow_precision("cpu", "bfloat16")  # as `run`, `evaluate` and `audit` do
+    for told in (" ".join(facts.notes), capsys.readouterr().err):
+        assert ("no instructions for bfloat16" in told) == is_noted
 
 
 def test_a_micro_batch_that_cannot_fit_is_refused_before_the_study_starts(

@@ -13,7 +13,7 @@ from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.conduct import Execution, begin, choose_runs, execute, settle
-from lorastudy.study.progress import EpochEnded, RunEnded, RunStarted, StepDone
+from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class StudyFinished:
     missing: tuple[str, ...]
 
 
-Event = StudyStarted | RunStarted | StepDone | EpochEnded | RunEnded | StudyFinished
+Event = StudyStarted | RunStarted | StepDone | RunDisturbed | EpochEnded | RunEnded | StudyFinished
 
 
 def run(
@@ -46,6 +46,7 @@ def run(
     *,
     out: str | Path | None = None,
     jobs: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
     mirror: str | Path | None = None,
     offline: bool = False,
@@ -64,6 +65,7 @@ def run(
         study: A study, or what `load_study` takes.
         out: Folder of the study; studies/NAME by default.
         jobs: Runs at the same time; by default one for each GPU, else one.
+        threads: CPU threads of each run; by default its share of the cores.
         device: auto, cpu or cuda.
         mirror: Folder laid out like the hub, looked at before the cache and the hub.
         offline: Never ask the hub.
@@ -78,7 +80,7 @@ def run(
     """
     opened = open_for(study, out=out, mirror=mirror, offline=offline)
     chosen = choose_runs(expand_study(opened.study), arms, seeds)
-    how = Execution(device=device, jobs=jobs, resuming=Resuming(restart, allow_drift))
+    how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
     missing = begin(opened, chosen, how)
     name, folder = opened.study.name, opened.folder

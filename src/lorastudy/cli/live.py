@@ -13,7 +13,15 @@ from lorastudy.cli.console import make_console
 from lorastudy.store.collect import RunOverview
 from lorastudy.store.folders import State
 from lorastudy.store.records import StepRecord
-from lorastudy.study.progress import EpochEnded, Event, Look, RunEnded, RunStarted, StepDone
+from lorastudy.study.progress import (
+    EpochEnded,
+    Event,
+    Look,
+    RunDisturbed,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
 from lorastudy.units import write_clock, write_mib
 
 _FRAME_LINES = 6  # title, head, rules and the line below
@@ -142,6 +150,9 @@ def show_progress(folder: Path, looks: Iterable[Look]) -> None:
     with Live(console=make_console(), auto_refresh=False) as live:
         console = live.console
         for look in looks:
+            for event in look.events:
+                if isinstance(event, RunDisturbed):
+                    console.print(_line_of(event))
             most_rows = max(3, console.height - _FRAME_LINES)
             table = make_status_table(
                 look.overview, str(folder), width=console.width, most_rows=most_rows
@@ -155,7 +166,7 @@ def show_progress(folder: Path, looks: Iterable[Look]) -> None:
 
 
 def print_lines(events: Iterable[Event]) -> None:
-    """Print one line for every epoch that ended and every run whose state changed."""
+    """Print a line for each epoch that ended, and each run that changed state or is disturbed."""
     for event in events:
         if (line := _line_of(event)) is not None:
             print(line, flush=True)
@@ -172,6 +183,12 @@ def _line_of(event: Event) -> str | None:
                 f"{event.run_id}  epoch {epoch.epoch}  step {epoch.step}  train "
                 f"{epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
                 f"{epoch.train_seconds:.1f} s" + (f", {write_clock(left)} left" if left else "")
+            )
+        case RunDisturbed(waited_share=waited):
+            return (
+                f"{event.run_id}  other work uses its cores: its threads waited for a core "
+                f"{waited:.0%} of the time. This makes it slow and its seconds unreliable; scores "
+                "stay the same."
             )
         case StepDone():
             return None

@@ -123,7 +123,7 @@ def check_device(device: str) -> None:
 
 
 def check_arithmetic(device: str, precision: str) -> None:
-    """Refuse a device or a precision that does not exist.
+    """Refuse a device or a precision that does not exist; say on standard error if it is slow.
 
     Raises:
         ConfigError: The device is not auto, cpu or cuda; the precision not float32 or bfloat16.
@@ -131,6 +131,20 @@ def check_arithmetic(device: str, precision: str) -> None:
     check_device(device)
     if precision not in ("float32", "bfloat16"):
         raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
+    say_slow_precision(device, precision)
+
+
+def say_slow_precision(device: str, precision: str) -> None:
+    """Say on standard error if the device computes far more slowly in `precision`.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if precision == "bfloat16":
+        from lorastudy.machine.environment import choose_device, note_precision
+
+        if note := note_precision(choose_device(device), precision):
+            print(f"lorastudy: {note}", file=sys.stderr)
 
 
 def choose_team(

@@ -37,6 +37,14 @@ Jobs = Annotated[
 ]
 Arms = Annotated[list[str] | None, typer.Option(help="Execute only this arm (repeatable).")]
 Seeds = Annotated[list[int] | None, typer.Option(help="Execute only this seed (repeatable).")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPU threads of each process; default: its share of the cores, "
+        "at most OMP_NUM_THREADS.",
+    ),
+]
 Probe = Annotated[
     bool | None,
     typer.Option(
@@ -52,6 +60,7 @@ def run(
     *,
     out: Out = None,
     jobs: Jobs = None,
+    threads: Threads = None,
     mirror: Mirror = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -83,7 +92,7 @@ def run(
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     resuming = Resuming(restart, allow_drift)
-    how = Execution(device=device, jobs=jobs, resuming=resuming, probe=probe, team=team)
+    how = Execution(device, jobs, resuming, probe, team, threads)
     with options.progress_on(is_stderr=as_json):
         execute_here(opened, chosen, how)
     finish(opened, chosen, with_padded=padded, as_json=as_json)
@@ -104,6 +113,7 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
     if strangers := list_strangers(opened.folder):
         print(f"Not runs of this study, and left out of its report: runs/{', '.join(strangers)}")
     if missing:
+        options.say_slow_precision(how.device, opened.study.training.precision)
         stop = StopFlag()
         stop.listen()
         show_progress(path, execute(opened, missing, how, stop))

@@ -27,6 +27,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
+from lorastudy.threads import let_threads_sleep, share_cores
 
 _WORKER = "lorastudy.launch.worker"
 _POLL_SECONDS = 0.2
@@ -44,6 +45,7 @@ class LocalEngine:
     resuming: Resuming = field(default_factory=Resuming)
     gpus: tuple[str, ...] = ()  # as CUDA_VISIBLE_DEVICES names them; none: device is the CPU
     team: TeamOptions | None = None  # None: one process for each run
+    threads: int | None = None  # of each process; None: its share of the cores
     _running: dict[str, "_Running"] = field(default_factory=dict)
     _refused: StorageError | None = None  # the last time the disk did not take a run's failure
 
@@ -93,7 +95,7 @@ class LocalEngine:
             run_id=run_id,
             places=self.places,
             device=self.device,
-            threads=max(1, count_cores() // (self.jobs * size)),
+            threads=self.threads or share_cores(self.jobs * size),
             resuming=self.resuming,
             environment={"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {},
             team=self.team,
@@ -186,17 +188,11 @@ def visible_gpus(device: str) -> tuple[str, ...]:
     return tuple(names)[: torch.cuda.device_count()]
 
 
-def count_cores() -> int:
-    """Number of cores that this process may use, which in a container is often not all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def process_context() -> (
     multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
 ):
     """A fork server if there is one, else fresh interpreters."""
+    let_threads_sleep()
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

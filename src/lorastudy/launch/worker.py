@@ -32,6 +32,7 @@ from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
+from lorastudy.threads import share_cores
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2  # descriptors, which libraries in C write to as well
 
@@ -57,8 +58,7 @@ def execute_by_id(
     quieten_libraries()
     set_up_memory()
     forbid_tf32()
-    if count := _threads_of(folder.run(run_id)) or threads:
-        torch.set_num_threads(count)
+    torch.set_num_threads(_threads_of(folder.run(run_id)) or threads or share_cores(1))
     study = read_study(folder)
     specs = {spec.run_id: spec for spec in expand_study(study)}
     if run_id not in specs:

@@ -17,6 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
 _LARGE_BYTES = 64 * MIB  # of tensors of vocabulary size, which would leave holes among the others
 _SHAPES_OF_A_STEP = 32  # of matrix products, forward and backward
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 
@@ -46,6 +47,19 @@ def refuse_precision(device: torch.device, precision: str) -> None:
             f"precision bfloat16: {describe_device(device)} has no bfloat16 arithmetic. "
             "Use float32, or another device."
         )
+
+
+def note_precision(device: torch.device, precision: str) -> str | None:
+    """A sentence if `device` computes in `precision`, but far more slowly than in float32."""
+    if precision != "bfloat16" or device.type != "cpu":
+        return None
+    found = torch.cpu.get_capabilities()
+    if any(found.get(name) for name in _BFLOAT16_INSTRUCTIONS):
+        return None
+    return (
+        "precision bfloat16: this processor has no instructions for bfloat16, so it is many times "
+        "slower than float32, and its results are rougher. Use precision float32."
+    )
 
 
 def forbid_tf32() -> None:

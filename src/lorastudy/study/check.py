@@ -58,6 +58,7 @@ class StudyCheck:
     """What is known about a study before it runs."""
 
     reader: Reader
+    device: torch.device
     arms: tuple[ArmCheck, ...]
     n_runs: int
     lock: StudyLock
@@ -104,7 +105,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
             device, study.training.precision, micro_batch=study.training.micro_batch
         ),
     )
-    return StudyCheck(reader, arms, len(runs), lock, available_bytes(device))
+    return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class Execution:
     resuming: Resuming = field(default_factory=Resuming)
     probe: bool | None = None  # None: only on CUDA, and not for teams
     team: TeamOptions | None = None  # None: one process for each run
+    threads: int | None = None  # of each process on a CPU; None: its share of the cores
 
 
 def choose_runs(
@@ -100,6 +101,7 @@ def execute(
         resuming=how.resuming,
         gpus=gpus,
         team=how.team,
+        threads=how.threads,
     )
     progress = Progress(opened.folder)
     try:

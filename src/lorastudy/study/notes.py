@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lorastudy.config.models import Study
 from lorastudy.data.text_counts import TextCounts
+from lorastudy.machine.environment import note_precision
 from lorastudy.study.check import ArmCheck, StudyCheck
 
 MOST_LOST = 0.05  # share of tokens that may be lost without a note
@@ -12,7 +13,7 @@ MOST_LOST = 0.05  # share of tokens that may be lost without a note
 def note_study(
     study: Study, checked: StudyCheck, train: TextCounts, validation: TextCounts
 ) -> Iterator[str]:
-    """Sentences about lost text, attention, and ranks above the width of a layer."""
+    """Sentences about lost text, slow arithmetic, and ranks above the width of a layer."""
     for name, counts in (("train", train), ("validation", validation)):
         if counts.dropped_share > MOST_LOST:
             why = (
@@ -36,6 +37,8 @@ def note_study(
             f"{base.model_type} knows no fused attention, so it runs with transformers' eager one, "
             "which is slower and needs more memory."
         )
+    if (slow := note_precision(checked.device, study.training.precision)) is not None:
+        yield slow
     for arm in checked.arms:
         yield from _note_rank(arm)
 

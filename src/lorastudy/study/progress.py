@@ -17,6 +17,8 @@ from lorastudy.store.records import EpochRecord, StepRecord
 
 _LOOK_SECONDS = 1.0
 _IDLE_SECONDS = 10.0  # longer than from the end of one run to the start of the next
+_DISTURBED = 0.2  # of the time that threads were ready to run, from which waiting is reported
+_READY_SECONDS = 5.0  # that are looked at before it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,16 @@ class StepDone:
     arm: str
     seed: int
     step: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunDisturbed:
+    """Other work uses the cores on which a run trains; reported once for each run."""
+
+    run_id: str
+    arm: str
+    seed: int
+    waited_share: float  # of the time in which its threads were ready to run
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class RunEnded:
     reason: str | None  # why it did not finish
 
 
-Event = RunStarted | StepDone | EpochEnded | RunEnded
+Event = RunStarted | StepDone | RunDisturbed | EpochEnded | RunEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,8 @@ class _FollowedRun:
         # a resumed run repeats steps, and so do their numbers
         self._step = status.last_step.step if status.last_step else 0
         self._epoch = status.last_epoch.epoch if status.last_epoch else 0
+        self._ready_seconds = self._waited_seconds = 0.0  # of its threads, in steps seen here
+        self._is_disturbed = False
 
     def advance(self, run: RunOverview) -> Iterator[Event]:
         """What is new, in the order in which it happened."""
@@ -143,9 +157,12 @@ class _FollowedRun:
             yield RunStarted(*names)
         # sorting keeps an epoch after the step that ended it
         left = run.status.seconds_left
-        new: list[StepDone | EpochEnded] = [StepDone(*names, step) for step in self._read_steps()]
+        steps = self._read_steps()
+        new: list[StepDone | EpochEnded] = [StepDone(*names, step) for step in steps]
         new += [EpochEnded(*names, epoch, left) for epoch in self._read_epochs()]
         yield from sorted(new, key=_step_of)
+        if (waited := self._find_disturbance(steps)) is not None:
+            yield RunDisturbed(*names, waited)
         if state != "running":
             yield RunEnded(*names, state, run.status.reason)
 
@@ -154,6 +171,18 @@ class _FollowedRun:
         new = [step for step in steps if step.step > self._step]
         self._step = max([self._step, *(step.step for step in new)])
         return new
+
+    def _find_disturbance(self, steps: list[StepRecord]) -> float | None:
+        """The share of their time for which threads waited, when it first is a large one."""
+        self._waited_seconds += sum(step.waited_seconds or 0.0 for step in steps)
+        self._ready_seconds += sum(
+            (step.ran_seconds or 0.0) + (step.waited_seconds or 0.0) for step in steps
+        )
+        if self._is_disturbed or self._ready_seconds < _READY_SECONDS:
+            return None
+        waited = self._waited_seconds / self._ready_seconds
+        self._is_disturbed = waited > _DISTURBED
+        return waited if self._is_disturbed else None
 
     def _read_epochs(self) -> list[EpochRecord]:
         epochs, self._epochs_read = read_new_records(

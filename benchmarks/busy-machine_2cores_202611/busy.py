@@ -1,0 +1,128 @@
+"""Seconds of a training step, on a quiet machine and beside busy processes, by how threads wait.
+
+    python busy.py [--busy 0 2] [--rounds 2] [--steps 30] [--limit 45]
+
+A setting is a fresh `lorastudy run demo` of one LoRA run, stopped after `--steps` optimizer steps
+or `--limit` seconds. The settings take turns, first with none and then with two processes that
+compute without end. A row is the median over rounds of the median step, with the rounds' range.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# name -> what is added to the environment, and to the command
+SETTINGS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "threads spin, as OpenMP does by itself": ({"GOMP_SPINCOUNT": "300000"}, ()),
+    "threads sleep (default)": ({}, ()),
+    "one thread": ({}, ("--threads", "1")),
+}
+RUN = ("run", "demo", "--arm", "lora-2", "--seed", "0")
+FIRST = 3  # the step from which steps are counted: the first ones allocate memory
+POLL_SECONDS = 0.1
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """While the block lasts, `number` processes compute without end."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def measure(name: str, n_steps: int, limit: float) -> list[float]:
+    """Seconds of the steps that one run takes until it is stopped, without the first ones."""
+    environment, options = SETTINGS[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "study"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lorastudy", *RUN, "--out", str(out), *options],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_for_steps(process, out, n_steps, limit)
+            return read_seconds(out)[FIRST - 1 :]
+        finally:
+            end(process)
+
+
+def wait_for_steps(process: subprocess.Popen[bytes], out: Path, n_steps: int, limit: float) -> None:
+    """Wait until there are `n_steps`, or for `limit` seconds of training."""
+    began = None
+    while process.poll() is None:
+        n_done = len(read_seconds(out))
+        if n_done and began is None:
+            began = time.monotonic()
+        if n_done >= n_steps or (began is not None and time.monotonic() - began > limit):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def read_seconds(out: Path) -> list[float]:
+    """Seconds of each step so far."""
+    lines = [path.read_bytes() for path in out.glob("runs/*/steps.jsonl")]
+    whole = [line for text in lines for line in text.split(b"\n")[:-1]]
+    return [json.loads(line)["seconds"] for line in whole]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Let the run stop at a checkpoint, and end whatever is left of it after that."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(60)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def describe(rounds: list[list[float]]) -> str:
+    """Milliseconds per step as a cell: the median over rounds and their range, and the steps."""
+    middles = [statistics.median(steps) * 1000 for steps in rounds if steps]
+    if not middles:
+        return "no three steps within the limit | 0"
+    cells = f"{statistics.median(middles):,.0f} ({min(middles):,.0f}, {max(middles):,.0f})"
+    return f"{cells} | {min(map(len, rounds))}"
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--limit", type=float, default=45.0, help="seconds of a run's training")
+    given = parser.parse_args()
+    print("| busy processes | threads | ms per step, median (lowest, highest) | steps at least |")
+    print("|--:|---|---|--:|", flush=True)
+    for n_busy in given.busy:
+        found: dict[str, list[list[float]]] = {name: [] for name in SETTINGS}
+        with busy_processes(n_busy):
+            for _ in range(given.rounds):
+                for name, rounds in found.items():
+                    rounds.append(measure(name, given.steps, given.limit))
+        for name, rounds in found.items():
+            print(f"| {n_busy} | {name} | {describe(rounds)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

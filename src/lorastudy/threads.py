@@ -1,0 +1,56 @@
+"""How many threads compute a run on a CPU, and how they wait for each other.
+
+Threads of OpenMP wait by spinning, so that they notice at once when the others are ready. If other
+programs use the cores, a thread that spins holds the core which the thread it waits for needs, and
+a run becomes many times slower. Here they sleep instead. `benchmarks/busy-machine_2cores_202611`
+measures both ways. OpenMP reads its settings when torch is loaded, so they are made before.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_SLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
+_WAYS_TO_WAIT = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of GNU's and LLVM's OpenMP
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def let_threads_sleep() -> None:
+    """Let threads sleep while they wait, unless the environment says how they are to wait.
+
+    This holds for the processes that this one starts, and for this one if torch is not loaded yet.
+    """
+    if not any(name in os.environ for name in _WAYS_TO_WAIT):
+        os.environ |= _SLEEP
+
+
+def share_cores(n_processes: int) -> int:
+    """Threads of one of `n_processes` that compute at once: its share of the cores, at least 1.
+
+    OMP_NUM_THREADS is the most that a process takes.
+    """
+    most = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    n_cores = count_cores()
+    share = max(1, n_cores // n_processes)
+    return min(share, int(most)) if most.isdecimal() and int(most) else share
+
+
+def count_cores(cgroups: Path = _CGROUPS) -> int:
+    """Number of cores that this process may use, which in a container is often not all."""
+    n_cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        n_cores = len(os.sched_getaffinity(0))
+    quota = _read_quota(cgroups)
+    return n_cores if quota is None else max(1, min(n_cores, round(quota)))
+
+
+def _read_quota(cgroups: Path) -> float | None:
+    """The processor time that a container may use per second, in seconds; None: all.
+
+    Source: Documentation/admin-guide/cgroup-v2.rst of the kernel, cpu.max; version 1 has two files.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):
+            used, period = " ".join((cgroups / name).read_text() for name in names).split()
+            return int(used) / int(period) if int(used) > 0 else None
+    return None

@@ -1,0 +1,69 @@
+"""How many threads compute, and that they sleep while they wait."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lorastudy.launch.local import process_context
+from lorastudy.threads import count_cores, let_threads_sleep, share_cores
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("n_processes", "most", "n_threads"),
+    [(1, "", 8), (2, "", 4), (3, "", 2), (99, "", 1), (1, "3", 3), (4, "3", 2), (1, "3,2", 3)]
+    + [(1, nonsense, 8) for nonsense in ("0", "-1", "many")],
+)
+def test_a_process_takes_its_share_of_the_cores_and_at_most_omp_num_threads(
+    n_processes: int,
+    most: str,
+    n_threads: int,
+    eight_cores: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", most)
+    assert share_cores(n_processes) == n_threads
+
+
+@pytest.mark.parametrize(
+    ("files", "n_cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "9900000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_the_quota_of_a_container_counts(
+    files: dict[str, str], n_cores: int, eight_cores: None, tmp_path: Path
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert count_cores(tmp_path) == n_cores
+
+
+@pytest.mark.parametrize("chosen", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", None])
+def test_threads_of_runs_sleep_unless_the_environment_says_how_they_wait(
+    chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv(chosen, "5")
+    before = dict(os.environ)
+    process_context()  # every run's process inherits this environment
+    sleeping = {**before, "OMP_WAIT_POLICY": "PASSIVE"}
+    assert dict(os.environ) == (sleeping if chosen is None else before)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
