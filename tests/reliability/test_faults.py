@@ -12,16 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from lorastudy.report.figures import draw as figures
 from lorastudy.run import setup
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.folders import RunFolder, StudyFolder
-from support.command_line import call, write_study
+from support.command_line import blank_figures, call, write_study
 from support.forked_studies import call_study, start_study
 from support.tiny_runs import (
     KILLED,
@@ -184,15 +182,8 @@ def test_a_second_interrupt_ends_command_and_children_at_once(
 
 @pytest.fixture(scope="module")
 def quick_figures(finished: Path) -> Iterator[None]:
-    """Figures are drawn once: here they only have to be written, again and again."""
-    draw, drawn = figures.draw_figures, []
-
-    def draw_once(*arguments: object) -> Any:
-        drawn.extend([] if drawn else [draw(*arguments)])
-        return drawn[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "draw_figures", draw_once)
+    """Figures only have to be written here, again and again."""
+    with blank_figures():
         assert call("report", finished).code == 0
         yield
 

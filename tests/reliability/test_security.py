@@ -11,7 +11,7 @@ from lorastudy.analysis.findings import make_findings
 from lorastudy.errors import redact_secrets
 from lorastudy.report.build import write_report
 from support.command_line import call, write_study
-from support.forked_studies import call_study
+from support.forked_studies import call_study, forked_workers
 from support.made_results import make_epochs, make_failed_run, make_results, make_run
 from support.reliability_rows import Row
 
@@ -95,7 +95,8 @@ def test_r14_a_report_rebuilt_from_the_same_folder_has_the_same_bytes(
     tiny_gpt2: Path, tmp_path: Path
 ) -> None:
     row, study, folder = Row("R14"), write_study(tmp_path, tiny_gpt2), tmp_path / "out"
-    assert call_study("run", study, "--out", folder, "--jobs", 2).code == 0
+    with forked_workers():
+        assert call("run", study, "--out", folder, "--jobs", 2).code == 0
 
     def everything() -> dict[str, bytes]:
         found = [folder / "results.json", *(folder / "report").rglob("*")]

@@ -84,6 +84,19 @@ def without_page() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def blank_figures() -> Iterator[None]:
+    """Reports are written whole, but their figures are blank: drawing them takes two seconds."""
+    from lorastudy.report.figures import draw
+    from lorastudy.report.figures.style import FORMATS, DrawnFigure
+
+    files = dict.fromkeys(FORMATS, b'<svg xmlns="http://www.w3.org/2000/svg"></svg>')
+    blank = tuple(DrawnFigure(f"fig{n}", f"Fig. {n}", "Blank.", files) for n in range(8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "draw_figures", lambda _: blank)
+        yield
+
+
 def start(*arguments: object) -> subprocess.Popen:
     """`python -m lorastudy` as the leader of its own process group, as a shell starts it."""
     return subprocess.Popen(

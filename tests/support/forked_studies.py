@@ -1,7 +1,8 @@
 """Whole studies through the command line, with workers that are forks of the test process.
 
-Nothing is imported again, and fault handlers that a test installs reach the workers; else they
-execute what the fork server's do.
+Nothing is imported again, since this module imports what commands import when they need it, and
+fault handlers that a test installs reach the workers; else they execute what the fork server's do.
+Figures of these studies are blank.
 """
 
 import hashlib
@@ -16,9 +17,12 @@ import pytest
 import torch
 
 from lorastudy import faults
-from lorastudy.launch import local
+from lorastudy.launch import local, worker  # noqa: F401
+from lorastudy.report.figures import draw  # noqa: F401
+from lorastudy.report.page import render  # noqa: F401
+from lorastudy.run import probe  # noqa: F401
 from lorastudy.store.folders import StudyFolder
-from support.command_line import Answer, call
+from support.command_line import Answer, blank_figures, call
 from support.tiny_runs import best_tensors, outcome, start_child
 
 
@@ -46,7 +50,7 @@ def in_run(arm: str, point: str, nth: int, act: Callable[[], object]) -> Callabl
 
 
 def call_study(*arguments: object, handler: Callable[[str], None] | None = None) -> Answer:
-    with forked_workers(handler):
+    with forked_workers(handler), blank_figures():
         return call(*arguments)
 
 
