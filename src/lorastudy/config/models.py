@@ -31,6 +31,7 @@ __all__ = [
     "ROOT_PATTERNS",
     "Arm",
     "BaseModelRef",
+    "BaseWeights",
     "Benchmark",
     "Data",
     "Optimizer",
@@ -142,6 +143,8 @@ class Training(StudyModel):
 
 
 _LORA_REQUIRED = ("placement", "rank", "alpha")
+BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
+_FLOAT32 = Field(exclude_if=lambda base_weights: base_weights == "float32")
 
 
 class Arm(StudyModel):
@@ -161,6 +164,8 @@ class Arm(StudyModel):
     """Dropout on the adapter's input; lora only."""
     allow_tied: bool = False
     """Allow an adapter on an output layer that shares its weight with the embedding."""
+    base_weights: Annotated[BaseWeights, _FLOAT32] = "float32"  # which does not enter identities
+    """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
     learning_rates: tuple[LearningRate, ...] = ()
     """Peak learning rates to try, one run each; required unless the method is baseline."""
 
@@ -168,6 +173,13 @@ class Arm(StudyModel):
     def _check(self) -> Self:
         mistakes = [(key, f"does not apply to method {self.method}") for key in self._surplus()]
         mistakes += [(key, f"is required for method {self.method}") for key in self._missing()]
+        if self.method == "full" and self.base_weights != "float32":
+            what = (
+                f"{self.base_weights} is for weights that are not trained, and method full trains "
+                "all of them. Leave the key out; training.precision: bfloat16 computes full "
+                "fine-tuning in bfloat16, from float32 weights"
+            )
+            mistakes.append(("base_weights", what))
         for key in ("placement", "learning_rates"):
             mistakes += repeated(key, getattr(self, key))
         refuse(mistakes)

@@ -14,8 +14,9 @@ from lorastudy.data.steps import StepPlan
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
-from lorastudy.model.base import load_base, move_model
+from lorastudy.model.base import count_parameters, load_base, move_model
 from lorastudy.model.base_folder import digest_base
+from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
@@ -140,7 +141,7 @@ def set_up_run(context: RunContext) -> RunSetup:
     layout = lay_out_training(spec, reader)
     holds_parts = team.strategy == "fsdp2"
     at_first = torch.device("cpu") if holds_parts else device
-    network = load_base(reader.base.folder, device=at_first)
+    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
     move_model(network, at_first)
     alone = make_scorer(
@@ -202,7 +203,7 @@ def _describe_run(
         run_id=spec.run_id,
         modules=placement.paths,
         trainable_parameters=sum(p.numel() for p in model.trained_tensors().values()),
-        total_parameters=sum(p.numel() for p in model.network.parameters()),
+        total_parameters=count_parameters(model.network),
         optimizer_steps=layout.plan.n_steps if trains else 0,
         warmup_steps=layout.schedule.n_warmup if trains else 0,
         train_rows=table.n_rows,
@@ -217,5 +218,7 @@ def _describe_run(
             spec.training.precision,
             micro_batch=spec.training.micro_batch,
             team=context.team,
+            is_packed=spec.arm.base_weights in PACKED,
         ),
+        base_weights=spec.arm.base_weights,
     )

@@ -17,6 +17,7 @@ from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.base import check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base
+from lorastudy.model.base_weights import PACKED, refuse_base_weights
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm
@@ -74,6 +75,8 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     """
     quieten_libraries()
     refuse_precision(device, study.training.precision)
+    for arm in study.arms:
+        refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
     if list(reader.base.folder.glob("*.safetensors")):
         check_weights(reader.base.folder)
@@ -102,7 +105,10 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         revisions=reader.revisions,
         studies=(study,),
         environment=take_fingerprint(
-            device, study.training.precision, micro_batch=study.training.micro_batch
+            device,
+            study.training.precision,
+            micro_batch=study.training.micro_batch,
+            is_packed=any(arm.base_weights in PACKED for arm in study.arms),
         ),
     )
     return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
@@ -150,6 +156,7 @@ def _check_arm(
         adapter_parameters=adapter,
         adapted_in_features=sum(target.in_features for target in placement.targets),
         dropout=spec.arm.dropout,
+        base_weights=spec.arm.base_weights,
         device=device,
     )
     layout = lay_out_training(spec, reader)

@@ -27,7 +27,8 @@ def build_difference_table(study: Study) -> Table:
         (text_cell(arm.name), *(text_cell(texts[position]) for texts in differing.values()))
         for position, arm in enumerate(study.arms)
     )
-    said = [text for text in shared if not text.endswith(f" {ABSENT}")]
+    unsaid = (f" {ABSENT}", "base weights float32")
+    said = [text for text in shared if not text.endswith(unsaid)]
     note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
     return Table("What differs between the arms", columns, rows, (Note("", note),))
 
@@ -71,5 +72,6 @@ _SETTINGS = {
     "rank": lambda arm: _lora_only(arm, f"{arm.rank}"),
     "alpha": lambda arm: _lora_only(arm, f"{arm.alpha:g}" if arm.alpha is not None else ABSENT),
     "dropout": lambda arm: _lora_only(arm, f"{arm.dropout:g}"),
+    "base weights": lambda arm: arm.base_weights,
     "learning rates": lambda arm: ", ".join(map(write_rate, arm.learning_rates)) or ABSENT,
 }
