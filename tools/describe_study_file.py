@@ -95,7 +95,7 @@ def _kind_of(kind: Any) -> str:
     if origin is tuple:
         inner = _kind_of(inside[0])
         return f"list of {inner}s" if Ellipsis in inside else f"{len(inside)} of {inner}"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if origin is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return "mapping"
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[kind]
 

@@ -16,8 +16,8 @@ import torch
 
 from lorastudy.config.models import Arm, Training
 from lorastudy.config.study_file import load_study, preset_text
+from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import BaseDescription, describe_base, quieten_libraries
-from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.study.predicted_peak import predict_peak
 
 LAYOUT = {
@@ -76,11 +76,7 @@ def paper_arms() -> list[Arm]:
 
 def needs_of(arm: Arm, base: BaseDescription) -> ArmNeeds:
     """Parameters, activations and arithmetic of an arm."""
-    placement = ResolvedPlacement(())
-    if arm.method == "lora":
-        placement = resolve_placement(
-            arm.name, arm.placement, base.linear_modules, model_type="llama", allow_tied=True
-        )
+    placement = resolve_arm(arm.model_copy(update={"allow_tied": True}), base)
     adapter = placement.adapter_parameters(arm.rank) if arm.rank else 0
     trained = adapter or base.total_parameters
     peak = predict_peak(
@@ -88,7 +84,7 @@ def needs_of(arm: Arm, base: BaseDescription) -> ArmNeeds:
         Training(epochs=1, rows_per_step=1, micro_batch=1, precision="bfloat16"),
         row_length=ROW,
         trained_parameters=trained,
-        adapter_parameters=adapter,
+        added_parameters=adapter,
         adapted_in_features=sum(t.in_features for t in placement.targets),
         dropout=arm.dropout,
         device=torch.device("cuda"),

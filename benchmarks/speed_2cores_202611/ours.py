@@ -15,8 +15,8 @@ from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
 from lorastudy.machine.environment import forbid_tf32, set_up_memory
 from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import describe_base, load_base, move_model, quieten_libraries
-from lorastudy.model.placement import ResolvedPlacement, resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.store.records import Progress
 from lorastudy.train.groups import TrainingInputs
@@ -51,15 +51,7 @@ def make_arm(name: str, rank: int = 16) -> Arm:
 
 def load_arm(folder: Path, arm: Arm, seed: int, device: torch.device = CPU) -> ArmModel:
     """The base model with what the arm trains."""
-    base, placement = describe_base(folder), ResolvedPlacement(())
-    if arm.method == "lora":
-        placement = resolve_placement(
-            arm.name,
-            arm.placement,
-            base.linear_modules,
-            model_type=base.model_type,
-            allow_tied=arm.allow_tied,
-        )
+    placement = resolve_arm(arm, describe_base(folder))
     model = attach_arm(load_base(folder, device=device), arm, placement, seed=seed)
     move_model(model.network, device)
     return model

@@ -135,9 +135,15 @@ def reading_user_files(problem: str, advice: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = reason_of(error)
-        if isinstance(error, MemoryError) or any(sign in reason.lower() for sign in _NO_MEMORY):
+        if is_lack_of_memory(error):
             raise OutOfMemoryError(f"{problem}: there is not enough memory ({reason}).") from error
         raise InputError(f"{problem} ({reason}). {advice}") from error
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether a library gave up for lack of memory."""
+    said = reason_of(error).lower()
+    return isinstance(error, MemoryError) or any(sign in said for sign in _NO_MEMORY)
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,7 +11,12 @@ from transformers import AutoConfig
 from lorastudy.config.models import LAYER_TYPES
 from lorastudy.errors import ConfigError
 from lorastudy.model.base import BaseDescription, describe_base
-from lorastudy.model.placement import LinearModule, ResolvedPlacement, resolve_placement
+from lorastudy.model.placement import (
+    LinearModule,
+    ModelShape,
+    ResolvedPlacement,
+    resolve_placement,
+)
 
 GPT2_124M = {
     "architectures": ["GPT2LMHeadModel"],
@@ -72,13 +78,11 @@ def describe_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 
 def resolve(base: BaseDescription, *placement: str, allow_tied: bool = False) -> ResolvedPlacement:
-    return resolve_placement(
-        "lora-x",
-        placement,
-        base.linear_modules,
-        model_type=base.model_type,
-        allow_tied=allow_tied,
-    )
+    return resolve_placement("lora-x", placement, base.shape, allow_tied=allow_tied)
+
+
+def unmapped(base: BaseDescription) -> ModelShape:
+    return replace(base.shape, model_type="nova")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,9 @@ def test_published_parameter_counts_of_gpt2(
 
 def test_tied_head_of_gpt2_is_counted_once(gpt2: BaseDescription) -> None:
     assert gpt2.total_parameters == 124_439_808
-    assert gpt2.linear_modules[-1] == LinearModule("lm_head", 768, 50_257, "transformer.wte")
+    assert gpt2.linear_modules[-1] == LinearModule(
+        "lm_head", 768, 50_257, "transformer.wte", is_output=True
+    )
 
 
 def test_gpt2_is_described_from_its_config(gpt2: BaseDescription) -> None:
@@ -201,18 +207,12 @@ def test_module_matched_by_two_entries_is_refused(gpt2: BaseDescription) -> None
 
 def test_layer_type_of_an_unmapped_model_is_told_to_use_patterns(gpt2: BaseDescription) -> None:
     with pytest.raises(ConfigError, match=r"not mapped for model type 'nova'.*c_attn \(12\)"):
-        resolve_placement(
-            "a", ["attention"], gpt2.linear_modules, model_type="nova", allow_tied=False
-        )
+        resolve_placement("a", ["attention"], unmapped(gpt2), allow_tied=False)
 
 
 def test_patterns_work_for_an_unmapped_model(gpt2: BaseDescription) -> None:
     resolved = resolve_placement(
-        "a",
-        ["transformer.h.*.mlp.c_fc"],
-        gpt2.linear_modules,
-        model_type="nova",
-        allow_tied=False,
+        "a", ["transformer.h.*.mlp.c_fc"], unmapped(gpt2), allow_tied=False
     )
     assert len(resolved.targets) == 12
 

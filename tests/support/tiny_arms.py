@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lorastudy.config.models import Arm
 from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import describe_base, load_base
-from lorastudy.model.placement import ResolvedPlacement, resolve_placement
+from lorastudy.model.placement import ResolvedPlacement
 
 CPU = torch.device("cpu")
 RANK = 4
@@ -36,15 +37,11 @@ def lora(name: str) -> Arm:
 
 
 def place(folder: Path, arm: Arm) -> ResolvedPlacement:
-    base = describe_base(folder)
-    return resolve_placement(
-        arm.name, arm.placement, base.linear_modules, model_type=base.model_type, allow_tied=False
-    )
+    return resolve_arm(arm, describe_base(folder))
 
 
 def attach(folder: Path, arm: Arm, *, seed: int = 0) -> ArmModel:
-    placement = place(folder, arm) if arm.method == "lora" else ResolvedPlacement(())
-    return attach_arm(load_base(folder, device=CPU), arm, placement, seed=seed)
+    return attach_arm(load_base(folder, device=CPU), arm, place(folder, arm), seed=seed)
 
 
 def as_if_trained(model: ArmModel) -> ArmModel:

@@ -24,8 +24,8 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
 from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import describe_base, load_base
-from lorastudy.model.placement import resolve_placement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.store.records import Progress
 from lorastudy.train.groups import TrainingInputs
@@ -78,10 +78,7 @@ def settings_of(arm: Arm) -> Training:
 
 def prepare(folder: Path, arm: Arm, corpus: tuple[np.ndarray, RowTable]) -> TrainingInputs:
     tokens, table = corpus
-    base = describe_base(folder)
-    placement = resolve_placement(
-        arm.name, arm.placement, base.linear_modules, model_type=base.model_type, allow_tied=False
-    )
+    placement = resolve_arm(arm, describe_base(folder))
     network = load_base(folder, device=CPU)
     model = attach_arm(network, arm, placement, seed=3)
     without_dropout(network)

@@ -135,7 +135,7 @@ def print_check(study: Study, checked: "StudyCheck") -> None:
         table.add_row(
             arm.spec.arm.name,
             str(len(arm.placement.targets)),
-            f"{arm.trainable_parameters:,}",
+            f"{arm.size.trained:,}",
             f"{arm.layout.plan.n_steps:,}" if arm.trains else "0",
             f"{arm.layout.schedule.n_warmup:,}" if arm.trains else "0",
             write_mib(arm.peak.total),

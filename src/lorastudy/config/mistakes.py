@@ -41,6 +41,7 @@ _SENTENCES = {
     "bool_type": "must be true or false, not {value}",
     "string_type": "must be text, not {value}; put it in quotes",
     "tuple_type": "must be a list such as [...], not {value}{form}",
+    "dict_type": "must be a mapping of keys, not {value}{form}",
     "model_type": "must be a mapping of keys, not {value}{form}",
     "too_short": "must not be empty",
     "too_long": "must have at most {max_length} values",

@@ -10,15 +10,14 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from lorastudy.config.arms import Arm
 from lorastudy.config.sources import BaseModelRef, Source
 from lorastudy.config.syntax import (
     LAYER_TYPES,
     ROOT_PATTERNS,
     Count,
-    LearningRate,
     Mistake,
     Name,
-    PlacementEntry,
     ProtocolName,
     Seed,
     StudyModel,
@@ -31,7 +30,6 @@ __all__ = [
     "ROOT_PATTERNS",
     "Arm",
     "BaseModelRef",
-    "BaseWeights",
     "Benchmark",
     "Data",
     "Optimizer",
@@ -140,62 +138,6 @@ class Training(StudyModel):
             mistakes.append(("schedule.warmup", what))
         refuse(mistakes)
         return self
-
-
-_LORA_REQUIRED = ("placement", "rank", "alpha")
-BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
-_FLOAT32 = Field(exclude_if=lambda base_weights: base_weights == "float32")
-
-
-class Arm(StudyModel):
-    """One side of the comparison: a method, where it applies, and its hyperparameters."""
-
-    name: Name
-    """Used in tables and folder names."""
-    method: Literal["baseline", "full", "lora"]
-    """baseline trains nothing, full trains every parameter, lora trains adapters."""
-    placement: tuple[PlacementEntry, ...] = ()
-    """Layer types or dotted module patterns that receive an adapter; lora only."""
-    rank: Count | None = None
-    """r of LoRA (arXiv:2106.09685, section 4.1)."""
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    """The adapter's output is scaled by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input; lora only."""
-    allow_tied: bool = False
-    """Allow an adapter on an output layer that shares its weight with the embedding."""
-    base_weights: Annotated[BaseWeights, _FLOAT32] = "float32"  # which does not enter identities
-    """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
-    learning_rates: tuple[LearningRate, ...] = ()
-    """Peak learning rates to try, one run each; required unless the method is baseline."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        mistakes = [(key, f"does not apply to method {self.method}") for key in self._surplus()]
-        mistakes += [(key, f"is required for method {self.method}") for key in self._missing()]
-        if self.method == "full" and self.base_weights != "float32":
-            what = (
-                f"{self.base_weights} is for weights that are not trained, and method full trains "
-                "all of them. Leave the key out; training.precision: bfloat16 computes full "
-                "fine-tuning in bfloat16, from float32 weights"
-            )
-            mistakes.append(("base_weights", what))
-        for key in ("placement", "learning_rates"):
-            mistakes += repeated(key, getattr(self, key))
-        refuse(mistakes)
-        return self
-
-    def _surplus(self) -> list[str]:
-        keys = [] if self.method == "lora" else [*_LORA_REQUIRED, "dropout", "allow_tied"]
-        if self.method == "baseline":
-            keys.append("learning_rates")
-        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
-
-    def _missing(self) -> list[str]:
-        keys = [*_LORA_REQUIRED] if self.method == "lora" else []
-        if self.method != "baseline":
-            keys.append("learning_rates")
-        return [key for key in keys if not getattr(self, key)]
 
 
 class Benchmark(Source):

@@ -19,7 +19,10 @@ from pydantic_core import PydanticCustomError
 
 from lorastudy.protocols import PROTOCOLS, describe_mistake, is_protocol
 
-LAYER_TYPES = ("attention", "projection", "attention-projection", "feed-forward", "output")
+LAYER_TYPES = (
+    *("attention", "projection", "attention-projection", "feed-forward", "output"),
+    *("all-linear", "query", "key", "value"),
+)
 # Linear modules at the root of a model: the only patterns without a dot.
 ROOT_PATTERNS = ("lm_head", "embed_out")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
@@ -37,14 +40,15 @@ def refuse(mistakes: list[Mistake]) -> None:
         raise PydanticCustomError("study_mistakes", "{text}", {"text": text, "mistakes": mistakes})
 
 
-def _wrong_value(text: str, candidates: Iterable[str] = ()) -> PydanticCustomError:
+def wrong_value(text: str, candidates: Iterable[str] = ()) -> PydanticCustomError:
+    """The error of a single value: its `repr`, then `text`, then the nearest of `candidates`."""
     context = {"text": text, "candidates": tuple(candidates)}
     return PydanticCustomError("study_value", "{text}", context)
 
 
 def _checked_name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise _wrong_value(
+        raise wrong_value(
             "cannot name a folder; use 1 to 64 letters, digits, '.', '_' or '-', "
             "beginning with a letter or digit and not ending with '.'"
         )
@@ -53,19 +57,19 @@ def _checked_name(value: str) -> str:
 
 def _checked_hub_id(value: str) -> str:
     if not _HUB_ID.fullmatch(value) or ".." in value or len(value) > 200:
-        raise _wrong_value("is not a hub id such as 'owner/name'; local files belong under path")
+        raise wrong_value("is not a hub id such as 'owner/name'; local files belong under path")
     return value
 
 
 def _checked_revision(value: str) -> str:
     if not _REVISION.fullmatch(value) or ".." in value or len(value) > 200:
-        raise _wrong_value("is not a branch, tag or commit such as 'main'")
+        raise wrong_value("is not a branch, tag or commit such as 'main'")
     return value
 
 
 def _checked_path(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise _wrong_value("is not a file, folder or glob: it is empty or has control characters")
+        raise wrong_value("is not a file, folder or glob: it is empty or has control characters")
     return value
 
 
@@ -73,11 +77,11 @@ def _checked_placement(value: str) -> str:
     if value in LAYER_TYPES or value in ROOT_PATTERNS or _PLACEMENT_PATTERN.fullmatch(value):
         return value
     if "." in value:
-        raise _wrong_value(
+        raise wrong_value(
             "is not a module pattern: segments joined by dots, where '*' stands for exactly one "
             "whole segment, such as transformer.h.*.attn.c_proj",
         )
-    raise _wrong_value(
+    raise wrong_value(
         "is neither a layer type nor a dotted module pattern; a module's name needs its path from "
         "the model's root, such as model.layers.*.self_attn.q_proj or transformer.h.*.attn.c_proj",
         (*LAYER_TYPES, *ROOT_PATTERNS),
@@ -87,9 +91,9 @@ def _checked_placement(value: str) -> str:
 def _checked_protocol(value: str) -> str:
     if not is_protocol(value):
         examples = [protocol.example for protocol in PROTOCOLS]
-        raise _wrong_value("is not a protocol; N and S are numbers of tokens", examples)
+        raise wrong_value("is not a protocol; N and S are numbers of tokens", examples)
     if mistake := describe_mistake(value):
-        raise _wrong_value(mistake)
+        raise wrong_value(mistake)
     return value
 
 

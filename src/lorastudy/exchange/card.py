@@ -10,6 +10,7 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from lorastudy.config.arm_words import list_places, list_settings, name_method
 from lorastudy.config.models import Arm, BaseModelRef, Source
 from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.protocols import protocol_of_rows
@@ -61,7 +62,7 @@ def _metadata(run: StoredRun, form: ExportForm, *, name: str) -> str:
         base_model=base.id,
         library_name="peft" if form == "adapter" else "transformers",
         pipeline_tag="text-generation",
-        tags=["lorastudy", *(["lora"] if run.spec.arm.method == "lora" else [])],
+        tags=["lorastudy", *_tags(run.spec.arm)],
         datasets=[train] if (train := run.study.data.train.id) else None,
         model_name=name,
         eval_results=[_metric(run, found) for found in run.result.evaluations] or None,
@@ -155,13 +156,18 @@ def _describe_source(source: Source) -> str:
     return "local files" if source.path else " ".join(f"`{part}`" for part in source.parts)
 
 
+def _tags(arm: Arm) -> list[str]:
+    if arm.method == "peft":
+        return [str((arm.peft or {})["peft_type"]).lower()]
+    return ["lora"] if arm.method == "lora" else []
+
+
 def _describe_arm(arm: Arm) -> str:
-    if arm.method != "lora":
+    if arm.method == "full":
         return "full fine-tuning of every parameter"
-    return (
-        f"LoRA on {', '.join(arm.placement)}: rank {arm.rank}, alpha {arm.alpha:g}, "
-        f"dropout {arm.dropout:g}"
-    )
+    places, settings = ", ".join(list_places(arm)), ", ".join(list_settings(arm))
+    where = f" on {places}" if places else ""
+    return f"{name_method(arm)}{where}" + (f": {settings}" if settings else "")
 
 
 def _usage(run: StoredRun, form: ExportForm) -> str:

@@ -41,7 +41,10 @@ def _run_info(run: StoredRun) -> dict[str, object]:
 
 
 def _method_folder(run: StoredRun) -> str:
-    return "lora" if run.spec.arm.method == "lora" else "full-finetuning"
+    arm = run.spec.arm
+    if arm.method == "peft":
+        return str((arm.peft or {})["peft_type"]).lower()
+    return "full-finetuning" if arm.method == "full" else arm.method
 
 
 def _train_config(run: StoredRun) -> dict[str, object]:

@@ -1,20 +1,22 @@
-"""Checks of a PEFT folder: before it is loaded, and on what was used of it afterwards.
+"""A PEFT folder: written, checked before it is loaded, and checked for what was used of it.
 
 PEFT does not stop if a file has tensors that the configuration does not name. It opens pickled
 files, and it has adapters that change no module of the model. Here such folders are refused.
 """
 
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peft import PeftModel, PromptLearningConfig
+from peft import PeftConfig, PeftModel, PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lorastudy.errors import InputError, reading_user_files, show_names
 
@@ -79,6 +81,30 @@ def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
         "of a part of the adapter. Restore target_modules and the keys beside it, or give the "
         "base model that the adapter was trained on."
     )
+
+
+def write_adapter(
+    folder: Path, adapter: PeftModel, tensors: Mapping[str, Tensor], config: PeftConfig
+) -> None:
+    """Write a PEFT folder of `tensors`, named as in its file, with the configuration for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter.create_or_update_model_card(str(folder))
+    # tensors that are one in the model are several in the file
+    whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    config = copy.copy(config)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    _sort_names(folder / CONFIG)
+
+
+def _sort_names(path: Path) -> None:
+    """Sort lists of module names; PEFT writes them in an order that differs between processes."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in config.items():
+        if key.endswith("_modules") and isinstance(value, list):
+            config[key] = sorted(value)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

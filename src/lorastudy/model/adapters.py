@@ -5,31 +5,42 @@ has one. Here PEFT receives the resolved paths, and the modules that it adapted 
 them.
 """
 
-import json
-import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, PeftType, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig, PeftModel, PeftType
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import Arm, BaseModelRef
 from lorastudy.errors import InputError, reading_user_files
-from lorastudy.model.adapter_files import check_adapter_folder, refuse_unused_tensors
+from lorastudy.model.adapter_files import (
+    WEIGHTS,
+    check_adapter_folder,
+    refuse_unused_tensors,
+    write_adapter,
+)
+from lorastudy.model.attach import (
+    ADAPTER_NAME,
+    attach_adapter,
+    hold_rows,
+    is_plain_start,
+    known_peft_warnings,
+    look_at,
+    refuse_unfit,
+    start_lora,
+    stored_by_peft,
+)
 from lorastudy.model.base import load_base, save_model
+from lorastudy.model.peft_config import make_peft_config
 from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.selection import select_parameters, untie_head
 from lorastudy.model.sharing import cut_like
-from lorastudy.seeds import derive_seed
-
-ADAPTER_NAME = "default"
-_PEFT_ROOT = "base_model.model."  # where a PeftModel keeps the network
+from lorastudy.model.taken_out import as_plain_lora, first_half, keep_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,14 @@ class ArmModel:
 
     network: PreTrainedModel
     adapter: PeftModel | None = None
+    # the adapter as it began, by the names in its file, if it was taken out of the base weights
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    n_fixed: int = 0  # numbers in trained tensors that always stay zero
+
+    @property
+    def n_trained(self) -> int:
+        """Numbers that training can change."""
+        return sum(p.numel() for p in self.trained_tensors().values()) - self.n_fixed
 
     def trained_tensors(self) -> dict[str, nn.Parameter]:
         """Parameters that the optimizer changes, by their names in `network`, in model order."""
@@ -52,26 +71,30 @@ class ArmModel:
         }
 
     def stored_tensors(self) -> dict[str, Tensor]:
-        """The tensors that `save` writes, under the names that the libraries expect."""
+        """The tensors that `save` writes, under the names that the libraries expect.
+
+        They are those that are trained, and others without which an adapter means nothing, such as
+        projections that were drawn once.
+        """
         if self.adapter is None:
             tensors: dict[str, Tensor] = self.network.state_dict(keep_vars=True)
             return tensors
-        return {f"{_PEFT_ROOT}{name}": tensor for name, tensor in self.trained_tensors().items()}
+        return stored_by_peft(self.adapter)
 
     def save(self, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
-        """Write what was trained: a PEFT folder, or a whole model folder for full fine-tuning.
+        """Write what was trained: a PEFT folder, or a whole model folder if there is no adapter.
 
         `tensors` are whole `stored_tensors`, for a team whose members have only parts of them.
         """
         tensors = tensors or self.stored_tensors()
-        if self.adapter is not None:
-            # The base head stays out of the file even where the head is adapted (peft#2092).
-            self.adapter.save_pretrained(
-                str(folder), save_embedding_layers=False, state_dict=tensors
-            )
-            _sort_targets(folder / "adapter_config.json")
-        else:
+        if self.adapter is None:
             save_model(self.network, folder, tensors)
+            return
+        config = self.adapter.peft_config[ADAPTER_NAME]
+        if self.start:
+            assert isinstance(config, LoraConfig)
+            tensors, config = as_plain_lora(config, tensors, self.start)
+        write_adapter(folder, self.adapter, tensors, config)
 
     def load_best(self, folder: Path) -> None:
         """Load the trained tensors from a folder that `save` wrote.
@@ -80,29 +103,35 @@ class ArmModel:
             InputError: The folder is damaged, or has the tensors of another arm.
         """
         if self.adapter is not None:
-            stored = load_file(folder / "adapter_model.safetensors")
-            self.load_trained({_name_in_network(key): value for key, value in stored.items()})
+            stored = load_file(folder / WEIGHTS)
+            _copy(first_half(stored) if self.start else stored, self.stored_tensors())
         else:
             # transformers loads them, since names in its files may differ from those in memory.
             best = load_base(folder, device=torch.device("cpu"))
-            self.load_trained({name: p.detach() for name, p in best.named_parameters()})
+            named = {name: p.detach() for name, p in best.named_parameters()}
+            self.load_trained(
+                {name: named[name] for name in self.trained_tensors() if name in named}
+            )
 
-    def load_trained(self, tensors: dict[str, Tensor]) -> None:
+    def load_trained(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy tensors into the trained parameters.
 
         Raises:
             InputError: Names or shapes are not those of this arm.
         """
-        parameters = self.trained_tensors()
-        if parameters.keys() != tensors.keys():
-            raise InputError(
-                "the stored weights are not those of this arm: "
-                f"{len(parameters.keys() ^ tensors.keys())} names differ. "
-                "Delete the run's folder to start it again."
-            )
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(cut_like(tensors[name], parameter))
+        _copy(tensors, self.trained_tensors())
+
+
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    if into.keys() != tensors.keys():
+        raise InputError(
+            "the stored weights are not those of this arm: "
+            f"{len(into.keys() ^ tensors.keys())} names differ. "
+            "Delete the run's folder to start it again."
+        )
+    for name, tensor in into.items():
+        tensor.copy_(cut_like(tensors[name], tensor))
 
 
 def attach_arm(
@@ -112,57 +141,34 @@ def attach_arm(
     *,
     seed: int,
     base: BaseModelRef | None = None,
+    has_weights: bool = True,
 ) -> ArmModel:
-    """Make `network` train exactly what `arm` says; adapters start from (seed, module path).
+    """Make `network` train exactly what `arm` says; all initial values follow from `seed`.
 
-    `base` is written into the adapter, so that others load it on the same hub model.
+    `base` is written into the adapter, so that others load it on the same hub model. Without
+    weights, nothing is seen of how an adapter changes the model.
+
+    Raises:
+        ConfigError: The arm's method cannot train these modules in this program.
     """
-    if arm.method == "lora":
-        if base is not None and base.id is not None:
-            network.name_or_path = base.id
-        return _attach_lora(network, arm, placement, seed, base.revision if base else "main")
-    network.requires_grad_(arm.method == "full")
-    return ArmModel(network)
-
-
-def _attach_lora(
-    network: PreTrainedModel, arm: Arm, placement: ResolvedPlacement, seed: int, revision: str
-) -> ArmModel:
-    assert arm.rank is not None and arm.alpha is not None
-    config = LoraConfig(
-        r=arm.rank,
-        lora_alpha=int(arm.alpha) if arm.alpha == int(arm.alpha) else arm.alpha,  # type: ignore[arg-type]
-        lora_dropout=arm.dropout or 0.0,
-        target_modules=list(placement.paths),
-        task_type="CAUSAL_LM",
-        revision=revision,
-    )
-    with _known_peft_warnings():
-        adapter = get_peft_model(network, config, adapter_name=ADAPTER_NAME)
-    adapted = {
-        path: module for path, module in network.named_modules() if isinstance(module, LoraLayer)
-    }
-    assert tuple(adapted) == placement.paths, "PEFT adapted modules that differ from the placement"
-    for path, module in adapted.items():
-        start_adapter(module, derive_seed(seed, "adapter", path))
-    assert isinstance(adapter, PeftModel)
-    return ArmModel(network, adapter)
-
-
-def start_adapter(module: LoraLayer, seed: int) -> None:
-    """LoRA's initial values: A ~ kaiming_uniform(a = sqrt 5), B = 0, as PEFT's default.
-
-    They come from a stream of their own and are drawn on the CPU, so they are the same on every
-    device.
-    """
-    a, b = module.lora_A[ADAPTER_NAME].weight, module.lora_B[ADAPTER_NAME].weight
-    assert isinstance(a, Tensor) and isinstance(b, Tensor)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.empty(a.shape, dtype=torch.float32)
-    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
-    with torch.no_grad():
-        a.copy_(drawn)
-        b.zero_()
+    if not arm.trains_adapter:
+        select_parameters(network, arm)
+        return ArmModel(network)
+    if base is not None and base.id is not None:
+        network.name_or_path = base.id
+    config = make_peft_config(arm, placement, revision=base.revision if base else "main")
+    is_plain = arm.method == "lora" and is_plain_start(config)
+    before = look_at(network, placement.paths) if has_weights and not is_plain else None
+    adapter = attach_adapter(network, config, arm.name, seed=seed)
+    refuse_unfit(adapter, arm.name, placement.paths)
+    if is_plain_start(config):
+        start_lora(network, seed)
+    n_fixed = hold_rows(network, placement)
+    start: dict[str, Tensor] = {}
+    if before is not None and before.finds_other_weights(network, placement.paths):
+        before.refuse_other_model(network, arm.name)
+        start = keep_start(adapter, arm.name)
+    return ArmModel(network, adapter, start, n_fixed)
 
 
 def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
@@ -176,7 +182,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
     advice = "Give the model it was trained on."
     with (
         reading_user_files(f"{folder}: the adapter does not fit this base model", advice),
-        _known_peft_warnings(),
+        known_peft_warnings(),
     ):
         # PEFT warns, and goes on with random values for what the file lacks
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -197,20 +203,6 @@ def _refuse_outside_parts(network: PreTrainedModel, adapter: PeftModel) -> None:
         raise ValueError("it computes something outside the modules of the model")
 
 
-def _name_in_network(key: str) -> str:
-    """The name in PEFT's files, without the adapter's: `base_model.model.PATH.lora_A.weight`."""
-    path, _, tensor = key.removeprefix(_PEFT_ROOT).rpartition(".lora_")
-    letter, _, what = tensor.partition(".")
-    return f"{path}.lora_{letter}.{ADAPTER_NAME}.{what}"
-
-
-def _sort_targets(path: Path) -> None:
-    """Sort the target modules; PEFT writes them in an order that differs between processes."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def merge_adapter(model: ArmModel) -> PreTrainedModel:
     """The base model with the adapter added into its weights; this unties a tied head.
 
@@ -219,22 +211,7 @@ def merge_adapter(model: ArmModel) -> PreTrainedModel:
     """
     assert model.adapter is not None
     network = model.network
-    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
-    base = head.get_base_layer() if isinstance(head, LoraLayer) else None
-    if isinstance(base, nn.Linear) and base.weight is embedding.weight:
-        base.weight = nn.Parameter(base.weight.detach().clone())
-        network.config.tie_word_embeddings = False
+    untie_head(network)
     merged = model.adapter.merge_and_unload()
     assert isinstance(merged, PreTrainedModel)
     return merged
-
-
-@contextmanager
-def _known_peft_warnings() -> Iterator[None]:
-    """Silence PEFT's warnings about things handled here and about its use of transformers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out is set to.*")
-        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
-        warnings.filterwarnings("ignore", message=".*tied.*")
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        yield

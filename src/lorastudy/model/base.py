@@ -17,20 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.config.models import BaseWeights
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.base_folder import choose_attention, read_config
-from lorastudy.model.base_weights import (
-    PACKED,
-    ask_for_bfloat16,
-    packing_of,
-    refuse_base_weights,
-    widen_products,
-)
-from lorastudy.model.fast.held import count_elements
-from lorastudy.model.placement import LinearModule
+from lorastudy.model.placement import LinearModule, ModelShape
 from lorastudy.model.stored_constants import is_known_constant
-from lorastudy.model.stored_weights import make_reading_class
 
 CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
 
@@ -42,16 +32,23 @@ class BaseDescription:
     folder: Path
     model_type: str
     total_parameters: int  # a tied head is counted once
-    linear_parameters: int  # weights of linear modules, without embeddings and the output layer
-    embedding_parameters: int  # weights of embeddings and the output layer
     vocabulary_size: int  # rows of the embedding
     max_positions: int | None  # None: no fixed limit is stated
     hidden_size: int
     n_layers: int
     n_heads: int  # 0: it has no attention
+    n_key_heads: int  # of keys and values; fewer than n_heads where heads share them
     attention: str  # "sdpa", or "eager" where the family knows no other
     attention_dropout: float  # in training; above 0, torch does not use its fused kernel on a CPU
     linear_modules: tuple[LinearModule, ...]
+    other_modules: tuple[LinearModule, ...] = ()  # that hold parameters, such as norms
+
+    @property
+    def shape(self) -> ModelShape:
+        """What a placement has to know."""
+        return ModelShape(
+            self.model_type, self.linear_modules, self.n_layers, self.n_heads, self.n_key_heads
+        )
 
 
 def describe_base(folder: Path) -> BaseDescription:
@@ -65,45 +62,37 @@ def describe_base(folder: Path) -> BaseDescription:
     with reading_user_files(
         f"{folder / 'config.json'}: no model can be built from it", "Correct the file."
     ):
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
-        _untie_own_head(folder, network)
-        embedding = network.get_input_embeddings().weight
+        network = build_without_weights(folder)
+        embedding: Any = network.get_input_embeddings().weight
         max_positions = getattr(config, "max_position_embeddings", None)
         has_limit = isinstance(max_positions, int) and max_positions > 0
-        linear, embeddings = _count_matrices(network)
+        n_heads = int(getattr(config, "num_attention_heads", None) or 0)
         return BaseDescription(
             folder=folder,
             model_type=config.model_type,
-            total_parameters=count_parameters(network),
-            linear_parameters=linear,
-            embedding_parameters=embeddings,
+            total_parameters=sum(p.numel() for p in network.parameters()),
             vocabulary_size=embedding.shape[0],
             max_positions=max_positions if has_limit else None,
             hidden_size=embedding.shape[1],
             n_layers=int(config.num_hidden_layers),
-            n_heads=int(getattr(config, "num_attention_heads", None) or 0),
+            n_heads=n_heads,
+            n_key_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
             attention=attention,
             attention_dropout=_attention_dropout(config),
             linear_modules=list_linear_modules(network),
+            other_modules=_list_other_modules(network),
         )
 
 
-def count_parameters(network: nn.Module) -> int:
-    """The numbers that the parameters of `network` stand for, those of packed weights included."""
-    return sum(count_elements(parameter) for parameter in network.parameters())
-
-
-def _count_matrices(network: PreTrainedModel) -> tuple[int, int]:
-    """Weights of linear modules, and those of embeddings and the output layer, each once."""
-    head = network.get_output_embeddings()
-    outer = {
-        id(module.weight): module.weight.numel()
-        for module in network.modules()
-        if isinstance(module, nn.Embedding) or module is head
-    }
-    linear = [m.weight for m in network.modules() if isinstance(m, (nn.Linear, Conv1D))]
-    return sum(w.numel() for w in linear if id(w) not in outer), sum(outer.values())
+def build_without_weights(folder: Path) -> PreTrainedModel:
+    """The base model of `folder` on torch's "meta" device: modules and shapes, but no numbers."""
+    config = read_config(folder)
+    with torch.device("meta"):
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, attn_implementation=choose_attention(config)
+        )
+    _untie_own_head(folder, network)
+    return network
 
 
 def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
@@ -146,6 +135,7 @@ def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
         for path, module in network.named_modules()
         if isinstance(module, nn.Embedding)
     }
+    head = getattr(network, "get_output_embeddings", lambda: None)()
     found = []
     for path, module in network.named_modules():
         if isinstance(module, Conv1D):
@@ -154,8 +144,18 @@ def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
             n_out, n_in = module.weight.shape
         else:
             continue
-        found.append(LinearModule(path, n_in, n_out, owners.get(id(module.weight))))
+        owner = owners.get(id(module.weight))
+        found.append(LinearModule(path, n_in, n_out, owner, is_output=module is head))
     return tuple(found)
+
+
+def _list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:
+    """Modules that are not linear and hold parameters themselves; they have no features here."""
+    return tuple(
+        LinearModule(path, 0, 0)
+        for path, module in network.named_modules()
+        if not isinstance(module, (nn.Linear, Conv1D)) and module._parameters
+    )
 
 
 def _reading_weights(folder: Path) -> AbstractContextManager[None]:
@@ -164,32 +164,16 @@ def _reading_weights(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def load_base(
-    folder: Path, *, device: torch.device, base_weights: BaseWeights = "float32"
-) -> PreTrainedModel:
-    """The base model in evaluation mode, its weights as stored, held as `base_weights` says.
-
-    All other parameters are float32. No more than the weights is in memory while they are read.
+def load_base(folder: Path, *, device: torch.device) -> PreTrainedModel:
+    """The base model in float32 and evaluation mode, all weights as stored.
 
     Raises:
         InputError: A weight is missing, left over, mis-shaped or not finite, a file is damaged, or
             a token's prediction depends on tokens that follow it.
-        ConfigError: This installation cannot hold weights in this format.
     """
-    refuse_base_weights(base_weights)
-    # first without weights, since a wrong shape would be filled with random numbers
-    family = type(_load_weights(folder, AutoModelForCausalLM, device_map="meta"))
-    is_held, not_finite = base_weights != "float32", list[str]()
-    network = _load_weights(
-        folder,
-        make_reading_class(family, ask_for_bfloat16 if is_held else None, not_finite),
-        device_map=str(device) if base_weights in PACKED else None,
-        quantization_config=packing_of(base_weights),
-    )
-    network.__class__ = family
-    _refuse_not_finite(folder, not_finite)
-    if is_held:
-        widen_products(network)
+    check_weights(folder)  # first, since a wrong shape would be filled with random numbers
+    network = _load_weights(folder)
+    _refuse_not_finite(folder, network)
     network.eval()
     _try_out(folder, network)
     return move_model(network, device)
@@ -201,11 +185,10 @@ def check_weights(folder: Path) -> None:
     Raises:
         InputError: As in `load_base`; damage inside a tensor's bytes is not noticed.
     """
-    _load_weights(folder, AutoModelForCausalLM, device_map="meta")
+    _load_weights(folder, device_map="meta")
 
 
-def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
-    """The model of `folder`, loaded by the class `family`; `others` are for transformers."""
+def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedModel:
     config = read_config(folder)
     if not list(folder.glob("*.safetensors")):
         raise InputError(
@@ -213,7 +196,7 @@ def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
             "convert the model with save_pretrained first."
         )
     with _reading_weights(folder):
-        loaded: Any = family.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -222,7 +205,7 @@ def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that the report names them; refused below
             attn_implementation=choose_attention(config),
-            **others,
+            device_map=device_map,
         )
         network, report = loaded
         assert isinstance(network, PreTrainedModel)
@@ -271,19 +254,21 @@ def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:
     return stored is not None and is_known_constant(name, stored, network)
 
 
-def _refuse_not_finite(folder: Path, names: list[str]) -> None:
-    if names:
-        raise InputError(
-            f"{folder}: {min(names)} holds numbers that are not finite, so every score would be "
-            "NaN. The model was saved after its training had diverged, or the file is damaged."
-        )
+def _refuse_not_finite(folder: Path, network: PreTrainedModel) -> None:
+    for name, tensor in network.named_parameters():
+        low, high = torch.aminmax(tensor.detach())  # both are NaN where one number is
+        if tensor.numel() and not (torch.isfinite(low) and torch.isfinite(high)):
+            raise InputError(
+                f"{folder}: {name} holds numbers that are not finite, so every score would be "
+                "NaN. The model was saved after its training had diverged, or the file is damaged."
+            )
 
 
 @torch.no_grad()
 def _try_out(folder: Path, network: Any) -> None:
     """See by two short texts that predictions are numbers and independent of later tokens."""
     n_vocabulary = network.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 9, device=network.device)[None] % n_vocabulary
+    ids = torch.arange(1, 9)[None] % n_vocabulary
     others = ids.clone()
     others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
     with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):

@@ -6,29 +6,54 @@ GPT-2 the paths of two different modules end with `c_proj`, so a suffix does not
 is meant. This file knows only names and shapes; it imports no tensor library.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
+from lorastudy.config.arm_values import HashableMapping
 from lorastudy.config.models import LAYER_TYPES
-from lorastudy.errors import ConfigError
-from lorastudy.model.layer_types import patterns_of
+from lorastudy.errors import ConfigError, show_names
+from lorastudy.model.layer_types import LayerPattern, patterns_of, rows_of_part
+
+ALL_LINEAR = "all-linear"  # every linear module but the output layer, as PEFT means it
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModule:
-    """One linear map of the base model."""
+    """One linear map of the base model; or without features, another module with parameters."""
 
     path: str  # dotted, for example "transformer.h.0.attn.c_attn"
     in_features: int
     out_features: int
     tied_to: str | None = None  # module that owns the same weight tensor
+    is_output: bool = False  # the language-model head
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a fused module that are adapted by themselves."""
+
+    name: str  # "query", "key" or "value"
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all spans."""
+        return sum(end - begin for begin, end in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPlacement:
-    """All adapted modules, in model order."""
+    """All adapted modules, in model order, and what LoRA's rank is there."""
 
     targets: tuple[LinearModule, ...]
+    # of fused modules of which only parts are adapted, by path
+    parts: HashableMapping[tuple[Part, ...]] = field(default_factory=HashableMapping)
+    rank: int | None = None  # given, or chosen by a budget
+    # by path, where rank_pattern and alpha_pattern say another
+    ranks: HashableMapping[int] = field(default_factory=HashableMapping)
+    alphas: HashableMapping[float] = field(default_factory=HashableMapping)
+    # modules that keys of a method name besides, such as IA3's feedforward_modules
+    named: HashableMapping[tuple[str, ...]] = field(default_factory=HashableMapping)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -36,38 +61,63 @@ class ResolvedPlacement:
         return tuple(target.path for target in self.targets)
 
     def adapter_parameters(self, rank: int) -> int:
-        """Parameters that LoRA adds: A is (r, in), B is (out, r) (arXiv:2106.09685, 4.1)."""
-        return sum(rank * (t.in_features + t.out_features) for t in self.targets)
+        """Parameters that LoRA trains: A is (r, in), B is (out, r) (arXiv:2106.09685, 4.1).
+
+        Each part of a fused module has an A of its own, and a B for its rows.
+        """
+        return sum(
+            self.ranks.get(target.path, rank) * (target.in_features + n_rows)
+            for target in self.targets
+            for n_rows in self._adapted_rows(target)
+        )
+
+    def _adapted_rows(self, target: LinearModule) -> list[int]:
+        parts = self.parts.get(target.path)
+        return [part.n_rows for part in parts] if parts else [target.out_features]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a placement has to know of a base model."""
+
+    model_type: str
+    modules: tuple[LinearModule, ...]
+    n_layers: int
+    n_heads: int
+    n_key_heads: int
 
 
 def resolve_placement(
     arm: str,
     placement: Sequence[str],
-    modules: Iterable[LinearModule],
+    shape: ModelShape,
     *,
-    model_type: str,
     allow_tied: bool,
+    layers: range | None = None,
 ) -> ResolvedPlacement:
-    """Match layer types and patterns against `modules`.
+    """Match layer types and patterns against the modules of a model, in `layers` only.
 
     It is guaranteed that every pattern matches at least one module, that no module is matched by
     two entries of the placement, and that a module that shares its weight with the embedding is
-    adapted only if the placement names `output` or the arm sets allow_tied.
+    adapted only if the placement names `output` or the arm sets allow_tied. Queries, keys and
+    values of a fused module are different parts of it.
 
     Raises:
         ConfigError: One of these conditions does not hold.
     """
-    available = {module.path: module for module in modules}
     matched_by: dict[str, str] = {}  # module path -> entry of the placement
+    parts: dict[str, tuple[Part, ...]] = {}
     for entry in placement:
-        for path in _paths_of(arm, entry, available, model_type):
-            if matched_by.get(path, entry) != entry:
+        for path, part in match_entry(arm, entry, shape, layers):
+            other = matched_by.setdefault(path, entry)
+            if other != entry and (part is None or path not in parts):
                 raise ConfigError(
-                    f"placement of arm {arm!r}: {path} is matched by both {matched_by[path]!r} "
+                    f"placement of arm {arm!r}: {path} is matched by both {other!r} "
                     f"and {entry!r}. Remove one of the two."
                 )
-            matched_by[path] = entry
-    targets = tuple(module for path, module in available.items() if path in matched_by)
+            if part is not None:
+                parts[path] = tuple(sorted((*parts.get(path, ()), part), key=lambda p: p.spans))
+    targets = tuple(module for module in shape.modules if module.path in matched_by)
     for target in targets:
         if target.tied_to and not allow_tied and matched_by[target.path] != "output":
             raise ConfigError(
@@ -75,37 +125,113 @@ def resolve_placement(
                 "an adapter there changes only the output layer, not the embedding. "
                 "Set allow_tied: true to study exactly that, or drop the pattern."
             )
-    return ResolvedPlacement(targets)
+    return ResolvedPlacement(targets, HashableMapping(parts))
 
 
-def _paths_of(
-    arm: str, entry: str, available: Mapping[str, LinearModule], model_type: str
-) -> list[str]:
-    paths: list[str] = []
-    for pattern in _expand(arm, entry, available, model_type):
-        hits = [path for path in available if _matches(pattern, path)]
+def match_entry(
+    arm: str, entry: str, shape: ModelShape, layers: range | None = None
+) -> Iterator[tuple[str, Part | None]]:
+    """The modules that one entry of a placement means, and which part of each (None: all of it).
+
+    Raises:
+        ConfigError: A pattern matches nothing, or nothing in `layers`.
+    """
+    for meant in _expand(arm, entry, shape):
+        hits = [m for m in shape.modules if _is_meant(meant.pattern, m)]
         if not hits:
-            meant = "" if pattern == entry else f" (layer type {entry!r})"
+            why = "" if meant.pattern == entry else f" (layer type {entry!r})"
             raise ConfigError(
-                f"placement of arm {arm!r}: pattern {pattern!r}{meant} matches no linear module. "
-                f"This model has {summarise(available)}. Use one of these as the pattern."
+                f"placement of arm {arm!r}: pattern {meant.pattern!r}{why} matches no linear "
+                f"module. This model has {_summarise_modules(shape)}. "
+                "Use one of these as the pattern."
             )
-        paths += hits
-    return paths
+        if layers is not None:
+            hits = _keep_layers(arm, entry, hits, layers, shape.n_layers)
+        for module in hits:
+            yield module.path, _cut_part(arm, meant, module, shape)
 
 
-def _expand(
-    arm: str, entry: str, available: Mapping[str, LinearModule], model_type: str
-) -> tuple[str, ...]:
-    if entry not in LAYER_TYPES:
-        return (entry,)
-    patterns = patterns_of(model_type, entry)
+def _keep_layers(
+    arm: str, entry: str, hits: list[LinearModule], layers: range, n_layers: int
+) -> list[LinearModule]:
+    """The modules in `layers`; their number is the first one in a path."""
+    refuse_other_layers(arm, layers, n_layers)
+    numbers = {module.path: layer_of(module.path) for module in hits}
+    outside = [path for path, number in numbers.items() if number is None]
+    if outside:
+        raise ConfigError(
+            f"placement of arm {arm!r}: {show_names(outside, most=3)} ({entry!r}) is in no layer. "
+            "Leave out layers, or this entry."
+        )
+    kept = [module for module in hits if numbers[module.path] in layers]
+    if not kept:
+        raise ConfigError(
+            f"placement of arm {arm!r}: {entry!r} matches no module in the layers {layers.start} "
+            f"to {layers.stop - 1}. Name other layers."
+        )
+    return kept
+
+
+def refuse_other_layers(arm: str, layers: range, n_layers: int) -> None:
+    """Check that a model of `n_layers` has all of `layers`.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not 0 <= layers.start < layers.stop <= n_layers:
+        raise ConfigError(
+            f"layers of arm {arm!r}: the model has the layers 0 to {n_layers - 1}, and not all of "
+            f"{layers.start} to {layers.stop - 1}. Name fewer layers."
+        )
+
+
+def layer_of(path: str) -> int | None:
+    """The number of the layer that a module or parameter is in; None: it is in none."""
+    return next((int(segment) for segment in path.split(".") if segment.isdecimal()), None)
+
+
+def _cut_part(
+    arm: str, meant: LayerPattern, module: LinearModule, shape: ModelShape
+) -> Part | None:
+    if meant.part is None:
+        return None
+    spans = rows_of_part(
+        meant.part,
+        meant.layout,
+        n_rows=module.out_features,
+        n_heads=shape.n_heads,
+        n_key_heads=shape.n_key_heads,
+    )
+    if not spans:
+        raise ConfigError(
+            f"placement of arm {arm!r}: the {module.out_features} rows of {module.path} are not "
+            f"those of {shape.n_heads} heads, so its {meant.part} rows are not known. "
+            "Use 'attention'."
+        )
+    return Part(meant.part, spans)
+
+
+def _expand(arm: str, entry: str, shape: ModelShape) -> tuple[LayerPattern, ...]:
+    if entry not in LAYER_TYPES or entry == ALL_LINEAR:
+        return (LayerPattern(entry),)
+    patterns = patterns_of(shape.model_type, entry)
     if patterns is None:
         raise ConfigError(
             f"placement of arm {arm!r}: layer type {entry!r} is not mapped for model type "
-            f"{model_type!r}. Use patterns instead; this model has {summarise(available)}."
+            f"{shape.model_type!r}. Use patterns instead; this model has "
+            f"{_summarise_modules(shape)}."
         )
     return patterns
+
+
+def _is_meant(pattern: str, module: LinearModule) -> bool:
+    if pattern == ALL_LINEAR:
+        return module.in_features > 0 and not module.is_output
+    return _matches(pattern, module.path)
+
+
+def _summarise_modules(shape: ModelShape) -> str:
+    return summarise(module.path for module in shape.modules if module.in_features)
 
 
 def _matches(pattern: str, path: str) -> bool:

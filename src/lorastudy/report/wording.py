@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Pair
 from lorastudy.analysis.statistics import Interval
+from lorastudy.config.arm_words import list_places, name_method
+from lorastudy.config.models import Arm
 from lorastudy.report.numerals import write_interval, write_signed
 
 _MOST_DECIMALS = 6
@@ -17,8 +19,12 @@ def name_arm(findings: Findings, arm: str) -> str:
     found = next((a for a in findings.arms if a.arm == arm), None)
     if found is not None and found.is_full:
         return "full fine-tuning" if arm == "full" else f"full fine-tuning ({arm})"
-    placement = list_placement(findings, arm)
-    return f"LoRA on {join(placement)} ({arm})" if placement else arm
+    described = _find_arm(findings, arm)
+    if described is None or described.method in ("baseline", "full"):
+        return arm
+    places = list_places(described)
+    where = f" on {join(places)}" if places else ""
+    return f"{name_method(described)}{where} ({arm})"
 
 
 def label_arm(findings: Findings, arm: str) -> str:
@@ -28,9 +34,14 @@ def label_arm(findings: Findings, arm: str) -> str:
 
 
 def list_placement(findings: Findings, arm: str) -> tuple[str, ...]:
-    """The placement of a LoRA arm in the study file; empty for other arms or without a file."""
+    """Where an arm trains, by the study file; empty for the whole model or without a file."""
+    described = _find_arm(findings, arm)
+    return list_places(described) if described else ()
+
+
+def _find_arm(findings: Findings, name: str) -> Arm | None:
     arms = findings.study.arms if findings.study else ()
-    return next((a.placement for a in arms if a.name == arm and a.method == "lora"), ())
+    return next((arm for arm in arms if arm.name == name), None)
 
 
 def join(names: Sequence[str]) -> str:

@@ -14,10 +14,10 @@ from lorastudy.data.steps import StepPlan
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
-from lorastudy.model.base import count_parameters, load_base, move_model
+from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.base import load_base, move_model
 from lorastudy.model.base_folder import digest_base
-from lorastudy.model.base_weights import PACKED
-from lorastudy.model.placement import ResolvedPlacement, resolve_placement
+from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
 from lorastudy.protocols import Protocol, protocol_of_rows
@@ -26,7 +26,7 @@ from lorastudy.run.inputs import Reader
 from lorastudy.seeds import open_stream
 from lorastudy.store.records import Manifest
 from lorastudy.train.groups import TrainingInputs
-from lorastudy.train.optimizer import make_optimizer
+from lorastudy.train.optimizer import make_optimizer, scale_rates
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
 
 MOST_SLICE_ROWS = 512  # keeps the measurement of training rows a small part of an epoch
@@ -56,19 +56,6 @@ class RunSetup:
     layout: TrainingLayout
     inputs: TrainingInputs | None  # None: the baseline, which trains nothing
     manifest: Manifest
-
-
-def resolve_arm(spec: RunSpec, reader: Reader) -> ResolvedPlacement:
-    """The linear modules that a run adapts; none if its method is not lora."""
-    if spec.arm.method != "lora":
-        return ResolvedPlacement(())
-    return resolve_placement(
-        spec.arm.name,
-        spec.arm.placement,
-        reader.base.linear_modules,
-        model_type=reader.base.model_type,
-        allow_tied=spec.arm.allow_tied,
-    )
 
 
 def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
@@ -137,11 +124,16 @@ def set_up_run(context: RunContext) -> RunSetup:
     """
     spec, reader, device, team = context.spec, context.reader, context.device, context.team
     refuse_team(team.size, spec.training)
-    placement = resolve_arm(spec, reader)
+    placement = resolve_arm(spec.arm, reader.base)
     layout = lay_out_training(spec, reader)
     holds_parts = team.strategy == "fsdp2"
+    if holds_parts and placement.parts:
+        raise ConfigError(
+            f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
+            "processes that divide the model. Use --strategy ddp."
+        )
     at_first = torch.device("cpu") if holds_parts else device
-    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
+    network = load_base(reader.base.folder, device=at_first)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
     move_model(network, at_first)
     alone = make_scorer(
@@ -157,7 +149,9 @@ def set_up_run(context: RunContext) -> RunSetup:
         inputs = TrainingInputs(
             model=model,
             scorer=scorer,
-            optimizer=make_optimizer(trained, spec.training.optimizer),
+            optimizer=make_optimizer(
+                trained, spec.training.optimizer, scale_rates(trained, spec.arm.loraplus_lr_ratio)
+            ),
             schedule=layout.schedule,
             settings=spec.training,
             plan=layout.plan,
@@ -202,8 +196,9 @@ def _describe_run(
     return Manifest(
         run_id=spec.run_id,
         modules=placement.paths,
-        trainable_parameters=sum(p.numel() for p in model.trained_tensors().values()),
-        total_parameters=count_parameters(model.network),
+        rank=placement.rank if spec.arm.budget else None,
+        trainable_parameters=model.n_trained,
+        total_parameters=sum(p.numel() for p in model.network.parameters()),
         optimizer_steps=layout.plan.n_steps if trains else 0,
         warmup_steps=layout.schedule.n_warmup if trains else 0,
         train_rows=table.n_rows,
@@ -218,7 +213,5 @@ def _describe_run(
             spec.training.precision,
             micro_batch=spec.training.micro_batch,
             team=context.team,
-            is_packed=spec.arm.base_weights in PACKED,
         ),
-        base_weights=spec.arm.base_weights,
     )

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorastudy.config.models import BaseWeights, Study
+from lorastudy.config.arms import Method
+from lorastudy.config.models import Study
 from lorastudy.protocols import TargetClass
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
@@ -94,6 +95,8 @@ class Manifest(Record):
 
     run_id: str
     modules: tuple[str, ...]  # adapted, by full path
+    # of LoRA, if a budget chose it
+    rank: Annotated[int | None, Field(exclude_if=lambda rank: rank is None)] = None
     trainable_parameters: int
     total_parameters: int  # base and adapter
     optimizer_steps: int
@@ -107,9 +110,6 @@ class Manifest(Record):
     validation_digest: str
     environment: Fingerprint
     drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
-    base_weights: Annotated[BaseWeights, Field(exclude_if=lambda held: held == "float32")] = (
-        "float32"  # number format that the base's frozen weights are held in
-    )
 
 
 class CheckpointFile(Record):
@@ -248,7 +248,7 @@ class RunResult(Record):
 
     run_id: str
     arm: str
-    method: Literal["baseline", "full", "lora"]
+    method: Method
     seed: int
     learning_rate: float | None
     status: Status

@@ -15,12 +15,13 @@ from lorastudy.data.corpus import Corpus
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
+from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base
-from lorastudy.model.base_weights import PACKED, refuse_base_weights
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
-from lorastudy.run.setup import TrainingLayout, lay_out_training, resolve_arm
+from lorastudy.run.setup import TrainingLayout, lay_out_training
 from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
@@ -33,20 +34,19 @@ class ArmCheck:
 
     spec: RunSpec  # its first run
     placement: ResolvedPlacement
-    trainable_parameters: int
-    adapter_parameters: int
+    size: ArmSize
     layout: TrainingLayout
     peak: PeakPrediction
 
     @property
     def disk_bytes(self) -> int:
         """Bytes that a finished run keeps: two checkpoints (with moments) and its best epoch."""
-        return self.trainable_parameters * 4 * (3 * KEPT + 1)
+        return 4 * (3 * KEPT * self.size.trained + self.size.stored)
 
     @property
     def bytes_in_the_making(self) -> int:
         """Bytes that exist only for a moment: one more checkpoint and best epoch."""
-        return self.trainable_parameters * 4 * (3 + 1)
+        return 4 * (3 * self.size.trained + self.size.stored)
 
     @property
     def trains(self) -> bool:
@@ -75,14 +75,12 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     """
     quieten_libraries()
     refuse_precision(device, study.training.precision)
-    for arm in study.arms:
-        refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
     if list(reader.base.folder.glob("*.safetensors")):
         check_weights(reader.base.folder)
     runs = expand_study(study)
     first_of_arm = {run.arm.name: run for run in reversed(runs)}
-    placements = {name: resolve_arm(run, reader) for name, run in first_of_arm.items()}
+    placements = {name: resolve_arm(run.arm, reader.base) for name, run in first_of_arm.items()}
     _refuse_equal_arms(study, placements)
     arms = tuple(
         _check_arm(first_of_arm[arm.name], reader, placements[arm.name], device)
@@ -105,10 +103,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         revisions=reader.revisions,
         studies=(study,),
         environment=take_fingerprint(
-            device,
-            study.training.precision,
-            micro_batch=study.training.micro_batch,
-            is_packed=any(arm.base_weights in PACKED for arm in study.arms),
+            device, study.training.precision, micro_batch=study.training.micro_batch
         ),
     )
     return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
@@ -146,28 +141,39 @@ def _digest_documents(corpus: Corpus) -> list[bytes]:
 def _check_arm(
     spec: RunSpec, reader: Reader, placement: ResolvedPlacement, device: torch.device
 ) -> ArmCheck:
-    adapter = placement.adapter_parameters(spec.arm.rank) if spec.arm.rank else 0
-    trained = reader.base.total_parameters if spec.arm.method == "full" else adapter
+    size = measure_arm(spec.arm, reader.base, placement)
     peak = predict_peak(
         reader.base,
         spec.training,
         row_length=spec.data.rows.length,
-        trained_parameters=trained,
-        adapter_parameters=adapter,
+        trained_parameters=size.trained,
+        added_parameters=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
         dropout=spec.arm.dropout,
-        base_weights=spec.arm.base_weights,
         device=device,
     )
     layout = lay_out_training(spec, reader)
-    return ArmCheck(spec, placement, trained, adapter, layout, peak)
+    return ArmCheck(spec, placement, size, layout, peak)
 
 
 def _refuse_equal_arms(study: Study, placements: dict[str, ResolvedPlacement]) -> None:
     seen: dict[object, str] = {}
     for arm in study.arms:
-        settings = arm.model_copy(update={"name": "", "placement": placements[arm.name].paths})
-        other = seen.setdefault(settings, arm.name)
+        placement = placements[arm.name]
+        said: dict[str, object] = {
+            "name": "",
+            "placement": (),
+            "layers": None,
+            "rank": None,
+            "budget": None,
+        }
+        if arm.rank_pattern or arm.alpha_pattern:
+            said |= {"rank_pattern": placement.ranks, "alpha_pattern": placement.alphas}
+        if placement.rank is not None:
+            said["alpha"] = arm.alpha_at(placement.rank)
+        if not arm.trains_adapter:
+            said["layers"] = arm.layers
+        other = seen.setdefault((arm.model_copy(update=said), placement), arm.name)
         if other != arm.name:
             raise ConfigError(
                 f"arms {other!r} and {arm.name!r} are the same after their placements are "

@@ -59,8 +59,8 @@ def _describe_arm(arm: ArmCheck, checked: StudyCheck) -> ArmFacts:
     return ArmFacts(
         name=arm.spec.arm.name,
         method=arm.spec.arm.method,
-        trainable_parameters=arm.trainable_parameters,
-        total_parameters=checked.reader.base.total_parameters + arm.adapter_parameters,
+        trainable_parameters=arm.size.trained,
+        total_parameters=checked.reader.base.total_parameters + arm.size.added,
         modules=arm.placement.paths,
         optimizer_steps=plan.n_steps if arm.trains else 0,
         warmup_steps=schedule.n_warmup if arm.trains else 0,

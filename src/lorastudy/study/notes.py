@@ -44,7 +44,7 @@ def note_study(
 
 
 def _note_rank(arm: ArmCheck) -> Iterator[str]:
-    rank = arm.spec.arm.rank or 0
+    rank = arm.placement.rank or 0
     wide = [t for t in arm.placement.targets if rank > min(t.in_features, t.out_features)]
     if wide:
         width = min(wide[0].in_features, wide[0].out_features)

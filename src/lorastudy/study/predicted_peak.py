@@ -4,23 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lorastudy.config.models import BaseWeights, Training
+from lorastudy.config.models import Training
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
 from lorastudy.model.scoring import SCORE_CHUNK
 from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
-
-# bytes per weight of linear modules, and of embeddings and the output layer; with the scales of
-# blocks of 64 weights, which nf4-double holds in 8 bits and blocks of 256. Of int8, one for a row
-_BYTES: dict[BaseWeights, tuple[float, int]] = {
-    "float32": (4, 4),
-    "bfloat16": (2, 2),
-    "int8": (1, 2),
-    "nf4": (0.5 + 4 / 64, 2),
-    "nf4-double": (0.5 + 1 / 64 + 4 / (64 * 256), 2),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +35,20 @@ class PeakPrediction:
         )
 
 
-def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
-    """Bytes of the base model's parameters: linear weights, embeddings with the head, others."""
-    of_linear, of_embedding = _BYTES[base_weights]
-    others = base.total_parameters - base.linear_parameters - base.embedding_parameters
-    return round(
-        of_linear * base.linear_parameters + of_embedding * base.embedding_parameters + 4 * others
-    )
-
-
 def predict_peak(
     base: BaseDescription,
     training: Training,
     *,
     row_length: int,
     trained_parameters: int,
-    adapter_parameters: int,
+    added_parameters: int,
     adapted_in_features: int,
     dropout: float,
     device: torch.device,
-    base_weights: BaseWeights = "float32",
 ) -> PeakPrediction:
     """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
-    These are counted for the reference implementation: the weights as they are held; a
+    These are counted for the reference implementation: float32 weights (4 bytes per parameter); a
     gradient and two moments (12 bytes per trained parameter); the values that autograd keeps per
     layer and position, in hidden widths: 30 for full fine-tuning, 24 if linear weights are frozen;
     the copies of inputs that LoRA's dropout keeps; three (heads, T, T) arrays per row and layer if
@@ -85,17 +65,16 @@ def predict_peak(
             training,
             row_length=row_length,
             trained_parameters=trained_parameters,
-            adapter_parameters=adapter_parameters,
+            added_parameters=added_parameters,
             adapted_in_features=adapted_in_features,
             dropout=dropout,
-            base_weights=base_weights,
             on_cpu=device.type == "cpu",
         )
     positions = training.micro_batch * row_length
     on_cpu = device.type == "cpu"
     activations = positions * base.hidden_size * 16
     if trained_parameters:
-        widths = 24 if adapter_parameters else 30
+        widths = 24 if trained_parameters < base.total_parameters else 30
         activations = positions * widths * base.hidden_size * base.n_layers * 4
         if dropout:
             activations += positions * adapted_in_features * (8 if on_cpu else 5)
@@ -104,7 +83,7 @@ def predict_peak(
     n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=_held_bytes(base, base_weights) + 4 * adapter_parameters,
+        weights=4 * (base.total_parameters + added_parameters),
         gradients_and_moments=12 * trained_parameters,
         activations=activations,
         logits=n_logits * base.vocabulary_size * 4 * 3,
@@ -117,28 +96,28 @@ def _predict_fast(
     *,
     row_length: int,
     trained_parameters: int,
-    adapter_parameters: int,
+    added_parameters: int,
     adapted_in_features: int,
     dropout: float,
-    base_weights: BaseWeights,
     on_cpu: bool,
 ) -> PeakPrediction:
     n_rows = training.micro_batch
     if training.token_budget is not None:
         n_rows = max(1, min(n_rows, training.token_budget // row_length))
     positions = n_rows * row_length
-    widths = 10 if adapter_parameters else 17
+    is_frozen = trained_parameters < base.total_parameters
+    widths = 10 if is_frozen else 17
     activations = positions * widths * base.hidden_size * base.n_layers * 4
-    if adapter_parameters:
+    if is_frozen:
         activations += positions * adapted_in_features * (5 if dropout else 4)
     if on_cpu and base.attention_dropout:
         activations += positions * row_length * base.n_heads * base.n_layers
     logits = 2 * min(positions, HEAD_CHUNK) * base.vocabulary_size * 4
-    if not adapter_parameters:
+    if not is_frozen:
         logits += base.vocabulary_size * base.hidden_size * 4
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=_held_bytes(base, base_weights) + 4 * adapter_parameters,
+        weights=4 * (base.total_parameters + added_parameters),
         gradients_and_moments=12 * trained_parameters,
         activations=activations,
         logits=logits,

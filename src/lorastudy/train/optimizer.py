@@ -15,17 +15,39 @@ from lorastudy.model.sharing import cut_like
 
 
 def make_optimizer(
-    parameters: Mapping[str, nn.Parameter], settings: Optimizer
+    parameters: Mapping[str, nn.Parameter],
+    settings: Optimizer,
+    factors: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) in its fused form; the rate is set before every step."""
+    """AdamW (arXiv:1711.05101) in its fused form; the rate is set before every step.
+
+    A parameter that is named in `factors` has this multiple of the rate.
+    """
+    factors = factors or {}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(factors.get(name, 1.0), []).append(parameter)
     return torch.optim.AdamW(
-        list(parameters.values()),
+        [{"params": members, "rate_factor": factor} for factor, members in groups.items()],
         lr=0.0,
         betas=settings.betas,
         eps=settings.eps,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def scale_rates(
+    parameters: Mapping[str, nn.Parameter], ratio: float | None
+) -> dict[str, float] | None:
+    """LoRA+'s factors of the learning rate: `ratio` for B, as `create_loraplus_optimizer` of PEFT.
+
+    That also counts vectors, such as DoRA's lengths, among B. Unlike there, weight decay is that
+    of every other arm. None: all parameters have one rate.
+    """
+    if ratio is None:
+        return None
+    return {n: ratio for n, p in parameters.items() if ".lora_B." in n or p.ndim == 1}
 
 
 def read_moments(

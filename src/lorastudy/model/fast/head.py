@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.frozen import FrozenLinear, low_tensors, runs_low
-from lorastudy.model.fast.products import LargeLinear, multiply, multiply_back
+from lorastudy.model.fast.lora import is_plain_lora
+from lorastudy.model.fast.products import LargeLinear, multiply
 
 CHUNK = 512  # positions; the fastest of 128, 256, 512 on two cores (vocabulary 50,257)
 
@@ -31,13 +32,10 @@ class _HeadNats(torch.autograd.Function):
         b: Tensor | None,
         scale: float,
         rate: float,
-        dtype: torch.dtype,
     ) -> Tensor:
-        """From hidden (S, E), targets (S,), weight (V, E), a (r, E), b (V, r) -> nats, ().
-
-        dtype: of matrix products; softmax and sums are float32.
-        """
+        """From hidden (S, E), targets (S,), weight (V, E), a (r, E), b (V, r) -> nats, ()."""
         needs = ctx.needs_input_grad
+        dtype = weight.dtype  # of matrix products; softmax and sums are float32
         mask = draw_keep_mask(hidden.shape, rate, hidden.device) if rate else None
         kept = 1.0 / (1.0 - rate)
         d_hidden = torch.empty_like(hidden)
@@ -58,10 +56,7 @@ class _HeadNats(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += logits.sum(0)
             logits = logits.to(dtype)
-            if weight.dtype == dtype:
-                _add_product(d_hidden[span].zero_(), logits, weight)
-            else:
-                d_hidden[span] = multiply_back(logits, weight)
+            _add_product(d_hidden[span].zero_(), logits, weight)
             if d_weight is not None:
                 _add_product(d_weight, logits.t(), h)
             if a is not None and d_a is not None and b is not None and d_b is not None:
@@ -80,7 +75,7 @@ class _HeadNats(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, *others = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
         del ctx.gradients  # used up: they were scaled in place
-        return d_hidden, None, *others, None, None, None
+        return d_hidden, None, *others, None, None
 
 
 def _zeros_like(x: Tensor) -> Tensor:
@@ -119,7 +114,8 @@ def exponentiate_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def can_be_chunked(head: nn.Module) -> bool:
     """Whether `sum_head_nats` knows how `head` computes its logits."""
     if isinstance(head, LoraLayer):
-        return isinstance(head.get_base_layer(), nn.Linear) and len(head.active_adapters) == 1
+        is_linear = isinstance(head.get_base_layer(), nn.Linear)
+        return is_linear and is_plain_lora(head) and len(head.active_adapters) == 1
     return type(head) in (nn.Linear, LargeLinear, FrozenLinear)
 
 
@@ -137,8 +133,7 @@ def sum_head_nats(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
             a, b = a.bfloat16(), b.bfloat16()
         dropout = head.lora_dropout[name]
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-    dtype = torch.bfloat16 if low else hidden.dtype
     total: Tensor = _HeadNats.apply(  # type: ignore[no-untyped-call]
-        hidden.float() if low else hidden, targets, weight, bias, a, b, scale, rate, dtype
+        hidden.float() if low else hidden, targets, weight, bias, a, b, scale, rate
     )
     return total

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lorastudy.analysis.findings import Findings
+from lorastudy.config.arm_words import list_places, list_settings, name_method, write_alpha
 from lorastudy.config.models import Arm, Study
 from lorastudy.report.numerals import ABSENT, write_rate
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
@@ -27,8 +28,7 @@ def build_difference_table(study: Study) -> Table:
         (text_cell(arm.name), *(text_cell(texts[position]) for texts in differing.values()))
         for position, arm in enumerate(study.arms)
     )
-    unsaid = (f" {ABSENT}", "base weights float32")
-    said = [text for text in shared if not text.endswith(unsaid)]
+    said = [text for text in shared if not text.endswith(f" {ABSENT}")]
     note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
     return Table("What differs between the arms", columns, rows, (Note("", note),))
 
@@ -66,12 +66,19 @@ def _lora_only(arm: Arm, text: str) -> str:
     return text if arm.method == "lora" else ABSENT
 
 
+def _write_keys(arm: Arm) -> str:
+    """What was set besides, in the order of the keys."""
+    known = ("rank ", "alpha ", "dropout ")
+    said = [text for text in list_settings(arm) if not text.startswith(known) or " at " in text]
+    return ", ".join(said) or ABSENT
+
+
 _SETTINGS = {
-    "method": lambda arm: arm.method,
-    "placement": lambda arm: ", ".join(arm.placement) or ABSENT,
-    "rank": lambda arm: _lora_only(arm, f"{arm.rank}"),
-    "alpha": lambda arm: _lora_only(arm, f"{arm.alpha:g}" if arm.alpha is not None else ABSENT),
+    "method": name_method,
+    "placement": lambda arm: ", ".join(list_places(arm)) or ABSENT,
+    "rank": lambda arm: _lora_only(arm, f"{arm.rank}" if arm.rank else "by budget"),
+    "alpha": lambda arm: _lora_only(arm, write_alpha(arm)),
     "dropout": lambda arm: _lora_only(arm, f"{arm.dropout:g}"),
-    "base weights": lambda arm: arm.base_weights,
+    "other settings": _write_keys,
     "learning rates": lambda arm: ", ".join(map(write_rate, arm.learning_rates)) or ABSENT,
 }

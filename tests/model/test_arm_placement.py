@@ -1,0 +1,139 @@
+"""Where arms train beyond layer types: all-linear, layers, parts of fused modules, budgets."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lorastudy.config.models import Arm
+from lorastudy.errors import ConfigError
+from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.arm_size import measure_arm
+from lorastudy.model.base import describe_base
+from lorastudy.model.layer_types import rows_of_part
+from lorastudy.model.placement import ResolvedPlacement
+from support.families import save_family
+
+LAYOUTS = ("tiny_gpt2", "tiny_llama")
+FUSED = ("gpt2", "gpt_neox", "phi3")
+
+
+def resolve(folder: Path, *placement: str, **keys: Any) -> ResolvedPlacement:
+    usual: dict[str, Any] = {"rank": 4, "alpha": 8.0}
+    arm = Arm(
+        name="x",
+        method="lora",
+        placement=placement,
+        learning_rates=(1e-3,),
+        **{**usual, **keys},
+    )
+    return resolve_arm(arm, describe_base(folder))
+
+
+@pytest.fixture(params=LAYOUTS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_linear_is_what_peft_means_by_it(folder: Path) -> None:
+    config = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    assert resolve(folder, "all-linear").paths == tuple(theirs.targeted_module_names)
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"), [("0", {"0"}), ("last-1", {"1"}), ("0-1", {"0", "1"}), (None, {"0", "1"})]
+)
+def test_layers_are_counted_from_the_first_or_from_the_end(
+    layers: str | None, kept: set[str], folder: Path
+) -> None:
+    paths = resolve(folder, "projection", layers=layers).paths
+    assert {path.split(".")[2] for path in paths} == kept
+    assert len(paths) == 2 * len(kept)
+
+
+def test_query_key_and_value_of_separate_modules_are_these_modules(tiny_llama: Path) -> None:
+    names = [p.rpartition(".")[2] for p in resolve(tiny_llama, "query", "value", layers="0").paths]
+    assert names == ["q_proj", "v_proj"]
+
+
+def test_rows_of_parts_on_paper() -> None:
+    # two heads of queries share one of keys; heads are two wide
+    of_four = {"n_rows": 16, "n_heads": 4, "n_key_heads": 2}
+    assert rows_of_part("query", "blocks", **of_four) == ((0, 8),)
+    assert rows_of_part("key", "blocks", **of_four) == ((8, 12),)
+    assert rows_of_part("value", "blocks", **of_four) == ((12, 16),)
+    assert rows_of_part("query", "heads", **of_four) == ((0, 4), (8, 12))
+    assert rows_of_part("key", "heads", **of_four) == ((4, 6), (12, 14))
+    assert rows_of_part("value", "heads", **of_four) == ((6, 8), (14, 16))
+    assert rows_of_part("value", "heads", n_rows=15, n_heads=4, n_key_heads=2) == ()
+
+
+@torch.no_grad()
+def attend(network: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Attention of the first layer, (B, H, T, T), and the logits."""
+    ids = torch.arange(40, 52)[None]
+    output = network(input_ids=ids, output_attentions=True, use_cache=False)
+    return output.attentions[0], output.logits
+
+
+@torch.no_grad()
+def silence(network: PreTrainedModel, placed: ResolvedPlacement) -> None:
+    """Zero the adapted rows of the first layer's fused module."""
+    path, parts = next(iter(placed.parts.items()))
+    module = network.get_submodule(path)
+    is_conv = type(module).__name__ == "Conv1D"
+    for begin, end in parts[0].spans:
+        (module.weight.T if is_conv else module.weight)[begin:end] = 0
+        if module.bias is not None:
+            module.bias[begin:end] = 0
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_parts_of_fused_modules_are_the_rows_that_the_model_reads_them_from(
+    family: str, tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path)
+    causal = torch.ones(12, 12).tril()
+    uniform = causal / causal.sum(1, keepdim=True)
+    for part in ("query", "key", "value"):
+        network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        before, logits = attend(network)
+        silence(network, resolve(folder, part))
+        after, changed = attend(network)
+        # without queries or keys, all earlier tokens count the same; values are not attended to
+        expected = before if part == "value" else uniform.expand_as(before)
+        torch.testing.assert_close(after, expected)
+        assert not torch.allclose(changed, logits)
+
+
+@pytest.mark.parametrize("keys", [{}, {"use_dora": True}])
+@pytest.mark.parametrize("placement", [("attention",), ("all-linear",), ("query", "value")])
+def test_a_budget_chooses_the_largest_rank_within_it(
+    placement: tuple[str, ...], keys: dict[str, bool], folder: Path, tiny_gpt2: Path
+) -> None:
+    if keys and placement == ("query", "value") and folder == tiny_gpt2:
+        with pytest.raises(ConfigError, match="adapted only by method: lora without use_dora"):
+            resolve(folder, *placement, rank=None, budget=5000, **keys)
+        return
+    arm = Arm(
+        name="x",
+        method="lora",
+        placement=placement,
+        budget=5000,
+        alpha="2r",
+        learning_rates=(1e-3,),
+        **keys,
+    )
+    base = describe_base(folder)
+    placed = resolve_arm(arm, base)
+    assert placed.rank is not None
+    trained = measure_arm(arm, base, placed).trained
+    per_rank = placed.adapter_parameters(1)
+    assert 5000 - per_rank < trained <= 5000
+    assert arm.alpha_at(placed.rank) == 2.0 * placed.rank

@@ -1,0 +1,190 @@
+"""Every method of the installed PEFT is an arm that trains, resumes and reloads, or is refused.
+
+So are the variants of LoRA, and the methods that train a part of the model's own weights.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.optimizers import create_loraplus_optimizer
+
+from lorastudy.config.models import Arm, Optimizer
+from lorastudy.errors import ConfigError
+from lorastudy.model.adapters import load_adapter
+from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.arm_size import measure_arm
+from lorastudy.model.base import describe_base, load_base
+from lorastudy.train.optimizer import make_optimizer, scale_rates
+from support.methods import KINDS, RATE, Tried, arm_of, try_arm
+from support.tiny_arms import CPU, attach, logits_of
+
+LAYOUTS = ("tiny_gpt2", "tiny_llama")
+
+
+def lora(**keys: Any) -> Arm:
+    usual = {"placement": ("attention",), "rank": 4, "alpha": 8.0, "learning_rates": (RATE,)}
+    return Arm(name="lora", method="lora", **{**usual, **keys})
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def folder(layout: str, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(layout)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant")  # of torch, inside FRoD
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_method_of_peft_works_as_an_arm_or_is_refused_before_training(
+    kind: str, layout: str, folder: Path, tmp_path: Path
+) -> None:
+    tried = try_arm(arm_of(kind, layout), folder, tmp_path / "best")
+    assert (tried.n_trained is None) != (tried.refused is None)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True, "dropout": 0.1},
+    "dora on the head": {"use_dora": True, "placement": ("output",)},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "pissa": {"init_lora_weights": "pissa"},
+    "pissa, rslora": {"init_lora_weights": "pissa_niter_4", "use_rslora": True},
+    "lora+": {"loraplus_lr_ratio": 16.0, "dropout": 0.1},
+    "patterns": {
+        "placement": ("attention", "projection"),
+        "rank_pattern": {"projection": 2},
+        "alpha_pattern": {"projection": 16.0},
+    },
+    "all-linear in the last layer": {"placement": ("all-linear",), "layers": "last-1"},
+    "query and value": {"placement": ("query", "value"), "dropout": 0.1},
+    "key within a budget": {"placement": ("key",), "rank": None, "budget": 600, "alpha": "2r"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_of_lora_trains_resumes_and_reloads(
+    variant: str, folder: Path, tmp_path: Path
+) -> None:
+    tried = try_arm(lora(**VARIANTS[variant]), folder, tmp_path / "best")
+    assert tried.n_trained, tried.refused
+
+
+OWN_WEIGHTS: dict[str, dict[str, Any]] = {
+    "head": {},
+    "bitfit": {},
+    "layer-norms": {"layers": "0"},
+    "last-layers": {"layers": "last-1"},
+}
+
+
+@pytest.mark.parametrize("method", OWN_WEIGHTS)
+def test_a_part_of_the_own_weights_trains_resumes_and_reloads(
+    method: Any, folder: Path, layout: str, tmp_path: Path
+) -> None:
+    arm = Arm(name="part", method=method, learning_rates=(RATE,), **OWN_WEIGHTS[method])
+    tried = try_arm(arm, folder, tmp_path / "best")
+    if (method, layout) == ("bitfit", "tiny_llama"):  # it has no biases
+        assert tried == Tried(
+            refused="arm 'part': this model has no parameters that method: bitfit trains. "
+            "Choose another method."
+        )
+    else:
+        assert tried.n_trained, tried.refused
+
+
+def peft(**keys: Any) -> Arm:
+    return Arm(name="x", method="peft", peft=keys, placement=("attention",), learning_rates=(RATE,))
+
+
+REFUSED = {
+    "unknown method": (peft(peft_type="VERRA"), r"no method 'VERRA' \(did you mean 'VERA'\?\)"),
+    "unknown key": (
+        peft(peft_type="VERA", d_inital=0.1),
+        r"peft\.d_inital: unknown key \(did you mean 'd_initial'\?\); allowed: bias, d_initial",
+    ),
+    "wrong type": (peft(peft_type="VERA", r="many"), r"peft\.r: 'many' is not allowed.*int"),
+    "said by placement": (
+        peft(peft_type="VERA", target_modules=["c_attn"]),
+        r"peft\.target_modules: placement says which modules are adapted; leave it out",
+    ),
+    "set by the program": (peft(peft_type="VERA", inference_mode=True), "is set by this program"),
+    "refused by PEFT": (peft(peft_type="BOFT", boft_block_size=4, boft_block_num=3), "refuses"),
+    "unknown start": (lora(init_lora_weights="pisa"), r"init_lora_weights: 'pisa' is not allowed"),
+    "rank for another module": (
+        lora(rank_pattern={"feed-forward": 2}),
+        r"rank_pattern: 'feed-forward' means .* where this arm has no adapter",
+    ),
+    "small budget": (lora(rank=None, budget=10), r"budget 10 is less than the \d+ parameters"),
+    "too many layers": (lora(layers="1-2"), r"has the layers 0 to 1, and not all of 1 to 2"),
+    "no layer": (lora(placement=("output",), layers="0"), r"lm_head \('output'\) is in no layer"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_an_arm_cannot_be_is_refused_without_a_model(case: str, tiny_gpt2: Path) -> None:
+    arm, says = REFUSED[case]
+    base = describe_base(tiny_gpt2)
+    with pytest.raises(ConfigError, match=says):
+        measure_arm(arm, base, resolve_arm(arm, base))
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_that_breaks_the_base_model_is_refused_before_training(
+    start: str, tiny_gpt2: Path
+) -> None:
+    # PEFT changes the embedding with a tied head, and takes a square Conv1D for a Linear
+    place = {"pissa": "output", "olora": "attention-projection"}[start]
+    with pytest.raises(ConfigError, match="is not the base model any more"):
+        attach(tiny_gpt2, lora(init_lora_weights=start, placement=(place,)))
+
+
+def test_lora_plus_scales_the_tensors_that_peft_scales(tiny_llama: Path) -> None:
+    model = attach(tiny_llama, lora(use_dora=True))
+    assert model.adapter is not None
+    trained = model.trained_tensors()
+    theirs = create_loraplus_optimizer(
+        model.adapter, torch.optim.AdamW, lr=1.0, loraplus_lr_ratio=16.0
+    )
+    ours = make_optimizer(trained, Optimizer(), scale_rates(trained, 16.0))
+    rates = {id(p): group["lr"] for group in theirs.param_groups for p in group["params"]}
+    factors = {id(p): group["rate_factor"] for group in ours.param_groups for p in group["params"]}
+    assert rates == factors
+    assert set(factors.values()) == {1.0, 16.0}
+
+
+def test_pissa_is_stored_as_lora_of_twice_the_rank_on_the_original_base(
+    folder: Path, tmp_path: Path
+) -> None:
+    arm = lora(init_lora_weights="pissa", use_rslora=True)
+    model = attach(folder, arm)
+    model.save(tmp_path)
+    config = LoraConfig.from_pretrained(str(tmp_path))
+    assert (config.r, config.init_lora_weights) == (2 * 4, True)
+    # untrained, it is the base model: what was taken out comes back
+    expected = logits_of(load_base(folder, device=CPU))
+    read = load_adapter(load_base(folder, device=CPU), tmp_path).network
+    torch.testing.assert_close(logits_of(read), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_rows_that_are_not_adapted_stay_as_they_were(tiny_gpt2: Path) -> None:
+    arm = lora(placement=("query", "value"))
+    model = attach(tiny_gpt2, arm)
+    assert model.n_trained == 2 * 2 * 4 * (32 + 32)  # layers, parts, rank, in and out features
+    b = model.network.get_submodule("transformer.h.0.attn.c_attn").lora_B["default"].weight
+    optimizer = make_optimizer(model.trained_tensors(), Optimizer(weight_decay=0.1))
+    optimizer.param_groups[0]["lr"] = 0.1
+    for _ in range(3):
+        model.network(input_ids=torch.arange(40, 60)[None]).logits.square().mean().backward()
+        optimizer.step()
+    moved = b.detach() != 0  # (96, 8): rows of queries, keys, values; columns of two parts
+    expected = torch.zeros(96, 8, dtype=torch.bool)
+    expected[:32, :4] = expected[64:, 4:] = True
+    assert torch.equal(moved, expected)
+    assert model.network.get_submodule("transformer.h.0.attn.c_attn").scaling["default"] == 2.0
