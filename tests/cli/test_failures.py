@@ -140,3 +140,18 @@ def test_a_run_owned_by_another_process_is_left_to_it(study_file: Path, tmp_path
         answer = call(*command, "--set", "benchmarks=[]")
         assert answer.code == 73
         assert run.path.name in answer.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_report_is_written_ends_the_command_at_once(
+    number: int, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_half(*_: object) -> Path:
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal was not noticed")
+
+    monkeypatch.setattr("lorastudy.report.build.write_report", write_half)
+    folder = tmp_path / "reported"
+    options = ("--arm", "baseline", "--set", "benchmarks=[]")
+    assert call("run", study_file, "--out", folder, *options).code == 75
+    assert only_run(folder).result.is_file()

@@ -12,6 +12,7 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock, write_lock
 from lorastudy.store.records import StudyLock
+from lorastudy.study.extend import extend_folder
 from lorastudy.study.start import start_study
 
 ARM = "{name: more, method: full, learning_rates: [1e-5]}"
@@ -74,6 +75,17 @@ def test_a_started_study_takes_what_was_added_to_its_file(
     start_study(after, started)
     assert read_study(started) == after
     assert read_lock(started).studies == (load(), after)
+
+
+def test_a_command_that_read_the_study_before_it_was_extended_goes_on(
+    started: StudyFolder,
+) -> None:
+    extend_folder(started, [], n_seeds=1)
+    after = read_study(started)
+    start_study(load(), started)
+    assert read_study(started) == after != load()
+    with pytest.raises(ConfigError, match="other settings"):
+        start_study(load("seeds=[0]"), started)  # never a state of this study
 
 
 def test_a_changed_rank_in_the_file_is_still_refused(started: StudyFolder) -> None:

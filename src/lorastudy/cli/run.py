@@ -23,7 +23,7 @@ from lorastudy.cli.options import (
     StudyName,
 )
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.interrupts import StopFlag
+from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import OpenedStudy, open_study
@@ -128,9 +128,12 @@ def finish(
 ) -> None:
     """Write results and report, print them and the verdict, and raise an error if runs are missing.
 
+    A signal ends it at once, since the runs are on the disk and the report can be written again.
+
     Raises:
         UserError: Not all of `chosen` are done.
     """
+    end_on_signals()
     from lorastudy.analysis.findings import make_findings
     from lorastudy.cli.show import print_results, print_verdict
     from lorastudy.report.build import write_report

@@ -3,7 +3,10 @@
 import ctypes
 import os
 import platform
+import subprocess
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -87,7 +90,36 @@ def take_fingerprint(
         micro_batch=micro_batch,
         world_size=team.size,
         strategy=team.strategy,
+        commit=find_commit(),
     )
+
+
+@lru_cache(maxsize=1)
+def find_commit() -> str | None:
+    """The git commit of this package's checkout, with "-dirty" if files were changed since.
+
+    None: it was installed, or there is no git.
+    """
+    ours = ("ls-files", "--error-unmatch", Path(__file__).name)  # not the checkout of a user
+    described = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        _, found = (_ask_git(*words) for words in (ours, described))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found
+
+
+def _ask_git(*words: str) -> str:
+    done = subprocess.run(
+        ("git", *words),
+        cwd=Path(__file__).parent,
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()
 
 
 def describe_device(device: torch.device) -> str:

@@ -4,7 +4,7 @@ Another version, device or number of threads rounds differently, so the result w
 any single environment. `--allow-drift` accepts this, and the report then says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lorastudy.errors import EnvironmentDriftError, InputError
 from lorastudy.store.checkpoints import list_checkpoints, read_manifest
@@ -30,14 +30,15 @@ def settle_drift(folder: RunFolder, now: Manifest, *, allow_drift: bool) -> Mani
             f"{folder.path.name} was started with other inputs ({'; '.join(changed)}). "
             "Restore data and base model, or train this run again with --restart."
         )
-    changed = _list_differences(before.environment.model_dump(), now.environment.model_dump())
-    changed = [f"environment.{text}" for text in changed]
+    changed = _compare_environments(before, now, exclude={"commit"})
     if changed and not allow_drift:
         raise EnvironmentDriftError(
             f"{folder.path.name} was started differently ({'; '.join(changed)}). Go back to that "
             "environment, continue in this one with --allow-drift (the report will say so), or "
             "train the run again with --restart."
         )
+    # another commit may have changed nothing that matters: it is noted and not refused
+    changed = _compare_environments(before, now)
     return now.model_copy(update={"drift": (*before.drift, *changed)})
 
 
@@ -60,6 +61,13 @@ def _find_earlier(folder: RunFolder, now: Manifest) -> Manifest | None:
 
 def _rest(manifest: Manifest) -> dict[str, object]:
     return manifest.model_dump(exclude=_NOT_COMPARED)
+
+
+def _compare_environments(
+    before: Manifest, now: Manifest, exclude: Collection[str] = ()
+) -> list[str]:
+    then, here = (m.environment.model_dump(exclude=set(exclude)) for m in (before, now))
+    return [f"environment.{text}" for text in _list_differences(then, here)]
 
 
 def _list_differences(old: object, new: object) -> list[str]:

@@ -199,6 +199,7 @@ def _describe_result(
         peak_memory_bytes=peak_memory_bytes,
         device=manifest.environment.device,
         precision=manifest.environment.precision,
+        commit=manifest.environment.commit,
         drift=manifest.drift,
         evaluations=evaluations,
     )

@@ -49,6 +49,8 @@ class Fingerprint(Record):
     micro_batch: int
     world_size: int = 1  # processes that train one run together
     strategy: Strategy | None = None  # how they share it; None: one process
+    # of this package, where it runs from a checkout; "-dirty" if files were changed since
+    commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
 
 
 class FoundAt(Record):
@@ -271,6 +273,7 @@ class RunResult(Record):
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
     device: str | None = None
     precision: str | None = None
+    commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
     drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
     exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()

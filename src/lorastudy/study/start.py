@@ -80,7 +80,8 @@ def missing_runs(
 def start_study(study: Study, folder: StudyFolder) -> None:
     """Write `study.yaml`, or check that it is the one that was started here.
 
-    Arms, seeds and learning rates that were added to the file extend the study.
+    Arms, seeds and learning rates that were added to the file extend the study. An earlier state
+    of the study is accepted too, and carried out without what was added.
 
     Raises:
         ConfigError: Another study was started in this folder; its differences are listed.
@@ -95,6 +96,8 @@ def start_study(study: Study, folder: StudyFolder) -> None:
         if study not in started:  # added to the file just now, or before this command
             write_extension(folder, started[-1], study)
         return
+    if folder.lock.is_file() and study in read_lock(folder).studies and extends(study, before):
+        return  # extended since this command read it; what was added is left to another command
     if differences := describe_difference(before, study):
         raise ConfigError(
             f"{folder.path} was started with other settings:\n  "

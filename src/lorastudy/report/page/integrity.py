@@ -30,6 +30,7 @@ def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
     names = sorted({name for environment in found for name in environment.libraries})
     facts = [
         Fact("lorastudy", list_distinct(e.lorastudy for e in found)),
+        Fact("commit of lorastudy", list_distinct(e.commit or "" for e in found)),
         Fact("Python", list_distinct(e.python for e in found)),
         *(Fact(name, list_distinct(e.libraries.get(name, "") for e in found)) for name in names),
         Fact("device", list_distinct(e.device for e in found)),
