@@ -156,6 +156,35 @@ def test_costs_are_compared_from_arm_to_arm_by_trained_parameters(tmp_path: Path
     assert memory.unit == "MiB allocated"
 
 
+def with_times(results: StudyResults, seconds: dict[str, float], **fields: Any) -> StudyResults:
+    """The same with seconds of training, validation and checkpoints."""
+    runs = [
+        run.model_copy(
+            update={"train_and_validate_seconds": seconds[run.arm] + 0.1 * run.seed, **fields}
+        )
+        for run in results.runs
+    ]
+    return results.model_copy(update={"runs": tuple(runs)})
+
+
+def test_claims_about_time_are_asked_of_the_published_sum(tmp_path: Path) -> None:
+    results = make_study(tmp_path, NATS)
+    assert answers_to(results, tmp_path, "trains faster")[""].verdict == "holds"
+    slower = with_times(results, {"full": 500.0, "lora-1": 501.0, "lora-2": 502.0, "lora-3": 503.0})
+    answer = answers_to(slower, tmp_path, "trains faster")[""]
+    assert (answer.verdict, answer.value) == ("does not hold", pytest.approx(3.0))
+    assert "checkpoints (that of Figure 4)" in answer.claim.asked
+
+
+def test_claims_about_disturbed_times_are_undecided(tmp_path: Path) -> None:
+    seconds = {"full": 900.0, "lora-1": 501.0, "lora-2": 502.0, "lora-3": 503.0}
+    results = make_study(tmp_path, NATS)
+    quiet, busy = (with_times(results, seconds, waited_share=share) for share in (0.0, 0.5))
+    assert answers_to(quiet, tmp_path, "trains faster")[""].verdict == "holds"
+    answer = answers_to(busy, tmp_path, "trains faster")[""]
+    assert answer.verdict == "undecided" and answer.remark.startswith("timing disturbed: ")
+
+
 def test_a_step_down_refutes_that_a_cost_grows(tmp_path: Path) -> None:
     results = make_study(tmp_path, NATS)
     cheaper = [

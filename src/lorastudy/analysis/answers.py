@@ -5,7 +5,7 @@ the opposite. Otherwise it is undecided, and so is every claim with one seed. Th
 given is that of the pair that decides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Literal
@@ -23,6 +23,7 @@ from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, P
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.config.models import Source, Study
+from lorastudy.errors import show_names
 from lorastudy.store.records import RunResult
 from lorastudy.units import MIB
 
@@ -63,12 +64,16 @@ def answer_claims(
     comparisons: Sequence[Comparison],
     study: Study | None,
     kind: str | None,
+    disturbed: Collection[str] = (),
 ) -> tuple[Answer, ...]:
-    """All claims and scores of the study, in their orders; `kind` is that of peak memory."""
+    """All claims and scores of the study, in their orders.
+
+    `kind` is that of peak memory; `disturbed` are the arms whose timings are unreliable.
+    """
     answers: list[Answer] = []
     for claim in CLAIMS:
         if isinstance(claim, CostClaim):
-            answers.append(_answer_cost(claim, arms, kind))
+            answers.append(_answer_cost(claim, arms, kind, disturbed))
         else:
             answers += _answer_scores(claim, arms, comparisons, study)
     return tuple(answers)
@@ -141,7 +146,9 @@ def _judge(relation: Relation, value: float, interval: Interval, *, is_separated
     return "holds" if (value < 0) == (relation == "lower") else "does not hold"
 
 
-def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None) -> Answer:
+def _answer_cost(
+    claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None, disturbed: Collection[str]
+) -> Answer:
     first = arms_in_role(claim.first, arms)
     if claim.second is None:
         pairs = [(more, fewer) for fewer, more in pairwise(first)]
@@ -150,9 +157,16 @@ def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None)
     relation: Relation = "higher" if claim.second is None else "lower"
     if not pairs:
         return Answer(claim, "cannot be asked", remark=_lacking(claim, arms))
+    runs = [run for pair in pairs for arm in pair for run in arm.runs]
+    if claim.asked_of_sum and all(run.train_and_validate_seconds for run in runs):
+        claim = replace(claim, asked=claim.asked_of_sum)
     read, unit = _reader(claim, kind)
     of_pairs = _judge_costs(relation, [_paired_values(a, b, read) for a, b in pairs], pairs)
     answer = _combine(relation, of_pairs, len(pairs))
+    unsure = [arm.arm for pair in pairs for arm in pair if arm.arm in disturbed]
+    if claim.quantity == "training time" and unsure and answer.verdict != "undecided":
+        remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}."
+        answer = replace(answer, verdict="undecided", remark=remark)
     return Answer(
         claim=claim,
         verdict=answer.verdict,
@@ -166,7 +180,11 @@ def _answer_cost(claim: CostClaim, arms: Sequence[ArmSummary], kind: str | None)
 
 
 def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], float | None], str]:
-    """The function that reads the claim's quantity from a run, and its unit."""
+    """The function that reads the claim's quantity from a run, and its unit.
+
+    The published time contains validation and checkpoints; where a run of an earlier version has
+    no such sum, the optimizer steps of all runs are compared.
+    """
     match claim.quantity:
         case "peak memory":
 
@@ -176,6 +194,8 @@ def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], f
 
             return read_memory, f"MiB {kind or ''}".strip()
         case "training time":
+            if claim.asked == claim.asked_of_sum:
+                return lambda run: run.train_and_validate_seconds, "seconds"
             return lambda run: run.train_seconds, "seconds"
         case "validation loss after the first epoch":
             return (

@@ -100,6 +100,7 @@ def make_findings(
     arms, keys, kind = summarise_arms(results), list_score_keys(results), memory_kind(results)
     study = _read_study(folder)
     evidence = read_evidence(results, folder)
+    doubts = find_doubts(arms, evidence)
     comparisons = compare_study(arms, keys, folder, with_bootstrap=with_bootstrap)
     return Findings(
         results=results,
@@ -108,14 +109,14 @@ def make_findings(
         arms=arms,
         reference=reference_arm(arms),
         memory_kind=kind,
-        doubts=find_doubts(arms, evidence),
+        doubts=doubts,
         rates=summarise_rates(results, arms, keys),
         comparisons=comparisons,
         changes=measure_changes(arms, comparisons, results.forgetting),
         fronts=find_fronts(arms, comparisons, evidence, kind),
         padded=split_padded_scores(arms, keys),
         text_shares=find_text_shares(results, keys),
-        answers=answer_claims(arms, comparisons, study, kind),
+        answers=answer_claims(arms, comparisons, study, kind, doubts),
     )
 
 
