@@ -107,7 +107,9 @@ class LostMemberError(UserError):
     exit_code = 75
 
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory")
+_NO_MEMORY = re.compile(
+    r"(can't|cannot|unable to) allocate|out of memory|not enough memory", re.IGNORECASE
+)
 _LONGEST_REASON = 3_000  # characters of a library's message
 
 
@@ -135,15 +137,16 @@ def reading_user_files(problem: str, advice: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = reason_of(error)
-        if is_lack_of_memory(error):
+        if is_out_of_memory(error):
             raise OutOfMemoryError(f"{problem}: there is not enough memory ({reason}).") from error
         raise InputError(f"{problem} ({reason}). {advice}") from error
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether a library gave up for lack of memory."""
-    said = reason_of(error).lower()
-    return isinstance(error, MemoryError) or any(sign in said for sign in _NO_MEMORY)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or machine had no memory left; some libraries say so only in words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == OutOfMemoryError.__name__:
+        return True
+    return not isinstance(error, UserError) and _NO_MEMORY.search(str(error)) is not None
 
 
 def reason_of(error: BaseException) -> str:

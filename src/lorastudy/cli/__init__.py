@@ -31,7 +31,13 @@ from lorastudy.cli.terminal import (
     show_controls,
     with_plain_output,
 )
-from lorastudy.errors import UserError, redact_secrets
+from lorastudy.errors import (
+    OutOfMemoryError,
+    UserError,
+    is_out_of_memory,
+    reason_of,
+    redact_secrets,
+)
 from lorastudy.launch.torchrun import say_exit_code
 from lorastudy.version import __version__
 
@@ -108,6 +114,15 @@ def main() -> None:
         code = 75
     except BrokenPipeError:
         code = 0  # the reader of our output, such as `head`, has closed it
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(
+            f"lorastudy: there is not enough memory ({show_controls(reason_of(error))}). End other "
+            "programs, or give less at once: shorter texts, a smaller micro-batch or model.",
+            file=sys.stderr,
+        )
+        code = OutOfMemoryError.exit_code
     code = code if isinstance(code, int) else 0
     say_exit_code(code)
     sys.exit(code)

@@ -13,7 +13,7 @@ from typing import NoReturn
 import torch
 
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.errors import UserError, redact_secrets
+from lorastudy.errors import UserError, is_out_of_memory, redact_secrets
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
@@ -23,7 +23,6 @@ from lorastudy.model.base import quieten_libraries
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
-from lorastudy.run.failures import is_out_of_memory
 from lorastudy.run.inputs import open_reader
 from lorastudy.run.probe import probe_arm
 from lorastudy.store.collect import read_study

@@ -23,7 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lorastudy.errors import ConfigError, first_line, is_lack_of_memory, show_names
+from lorastudy.errors import ConfigError, first_line, is_out_of_memory, show_names
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.seeds import derive_seed
 
@@ -49,7 +49,7 @@ def attach_adapter(
             f"arm {arm!r}: PEFT's {kind} needs a package that is missing: {first_line(error)}"
         ) from error
     except Exception as error:  # methods are many, and raise what they like
-        if is_lack_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ConfigError(
             f"arm {arm!r}: PEFT's {kind} cannot adapt these modules: "

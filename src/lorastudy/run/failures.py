@@ -1,7 +1,6 @@
 """The record of a run that could not finish: a row of the report like any other."""
 
 import gc
-import re
 from contextlib import suppress
 
 import torch
@@ -12,6 +11,7 @@ from lorastudy.errors import (
     OutOfMemoryError,
     StorageError,
     UserError,
+    is_out_of_memory,
     redact_secrets,
 )
 from lorastudy.machine.memory import describe_shortage, measure_peak_memory
@@ -48,14 +48,6 @@ def describe_failure(
         peak_memory_bytes=measure_peak_memory(device),
         exit_code=exit_code,
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or machine had no memory left; CUDA says so only in its message."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    words = r"out of memory|not enough memory|can't allocate memory"
-    return isinstance(error, RuntimeError) and re.search(words, str(error)) is not None
 
 
 def describe_shortage_of_run(spec: RunSpec, folder: RunFolder, device: torch.device) -> str:
