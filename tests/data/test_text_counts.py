@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from lorastudy.data.corpus import prepare_corpus
 from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_stream
 from lorastudy.data.sources import Documents
-from lorastudy.data.text_counts import TextCounts, count_text
+from lorastudy.data.text_counts import count_text
 from lorastudy.model.tokenizer import load_tokenizer
+from lorastudy.store.counts import TextCounts
 
 TEXTS = ("x" * 100, "yes", "z" * 10)  # one token per byte
 PREFIX = 256

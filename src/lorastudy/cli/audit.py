@@ -1,5 +1,6 @@
 """`audit`: what a perplexity over padded rows is made of, of a model or of a printed number."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,13 @@ from lorastudy.cli import options
 from lorastudy.cli.options import (
     AsJson,
     BenchmarkName,
+    Column,
     Device,
     Limit,
     Mirror,
     Offline,
     Precision,
+    SampleBy,
     Strip,
 )
 from lorastudy.config.models import Rows
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 _PADDED = protocol_of_rows(scored_padding=True).pattern
 _TEXT = protocol_of_rows(scored_padding=False).pattern
 
-Model = Annotated[str | None, typer.Argument(help="Model folder or hub id; not with --tokenizer.")]
+Model = Annotated[
+    str | None, typer.Argument(help="Model folder, hub id or demo; not with --tokenizer.")
+]
 Length = Annotated[int, typer.Option(min=2, help="Tokens of a padded row.")]
 Reported = Annotated[
     float | None, typer.Option(help="A perplexity from elsewhere, to be taken apart.")
@@ -53,6 +58,8 @@ def audit(
     tokenizer: TokenizerName = None,
     protocol: ProtocolNames = None,
     adapter: Annotated[Path | None, typer.Option(help="PEFT folder for the model.")] = None,
+    column: Column = None,
+    sample_by: SampleBy = None,
     limit: Limit = None,
     precision: Precision = "float32",
     mirror: Mirror = None,
@@ -64,7 +71,8 @@ def audit(
     options.check_arithmetic(device, precision)
     if not benchmark:
         raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
-    source = find_benchmark(benchmark, _with_padded(protocol), limit=limit)
+    asked = _with_padded(protocol)
+    source = find_benchmark(benchmark, asked, limit=limit, column=column, sample_by=sample_by)
     places = places_here(mirror, offline=offline)
     rows = Rows(cut="lines", length=length, strip=strip)
     if model is None:
@@ -127,6 +135,7 @@ def _as_json(found: "Audit", model: str | None) -> dict[str, object]:
         "readings": [
             {
                 "strip": reading.strip,
+                "text": asdict(reading.text),
                 "rows": reading.counts.n_rows,
                 "text_share": reading.counts.text_share,
                 "undone": _undone_as_json(reading.undone),
@@ -171,7 +180,9 @@ def _as_text(found: "Audit") -> str:
 
 def _reading_as_text(reading: "Reading") -> str:
     how = "stripped (data.rows.strip: true)" if reading.strip else "as they are (strip: false)"
-    share = f"texts {how}: text is {reading.counts.text_share:.4f} of the targets"
+    share = (
+        f"texts {how}: text is {reading.counts.text_share:.4f} of the targets\n  ({reading.text})"
+    )
     if (undone := reading.undone) is None:
         return share
     return (

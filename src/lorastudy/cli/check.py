@@ -22,6 +22,7 @@ def check(
     from lorastudy.machine.environment import choose_device
     from lorastudy.study.check import check_study
     from lorastudy.study.facts import describe_check
+    from lorastudy.study.notes import list_texts, note_overlaps
 
     checked = check_study(opened.study, opened.places, choose_device(device))
     facts = describe_check(opened.study, checked)
@@ -31,15 +32,7 @@ def check(
     from lorastudy.cli.show import print_check
 
     print_check(opened.study, checked)
-    for name, counts in (("train", facts.train_text), ("validation", facts.validation_text)):
-        print(
-            f"{name}: {counts.n_documents:,} documents, {counts.n_tokens:,} tokens, of which "
-            f"{counts.dropped_share:.1%} in no row and {counts.unknown_share:.1%} unknown"
-        )
-    for note in facts.notes:
+    for line in list_texts(checked.lock):
+        print(line)
+    for note in (*facts.notes, *note_overlaps(checked.lock)):
         print(f"Note: {note}")
-    for part in facts.overlap:
-        print(
-            f"{part.documents:,} of the {part.of:,} documents of {part.benchmark} are in the "
-            "training split: its scores show memory too."
-        )

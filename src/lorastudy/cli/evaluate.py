@@ -1,6 +1,7 @@
 """`evaluate`: score any model, without a study."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +11,21 @@ from lorastudy.cli import options
 from lorastudy.cli.options import (
     AsJson,
     BenchmarkName,
+    Column,
     Device,
     Limit,
     Mirror,
     Offline,
     Precision,
     Reference,
+    SampleBy,
     Strip,
 )
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
 
-Model = Annotated[str, typer.Argument(help="Model folder or hub id.", metavar="MODEL")]
+Model = Annotated[str, typer.Argument(help="Model folder, hub id, or demo.", metavar="MODEL")]
 ProtocolNames = Annotated[
     list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
 ]
@@ -42,6 +45,8 @@ def evaluate(
     adapter: Adapter = None,
     length: Length = 350,
     strip: Strip = True,
+    column: Column = None,
+    sample_by: SampleBy = None,
     limit: Limit = None,
     sample: Sample = None,
     precision: Precision = "float32",
@@ -53,7 +58,9 @@ def evaluate(
 ) -> None:
     """Score a model on a benchmark under one or more protocols."""
     options.check_arithmetic(device, precision)
-    source = find_benchmark(benchmark, protocol, limit=limit, sample=sample)
+    source = find_benchmark(
+        *(benchmark, protocol), limit=limit, sample=sample, column=column, sample_by=sample_by
+    )
     from lorastudy.run.evaluate_model import evaluate_model
 
     records = evaluate_model(
@@ -73,6 +80,9 @@ def evaluate(
         return
     for record in records:
         print(_line(record))
+    if any(record.text and record.text.is_unknown for record in records):
+        what = "the tokenizer does not know most of this text, so perplexities say little about it"
+        print(f"lorastudy: {what}.", file=sys.stderr)
 
 
 def _line(record: EvaluationRecord) -> str:
@@ -80,11 +90,12 @@ def _line(record: EvaluationRecord) -> str:
     error = f" ± {record.standard_error:.6f}" if record.standard_error is not None else ""
     of = f", a random part of {record.n_population:,}" if record.n_population else ""
     cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
+    text = f"; text: {record.text}" if record.text else ""
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
         f"perplexity {record.perplexity:.4f}  "
         f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
-        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}, "
+        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}{text}; "
         f"{record.seconds:.1f} s)"
     )
 

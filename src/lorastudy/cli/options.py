@@ -96,7 +96,18 @@ Out = Annotated[
 ]
 BenchmarkName = Annotated[
     str,
-    typer.Option(help="wikitext-2, lambada, imdb, a benchmark of another preset, or a text file."),
+    typer.Option(
+        help="wikitext-2, lambada, imdb, a benchmark of another preset; or a file, a folder or a "
+        "pattern such as 'texts/*.md'."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(help="Column that holds the text, in tables; default: text.", show_default=False),
+]
+SampleBy = Annotated[
+    Literal["line", "paragraph", "document"] | None,
+    typer.Option(help="What one document is in text files; default: line.", show_default=False),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Score only this many documents, the first ones.")

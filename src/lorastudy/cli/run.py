@@ -25,6 +25,7 @@ from lorastudy.cli.options import (
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
+from lorastudy.store.locks import read_lock
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import OpenedStudy, open_study
 
@@ -106,10 +107,15 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
     """
     from lorastudy.cli.live import show_progress
     from lorastudy.study.conduct import begin, execute
+    from lorastudy.study.notes import list_texts, note_overlaps, note_texts
 
     missing = begin(opened, runs, how)
-    path = opened.folder.path
+    path, lock = opened.folder.path, read_lock(opened.folder)
     print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {path}")
+    for line in list_texts(lock):
+        print(line)
+    for note in (*note_texts(opened.study, lock), *note_overlaps(lock)):
+        print(f"Note: {note}")
     if strangers := list_strangers(opened.folder):
         print(f"Not runs of this study, and left out of its report: runs/{', '.join(strangers)}")
     if missing:

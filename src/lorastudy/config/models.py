@@ -51,6 +51,10 @@ class Rows(StudyModel):
     """Tokens in a row, including the end-of-text token at its beginning."""
     strip: Annotated[bool, Field(exclude_if=bool)] = True  # true does not enter identities
     """Remove white space around each text, with cut: lines and in row protocols of benchmarks."""
+    end: Annotated[Literal["masked", "scored"], Field(exclude_if=lambda end: end == "masked")] = (
+        "masked"
+    )
+    """scored: train and validate on an end-of-text token after each text, with cut: lines."""
 
 
 class Data(StudyModel):
@@ -227,6 +231,8 @@ class Study(StudyModel):
         if self.data.rows.cut == "stream" and self.training.padding == "scored":
             what = "scored needs padded rows, but data.rows.cut: stream cuts full rows; use masked"
             refuse([("training.padding", what)])
+        if self.data.rows.end == "scored":
+            refuse(self._end_mistakes())
         has_baseline = any(arm.method == "baseline" for arm in self.arms)
         what = "forgetting compares with the base model, so an arm with method: baseline is needed"
         refuse(
@@ -237,3 +243,12 @@ class Study(StudyModel):
             ]
         )
         return self
+
+    def _end_mistakes(self) -> list[Mistake]:
+        if self.data.rows.cut == "stream":
+            what = "scored needs a row for each text, but cut: stream joins all of them"
+            return [("data.rows.end", f"{what}; use cut: lines, or leave it out")]
+        if self.training.padding == "scored":
+            what = "is of no use with training.padding: scored, which scores that token already"
+            return [("data.rows.end", f"{what}; leave it out")]
+        return []

@@ -1,9 +1,12 @@
 """What a name in a command or a Python call means: a model, or a benchmark.
 
-A model is a folder or a hub id; a benchmark is one of the presets' or a file of texts.
+A model is a folder, a hub id or `demo`; a benchmark is one of the presets', or a file, a folder or
+a pattern of files with texts.
 """
 
+import re
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,22 +14,23 @@ from pydantic import ValidationError
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import BaseModelRef, Benchmark
 from lorastudy.config.study_file import list_presets, load_study, preset_text
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, possible_path
 
 _LONGEST_SHOWN = 60  # characters of a name that cannot be one
-_FILES = (".txt", ".jsonl", ".json", ".parquet", ".csv")
+_DEMO = "demo"  # the model that comes with this package
+_SIGNS_OF_PATHS = "./\\~*?["
 
 
 def model_reference(model: str) -> BaseModelRef:
-    """A folder if there is one of this name, else a hub id.
+    """A folder if there is one of this name, else the builtin model `demo`, else a hub id.
 
     Raises:
-        InputError: It is neither.
+        InputError: It is none of these.
     """
     try:
         if Path(model).is_dir():
             return BaseModelRef(path=str(Path(model).resolve()))
-        return BaseModelRef(id=model)
+        return BaseModelRef(builtin="demo") if model == _DEMO else BaseModelRef(id=model)
     except (ValidationError, OSError) as error:
         shown = model if len(model) <= _LONGEST_SHOWN else f"{model[:_LONGEST_SHOWN]}..."
         raise InputError(
@@ -36,30 +40,68 @@ def model_reference(model: str) -> BaseModelRef:
 
 
 def find_benchmark(
-    name: str, protocols: Sequence[str], *, limit: int | None = None, sample: int | None = None
+    name: str,
+    protocols: Sequence[str],
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+    column: str | None = None,
+    sample_by: str | None = None,
 ) -> Benchmark:
-    """A benchmark of the presets by name, or a file, to be scored under `protocols`.
+    """A benchmark of the presets by name, or files of texts, to be scored under `protocols`.
+
+    Args:
+        name: Of a benchmark; or a file, a folder with files of one kind, or a glob.
+        protocols: At least one.
+        limit: Score only the first N documents; None: all.
+        sample: Score only N random documents; None: all.
+        column: The one that holds the text, in files that have columns; None: `text`.
+        sample_by: What one document is in a text file; None: a line.
 
     Raises:
-        ConfigError: Neither; or a protocol that does not exist.
+        ConfigError: Neither; or a protocol that does not exist, or files of several kinds.
     """
-    known = _known_benchmarks()
-    source: dict[str, object]
+    known, path = _known_benchmarks(), possible_path(name, key="--benchmark ")
     if name in known:
         source = known[name].model_dump(exclude_defaults=True)
-    elif Path(name).suffix in _FILES:
-        source = {"name": Path(name).stem, "path": name}
+    elif path.is_dir():
+        source = {"name": _name_of(name), "path": _pattern_of(path)}
+    elif path.exists() or any(sign in name for sign in _SIGNS_OF_PATHS):
+        source = {"name": _name_of(name), "path": name}
     else:
         raise ConfigError(
             f"--benchmark {name}: not one of {', '.join(known)}{nearest(name, known)}, and not a "
-            f"file ending in {', '.join(_FILES)}."
+            "file or folder with texts. Give a path such as texts/*.txt, or one of these names."
         )
-    source["protocols"] = tuple(protocols)
-    if limit is not None:
-        source["limit"] = limit
-    if sample is not None:
-        source["sample"] = sample
-    return _checked_benchmark(source)
+    chosen = {"limit": limit, "sample": sample, "column": column, "sample_by": sample_by}
+    source |= {key: value for key, value in chosen.items() if value is not None}
+    return _checked_benchmark({**source, "protocols": tuple(protocols)})
+
+
+def _name_of(path: str) -> str:
+    """A name for the benchmark of a path or glob, from its last part that has letters."""
+    for part in reversed(Path(path).resolve().parts):
+        stem = part.partition(".")[0]
+        if name := re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64]:
+            return name
+    return "texts"
+
+
+def _pattern_of(folder: Path) -> str:
+    """A glob for the files of `folder`, which are all of one kind.
+
+    Raises:
+        ConfigError: It has files of several kinds, or none.
+    """
+    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    endings = sorted({path.suffix for path in files})
+    if len(endings) != 1:
+        found = f"files ending in {', '.join(endings)}" if files else "no file"
+        raise ConfigError(
+            f"--benchmark {folder}: this folder has {found}, so it is not clear which of them are "
+            f"meant. Name them with a pattern such as '{folder}/*.txt'."
+        )
+    return f"{escape(str(folder))}/*{endings[0]}"
 
 
 def _known_benchmarks() -> dict[str, Benchmark]:

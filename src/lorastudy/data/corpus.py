@@ -100,6 +100,7 @@ def prepare_corpus(
     *,
     form: Form,
     limit: int | None = None,
+    end: int | None = None,
 ) -> Corpus:
     """The corpus of `documents`: from `cache` if it has an undamaged copy, otherwise newly made.
 
@@ -112,6 +113,7 @@ def prepare_corpus(
         cache: Folder of all corpora.
         form: What becomes a document; see `data/texts.py`.
         limit: Keep only the first N documents; None: all.
+        end: Token put after the last one of every document; None: nothing is.
 
     Raises:
         InputError: The text has no token, or one that is not in the vocabulary.
@@ -119,7 +121,7 @@ def prepare_corpus(
     """
     texts = form_texts(documents.texts, form)[:limit]
     text_digest = digest_texts(texts)
-    folder = cache / _key(text_digest, tokenizer, form)
+    folder = cache / _key(text_digest, tokenizer, form, end)
     if (corpus := _open_if_whole(folder)) is not None:
         return corpus
     _make_cache(cache)
@@ -128,7 +130,7 @@ def prepare_corpus(
             return corpus
         for leftover in cache.glob(f".{folder.name}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        source = _Source(texts, text_digest, documents.origin, form)
+        source = _Source(texts, text_digest, documents.origin, form, end)
         _publish(folder, source, tokenizer)
     return open_corpus(folder)
 
@@ -167,11 +169,13 @@ class _Source:
     digest: str
     origin: str
     form: Form
+    end: int | None
 
 
-def _key(text_digest: str, tokenizer: TokenizerLike, form: Form) -> str:
+def _key(text_digest: str, tokenizer: TokenizerLike, form: Form, end: int | None) -> str:
     parts = (_LAYOUT, text_digest, tokenizer.digest, tokenizer.vocabulary_size, form)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    ended = parts if end is None else (*parts, end)
+    return hashlib.sha256(repr(ended).encode()).hexdigest()[:32]
 
 
 def _open_if_whole(folder: Path) -> Corpus | None:
@@ -209,9 +213,10 @@ def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
     n_context: list[int] = []
     with (folder / "tokens.bin").open("wb") as stream:
         for ids, n_read in encode_texts(source.texts, source.form, tokenizer, source.origin):
-            sizes.append(len(ids))
+            whole = ids if source.end is None or not len(ids) else np.append(ids, source.end)
+            sizes.append(len(whole))
             n_context.append(n_read)
-            stream.write(ids.astype(dtype).tobytes())
+            stream.write(whole.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
     if offsets[-1] == 0:
         raise InputError(f"{source.origin}: the text has no token. Choose another text.")

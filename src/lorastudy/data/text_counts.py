@@ -1,31 +1,13 @@
-"""What becomes of a text on its way to a model: how much of it is read, and how much is known."""
+"""Count what a study loses of a text, and how much of it repeats another one."""
 
-from dataclasses import dataclass
+import hashlib
+from itertools import pairwise
 
 import numpy as np
 
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-
-
-@dataclass(frozen=True, slots=True)
-class TextCounts:
-    """Tokens of a source, and those of them that a study loses."""
-
-    n_documents: int
-    n_tokens: int
-    n_dropped: int  # tokens that stand in no row, since rows are cut off or are too short
-    n_unknown: int  # tokens that stand for any text that the tokenizer does not know
-
-    @property
-    def dropped_share(self) -> float:
-        """Share of tokens that are never read, from 0 to 1."""
-        return self.n_dropped / max(1, self.n_tokens)
-
-    @property
-    def unknown_share(self) -> float:
-        """Share of tokens that are unknown ones, from 0 to 1."""
-        return self.n_unknown / max(1, self.n_tokens)
+from lorastudy.store.counts import Overlap, TextCounts
 
 
 def count_text(corpus: Corpus, table: RowTable, unknown_id: int | None) -> TextCounts:
@@ -48,3 +30,19 @@ def count_text(corpus: Corpus, table: RowTable, unknown_id: int | None) -> TextC
         n_dropped=corpus.n_tokens - n_read,
         n_unknown=int(np.count_nonzero(is_unknown)),
     )
+
+
+def count_overlap(benchmark: str | None, corpus: Corpus, trained: Corpus) -> Overlap:
+    """The documents of `corpus`, those of `benchmark`, that `trained` contains as well."""
+    known = set(_digest_documents(trained))
+    shared = sum(digest in known for digest in _digest_documents(corpus))
+    return Overlap(benchmark, shared, corpus.n_documents)
+
+
+def _digest_documents(corpus: Corpus) -> list[bytes]:
+    """A hash of each document's tokens and bytes, so that unknown tokens do not make two equal."""
+    tokens, offsets = corpus.tokens, corpus.offsets.tolist()
+    return [
+        hashlib.sha256(tokens[begin:end].tobytes() + size.to_bytes(8, "big")).digest()
+        for (begin, end), size in zip(pairwise(offsets), corpus.n_bytes.tolist(), strict=True)
+    ]

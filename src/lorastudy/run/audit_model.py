@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.data.rows import cut_lines
+from lorastudy.data.text_counts import count_text
 from lorastudy.errors import InputError
 from lorastudy.evaluate.audit import TargetCounts, Undone, count_targets, undo_padding
 from lorastudy.loss import perplexity_of
@@ -14,6 +15,7 @@ from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.protocols import TEXT_CLASSES, form_of_rows
 from lorastudy.run.evaluate_model import evaluate_model
 from lorastudy.run.inputs import open_corpus_of
+from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
 
@@ -23,6 +25,7 @@ class Reading:
     """The padded rows of a benchmark, with white space around texts removed or kept."""
 
     strip: bool
+    text: TextCounts
     counts: TargetCounts
     undone: Undone | None  # None: no number was reported
 
@@ -130,6 +133,7 @@ def _read_both(
             )
         counts = count_targets(table, rows.length)
         undone = None if reported is None else undo_padding(reported, counts)
-        return Reading(strip, counts, undone)
+        text = count_text(corpus, table, tokenizer.unknown_id)
+        return Reading(strip, text, counts, undone)
 
     return read(strip=rows.strip), read(strip=not rows.strip)

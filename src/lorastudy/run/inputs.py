@@ -4,7 +4,7 @@ Documents are tokenised once into the cache; the lock file of a study remembers 
 belongs to which source, so that a run opens its memory maps without reading the data again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lorastudy.config.models import Benchmark, Rows, Source, Study
@@ -12,7 +12,7 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import Documents, read_documents
-from lorastudy.data.text_counts import TextCounts, count_text
+from lorastudy.data.text_counts import count_text
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.protocols import (
     SizedProtocol,
@@ -25,6 +25,7 @@ from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 from lorastudy.protocols import Form, form_of_rows
+from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places, name_revision
 
 
@@ -36,32 +37,36 @@ class Reader:
     tokenizer: Tokenizer
     places: Places
     revisions: dict[str, str] = field(default_factory=dict)  # commits that were read from the hub
-    _opened: dict[tuple[Source, Form], Corpus] = field(default_factory=dict)
+    _joined: dict[Source, int] = field(default_factory=dict)  # documents of streams that were read
+    _opened: dict[tuple[Source, Form, int | None], Corpus] = field(default_factory=dict)
 
     @property
     def special(self) -> SpecialTokens:
         """Ids that rows need."""
         return SpecialTokens(self.tokenizer.start_id, self.tokenizer.end_id)
 
-    def corpus(self, source: Source, form: Form) -> Corpus:
+    def corpus(self, source: Source, form: Form, *, end: int | None = None) -> Corpus:
         """The tokenised documents of `source`, from the cache if it has them.
 
-        Arms and protocols share sources, so each source is read once and kept open.
+        Arms and protocols share sources, so each source is read once and kept open. Each document
+        ends with the token `end`, unless it is None.
 
         Raises:
             InputError: The source cannot be read, or a token id has no embedding.
         """
-        where = Source.model_validate(source.model_dump(include=set(Source.model_fields)))
-        if (where, form) not in self._opened:
-            self._opened[where, form] = self._open(where, form)
-        return self._opened[where, form]
+        where = _plain(source)
+        if (where, form, end) not in self._opened:
+            self._opened[where, form, end] = self._open(where, form, end)
+        return self._opened[where, form, end]
 
-    def _open(self, source: Source, form: Form) -> Corpus:
+    def _open(self, source: Source, form: Form, end: int | None) -> Corpus:
         documents = _read_source(source, form, self.places)
         if source.id is not None and documents.revision is not None:
             named = name_revision("datasets", source.id, source.revision)
             self.revisions[named] = documents.revision
-        corpus = _tokenise(documents, source, form, self.tokenizer, self.places)
+        if form == "stream":
+            self._joined[source] = sum(not text.isspace() for text in documents.texts if text)
+        corpus = _tokenise(documents, source, form, self.tokenizer, self.places, end=end)
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
@@ -81,7 +86,8 @@ class Reader:
             InputError: No row has a target.
         """
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
-        corpus = self.corpus(source, form)
+        end = self.tokenizer.end_id if rows.end == "scored" else None
+        corpus = self.corpus(source, form, end=end)
         table = (
             cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
             if rows.cut == "lines"
@@ -97,7 +103,14 @@ class Reader:
     def count_training_text(self, source: Source, rows: Rows) -> TextCounts:
         """Documents and tokens of the train or validation split, and what of them is lost."""
         corpus, table = self.training_rows(source, rows)
-        return count_text(corpus, table, self.tokenizer.unknown_id)
+        return self._count_text(source, corpus, table, is_joined=rows.cut == "stream")
+
+    def _count_text(
+        self, source: Source, corpus: Corpus, table: RowTable, *, is_joined: bool
+    ) -> TextCounts:
+        counts = count_text(corpus, table, self.tokenizer.unknown_id)
+        n_documents = self._joined[_plain(source)] if is_joined else counts.n_documents
+        return replace(counts, n_documents=n_documents)
 
     def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
         """Corpus, rows and padding of a benchmark under a protocol.
@@ -113,11 +126,13 @@ class Reader:
                 f"benchmark {benchmark.name!r} has no scored token under {name!r}. "
                 "Its documents are empty; check its split and column."
             )
+        is_joined = protocol.kind.joins_documents
+        text = self._count_text(benchmark, corpus, table, is_joined=is_joined)
         if benchmark.sample is None:
-            return BenchmarkRows(protocol, corpus, table, padding)
+            return BenchmarkRows(protocol, corpus, table, padding, text)
         n_population = len(set(units_of(protocol.kind, table).tolist()))
         table = draw_subset(protocol.kind, table, benchmark.sample)
-        return BenchmarkRows(protocol, corpus, table, padding, n_population)
+        return BenchmarkRows(protocol, corpus, table, padding, text, n_population)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,7 @@ class BenchmarkRows:
     corpus: Corpus
     table: RowTable
     padding: Padding
+    text: TextCounts  # of all documents, also where only a random part is scored
     n_population: int | None = None  # units of which `table` is a random part; None: it has all
 
 
@@ -139,6 +155,11 @@ def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Pla
     """
     documents = _read_source(source, form, places)
     return _tokenise(documents, source, form, tokenizer, places)
+
+
+def _plain(source: Source) -> Source:
+    """The source alone, without what a benchmark adds to it."""
+    return Source.model_validate(source.model_dump(include=set(Source.model_fields)))
 
 
 def _read_source(source: Source, form: Form, places: Places) -> Documents:
@@ -153,10 +174,17 @@ def _read_source(source: Source, form: Form, places: Places) -> Documents:
 
 
 def _tokenise(
-    documents: Documents, source: Source, form: Form, tokenizer: Tokenizer, places: Places
+    documents: Documents,
+    source: Source,
+    form: Form,
+    tokenizer: Tokenizer,
+    places: Places,
+    *,
+    end: int | None = None,
 ) -> Corpus:
     limit = source.limit if form == "pages" else None
-    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
+    cache = places.cache / "corpora"
+    return prepare_corpus(documents, tokenizer, cache, form=form, limit=limit, end=end)
 
 
 def make_reader(folder: Path, places: Places) -> Reader:

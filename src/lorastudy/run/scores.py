@@ -64,7 +64,8 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
     protocol, pooled = rows.protocol.kind, scores.sums
     cross_entropy = average_nats(protocol, scores)
     coverage = measure_coverage(protocol, rows.corpus, rows.table)
-    units = convert_nats(pooled.sum_nats, coverage)
+    # nats of unknown tokens say nothing about the words and bytes that they stand for
+    units = None if rows.text.is_unknown else convert_nats(pooled.sum_nats, coverage)
     evaluation = EvaluationRecord(
         benchmark=benchmark,
         protocol=rows.protocol.name,
@@ -87,6 +88,7 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
         accuracy=scores.accuracy,
         tokenizer_digest=rows.corpus.record.tokenizer_digest,
         n_population=rows.n_population,
+        text=rows.text,
         standard_error=estimate_error(protocol, scores, rows.table, rows.n_population)
         if rows.n_population
         else None,

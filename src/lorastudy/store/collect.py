@@ -135,4 +135,5 @@ def training_protocol(study: Study) -> str:
     has_padding = study.training.padding == "scored"
     if study.data.rows.cut == "stream" and not has_padding:
         return "windows"
-    return protocol_of_rows(scored_padding=has_padding).pattern
+    pattern = protocol_of_rows(scored_padding=has_padding).pattern
+    return f"{pattern}, and the end of each text" if study.data.rows.end == "scored" else pattern

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lorastudy.config.arms import Method
 from lorastudy.config.models import Study
 from lorastudy.protocols import TargetClass
+from lorastudy.store.counts import Overlap, TextCounts
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 # of a run that ended; "damaged": its records are not those that it wrote, which is never stored
@@ -82,6 +83,8 @@ class StudyLock(Record):
     base_digest: str
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+    texts: dict[str, TextCounts] = {}  # by the same names: how much of each text is read and known
+    overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
     revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
@@ -236,13 +239,14 @@ class EvaluationRecord(Record):
     n_documents_cut: int | None = None  # documents, part of which is not read
     n_words: int | None = None  # of the original text, scored or not
     n_bytes: int | None = None
-    word_perplexity: float | None = None  # these three: only if the whole text is scored
+    word_perplexity: float | None = None  # these: only if the whole text is scored and known
     byte_perplexity: float | None = None
     bits_per_byte: float | None = None
     accuracy: float | None = None  # share of documents whose targets are all first choices
     tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
     n_population: int | None = None  # documents, or windows, of which a random part was scored
     standard_error: float | None = None  # of the cross-entropy, as an estimate for all of them
+    text: Annotated[TextCounts | None, Field(exclude_if=lambda text: text is None)] = None
 
 
 class RunResult(Record):
@@ -290,6 +294,6 @@ class StudyResults(Record):
     forgetting: tuple[
         str, ...
     ] = ()  # benchmarks of neutral text: tuned minus base is what was lost
-    training_protocol: str  # of the losses during training: a protocol of rows, or "windows"
+    training_protocol: str  # of the losses during training: a protocol of rows, "windows", ...
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result

@@ -3,15 +3,13 @@
 Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
 
-import hashlib
-import itertools
 from dataclasses import dataclass
 
 import torch
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.data.corpus import Corpus
+from lorastudy.data.text_counts import count_overlap
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
@@ -23,6 +21,7 @@ from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
 from lorastudy.store.checkpoints import KEPT
+from lorastudy.store.counts import Overlap
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
 from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
@@ -86,20 +85,26 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         _check_arm(first_of_arm[arm.name], reader, placements[arm.name], device)
         for arm in study.arms
     )
-    _refuse_short_epoch(study, arms[0].layout)
-    digests = {
-        f"{benchmark.name}--{protocol}": reader.benchmark_rows(
-            benchmark, protocol, study.data.rows
-        ).corpus.digest
+    layout, rows = arms[0].layout, study.data.rows
+    _refuse_short_epoch(study, layout)
+    scored = {
+        f"{benchmark.name}--{protocol}": reader.benchmark_rows(benchmark, protocol, rows)
         for benchmark in study.benchmarks
         for protocol in benchmark.protocols
     }
-    digests["train"] = arms[0].layout.corpus.digest
-    digests["validation"] = arms[0].layout.validation_corpus.digest
+    digests = {name: part.corpus.digest for name, part in scored.items()}
+    digests["train"] = layout.corpus.digest
+    digests["validation"] = layout.validation_corpus.digest
     lock = StudyLock(
         base_digest=digest_base(reader.base.folder),
         tokenizer_digest=reader.tokenizer.digest,
         corpora=digests,
+        texts={
+            "train": reader.count_training_text(study.data.train, rows),
+            "validation": reader.count_training_text(study.data.validation, rows),
+            **{name: part.text for name, part in scored.items()},
+        },
+        overlap=count_overlaps(study, reader),
         revisions=reader.revisions,
         studies=(study,),
         environment=take_fingerprint(
@@ -109,33 +114,14 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """How many documents of a benchmark are also in the training split, token for token."""
-
-    benchmark: str
-    documents: int
-    of: int
-
-
-def count_overlap(study: Study, reader: Reader) -> tuple[Overlap, ...]:
-    """The documents that training and benchmarks share, ignoring white space at their ends."""
-    trained = _digest_documents(reader.corpus(study.data.train, "texts"))
-    found = []
-    for benchmark in study.benchmarks:
-        tested = _digest_documents(reader.corpus(benchmark, "texts"))
-        known = set(trained)
-        shared = sum(digest in known for digest in tested)
-        found.append(Overlap(benchmark.name, shared, len(tested)))
-    return tuple(found)
-
-
-def _digest_documents(corpus: Corpus) -> list[bytes]:
-    tokens, offsets = corpus.tokens, corpus.offsets.tolist()
-    return [
-        hashlib.sha256(tokens[begin:end].tobytes()).digest()
-        for begin, end in itertools.pairwise(offsets)
-    ]
+def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
+    """What validation and each benchmark share with training, ignoring white space at the ends."""
+    trained = reader.corpus(study.data.train, "texts")
+    benchmarks = ((benchmark.name, benchmark) for benchmark in study.benchmarks)
+    return tuple(
+        count_overlap(name, reader.corpus(source, "texts"), trained)
+        for name, source in ((None, study.data.validation), *benchmarks)
+    )
 
 
 def _check_arm(

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from lorastudy.config.models import Study
-from lorastudy.data.text_counts import TextCounts
-from lorastudy.study.check import ArmCheck, Overlap, StudyCheck, count_overlap
+from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.study.check import ArmCheck, StudyCheck
 from lorastudy.study.notes import note_study
 
 
@@ -33,6 +33,7 @@ class CheckFacts:
     n_runs: int
     available_bytes: int
     overlap: tuple[Overlap, ...]  # benchmarks that share documents with the training split
+    validation_overlap: Overlap | None  # None: the validation split shares none
     train_text: TextCounts
     validation_text: TextCounts
     notes: tuple[str, ...]  # sentences about what is allowed and may not be meant
@@ -40,17 +41,17 @@ class CheckFacts:
 
 def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
     """The facts of `checked`, with the benchmarks whose documents are also trained on."""
-    rows, reader = study.data.rows, checked.reader
-    train = reader.count_training_text(study.data.train, rows)
-    validation = reader.count_training_text(study.data.validation, rows)
+    lock = checked.lock
+    found = tuple(part for part in lock.overlap if part.documents)
     return CheckFacts(
         arms=tuple(_describe_arm(arm, checked) for arm in checked.arms),
         n_runs=checked.n_runs,
         available_bytes=checked.available_bytes,
-        overlap=tuple(part for part in count_overlap(study, checked.reader) if part.documents),
-        train_text=train,
-        validation_text=validation,
-        notes=tuple(note_study(study, checked, train, validation)),
+        overlap=tuple(part for part in found if part.benchmark is not None),
+        validation_overlap=next((part for part in found if part.benchmark is None), None),
+        train_text=lock.texts["train"],
+        validation_text=lock.texts["validation"],
+        notes=tuple(note_study(study, checked)),
     )
 
 

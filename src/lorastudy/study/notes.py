@@ -3,19 +3,41 @@
 from collections.abc import Iterator
 
 from lorastudy.config.models import Study
-from lorastudy.data.text_counts import TextCounts
+from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
+from lorastudy.model.base import BaseDescription
+from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.store.records import StudyLock
 from lorastudy.study.check import ArmCheck, StudyCheck
 
-MOST_LOST = 0.05  # share of tokens that may be lost without a note
+
+def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
+    """Sentences about texts, slow arithmetic, and ranks above the width of a layer."""
+    yield from note_texts(study, checked.lock)
+    yield from _note_attention(checked.reader.base)
+    if (slow := note_precision(checked.device, study.training.precision)) is not None:
+        yield slow
+    for arm in checked.arms:
+        yield from _note_rank(arm)
 
 
-def note_study(
-    study: Study, checked: StudyCheck, train: TextCounts, validation: TextCounts
-) -> Iterator[str]:
-    """Sentences about lost text, slow arithmetic, and ranks above the width of a layer."""
-    for name, counts in (("train", train), ("validation", validation)):
-        if counts.dropped_share > MOST_LOST:
+def list_texts(lock: StudyLock) -> tuple[str, ...]:
+    """One line for each text; protocols that lose the same of it share a line."""
+    alike: dict[tuple[str, TextCounts], list[str]] = {}
+    for name, counts in lock.texts.items():
+        text, _, protocol = name.rpartition("--")
+        alike.setdefault((text or protocol, counts), []).append(protocol if text else "")
+    return tuple(
+        f"{text}{f' under {show_names(protocols)}' if any(protocols) else ''}: {counts}"
+        for (text, counts), protocols in alike.items()
+    )
+
+
+def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
+    """Sentences about text that is lost or unknown."""
+    for name in ("train", "validation"):
+        counts = lock.texts.get(name)
+        if counts is not None and counts.is_truncated:
             why = (
                 "since what is left at the end is shorter than a row. Use shorter rows."
                 if study.data.rows.cut == "stream"
@@ -26,21 +48,39 @@ def note_study(
                 f"{counts.dropped_share:.0%} of the {counts.n_tokens:,} tokens of {name} are in no "
                 f"row, {why}"
             )
-        if counts.unknown_share > MOST_LOST:
-            yield (
-                f"{counts.unknown_share:.0%} of the tokens of {name} are the unknown token: the "
-                "tokenizer does not know this text, and perplexities say little about it."
-            )
-    base = checked.reader.base
+    unknown: dict[str, float] = {}
+    for name, counts in lock.texts.items():
+        if counts.is_unknown:
+            unknown.setdefault(name.rsplit("--", 1)[0], counts.unknown_share)
+    for name, share in unknown.items():
+        yield (
+            f"{share:.0%} of the tokens of {name} are the unknown token: the tokenizer does not "
+            "know this text, so perplexities say little about it, and there are none per byte or "
+            "word."
+        )
+
+
+def note_overlaps(lock: StudyLock) -> Iterator[str]:
+    """Sentences about texts that are held out, and trained on all the same."""
+    return map(_note_overlap, (part for part in lock.overlap if part.documents))
+
+
+def _note_overlap(found: Overlap) -> str:
+    shared = f"{found.documents:,} of the {found.of:,} documents of "
+    if found.benchmark is None:
+        return (
+            f"{shared}the validation split are in the training split: the best epoch is chosen "
+            "by memory too."
+        )
+    return f"{shared}{found.benchmark} are in the training split: its scores show memory too."
+
+
+def _note_attention(base: BaseDescription) -> Iterator[str]:
     if base.attention != "sdpa":
         yield (
             f"{base.model_type} knows no fused attention, so it runs with transformers' eager one, "
             "which is slower and needs more memory."
         )
-    if (slow := note_precision(checked.device, study.training.precision)) is not None:
-        yield slow
-    for arm in checked.arms:
-        yield from _note_rank(arm)
 
 
 def _note_rank(arm: ArmCheck) -> Iterator[str]:

@@ -45,6 +45,7 @@ def _describe_inputs(study: Study) -> list[Fact]:
     data, training = study.data, study.training
     rows = "one row per document" if data.rows.cut == "lines" else "text joined, full rows only"
     rows += "" if data.rows.strip else ", white space around texts kept"
+    rows += ", an end-of-text token after each text scored" if data.rows.end == "scored" else ""
     return [
         Fact("base model", describe_source(study.base_model)),
         Fact("training data", describe_source(data.train)),

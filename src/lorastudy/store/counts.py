@@ -1,0 +1,53 @@
+"""What becomes of a text on its way to a model: how much of it is read, and how much is known.
+
+Every command that reads data states these counts, and `study.lock.json` keeps those of a study.
+"""
+
+from dataclasses import dataclass
+
+MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
+
+
+@dataclass(frozen=True, slots=True)
+class TextCounts:
+    """Tokens of a source, and those of them that a study loses."""
+
+    n_documents: int
+    n_tokens: int
+    n_dropped: int  # tokens that are in no row, since rows are cut off or are too short
+    n_unknown: int  # tokens that stand for any text that the tokenizer does not know
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of tokens that are never read, from 0 to 1."""
+        return self.n_dropped / max(1, self.n_tokens)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of tokens that are unknown ones, from 0 to 1."""
+        return self.n_unknown / max(1, self.n_tokens)
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether more than a small part of the text is never read."""
+        return self.dropped_share > MOST_LOST
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether more than a small part of the text is unknown, so that nats are not its own."""
+        return self.unknown_share > MOST_LOST
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_documents:,} documents, {self.n_tokens:,} tokens, of which "
+            f"{self.dropped_share:.1%} in no row and {self.unknown_share:.1%} unknown"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many documents of a text are also in the training split, token for token."""
+
+    benchmark: str | None  # None: the validation split, which chooses the best epoch
+    documents: int
+    of: int
