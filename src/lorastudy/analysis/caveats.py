@@ -16,6 +16,7 @@ from lorastudy.analysis.verdicts import explain_order
 
 CaveatKind = Literal[
     "failed runs",  # value: their number
+    "damaged runs",  # value: their number
     "missing runs",  # value: their number
     "incomplete arms",  # they have fewer seeds than others, and are not judged
     "leaking text",  # a benchmark, or the validation text, is the same text as another
@@ -26,6 +27,9 @@ CaveatKind = Literal[
     "one rate",  # only one learning rate was tried
     "last epoch",  # the best epoch was the last one
     "cut training data",  # value: documents that were read
+    "truncated text",  # value: share of the training tokens that are in no row
+    "unknown text",  # value: the largest share of tokens that the tokenizer does not know
+    "repeated text",  # held-out texts that are partly trained on; value: documents
     "wide spread",  # the arm's seeds spread farther than those of the others
     "order",  # an arm farther from the lead is called nearer, since its error is larger
 ]
@@ -36,7 +40,7 @@ class Caveat:
     """One reason for doubt."""
 
     kind: CaveatKind
-    names: tuple[str, ...] = ()  # arms, or benchmarks and splits for "leaking text"
+    names: tuple[str, ...] = ()  # arms, or benchmarks and splits where texts are meant
     where: tuple[str, ...] = ()  # the benchmarks that it was seen on
     value: float | None = None
 
@@ -69,9 +73,12 @@ def _join_benchmarks(caveats: Sequence[Caveat]) -> Iterator[Caveat]:
 
 
 def _of_runs(findings: Findings) -> Iterator[Caveat]:
-    n_failed = sum(run.status != "done" for run in findings.results.runs)
-    if n_failed:
+    ended = [run.status for run in findings.results.runs if run.status != "done"]
+    n_damaged = ended.count("damaged")
+    if n_failed := len(ended) - n_damaged:
         yield Caveat("failed runs", value=n_failed)
+    if n_damaged:
+        yield Caveat("damaged runs", value=n_damaged)
     if findings.results.missing:
         yield Caveat("missing runs", value=len(findings.results.missing))
     lacking = dict.fromkeys(i.arm for c in list_tests(findings) for i in c.incomplete)
@@ -145,6 +152,21 @@ def _of_data(findings: Findings) -> Iterator[Caveat]:
     limit = findings.study.data.train.limit if findings.study else None
     if limit is not None:
         yield Caveat("cut training data", value=limit)
+    if (lock := findings.evidence.lock) is None:
+        return
+    train = lock.texts.get("train")
+    if train is not None and train.is_truncated:
+        yield Caveat("truncated text", value=train.dropped_share)
+    unknown = {
+        name.rpartition("--")[0] or name: counts.unknown_share
+        for name, counts in lock.texts.items()
+        if counts.is_unknown
+    }
+    if unknown:
+        yield Caveat("unknown text", tuple(unknown), value=max(unknown.values()))
+    for part in lock.overlap:
+        if part.documents:
+            yield Caveat("repeated text", (part.benchmark or "validation",), value=part.documents)
 
 
 def _of_spread(findings: Findings) -> Iterator[Caveat]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorastudy.config.mistakes import nearest
+from lorastudy.config.models import BaseModelRef
+from lorastudy.config.references import model_reference
 from lorastudy.config.study_file import list_presets, load_study, preset_text, schema_text
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.files import write_text
@@ -17,7 +19,7 @@ class WrittenStudy:
 
     file: Path
     schema: Path | None  # None: not asked for
-    found: tuple[str, ...]  # one line for each part of own data; none for a preset
+    found: tuple[str, ...]  # lines about own data: its parts, and how they are cut
 
 
 def write_study_file(
@@ -63,13 +65,19 @@ def _own_study(
 ) -> tuple[str, tuple[str, ...]]:
     """The text of a study file for `folder`, and what was found there."""
     from lorastudy.study.own_data import find_parts, make_study_text  # slow: reads every format
+    from lorastudy.study.own_rows import choose_rows, make_counter
 
+    named = model_reference(base_model)
+    if named.path is not None:  # as it was given, so that the study file can name it in this way
+        named = BaseModelRef(path=base_model)
     parts = find_parts(folder, column=column)
-    text = make_study_text(folder, parts, path, base_model=base_model, column=column)
+    counter = make_counter(named, column)
+    chosen = choose_rows(parts, counter)
+    text = make_study_text(folder, parts, path, chosen, base_model=named, column=column)
     load_study(text, str(path))
-    return text, tuple(
-        f"{name}: {part.n_documents:,} documents in {part.pattern}" for name, part in parts.items()
-    )
+    lines = [f"{name}: {counts} ({parts[name].pattern})" for name, counts in chosen.counts.items()]
+    notes = [f"Chose {chosen.reason}." if chosen.reason else "", counter.note]
+    return text, tuple(line for line in (*lines, *notes) if line)
 
 
 def _write_schema(path: Path) -> None:

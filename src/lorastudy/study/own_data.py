@@ -8,32 +8,23 @@ import json
 import os
 import re
 import string
-from dataclasses import dataclass
+from collections.abc import Mapping
 from glob import escape
 from importlib.resources import files
 from pathlib import Path
 
-from lorastudy.data.files import read_texts
-from lorastudy.data.formats import FORMATS
+from lorastudy.config.models import BaseModelRef
+from lorastudy.data.files import SampleBy, read_texts
 from lorastudy.data.paths import find_files
-from lorastudy.errors import ConfigError, show_names
+from lorastudy.errors import ConfigError, InputError, show_names
+from lorastudy.study.own_rows import TABLES, Part, RowChoice
 
-_TABLES = tuple(FORMATS)
-SUFFIXES = (".txt", ".md", *_TABLES)
+SUFFIXES = (".txt", ".md", *TABLES)
 _PARTS = {
     "train": ("train",),
     "validation": ("valid", "val", "dev", "held"),
     "test": ("test",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The files of one part, as a path or glob of a study file."""
-
-    pattern: str
-    n_files: int
-    n_documents: int
 
 
 def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
@@ -51,7 +42,13 @@ def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
 
 
 def make_study_text(
-    folder: Path, parts: dict[str, Part], out: Path, *, base_model: str, column: str
+    folder: Path,
+    parts: Mapping[str, Part],
+    out: Path,
+    chosen: RowChoice,
+    *,
+    base_model: BaseModelRef,
+    column: str,
 ) -> str:
     """The commented study file that compares arms on `parts` of `folder`.
 
@@ -59,14 +56,16 @@ def make_study_text(
         folder: Named in the file.
         parts: What `find_parts` found.
         out: Where the study file will be, since its paths start there.
-        base_model: Hub id or folder.
+        chosen: How rows are cut.
+        base_model: What every arm starts from.
         column: The column with the text, in files that have columns.
     """
     base = out.resolve().parent
-    sources = {name: _source(part, base, column) for name, part in parts.items()}
-    rows = max(n for n in (32, 16, 8, 4, 2, 1) if n <= max(1, parts["train"].n_documents))
+    sources = {name: _source(part, base, column, chosen.sample_by) for name, part in parts.items()}
+    n_rows = max(n for n in (32, 16, 8, 4, 2, 1) if n <= max(1, chosen.n_rows))
     tested = "test" if "test" in parts else "validation"
     note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
+    length, cut = chosen.rows.length, chosen.rows.cut
     text = (files("lorastudy") / "presets" / "own-data.template").read_text("utf-8")
     return string.Template(text).substitute(
         folder=folder.resolve().name or "this folder",
@@ -74,11 +73,15 @@ def make_study_text(
         base_model=_base_model(base_model, base),
         train="{" + ", ".join(sources["train"]) + "}",
         validation="{" + ", ".join(sources["validation"]) + "}",
-        rows_per_step=rows,
-        micro_batch=min(8, rows),
+        reason=f"  # {chosen.reason}\n" if chosen.reason else "",
+        cut=cut,
+        length=length,
+        rows_per_step=n_rows,
+        micro_batch=min(8, n_rows),
         benchmark=tested,
         benchmark_note=note,
         benchmark_source="\n".join(f"    {line}" for line in sources[tested]),
+        protocols="rows-text, document" if cut == "lines" else f"document, blocks-{length}",
     )
 
 
@@ -96,13 +99,12 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
         return None
     word = next((word for word in _PARTS[name] if texts[0].name.lower().startswith(word)), "")
     pattern = _pattern_of(texts, "" if is_folder else texts[0].name[: len(word)])
-    n_documents = sum(
-        1
-        for path in texts
-        for text in read_texts(path, column=column, sample_by="line")
-        if text.strip()
+    documents = (
+        text for path in texts for text in read_texts(path, column=column, sample_by="line")
     )
-    return Part(pattern, len(texts), n_documents)
+    if sum(bool(text.strip()) for text in documents) == 0:  # all files are read in any case
+        raise InputError(f"{pattern}: there is no text in it. Put the {name} texts there.")
+    return Part(pattern, tuple(texts))
 
 
 def _pattern_of(texts: list[Path], beginning: str) -> str:
@@ -134,18 +136,21 @@ def _cannot_tell(folder: Path, missing: list[str]) -> str:
     )
 
 
-def _source(part: Part, base: Path, column: str) -> list[str]:
+def _source(part: Part, base: Path, column: str, sample_by: SampleBy) -> list[str]:
     """`key: value` lines of a source, with its path as seen from `base`."""
     lines = [f"path: {_path_from(base, part.pattern)}"]
-    if column != "text" and part.pattern.lower().endswith(_TABLES):
+    if column != "text" and not part.is_text:
         lines.append(f"column: {json.dumps(column, ensure_ascii=False)}")
+    if sample_by != "line" and part.is_text:
+        lines.append(f"sample_by: {sample_by}")
     return lines
 
 
-def _base_model(name: str, base: Path) -> str:
-    if Path(name).is_dir():
-        return f"{{path: {_path_from(base, name)}}}"
-    return f"{{id: {json.dumps(name)}}}"
+def _base_model(named: BaseModelRef, base: Path) -> str:
+    if named.path is not None:
+        return f"{{path: {_path_from(base, named.path)}}}"
+    key, value = ("builtin", named.builtin) if named.builtin else ("id", named.id)
+    return f"{{{key}: {json.dumps(value)}}}"
 
 
 def _path_from(base: Path, path: str) -> str:

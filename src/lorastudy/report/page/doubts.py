@@ -23,6 +23,9 @@ def _arms(caveat: Caveat) -> str:
 
 _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     "failed runs": lambda c: f"Runs that failed, and are in no mean: {c.value:.0f}",
+    "damaged runs": lambda c: (
+        f"Runs whose files are not those that were written, and are in no mean: {c.value:.0f}"
+    ),
     "missing runs": lambda c: f"Runs that are not finished: {c.value:.0f}",
     "incomplete arms": lambda c: f"Fewer seeds than other arms, and so no verdict: {_arms(c)}",
     "leaking text": lambda c: f"The same text, so the scores prove nothing: {_arms(c)}",
@@ -45,6 +48,16 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     ),
     "last epoch": lambda c: f"The best epoch of {_arms(c)} was the last, so more epochs may help",
     "cut training data": lambda c: f"Training used only the first {c.value:,.0f} documents",
+    "truncated text": lambda c: (
+        f"{100 * (c.value or 0):.0f} % of the training text is in no row, so no arm has seen it"
+    ),
+    "unknown text": lambda c: (
+        f"The tokenizer does not know up to {100 * (c.value or 0):.0f} % of {_arms(c)}, so these "
+        "losses are not those of the text"
+    ),
+    "repeated text": lambda c: (
+        f"Documents of {_arms(c)} that are in the training split as well: {c.value:.0f}"
+    ),
     "wide spread": lambda c: (
         f"On {join(c.where)}, the seeds of {_arms(c)} spread farther than those of other arms"
     ),

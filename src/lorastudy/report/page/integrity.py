@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.findings import Findings
 from lorastudy.report.numerals import write_rate
-from lorastudy.report.tables.table import Column, Note, Table, text_cell
+from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
+from lorastudy.store.counts import TextCounts
 from lorastudy.store.records import Fingerprint, Manifest, StudyResults
 
+_COUNTS = {
+    "documents": "documents",
+    "tokens": "tokens",
+    "dropped_share": "in no row",
+    "unknown_share": "unknown tokens",
+}
 _LOCKED = "Every run of the study had to find these contents again, or it did not start."
 
 
@@ -62,9 +69,29 @@ def build_digest_table(evidence: Evidence) -> Table | None:
         named = _digests(manifests[0])
     else:
         return None
-    columns = (Column("content", ("content",), "left"), Column("SHA-256", ("sha256",), "wrap"))
-    rows = tuple((text_cell(name), text_cell(digest)) for name, digest in named.items())
+    texts = lock.texts if lock else {}
+    columns = (
+        Column("content", ("content",), "left"),
+        *(Column(title, (name,)) for name, title in _COUNTS.items() if texts),
+        Column("SHA-256", ("sha256",), "wrap"),
+    )
+    rows = tuple(
+        (text_cell(name), *(_count_cells(texts.get(name)) if texts else ()), text_cell(digest))
+        for name, digest in named.items()
+    )
     return Table("What was read", columns, rows, (Note("", _LOCKED),) if lock else ())
+
+
+def _count_cells(counts: TextCounts | None) -> tuple[Cell, ...]:
+    """What is read of a text and known; empty for what is not a text."""
+    if counts is None:
+        return (Cell("", (None,)),) * len(_COUNTS)
+    numbers = (counts.n_documents, counts.n_tokens)
+    shares = (counts.dropped_share, counts.unknown_share)
+    return (
+        *(Cell(f"{number:,}", (number,)) for number in numbers),
+        *(Cell(f"{share:.1%}", (share,)) for share in shares),
+    )
 
 
 def list_warnings(findings: Findings) -> tuple[str, ...]:
@@ -126,10 +153,16 @@ def write_results_json(results: StudyResults) -> str:
 
 def _warn_of_runs(findings: Findings) -> list[str]:
     results = findings.results
-    failed = [run.run_id for run in results.runs if run.status != "done"]
     warnings = [] if len(results.seeds) > 1 else ["One seed: nothing is known about other seeds."]
-    if failed:
-        warnings.append(f"{len(failed)} runs failed and are in no mean: {', '.join(failed)}.")
+    by_state: dict[str, list[str]] = {}
+    for run in results.runs:
+        if run.status != "done":
+            state = "are damaged" if run.status == "damaged" else "failed"
+            by_state.setdefault(state, []).append(run.run_id)
+    warnings += [
+        f"{len(ids)} runs {state} and are in no mean: {', '.join(ids)}."
+        for state, ids in by_state.items()
+    ]
     if results.missing:
         warnings.append(f"{len(results.missing)} runs were not made yet.")
     uneven = [

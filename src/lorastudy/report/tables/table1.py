@@ -116,7 +116,8 @@ def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
     estimate = estimate_perplexity(sample)
     if estimate is None:
         is_failed = bool(arm.failed) and not arm.runs
-        text = "failed" if is_failed else ABSENT
+        is_damaged = all(run.status == "damaged" for run in arm.failed)
+        text = ("damaged" if is_damaged else "failed") if is_failed else ABSENT
         return Cell(text, (None, None, 0, None, None, None), is_bad=is_failed)
     decimals = perplexity_decimals(estimate.mean)
     text, spread = write_estimate(estimate, decimals)

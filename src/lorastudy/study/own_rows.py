@@ -1,0 +1,144 @@
+"""How the rows of a study of own texts are cut: what `init` chooses, and why.
+
+A line of a text file is one document and one row, unless that loses text: then all of the text is
+joined and cut into full rows. This is decided by counting tokens with the base model's own
+tokenizer if it is on this machine, and by an estimate otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorastudy.config.models import BaseModelRef, Rows, Source
+from lorastudy.data.files import SampleBy, read_texts
+from lorastudy.data.formats import FORMATS
+from lorastudy.errors import UserError
+from lorastudy.store.counts import TextCounts
+from lorastudy.store.places import Places, default_cache
+
+LENGTH = 256  # tokens of a row, if the base model reads as many
+TABLES = tuple(FORMATS)  # endings of files with columns
+_SHORTEST = 16
+_BYTES_PER_TOKEN = 4  # of English under GPT-2's tokenizer; only for estimates
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The files of one part, as a path or glob of a study file."""
+
+    pattern: str
+    files: tuple[Path, ...]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its files are plain text, in which `sample_by` says what a document is."""
+        return self.files[0].suffix.lower() not in TABLES
+
+    @property
+    def is_markdown(self) -> bool:
+        """Whether its files are Markdown."""
+        return self.files[0].suffix.lower() == ".md"
+
+
+# what rows read of a part; None: it has less than one row
+Count = Callable[[Part, Rows, SampleBy], TextCounts | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """How tokens are counted."""
+
+    count: Count
+    most_positions: int | None  # that the base model reads; None: no limit, or not known
+    note: str  # why numbers are estimates; empty if they are exact
+
+
+@dataclass(frozen=True, slots=True)
+class RowChoice:
+    """What `init` writes, and why."""
+
+    rows: Rows
+    sample_by: SampleBy
+    n_rows: int  # of the training split
+    counts: Mapping[str, TextCounts]  # by part
+    reason: str  # empty for one row per line
+
+
+def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
+    """One row per line, unless lines are no documents or lose text; then rows of joined text."""
+    length = min(LENGTH, counter.most_positions or LENGTH)
+    lines, train = Rows(cut="lines", length=length), parts["train"]
+    found = {name: counter.count(part, lines, "line") for name, part in parts.items()}
+    per_line = {name: counts for name, counts in found.items() if counts is not None}
+    first = per_line.get("train")
+    sample_by: SampleBy = "document" if train.is_text else "line"
+    if train.is_markdown:
+        reason = "a line of Markdown is not a document"
+    elif first is not None and first.is_truncated:
+        reason = (
+            f"with one row per {'line' if train.is_text else 'document'} of at most {length} "
+            f"tokens, {first.dropped_share:.0%} of the training text would be lost"
+        )
+    else:
+        return RowChoice(lines, "line", first.n_documents if first else 1, per_line, "")
+    # shorter rows until each part has one
+    while length >= _SHORTEST:
+        rows = Rows(cut="stream", length=length)
+        found = {name: counter.count(part, rows, sample_by) for name, part in parts.items()}
+        whole = {name: counts for name, counts in found.items() if counts is not None}
+        if len(whole) == len(parts):
+            read = whole["train"].n_tokens - whole["train"].n_dropped
+            what = "sample_by: document and cut: stream" if train.is_text else "cut: stream"
+            return RowChoice(rows, sample_by, read // length, whole, f"{what}, since {reason}")
+        length //= 2
+    return RowChoice(lines, "line", first.n_documents if first else 1, per_line, "")
+
+
+def make_counter(base_model: BaseModelRef, column: str) -> Counter:
+    """Counts with the tokenizer of `base_model` if it is on this machine, else estimates."""
+    places = Places(Path.cwd(), offline=True, cache=default_cache())
+    try:
+        return _count_exactly(base_model, column, places)
+    except UserError:
+        note = (
+            "Tokens are estimated from bytes, since the base model is not on this machine; "
+            "check counts them."
+        )
+        return Counter(lambda *asked: _estimate(*asked, column=column), None, note)
+
+
+def _count_exactly(base_model: BaseModelRef, column: str, places: Places) -> Counter:
+    from lorastudy.model.base import quieten_libraries  # slow: imports torch
+    from lorastudy.model.base_folder import find_base_folder
+    from lorastudy.run.inputs import make_reader
+
+    quieten_libraries()
+    folder = find_base_folder(base_model, mirror=None, offline=True, base=places.base)
+    reader = make_reader(folder, places)
+
+    def count(part: Part, rows: Rows, sample_by: SampleBy) -> TextCounts | None:
+        source = Source(path=part.pattern, column=column, sample_by=sample_by)
+        try:
+            return reader.count_training_text(source, rows)
+        except UserError:  # less than one row
+            return None
+
+    return Counter(count, reader.base.max_positions, "")
+
+
+def _estimate(part: Part, rows: Rows, sample_by: SampleBy, *, column: str) -> TextCounts | None:
+    texts = [
+        text
+        for path in part.files
+        for text in read_texts(path, column=column, sample_by=sample_by)
+        if text.strip()
+    ]
+    sizes = [len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in texts]
+    n_tokens = sum(sizes)
+    if rows.cut == "stream":
+        n_dropped = n_tokens % rows.length
+    else:
+        n_dropped = sum(max(0, size - (rows.length - 1)) for size in sizes)
+    if n_tokens == n_dropped:
+        return None
+    return TextCounts(len(texts), n_tokens, n_dropped, 0)
