@@ -11,6 +11,10 @@ from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.analysis.recommendation import Recommendation, recommend
 from lorastudy.config.study_file import preset_text
+from lorastudy.report.page.doubts import state_caveat
+from lorastudy.report.page.integrity import build_digest_table, list_warnings
+from lorastudy.report.tables.table1 import build_table1
+from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.store.records import StudyLock
 from support.made_results import make_epochs, make_failed_run
 from support.made_studies import make_study, on_tests
@@ -207,3 +211,51 @@ def test_the_same_text_under_two_names_is_a_caveat(tmp_path: Path) -> None:
     lock = StudyLock.model_construct(corpora=corpora)
     leaking = replace(study, evidence=Evidence(study.evidence.runs, lock))
     assert caveats_of(leaking)["leaking text"] == (("validation", "x"), ())
+
+
+def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_texts(
+    tmp_path: Path,
+) -> None:
+    study = make_study(tmp_path, {"lora-1": 30.0, "full": 20.0})
+    texts = {
+        "train": TextCounts(20, 10_000, 7_600, 0),
+        "validation": TextCounts(4, 100, 4, 0),  # too little to be named
+        "x--rows-text": TextCounts(3, 50, 0, 25),
+    }
+    lock = StudyLock.model_construct(
+        base_digest="b",
+        tokenizer_digest="t",
+        corpora=dict.fromkeys(texts, "a") | {"train": "b", "validation": "c"},
+        texts=texts,
+        overlap=(Overlap(None, 2, 4), Overlap("x", 0, 3), Overlap("y", 1, 3)),
+    )
+    lossy = replace(study, evidence=Evidence(study.evidence.runs, lock))
+    caveats = [c for c in find_caveats(lossy, recommend(lossy)) if c.kind.endswith("text")]
+    assert [(c.kind, c.names, c.value) for c in caveats] == [
+        ("truncated text", (), 0.76),
+        ("unknown text", ("x",), 0.5),
+        ("repeated text", ("validation",), 2),
+        ("repeated text", ("y",), 1),
+    ]
+    assert state_caveat(caveats[0]).startswith("76 % of the training text is in no row")
+    table = build_digest_table(lossy.evidence)
+    shown = {row[0].text: [cell.text for cell in row[1:5]] for row in table.rows}
+    assert shown["train"] == ["20", "10,000", "76.0%", "0.0%"]
+    assert shown["x--rows-text"] == ["3", "50", "0.0%", "50.0%"]
+
+
+def test_damaged_runs_are_not_called_failed(tmp_path: Path) -> None:
+    study = make_study(tmp_path, {"lora-1": 30.0, "lora-2": 31.0, "full": 20.0})
+    runs = [
+        make_failed_run("lora-2", r.seed, "changed").model_copy(update={"status": "damaged"})
+        if r.arm == "lora-2"
+        else r
+        for r in study.results.runs
+    ]
+    findings = make_findings(study.results.model_copy(update={"runs": tuple(runs)}), tmp_path)
+    found = caveats_of(findings)
+    assert "damaged runs" in found and "failed runs" not in found
+    (warning,) = (w for w in list_warnings(findings) if "in no mean" in w)
+    assert warning.startswith("3 runs are damaged")
+    cells = [c.text for row in build_table1(findings).rows for c in row]
+    assert "damaged" in cells and "failed" not in cells

@@ -235,11 +235,15 @@ def test_a_warm_up_longer_than_training_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "a study file is a mapping"),
+        ("", "a study file is a mapping .* it is empty"),
         ("- a", "a study file is a mapping"),
         ("name: a\nname: b", r"line 2, column 1: the key 'name' is here twice"),
         ("a: {b: 1, c: {d: 1, d: 2}}", "column 21: the key 'd' is here twice"),
         ("name: [", "line 1, column 8: "),
+        ("name: a: b", "put a value that contains ': ' in quotes"),
+        ("a:\n  b: 1\n   c: 2", "mapping values are not allowed"),
+        ("a:\n   b: 1\n  c: 2", "indent it like the lines that it belongs to"),
+        ("a: [1, 2\nb: 3", "a bracket that was opened above is not closed"),
         ("name:\n\t- x", "line 2, column 1: .*there is a tab; indent with spaces"),
         ("a:\n  b: 1\n  c\uff1a2\n  d: 3", "there is a full-width colon"),
         ("a:\n  b:\u00a01\n  d: 3", "there is a non-breaking space"),

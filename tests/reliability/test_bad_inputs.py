@@ -136,6 +136,20 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         INPUT,
         ("none/*.txt", "does not match any file"),
     ),
+    "every wrong path at once": (
+        (
+            "data.train.path=~/gone.txt",
+            "benchmarks.tale.path=none/*.txt",
+            "base_model.path=nowhere",
+        ),
+        INPUT,
+        (
+            "3 inputs",
+            "nowhere has no config.json",
+            "data.train: path '~/gone.txt' (/",
+            "tale: path",
+        ),
+    ),
     "folder for a file": (("data.train.path=texts",), INPUT, ("texts", "is a folder")),
     "less than one row": (
         ("data.rows={cut: stream, length: 64}", "data.validation.path=texts/a.jsonl"),

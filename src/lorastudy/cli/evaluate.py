@@ -91,12 +91,12 @@ def _line(record: EvaluationRecord) -> str:
     of = f", a random part of {record.n_population:,}" if record.n_population else ""
     cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
     text = f"; text: {record.text}" if record.text else ""
+    scored = f"{record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}"
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
         f"perplexity {record.perplexity:.4f}  "
         f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
-        f"{_units(record)}({record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}{text}; "
-        f"{record.seconds:.1f} s)"
+        f"{_units(record)}({scored}{text}; {record.seconds:.1f} s)"
     )
 
 

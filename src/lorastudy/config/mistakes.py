@@ -30,6 +30,9 @@ _WORDS_OF_OTHERS = {
     "block_size": "length",
     "seed": "seeds",
     "datasets": "benchmarks",
+    "bf16": "bfloat16",
+    "fp16": "bfloat16",
+    "fp32": "float32",
 }
 _SEEDS_SHOWN = 10
 _SENTENCES = {

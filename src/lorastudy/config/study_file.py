@@ -78,7 +78,11 @@ def load_study(text: str, source_name: str, overrides: Sequence[str] = ()) -> St
     """
     data = parse_yaml(text, source_name)
     if not isinstance(data, dict):
-        raise ConfigError(f"{source_name}: a study file is a mapping of keys such as name, arms.")
+        found = "it is empty" if data is None else "it holds none"
+        raise ConfigError(
+            f"{source_name}: a study file is a mapping of keys such as name and arms, and {found}. "
+            "`lorastudy init demo` writes one to start from."
+        )
     for override in overrides:
         apply_override(data, override)
     return _validate(data, source_name, has_overrides=bool(overrides))

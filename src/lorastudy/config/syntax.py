@@ -69,7 +69,10 @@ def _checked_revision(value: str) -> str:
 
 def _checked_path(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise wrong_value("is not a file, folder or glob: it is empty or has control characters")
+        raise wrong_value(
+            "is not a file, folder or glob: it is empty or has control characters; write folders "
+            "with /, since a backslash in double quotes begins such a character"
+        )
     return value
 
 

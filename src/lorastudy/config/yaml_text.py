@@ -23,6 +23,11 @@ _LOOKALIKES = {
     "\u00a0": "there is a non-breaking space; use an ordinary one",
     "\uff1a": "there is a full-width colon; use an ordinary one and a space",
 }
+_FORMS = {  # what PyYAML says -> what a person has to write
+    "mapping values are not allowed": "put a value that contains ': ' in quotes",
+    "expected <block end>": "indent it like the lines that it belongs to",
+    "expected ',' or": "a bracket that was opened above is not closed",
+}
 _NUMBER_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")
 # What the constructors of PyYAML raise for text that a tag or number format cannot hold.
 _YAML_FAULTS = (
@@ -113,7 +118,7 @@ def _fault(error: Exception) -> str:
 
 
 def _hint(error: Exception, text: str) -> str:
-    """What looks like YAML at the place of the mistake, and is another character."""
+    """The right form, or what looks like YAML at the place of the mistake and is not."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return ""
     number = error.problem_mark.line
@@ -122,7 +127,8 @@ def _hint(error: Exception, text: str) -> str:
         for character, advice in _LOOKALIKES.items():
             if character in line:
                 return f" ({advice})"
-    return ""
+    problem = error.problem or ""
+    return next((f" ({form})" for what, form in _FORMS.items() if problem.startswith(what)), "")
 
 
 def write_yaml(value: YamlValue) -> str:

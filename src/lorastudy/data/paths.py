@@ -48,6 +48,9 @@ def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
     if not files:
         is_glob = any(sign in pattern for sign in "*?[")
         what = "does not match any file" if is_glob else "does not exist"
+        if named.is_absolute():
+            shown = "" if str(named) == pattern else f" ({named})"
+            raise InputError(f"path {pattern!r}{shown} {what}. Correct it.")
         raise InputError(
             f"path {pattern!r} {what} under {base}. "
             "Paths are relative to the folder of the study file; correct it there."

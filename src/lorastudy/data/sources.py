@@ -62,6 +62,20 @@ def read_documents(
     return Documents(texts, documents.origin, documents.revision)
 
 
+def locate_files(source: Source, *, mirror: Path | None, base: Path) -> tuple[Path, ...]:
+    """The files here that `source` names; none if it is built in or not in the mirror.
+
+    Raises:
+        InputError: A path or the mirror does not lead to files.
+    """
+    if source.path is not None:
+        return find_files(source.path, base)
+    if mirror is not None and source.id is not None and source.split is not None:
+        folder = mirror / source.id
+        return find_split(folder, source.config, source.split).files if folder.is_dir() else ()
+    return ()
+
+
 def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Documents:
     if source.path is not None:
         return _read_files(source, source.path, base)

@@ -99,7 +99,8 @@ def _hub_folder(
         raise InputError(
             f"base_model: {identifier} (revision {revision}) is not in {where}the local cache"
             f"{'' if offline else ' or on the hub'} ({type(error).__name__}). "
-            "Check the id, or give a folder: base_model: {path: ...}."
+            f"Check the id{', run once without --offline' if offline else ''}, or give a folder: "
+            "base_model: {path: ...}."
         ) from error
 
 

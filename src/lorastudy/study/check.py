@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from lorastudy.config.models import Study
+from lorastudy.config.models import Source, Study
 from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.data.sources import locate_files
 from lorastudy.data.text_counts import count_overlap
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import check_weights, quieten_libraries
-from lorastudy.model.base_folder import digest_base
+from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
@@ -74,6 +75,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     """
     quieten_libraries()
     refuse_precision(device, study.training.precision)
+    _refuse_wrong_paths(study, places)
     reader = open_reader(study, places)
     if list(reader.base.folder.glob("*.safetensors")):
         check_weights(reader.base.folder)
@@ -112,6 +114,30 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         ),
     )
     return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
+
+
+def _refuse_wrong_paths(study: Study, places: Places) -> None:
+    """Look for the files of every source, so that all wrong paths are named at once."""
+    sources: dict[str, Source] = {
+        "data.train": study.data.train,
+        "data.validation": study.data.validation,
+        **{f"benchmarks.{benchmark.name}": benchmark for benchmark in study.benchmarks},
+    }
+    mistakes = []
+    if study.base_model.path is not None:
+        try:
+            find_base_folder(study.base_model, mirror=places.mirror, offline=True, base=places.base)
+        except InputError as error:
+            mistakes.append(str(error))
+    for key, source in sources.items():
+        try:
+            locate_files(source, mirror=places.mirror, base=places.base)
+        except InputError as error:
+            mistakes.append(f"{key}: {error}")
+    if len(mistakes) > 1:
+        raise InputError(f"{len(mistakes)} inputs are not there:\n  " + "\n  ".join(mistakes))
+    if mistakes:
+        raise InputError(mistakes[0])
 
 
 def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
