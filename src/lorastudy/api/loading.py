@@ -35,10 +35,12 @@ def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
     where = choose_device(device)
     reader = open_reader(opened.study, opened.places)
     model: LoadedModel
+    held = spec.arm.base_weights
     if spec.arm.trains_adapter:
-        model = load_adapter(load_base(reader.base.folder, device=where), run.best).adapter
+        base = load_base(reader.base.folder, device=where, base_weights=held)
+        model = load_adapter(base, run.best).adapter
     else:
         folder = reader.base.folder if spec.arm.method == "baseline" else run.best
-        model = load_base(folder, device=where)
+        model = load_base(folder, device=where, base_weights=held)
     model.tokenizer = reader.tokenizer.backend
     return model.eval()

@@ -32,9 +32,11 @@ from lorastudy.config.syntax import (
 )
 
 Method = Literal["baseline", "full", "lora", "peft", "head", "bitfit", "layer-norms", "last-layers"]
+BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
+_FLOAT32 = Field(exclude_if=lambda base_weights: base_weights == "float32")
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "peft")  # the others train the model's own weights
 
-_RATE = ("learning_rates",)
+_RATE, _HELD = ("learning_rates",), ("base_weights",)
 _PLACED = ("placement", "layers", "allow_tied")
 _LORA = (
     *("rank", "budget", "alpha", "dropout", "rank_pattern", "alpha_pattern"),
@@ -52,10 +54,10 @@ _NEEDED: dict[Method, tuple[str, ...]] = {
     "last-layers": ("layers", *_RATE),
 }
 _ALLOWED: dict[Method, tuple[str, ...]] = {
-    "baseline": (),
+    "baseline": _HELD,
     "full": _RATE,
-    "lora": (*_PLACED, *_LORA, *_RATE),
-    "peft": ("peft", *_PLACED, *_RATE),
+    "lora": (*_PLACED, *_LORA, *_HELD, *_RATE),
+    "peft": ("peft", *_PLACED, *_HELD, *_RATE),
     "head": _RATE,
     "bitfit": ("layers", *_RATE),
     "layer-norms": ("layers", *_RATE),
@@ -98,6 +100,8 @@ class Arm(StudyModel):
     """peft_type and the keys of its configuration in PEFT, such as {peft_type: VERA, r: 64}."""
     allow_tied: bool = False
     """Allow an adapter on an output layer that shares its weight with the embedding."""
+    base_weights: Annotated[BaseWeights, _FLOAT32] = "float32"  # which does not enter identities
+    """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
     learning_rates: tuple[LearningRate, ...] = ()
     """Peak learning rates to try, one run each; required unless the method is baseline."""
 
@@ -115,7 +119,7 @@ class Arm(StudyModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        mistakes = [(key, f"does not apply to method {self.method}") for key in self._surplus()]
+        mistakes = [(key, self._why_surplus(key)) for key in self._surplus()]
         mistakes += [(key, f"is required for method {self.method}") for key in self._missing()]
         for key in ("placement", "learning_rates"):
             mistakes += repeated(key, getattr(self, key))
@@ -129,6 +133,16 @@ class Arm(StudyModel):
             for key, field in type(self).model_fields.items()
             if key not in known and getattr(self, key) != field.default
         ]
+
+    def _why_surplus(self, key: str) -> str:
+        if key != "base_weights":
+            return f"does not apply to method {self.method}"
+        what = "all of them" if self.method == "full" else "some of them"
+        return (
+            f"{self.base_weights} is for weights that are not trained, and method {self.method} "
+            f"trains {what}. Leave the key out; training.precision: bfloat16 computes full "
+            "fine-tuning in bfloat16, from float32 weights"
+        )
 
     def _missing(self) -> list[str]:
         by_budget = {"rank"} if self.budget is not None else set()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lorastudy.config.arms import Arm
+from lorastudy.config.arms import Arm, BaseWeights
 from lorastudy.config.sources import BaseModelRef, Source
 from lorastudy.config.syntax import (
     LAYER_TYPES,
@@ -30,6 +30,7 @@ __all__ = [
     "ROOT_PATTERNS",
     "Arm",
     "BaseModelRef",
+    "BaseWeights",
     "Benchmark",
     "Data",
     "Optimizer",

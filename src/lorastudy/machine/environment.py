@@ -76,13 +76,22 @@ def forbid_tf32() -> None:
 
 
 def take_fingerprint(
-    device: torch.device, precision: str, *, micro_batch: int, team: Team = ALONE
+    device: torch.device,
+    precision: str,
+    *,
+    micro_batch: int,
+    team: Team = ALONE,
+    is_packed: bool = False,
 ) -> Fingerprint:
-    """The environment of a run; a resumed run must have the same one."""
+    """The environment of a run; a resumed run must have the same one.
+
+    `is_packed`: whether it uses bitsandbytes.
+    """
+    libraries = (*_LIBRARIES, "bitsandbytes") if is_packed else _LIBRARIES
     return Fingerprint(
         lorastudy=__version__,
         python=platform.python_version(),
-        libraries={name: version(name) for name in _LIBRARIES},
+        libraries={name: version(name) for name in libraries},
         device=describe_device(device),
         precision=precision,
         threads=torch.get_num_threads() if device.type == "cpu" else 0,

@@ -17,10 +17,20 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lorastudy.config.models import BaseWeights
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.base_folder import choose_attention, read_config
+from lorastudy.model.base_weights import (
+    PACKED,
+    ask_for_bfloat16,
+    packing_of,
+    refuse_base_weights,
+    widen_products,
+)
+from lorastudy.model.fast.held import count_elements
 from lorastudy.model.placement import LinearModule, ModelShape
 from lorastudy.model.stored_constants import is_known_constant
+from lorastudy.model.stored_weights import make_reading_class
 
 CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
 
@@ -32,6 +42,8 @@ class BaseDescription:
     folder: Path
     model_type: str
     total_parameters: int  # a tied head is counted once
+    linear_parameters: int  # weights of linear modules, without embeddings and the output layer
+    embedding_parameters: int  # weights of embeddings and the output layer
     vocabulary_size: int  # rows of the embedding
     max_positions: int | None  # None: no fixed limit is stated
     hidden_size: int
@@ -67,10 +79,13 @@ def describe_base(folder: Path) -> BaseDescription:
         max_positions = getattr(config, "max_position_embeddings", None)
         has_limit = isinstance(max_positions, int) and max_positions > 0
         n_heads = int(getattr(config, "num_attention_heads", None) or 0)
+        linear, embeddings = _count_matrices(network)
         return BaseDescription(
             folder=folder,
             model_type=config.model_type,
-            total_parameters=sum(p.numel() for p in network.parameters()),
+            total_parameters=count_parameters(network),
+            linear_parameters=linear,
+            embedding_parameters=embeddings,
             vocabulary_size=embedding.shape[0],
             max_positions=max_positions if has_limit else None,
             hidden_size=embedding.shape[1],
@@ -93,6 +108,23 @@ def build_without_weights(folder: Path) -> PreTrainedModel:
         )
     _untie_own_head(folder, network)
     return network
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The numbers that the parameters of `network` stand for, those of packed weights included."""
+    return sum(count_elements(parameter) for parameter in network.parameters())
+
+
+def _count_matrices(network: PreTrainedModel) -> tuple[int, int]:
+    """Weights of linear modules, and those of embeddings and the output layer, each once."""
+    head = network.get_output_embeddings()
+    outer = {
+        id(module.weight): module.weight.numel()
+        for module in network.modules()
+        if isinstance(module, nn.Embedding) or module is head
+    }
+    linear = [m.weight for m in network.modules() if isinstance(m, (nn.Linear, Conv1D))]
+    return sum(w.numel() for w in linear if id(w) not in outer), sum(outer.values())
 
 
 def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
@@ -164,16 +196,32 @@ def _reading_weights(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def load_base(folder: Path, *, device: torch.device) -> PreTrainedModel:
-    """The base model in float32 and evaluation mode, all weights as stored.
+def load_base(
+    folder: Path, *, device: torch.device, base_weights: BaseWeights = "float32"
+) -> PreTrainedModel:
+    """The base model in evaluation mode, its weights as stored, held as `base_weights` says.
+
+    All other parameters are float32. No more than the weights is in memory while they are read.
 
     Raises:
         InputError: A weight is missing, left over, mis-shaped or not finite, a file is damaged, or
             a token's prediction depends on tokens that follow it.
+        ConfigError: This installation cannot hold weights in this format.
     """
-    check_weights(folder)  # first, since a wrong shape would be filled with random numbers
-    network = _load_weights(folder)
-    _refuse_not_finite(folder, network)
+    refuse_base_weights(base_weights)
+    # first without weights, since a wrong shape would be filled with random numbers
+    family = type(_load_weights(folder, AutoModelForCausalLM, device_map="meta"))
+    is_held, not_finite = base_weights != "float32", list[str]()
+    network = _load_weights(
+        folder,
+        make_reading_class(family, ask_for_bfloat16 if is_held else None, not_finite),
+        device_map=str(device) if base_weights in PACKED else None,
+        quantization_config=packing_of(base_weights),
+    )
+    network.__class__ = family
+    _refuse_not_finite(folder, not_finite)
+    if is_held:
+        widen_products(network)
     network.eval()
     _try_out(folder, network)
     return move_model(network, device)
@@ -185,10 +233,11 @@ def check_weights(folder: Path) -> None:
     Raises:
         InputError: As in `load_base`; damage inside a tensor's bytes is not noticed.
     """
-    _load_weights(folder, device_map="meta")
+    _load_weights(folder, AutoModelForCausalLM, device_map="meta")
 
 
-def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedModel:
+def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
+    """The model of `folder`, loaded by the class `family`; `others` are for transformers."""
     config = read_config(folder)
     if not list(folder.glob("*.safetensors")):
         raise InputError(
@@ -196,7 +245,7 @@ def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedMode
             "convert the model with save_pretrained first."
         )
     with _reading_weights(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = family.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -205,7 +254,7 @@ def _load_weights(folder: Path, device_map: str | None = None) -> PreTrainedMode
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that the report names them; refused below
             attn_implementation=choose_attention(config),
-            device_map=device_map,
+            **others,
         )
         network, report = loaded
         assert isinstance(network, PreTrainedModel)
@@ -254,21 +303,19 @@ def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:
     return stored is not None and is_known_constant(name, stored, network)
 
 
-def _refuse_not_finite(folder: Path, network: PreTrainedModel) -> None:
-    for name, tensor in network.named_parameters():
-        low, high = torch.aminmax(tensor.detach())  # both are NaN where one number is
-        if tensor.numel() and not (torch.isfinite(low) and torch.isfinite(high)):
-            raise InputError(
-                f"{folder}: {name} holds numbers that are not finite, so every score would be "
-                "NaN. The model was saved after its training had diverged, or the file is damaged."
-            )
+def _refuse_not_finite(folder: Path, names: list[str]) -> None:
+    if names:
+        raise InputError(
+            f"{folder}: {min(names)} holds numbers that are not finite, so every score would be "
+            "NaN. The model was saved after its training had diverged, or the file is damaged."
+        )
 
 
 @torch.no_grad()
 def _try_out(folder: Path, network: Any) -> None:
     """See by two short texts that predictions are numbers and independent of later tokens."""
     n_vocabulary = network.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 9)[None] % n_vocabulary
+    ids = torch.arange(1, 9, device=network.device)[None] % n_vocabulary
     others = ids.clone()
     others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
     with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):

@@ -138,8 +138,8 @@ def read_config(folder: Path) -> PretrainedConfig:
         n_layers = int(getattr(config, "num_hidden_layers", 1))
     if is_quantised:
         raise InputError(
-            f"{folder}: the base model is quantised, which full fine-tuning cannot train. "
-            "Give the unquantised model."
+            f"{folder}: the base model is quantised already. "
+            "Give the unquantised model; base_weights of an arm says how it is held."
         )
     is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not is_causal or config.is_encoder_decoder or not any(_names_decoder(n) for n in named):

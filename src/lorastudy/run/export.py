@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorastudy.config.models import BaseWeights
 from lorastudy.config.spec import RunSpec
 from lorastudy.data.batches import Padding
 from lorastudy.errors import ConfigError, InputError
@@ -65,7 +66,8 @@ def export_run(
     """
     is_adapter = check_export(folder, to, is_merged=is_merged)
     refuse_changed_weights(folder)
-    original = _load(folder.best, reader, is_adapter=is_adapter)
+    held = spec.arm.base_weights
+    original = _load(folder.best, reader, is_adapter=is_adapter, base_weights=held)
     found: list[Reloaded] = []
 
     def fill(partial: Path) -> None:
@@ -78,7 +80,7 @@ def export_run(
         if is_merged or not is_adapter:
             reader.tokenizer.save(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        copy = _load(partial, reader, is_adapter=is_adapter and not is_merged)
+        copy = _load(partial, reader, is_adapter=is_adapter and not is_merged, base_weights=held)
         found.append(_compare(original, copy, spec, reader))
         _refuse_different(found[0], MERGED_TOLERANCE if is_merged else 0.0)
 
@@ -137,10 +139,13 @@ def _refuse_different(found: Reloaded, tolerance: float) -> None:
     )
 
 
-def _load(folder: Path, reader: Reader, *, is_adapter: bool) -> CausalModel:
+def _load(
+    folder: Path, reader: Reader, *, is_adapter: bool, base_weights: BaseWeights
+) -> CausalModel:
     if not is_adapter:
         return load_base(folder, device=CPU)
-    return load_adapter(load_base(reader.base.folder, device=CPU), folder).network
+    base = load_base(reader.base.folder, device=CPU, base_weights=base_weights)
+    return load_adapter(base, folder).network
 
 
 @torch.no_grad()

@@ -15,8 +15,9 @@ from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.arm_placement import resolve_arm
-from lorastudy.model.base import load_base, move_model
+from lorastudy.model.base import count_parameters, load_base, move_model
 from lorastudy.model.base_folder import digest_base
+from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
@@ -133,7 +134,7 @@ def set_up_run(context: RunContext) -> RunSetup:
             "processes that divide the model. Use --strategy ddp."
         )
     at_first = torch.device("cpu") if holds_parts else device
-    network = load_base(reader.base.folder, device=at_first)
+    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
     move_model(network, at_first)
     alone = make_scorer(
@@ -198,7 +199,7 @@ def _describe_run(
         modules=placement.paths,
         rank=placement.rank if spec.arm.budget else None,
         trainable_parameters=model.n_trained,
-        total_parameters=sum(p.numel() for p in model.network.parameters()),
+        total_parameters=count_parameters(model.network),
         optimizer_steps=layout.plan.n_steps if trains else 0,
         warmup_steps=layout.schedule.n_warmup if trains else 0,
         train_rows=table.n_rows,
@@ -213,5 +214,7 @@ def _describe_run(
             spec.training.precision,
             micro_batch=spec.training.micro_batch,
             team=context.team,
+            is_packed=spec.arm.base_weights in PACKED,
         ),
+        base_weights=spec.arm.base_weights,
     )

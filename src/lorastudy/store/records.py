@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorastudy.config.arms import Method
+from lorastudy.config.arms import BaseWeights, Method
 from lorastudy.config.models import Study
 from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import Overlap, TextCounts
@@ -115,6 +115,9 @@ class Manifest(Record):
     validation_digest: str
     environment: Fingerprint
     drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
+    base_weights: Annotated[BaseWeights, Field(exclude_if=lambda held: held == "float32")] = (
+        "float32"  # number format that the base's frozen weights are held in
+    )
 
 
 class CheckpointFile(Record):

@@ -18,6 +18,7 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base, find_base_folder
+from lorastudy.model.base_weights import PACKED, refuse_base_weights
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
@@ -76,6 +77,8 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     quieten_libraries()
     refuse_precision(device, study.training.precision)
     _refuse_wrong_paths(study, places)
+    for arm in study.arms:
+        refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
     if list(reader.base.folder.glob("*.safetensors")):
         check_weights(reader.base.folder)
@@ -110,7 +113,10 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         revisions=reader.revisions,
         studies=(study,),
         environment=take_fingerprint(
-            device, study.training.precision, micro_batch=study.training.micro_batch
+            device,
+            study.training.precision,
+            micro_batch=study.training.micro_batch,
+            is_packed=any(arm.base_weights in PACKED for arm in study.arms),
         ),
     )
     return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
@@ -162,6 +168,7 @@ def _check_arm(
         added_parameters=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
         dropout=spec.arm.dropout,
+        base_weights=spec.arm.base_weights,
         device=device,
     )
     layout = lay_out_training(spec, reader)

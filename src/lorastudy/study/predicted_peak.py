@@ -4,13 +4,23 @@ from dataclasses import dataclass
 
 import torch
 
-from lorastudy.config.models import Training
+from lorastudy.config.models import BaseWeights, Training
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
 from lorastudy.model.scoring import SCORE_CHUNK
 from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
+
+# bytes per weight of linear modules, and of embeddings and the output layer; with the scales of
+# blocks of 64 weights, which nf4-double holds in 8 bits and blocks of 256. Of int8, one for a row
+_BYTES: dict[BaseWeights, tuple[float, int]] = {
+    "float32": (4, 4),
+    "bfloat16": (2, 2),
+    "int8": (1, 2),
+    "nf4": (0.5 + 4 / 64, 2),
+    "nf4-double": (0.5 + 1 / 64 + 4 / (64 * 256), 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,15 @@ class PeakPrediction:
         )
 
 
+def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
+    """Bytes of the base model's parameters: linear weights, embeddings with the head, others."""
+    of_linear, of_embedding = _BYTES[base_weights]
+    others = base.total_parameters - base.linear_parameters - base.embedding_parameters
+    return round(
+        of_linear * base.linear_parameters + of_embedding * base.embedding_parameters + 4 * others
+    )
+
+
 def predict_peak(
     base: BaseDescription,
     training: Training,
@@ -45,10 +64,11 @@ def predict_peak(
     adapted_in_features: int,
     dropout: float,
     device: torch.device,
+    base_weights: BaseWeights = "float32",
 ) -> PeakPrediction:
     """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
-    These are counted for the reference implementation: float32 weights (4 bytes per parameter); a
+    These are counted for the reference implementation: the weights as they are held; a
     gradient and two moments (12 bytes per trained parameter); the values that autograd keeps per
     layer and position, in hidden widths: 30 for full fine-tuning, 24 if linear weights are frozen;
     the copies of inputs that LoRA's dropout keeps; three (heads, T, T) arrays per row and layer if
@@ -68,6 +88,7 @@ def predict_peak(
             added_parameters=added_parameters,
             adapted_in_features=adapted_in_features,
             dropout=dropout,
+            base_weights=base_weights,
             on_cpu=device.type == "cpu",
         )
     positions = training.micro_batch * row_length
@@ -83,7 +104,7 @@ def predict_peak(
     n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=4 * (base.total_parameters + added_parameters),
+        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
         gradients_and_moments=12 * trained_parameters,
         activations=activations,
         logits=n_logits * base.vocabulary_size * 4 * 3,
@@ -99,6 +120,7 @@ def _predict_fast(
     added_parameters: int,
     adapted_in_features: int,
     dropout: float,
+    base_weights: BaseWeights,
     on_cpu: bool,
 ) -> PeakPrediction:
     n_rows = training.micro_batch
@@ -117,7 +139,7 @@ def _predict_fast(
         logits += base.vocabulary_size * base.hidden_size * 4
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=4 * (base.total_parameters + added_parameters),
+        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
         gradients_and_moments=12 * trained_parameters,
         activations=activations,
         logits=logits,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lorastudy.model.fast.held import is_packed
+
 
 def runs_low(x: Tensor) -> bool:
     """Whether matrix products on the device of `x` are currently in bfloat16."""
@@ -53,11 +55,12 @@ def keep_low_copy(module: nn.Linear | Conv1D) -> None:
 
 
 def low_tensors(module: nn.Module, *, low: bool) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear module in the type of the products."""
+    """Weight and bias of a linear module in the type of the products; a held weight as it is."""
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
     if not low:
         return weight, bias
     if isinstance(module, (FrozenConv1D, FrozenLinear)):
         return module.low_weight, module.low_bias
-    return weight.bfloat16(), None if bias is None else bias.bfloat16()
+    low_bias = None if bias is None else bias.bfloat16()
+    return weight if is_packed(weight) else weight.bfloat16(), low_bias

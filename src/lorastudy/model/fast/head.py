@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.frozen import FrozenLinear, low_tensors, runs_low
 from lorastudy.model.fast.lora import is_plain_lora
-from lorastudy.model.fast.products import LargeLinear, multiply
+from lorastudy.model.fast.products import LargeLinear, multiply, multiply_back
 
 CHUNK = 512  # positions; the fastest of 128, 256, 512 on two cores (vocabulary 50,257)
 
@@ -32,10 +32,13 @@ class _HeadNats(torch.autograd.Function):
         b: Tensor | None,
         scale: float,
         rate: float,
+        dtype: torch.dtype,
     ) -> Tensor:
-        """From hidden (S, E), targets (S,), weight (V, E), a (r, E), b (V, r) -> nats, ()."""
+        """From hidden (S, E), targets (S,), weight (V, E), a (r, E), b (V, r) -> nats, ().
+
+        dtype: of matrix products; softmax and sums are float32.
+        """
         needs = ctx.needs_input_grad
-        dtype = weight.dtype  # of matrix products; softmax and sums are float32
         mask = draw_keep_mask(hidden.shape, rate, hidden.device) if rate else None
         kept = 1.0 / (1.0 - rate)
         d_hidden = torch.empty_like(hidden)
@@ -56,7 +59,10 @@ class _HeadNats(torch.autograd.Function):
             if d_bias is not None:
                 d_bias += logits.sum(0)
             logits = logits.to(dtype)
-            _add_product(d_hidden[span].zero_(), logits, weight)
+            if weight.dtype == dtype:
+                _add_product(d_hidden[span].zero_(), logits, weight)
+            else:
+                d_hidden[span] = multiply_back(logits, weight)
             if d_weight is not None:
                 _add_product(d_weight, logits.t(), h)
             if a is not None and d_a is not None and b is not None and d_b is not None:
@@ -75,7 +81,7 @@ class _HeadNats(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, *others = (None if g is None else g.mul_(gradient) for g in ctx.gradients)
         del ctx.gradients  # used up: they were scaled in place
-        return d_hidden, None, *others, None, None
+        return d_hidden, None, *others, None, None, None
 
 
 def _zeros_like(x: Tensor) -> Tensor:
@@ -133,7 +139,8 @@ def sum_head_nats(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
             a, b = a.bfloat16(), b.bfloat16()
         dropout = head.lora_dropout[name]
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+    dtype = torch.bfloat16 if low else hidden.dtype
     total: Tensor = _HeadNats.apply(  # type: ignore[no-untyped-call]
-        hidden.float() if low else hidden, targets, weight, bias, a, b, scale, rate
+        hidden.float() if low else hidden, targets, weight, bias, a, b, scale, rate, dtype
     )
     return total

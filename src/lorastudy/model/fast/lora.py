@@ -7,16 +7,21 @@ one byte an element and the narrow (T, r) product are kept; the dropped copy is 
 backward. The base weight is frozen, so it only passes the gradient on.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
 from lorastudy.model.fast.frozen import low_tensors, runs_low
-from lorastudy.model.fast.products import multiply
+from lorastudy.model.fast.held import widen
+from lorastudy.model.fast.products import multiply, multiply_back
+
+_PACKED = "peft.tuners.lora.bnb"  # its LoRA modules for weights that bitsandbytes packed
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -31,7 +36,10 @@ class _LoraLinear(torch.autograd.Function):
         scale: float,
         rate: float,
     ) -> Tensor:
-        """From x (T, in), weight (out, in), a (r, in), b (out, r) -> (T, out), all of one dtype."""
+        """From x (T, in), weight (out, in), a (r, in), b (out, r) -> (T, out), all of one dtype.
+
+        Only the weight may be held in another one.
+        """
         y = multiply(x, weight, bias)
         mask = draw_keep_mask(x.shape, rate, x.device) if rate else None
         narrow = torch.mm(x if mask is None else apply_mask(x, mask), a.t())
@@ -54,7 +62,7 @@ class _LoraLinear(torch.autograd.Function):
             d_a.mul_(kept)
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = multiply(dy, weight.t())
+            dx = multiply_back(dy, weight)
             if floats is None:
                 dx.addmm_(d_narrow, a)
             else:
@@ -62,10 +70,10 @@ class _LoraLinear(torch.autograd.Function):
         return dx, None, None, d_a, d_b, None, None
 
 
-class FastLoraLinear(PeftLinear):
-    """PEFT's LoRA module for nn.Linear and Conv1D, computed by one function."""
+class _FastForward(nn.Module):
+    """A forward pass by one function, for the LoRA modules of PEFT that it stands in front of."""
 
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def forward(self: Any, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """As PEFT's own forward, which is used for all that is not plain LoRA."""
         if args or kwargs or not self._is_plain:
             result: Tensor = super().forward(x, *args, **kwargs)
@@ -84,7 +92,8 @@ class FastLoraLinear(PeftLinear):
         weight = weight.t() if isinstance(base, Conv1D) else weight
         flat, scale = x.reshape(-1, x.shape[-1]), self.scaling[name]
         if not (torch.is_grad_enabled() or rate or low) and _is_cheaper_merged(flat, weight):
-            y: Tensor = multiply(flat, torch.addmm(weight, b, a, alpha=scale), bias)
+            merged = torch.addmm(widen(weight, flat.dtype), b, a, alpha=scale)
+            y: Tensor = multiply(flat, merged, bias)
         else:
             y = _LoraLinear.apply(  # type: ignore[no-untyped-call]
                 flat, weight, bias, a, b, scale, rate
@@ -92,13 +101,31 @@ class FastLoraLinear(PeftLinear):
         return y.view(*x.shape[:-1], -1)
 
     @property
-    def _is_plain(self) -> bool:
+    def _is_plain(self: Any) -> bool:
         return (
             not self.disable_adapters
             and not self.merged
             and len(self.active_adapters) == 1
             and not self.get_base_layer().weight.requires_grad
         )
+
+
+class FastLoraLinear(_FastForward, PeftLinear):
+    """PEFT's LoRA module for nn.Linear and Conv1D, computed by one function."""
+
+
+@cache
+def _fast_class(kind: Any) -> Any:
+    """The class that computes the function of `kind`, a LoRA module of PEFT."""
+    if kind is PeftLinear:
+        return FastLoraLinear
+    return type(f"Fast{kind.__name__}", (_FastForward, kind), {})
+
+
+def make_fast(module: nn.Module) -> None:
+    """Exchange the class of a module that `can_be_fast`, in place."""
+    kind: Any = type(module)
+    module.__class__ = _fast_class(kind)
 
 
 def _is_cheaper_merged(x: Tensor, weight: Tensor) -> bool:
@@ -110,7 +137,7 @@ def _is_cheaper_merged(x: Tensor, weight: Tensor) -> bool:
 def is_plain_lora(module: nn.Module) -> bool:
     """Whether `module` is a plain LoRA adapter (no DoRA, no bias in B) of a linear module."""
     return (
-        isinstance(module, PeftLinear)
+        isinstance(module, LoraLayer)
         and not module.lora_variant
         and not any(module.lora_bias.values())
         and isinstance(module.get_base_layer(), (nn.Linear, Conv1D))
@@ -119,4 +146,5 @@ def is_plain_lora(module: nn.Module) -> bool:
 
 def can_be_fast(module: nn.Module) -> bool:
     """Whether `module` is plain LoRA that PEFT computes."""
-    return type(module) is PeftLinear and is_plain_lora(module)
+    kind: Any = type(module)
+    return (kind is PeftLinear or kind.__module__ == _PACKED) and is_plain_lora(module)

@@ -5,8 +5,12 @@ oneDNN is the faster one, above all for GPT-2's output layer, whose 50,257 colum
 unaligned (benchmarks/speed_2cores_202611/products.py prints the rates). The operation is a
 private one of torch, so it is tried once against the public one before it is relied on;
 elsewhere, and for small products, that is what runs.
+
+A frozen weight may be held in another type than the inputs (`held.py`). It is then widened here, a
+large one part by part, so that no whole copy of it exists.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -15,22 +19,53 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast.frozen import runs_low
+from lorastudy.model.fast.held import is_packed, widen
 from lorastudy.model.fast.remade import Recipe, recipe_of
 
 LEAST_PRODUCTS = 1 << 22  # below, setting oneDNN up costs more than it saves
+WIDENED = 1 << 22  # elements of a held weight that are widened at once: 16 MiB of float32
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `nn.functional.linear`, without a gradient: (T, in), (out, in), (out,) -> (T, out).
 
-    The weight may have any strides, so the transpose of another layout costs no copy.
+    The weight may have any strides, so the transpose of another layout costs no copy, and it may
+    be held in another type than `x`.
     """
     if torch.compiler.is_compiling():
-        return nn.functional.linear(x, weight, bias)
+        return nn.functional.linear(x, widen(weight, x.dtype), bias)
+    if weight.dtype != x.dtype:
+        return _multiply_held(x, weight, bias)
     is_large = len(x) * weight.numel() >= LEAST_PRODUCTS
     if is_large and _is_plain(x) and _is_plain(weight) and _has_onednn():
         return _onednn(x, weight, bias)
     return nn.functional.linear(x, weight, bias)
+
+
+def _multiply_held(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if is_packed(weight) or weight.numel() <= WIDENED:
+        return multiply(x, widen(weight, x.dtype), bias)
+    y = x.new_empty(len(x), len(weight))
+    for rows in _parts(weight):
+        part_of_bias = None if bias is None else bias[rows]
+        y[:, rows] = multiply(x, widen(weight[rows], x.dtype), part_of_bias)
+    return y
+
+
+def multiply_back(dy: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the inputs, from that of the outputs: (T, out), (out, in) -> (T, in)."""
+    if weight.dtype == dy.dtype or is_packed(weight) or weight.numel() <= WIDENED:
+        return multiply(dy, widen(weight, dy.dtype).t())
+    dx = dy.new_zeros(len(dy), weight.shape[1])
+    for rows in _parts(weight):
+        dx.addmm_(dy[:, rows], widen(weight[rows], dy.dtype))
+    return dx
+
+
+def _parts(weight: Tensor) -> Iterator[slice]:
+    """The rows of a large weight, part by part."""
+    n_rows = max(1, WIDENED // weight.shape[1])
+    return (slice(begin, begin + n_rows) for begin in range(0, len(weight), n_rows))
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -83,7 +118,7 @@ class _Linear(torch.autograd.Function):
             d_weight = _weight_gradient(x, dy, weight)
             del x
         return (
-            multiply(dy, weight.t()) if needs_x else None,
+            multiply_back(dy, weight) if needs_x else None,
             d_weight,
             dy.sum(0) if needs_bias else None,
             None,
@@ -97,10 +132,17 @@ def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
 
 def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `nn.functional.linear`, for any shape (..., in)."""
+    if torch.compiler.is_compiling():
+        return multiply(x, weight, bias)
     y: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
         x.reshape(-1, x.shape[-1]), weight, bias, recipe_of(x)
     )
     return y.view(*x.shape[:-1], -1)
+
+
+def _is_for_torch(x: Tensor, weight: Tensor) -> bool:
+    """Whether torch's own module computes it: in bfloat16, and where torch.compile traces."""
+    return runs_low(x) or (torch.compiler.is_compiling() and weight.dtype == x.dtype)
 
 
 class LargeLinear(nn.Linear):
@@ -108,7 +150,7 @@ class LargeLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear`."""
-        if runs_low(input) or torch.compiler.is_compiling():
+        if _is_for_torch(input, self.weight):
             return super().forward(input)
         return apply_linear(input, self.weight, self.bias)
 
@@ -118,7 +160,7 @@ class LargeConv1D(Conv1D):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Conv1D`."""
-        if runs_low(x) or torch.compiler.is_compiling():
+        if _is_for_torch(x, self.weight):
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
         return apply_linear(x, self.weight.t(), self.bias)

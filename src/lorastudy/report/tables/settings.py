@@ -28,7 +28,8 @@ def build_difference_table(study: Study) -> Table:
         (text_cell(arm.name), *(text_cell(texts[position]) for texts in differing.values()))
         for position, arm in enumerate(study.arms)
     )
-    said = [text for text in shared if not text.endswith(f" {ABSENT}")]
+    unsaid = (f" {ABSENT}", "base weights float32")
+    said = [text for text in shared if not text.endswith(unsaid)]
     note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
     return Table("What differs between the arms", columns, rows, (Note("", note),))
 
@@ -80,5 +81,6 @@ _SETTINGS = {
     "alpha": lambda arm: _lora_only(arm, write_alpha(arm)),
     "dropout": lambda arm: _lora_only(arm, f"{arm.dropout:g}"),
     "other settings": _write_keys,
+    "base weights": lambda arm: arm.base_weights,
     "learning rates": lambda arm: ", ".join(map(write_rate, arm.learning_rates)) or ABSENT,
 }

@@ -1,0 +1,125 @@
+"""The number format in which a base model's frozen weights are held: `base_weights` of an arm.
+
+float32 is the model as it was always trained. In bfloat16, the weights of linear modules and
+embeddings are tensors of that type; norms, biases and all that is computed stay float32. int8, nf4
+and nf4-double are packed by bitsandbytes, through transformers. It leaves embeddings and the output
+layer alone, and these are held in bfloat16.
+
+bitsandbytes' own products are not used. On a CPU they quantise inputs in evaluation but not in
+training, and they repack weights in evaluation in a form that passes no gradient to lower layers.
+Here a weight is widened for each product, so training and evaluation compute the same function.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.config.models import BaseWeights
+from lorastudy.errors import ConfigError
+from lorastudy.model.fast.frozen import runs_low
+from lorastudy.model.fast.products import LargeConv1D, LargeLinear, apply_linear
+
+PACKED: dict[BaseWeights, dict[str, Any]] = {
+    "int8": {"load_in_8bit": True},
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "nf4-double": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+    },
+}
+
+
+def refuse_base_weights(base_weights: BaseWeights) -> None:
+    """Check that this installation can hold weights in this format.
+
+    Raises:
+        ConfigError: bitsandbytes is needed, and it is not installed.
+    """
+    if base_weights in PACKED and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"base_weights: {base_weights} needs bitsandbytes, which is not installed. "
+            "Install it with  pip install 'lorastudy[quantized]'  or use bfloat16."
+        )
+
+
+def packing_of(base_weights: BaseWeights) -> BitsAndBytesConfig | None:
+    """How transformers packs weights while it loads them; None: they are not packed."""
+    settings = PACKED.get(base_weights)
+    return None if settings is None else BitsAndBytesConfig(**settings)
+
+
+class HeldEmbedding(nn.Embedding):
+    """`nn.Embedding` whose weight may be held in fewer bits than its output has."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Embedding`, and scaled where the family scales its embedding; in float32."""
+        found = nn.functional.embedding(input, self.weight).float()
+        scale = getattr(self, "embed_scale", None)
+        return found if scale is None else found * scale
+
+
+def ask_for_bfloat16(network: nn.Module) -> None:
+    """Let the weights of linear modules and embeddings be bfloat16, before they are read.
+
+    Modules of other classes keep float32, since it is not known how they use their weights.
+    """
+    for module in network.modules():
+        if _held_class(module) is not None:
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            weight.data = weight.data.bfloat16()  # not a new parameter: a tied head shares it
+
+
+def _held_class(module: nn.Module) -> type[nn.Module] | None:
+    """The class that computes the function of `module` with a held weight; None: there is none."""
+    if type(module) is nn.Linear:
+        return LargeLinear
+    if type(module) is Conv1D:
+        return LargeConv1D
+    return HeldEmbedding if type(module) is nn.Embedding or _only_scales(module) else None
+
+
+def _only_scales(module: nn.Module) -> bool:
+    """Whether it is an embedding that multiplies what it finds by one number."""
+    return isinstance(module, nn.Embedding) and hasattr(module, "embed_scale")
+
+
+class _WidenedForward(nn.Linear):
+    """The forward pass of a linear module whose weight bitsandbytes packed."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Linear`, in the type of the other products."""
+        if not runs_low(input):
+            return apply_linear(input, self.weight, self.bias)
+        bias = None if self.bias is None else self.bias.bfloat16()
+        return apply_linear(input.bfloat16(), self.weight, bias)
+
+
+@cache
+def _widened_class(kind: Any) -> Any:
+    return type(f"Widened{kind.__name__}", (_WidenedForward, kind), {})
+
+
+def widen_products(network: nn.Module) -> None:
+    """Let modules compute from weights that are held in fewer bits than float32, in place."""
+    packed = _packed_classes()
+    for module in network.modules():
+        if isinstance(module, packed):
+            kind: Any = type(module)
+            module.__class__ = _widened_class(kind)
+        elif (held := _held_class(module)) and module.weight.dtype == torch.bfloat16:
+            module.__class__ = held
+
+
+def _packed_classes() -> tuple[type[nn.Module], ...]:
+    if find_spec("bitsandbytes") is None:
+        return ()
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    return Linear4bit, Linear8bitLt

@@ -1,0 +1,126 @@
+"""Read a model's weights from its files straight into the type that they are held in.
+
+transformers maps the files into memory and converts whole tensors. A float32 file would then be
+resident beside its weights in 16 or 4 bits. Here each tensor is read part by part, and each part is
+converted at once, so that no more than the weights and one part is in memory.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+_PART = 1 << 18  # elements that are read at once
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor of a file that is read when its type is asked for, as transformers does."""
+
+    path: Path
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int  # of its bytes in the file
+    not_finite: list[str]  # receives the name if a number is not finite
+
+    def __getitem__(self, index: object) -> "StoredTensor":
+        """The tensor itself, still unread: transformers asks for all of it (`[...]`)."""
+        assert index is ..., "transformers asks for a part of a stored tensor"
+        return self
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Tensor:
+        """The whole tensor on `device`, in `dtype`.
+
+        Raises:
+            OSError: The file cannot be read, or is shorter than its head says.
+        """
+        whole = torch.empty(self.shape, dtype=dtype or self.dtype, device=device)
+        flat = whole.view(-1)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.begin)
+            for begin in range(0, len(flat), _PART):
+                part = torch.empty_like(flat[begin : begin + _PART], dtype=self.dtype, device="cpu")
+                _fill(part, file)
+                flat[begin : begin + _PART] = part
+                self._look_at(flat[begin : begin + _PART])
+        return whole
+
+    def _look_at(self, numbers: Tensor) -> None:
+        if not numbers.is_floating_point() or self.name in self.not_finite:
+            return
+        low, high = torch.aminmax(numbers)  # both are NaN where one number is
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            self.not_finite.append(self.name)
+
+
+def _fill(part: Tensor, file: Any) -> None:
+    """Read as many bytes as `part` has into it."""
+    missing = part.view(torch.uint8).numpy()
+    while len(missing):
+        n_read = file.readinto(missing)
+        if not n_read:
+            raise OSError(f"{file.name} ends too early")
+        missing = missing[n_read:]
+
+
+def _list_tensors(path: Path, not_finite: list[str]) -> Iterator[StoredTensor]:
+    """The tensors of a safetensors file, whose head begins with its own length."""
+    with path.open("rb") as file:
+        n_head = int.from_bytes(file.read(8), "little")
+        head = json.loads(file.read(n_head))
+    for name, known in head.items():
+        if name != "__metadata__":
+            begin = 8 + n_head + known["data_offsets"][0]
+            dtype, shape = _TYPES[known["dtype"]], tuple(known["shape"])
+            yield StoredTensor(path, name, dtype, shape, begin, not_finite)
+
+
+def make_reading_class(
+    family: type[PreTrainedModel],
+    prepare: Callable[[nn.Module], None] | None,
+    not_finite: list[str],
+) -> Any:
+    """`family` with another way of reading files; `prepare` sets the types before.
+
+    The names of tensors with numbers that are not finite are added to `not_finite`. The class of
+    what was loaded is `family` again once its owner says so.
+    """
+
+    def prepared(self: Any, *arguments: Any, **named: Any) -> None:
+        family.__init__(self, *arguments, **named)
+        if prepare is not None:
+            prepare(self)
+
+    def load(model: Any, tensors: Any, files: list[str], *others: Any, **named: Any) -> Any:
+        stored = {t.name: t for file in files for t in _list_tensors(Path(file), not_finite)}
+        return family._load_pretrained_model(model, stored, files, *others, **named)
+
+    return type(
+        family.__name__,
+        (family,),
+        {
+            "__module__": family.__module__,  # else transformers takes it for a user's own code
+            "__init__": prepared,
+            "_load_pretrained_model": staticmethod(load),
+        },
+    )

@@ -1,0 +1,213 @@
+"""Frozen weights in 16, 8 and 4 bits: one function with a float32 model of the same numbers.
+
+Tests of packed formats need bitsandbytes and are skipped without it.
+"""
+
+import ctypes
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lorastudy.config.models import Arm
+from lorastudy.data.rows import RowTable
+from lorastudy.errors import ConfigError
+from lorastudy.model import stored_weights
+from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.base import count_parameters, describe_base, load_base
+from lorastudy.model.base_weights import HeldEmbedding, refuse_base_weights
+from lorastudy.model.fast import products
+from lorastudy.model.fast.held import count_elements, is_packed, widen
+from lorastudy.model.fast.products import multiply, multiply_back
+from lorastudy.model.scoring import make_scorer
+from support.families import FAMILIES, save_family
+from support.gradients import (
+    LAYOUTS,
+    Gradients,
+    assert_equal_gradients,
+    batch_of,
+    gradients_of,
+    without_dropout,
+)
+from support.tiny_arms import CPU, as_if_trained, lora, place
+
+needs_bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
+)
+PACKED = [pytest.param(name, marks=needs_bitsandbytes) for name in ("int8", "nf4", "nf4-double")]
+FORMATS = ["bfloat16", *PACKED]
+
+
+def held_base(folder: Path, base_weights: str) -> PreTrainedModel:
+    return load_base(folder, device=CPU, base_weights=base_weights)
+
+
+def same_numbers(folder: Path, held: PreTrainedModel) -> PreTrainedModel:
+    """The float32 model whose weights are the numbers that `held` stands for."""
+    plain = load_base(folder, device=CPU)
+    numbers = dict(held.named_parameters())
+    with torch.no_grad():
+        for path, module in plain.named_modules():
+            if isinstance(module, (nn.Linear, nn.Embedding, Conv1D)):
+                weight = numbers.get(f"{path}.weight")
+                if weight is not None:  # None: tied to one that has been copied
+                    is_turned = is_packed(weight) and isinstance(module, Conv1D)
+                    wide = widen(weight, torch.float32)
+                    module.weight.copy_(wide.t() if is_turned else wide)
+    return plain
+
+
+def arm_on(network: PreTrainedModel, folder: Path, arm: Arm) -> ArmModel:
+    model = attach_arm(network, arm, place(folder, arm), seed=0)
+    return without_dropout(as_if_trained(model))
+
+
+@pytest.mark.parametrize(
+    ("implementation", "precision"),
+    [("fast", "float32"), ("fast", "bfloat16"), ("reference", "float32")],
+)
+@pytest.mark.parametrize("base_weights", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_held_base_trains_as_the_float32_model_of_its_numbers(  # noqa: PLR0917
+    layout: str,
+    base_weights: str,
+    implementation: str,
+    precision: str,
+    corpus: tuple[np.ndarray, RowTable],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder = request.getfixturevalue(layout)
+    held = held_base(folder, base_weights)
+
+    def train(network: PreTrainedModel, how: str) -> tuple[float, Gradients]:
+        model = arm_on(network, folder, lora("lora-4"))
+        nats = make_scorer(model.network, precision, implementation=how).sum_nats(batch_of(corpus))
+        return float(nats.detach()), gradients_of(model, nats)
+
+    expected_nats, expected = train(same_numbers(folder, held), implementation)
+    nats, got = train(held, implementation)
+    is_exact = precision == "float32"
+    assert nats == pytest.approx(expected_nats, rel=1e-6 if is_exact else 2e-3)
+    assert_equal_gradients(got, expected, 1e-5 if is_exact else 5e-2)
+
+
+@pytest.mark.parametrize("implementation", ["fast", "reference"])
+@pytest.mark.parametrize("base_weights", FORMATS)
+def test_autograd_keeps_no_wide_copy_of_a_held_weight(
+    base_weights: str, implementation: str, tiny_gpt2: Path, corpus: tuple[np.ndarray, RowTable]
+) -> None:
+    model = arm_on(held_base(tiny_gpt2, base_weights), tiny_gpt2, lora("lora-2"))
+    scorer = make_scorer(model.network, "float32", implementation=implementation)
+    shapes = {(t.out_features, t.in_features) for t in describe_base(tiny_gpt2).linear_modules}
+    shapes |= {shape[::-1] for shape in shapes}
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        scorer.sum_nats(batch_of(corpus))
+    held = [t for t in kept if t.dtype == torch.bfloat16 and tuple(t.shape) in shapes]
+    assert held or base_weights != "bfloat16"
+    assert not [t.shape for t in kept if t.dtype == torch.float32 and tuple(t.shape) in shapes]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bfloat16_halves_the_bytes_of_weights_and_rounds_nothing_else(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    described = describe_base(folder)
+    whole, held = load_base(folder, device=CPU), held_base(folder, "bfloat16")
+    matrices = described.linear_parameters + described.embedding_parameters
+    others = described.total_parameters - matrices
+    assert sum(p.untyped_storage().nbytes() for p in held.parameters()) == 2 * matrices + 4 * others
+    for name, parameter in whole.named_parameters():
+        rounded = parameter.bfloat16() if parameter.ndim > 1 else parameter
+        assert torch.equal(held.get_parameter(name), rounded), name
+
+
+@pytest.mark.parametrize("base_weights", PACKED)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_weights_are_counted_as_what_they_stand_for(
+    layout: str, base_weights: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    held = held_base(folder, base_weights)
+    assert count_parameters(held) == describe_base(folder).total_parameters
+    packed = [p for p in held.parameters() if is_packed(p)]
+    assert sum(map(count_elements, packed)) == describe_base(folder).linear_parameters
+    n_bytes = sum(p.nbytes for p in packed)
+    factor = 1 if base_weights == "int8" else 2
+    assert n_bytes * factor == describe_base(folder).linear_parameters
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_large_weights_are_widened_part_by_part(
+    is_turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "WIDENED", 30)
+    weight = (torch.randn(12, 10).t() if is_turned else torch.randn(10, 12)).bfloat16()
+    x, dy, bias = torch.randn(7, 12), torch.randn(7, 10), torch.randn(10)
+    assert torch.allclose(
+        multiply(x, weight, bias), nn.functional.linear(x, weight.float(), bias), atol=1e-5
+    )
+    assert torch.allclose(multiply_back(dy, weight), dy @ weight.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "opt", "gpt_neox", "gpt_oss"])  # one scales
+def test_other_families_compute_in_float32_from_held_weights(family: str, tmp_path: Path) -> None:
+    folder = save_family(family, tmp_path, **({} if family in FAMILIES else FAMILIES["llama"]))
+    held = held_base(folder, "bfloat16")
+    assert any(isinstance(module, HeldEmbedding) for module in held.modules())
+    ids = torch.arange(40, 80).reshape(2, 20)
+    with torch.no_grad():
+        ours, theirs = (n(input_ids=ids).logits for n in (held, same_numbers(folder, held)))
+    assert ours.dtype == torch.float32
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured by /proc and glibc")
+def test_no_more_than_the_held_weights_is_resident_while_they_are_read(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A float32 file held in bfloat16, by a model that is small beside the usual parts."""
+    folder = save_family("gpt2", tmp_path, n_embd=512, vocab_size=50_000)
+    monkeypatch.setattr(products, "WIDENED", 1 << 18)
+    monkeypatch.setattr(stored_weights, "_PART", 1 << 16)
+    n_bytes = 2 * describe_base(folder).total_parameters
+    held_base(tiny_gpt2, "bfloat16")  # whatever is imported and set up once
+    ctypes.CDLL(None).malloc_trim(0)  # memory that is free here would hide what is taken
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    network = held_base(folder, "bfloat16")
+    held, peak = resident("VmRSS") - before, resident("VmHWM") - before
+    assert network is not None
+    assert 0.9 * n_bytes < held <= peak < 1.2 * n_bytes
+
+
+def resident(kind: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"{kind}:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_weights_in_bfloat16_files_are_the_same_numbers_in_every_wide_format(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_pretrained(tiny_gpt2, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    wide, held = load_base(tmp_path, device=CPU), held_base(tmp_path, "bfloat16")
+    for name, parameter in wide.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(held.get_parameter(name).float(), parameter), name
+
+
+def test_packed_formats_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorastudy.model.base_weights.find_spec", lambda name: None)
+    refuse_base_weights("bfloat16")
+    with pytest.raises(ConfigError, match=r"nf4 needs bitsandbytes.*lorastudy\[quantized\]"):
+        refuse_base_weights("nf4")

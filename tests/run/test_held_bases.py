@@ -1,0 +1,92 @@
+"""Runs on a base that is held in 16 or 4 bits: what they record, and that they resume exactly."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorastudy import faults
+from lorastudy.config.spec import expand_study
+from lorastudy.errors import InterruptedRunError
+from lorastudy.interrupts import StopFlag
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder
+from lorastudy.store.places import Places
+from lorastudy.store.records import Manifest
+from lorastudy.study.check import check_study
+from support.tiny_runs import ARMS, CPU, SOUND, Case, make_study, stop_at, write_texts
+
+
+def case_on(base_weights: str, folder: Path, tmp_path: Path) -> Case:
+    if base_weights.startswith(("int8", "nf4")) and find_spec("bitsandbytes") is None:
+        pytest.skip("the extra `quantized` is not installed")
+    arm = {**ARMS["lora"], "base_weights": base_weights}
+    study = make_study(folder, SOUND, arms=(arm,))
+    return Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("base_weights", ["bfloat16", "nf4-double"])
+def test_a_run_on_a_held_base_resumes_exactly_and_says_what_it_held(
+    base_weights: str, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_on(base_weights, tiny_gpt2, tmp_path)
+    straight, resumed = (case.folder(tmp_path, name) for name in ("straight", "resumed"))
+    result = case.execute(straight)
+    stop = StopFlag()
+    handler = stop_at("run:after-epoch-line", 0)
+    monkeypatch.setattr(faults, "handler", lambda point: handler(point, stop))
+    with pytest.raises(InterruptedRunError):
+        case.execute(resumed, stop)
+    monkeypatch.setattr(faults, "handler", None)
+    assert case.execute(resumed).evaluations[0].sum_nats == result.evaluations[0].sum_nats
+    first, second = (
+        load_file(folder.best / "adapter_model.safetensors") for folder in (straight, resumed)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    losses = [epoch.validation_loss for epoch in result.epochs]
+    assert losses[-1] < losses[0], "an evaluation in between cut the gradients off"
+    manifest = read_manifest(straight)
+    assert manifest.base_weights == base_weights
+    assert manifest.total_parameters == result.total_parameters
+    assert ("bitsandbytes" in manifest.environment.libraries) is base_weights.startswith("nf4")
+
+
+def read_manifest(folder: RunFolder) -> Manifest:
+    return read_record(folder.manifest, Manifest)
+
+
+def test_the_default_is_written_nowhere(tiny_gpt2: Path) -> None:
+    plain = make_study(tiny_gpt2)
+    said = make_study(tiny_gpt2, arms=({**ARMS["lora"], "base_weights": "float32"},))
+    other = make_study(tiny_gpt2, arms=({**ARMS["lora"], "base_weights": "bfloat16"},))
+    ids = [expand_study(study)[0].run_id for study in (plain, said, other)]
+    assert ids[0] == ids[1] != ids[2]
+    assert "base_weights" not in json.dumps(said.model_dump(mode="json"))
+
+
+def test_predicted_peak_follows_the_bytes_of_the_base(tiny_gpt2: Path, tmp_path: Path) -> None:
+    arms = tuple(
+        {**ARMS[arm], "name": f"{arm}-{held}", "base_weights": held}
+        for arm in ("lora", "baseline")
+        for held in ("float32", "bfloat16")
+    )
+    texts = write_texts(tmp_path / "texts")
+    study = make_study(tiny_gpt2, arms=arms)
+    checked = check_study(study, Places(texts, offline=True, cache=tmp_path / "cache"), CPU)
+    base = checked.reader.base
+    saved = 2 * (base.linear_parameters + base.embedding_parameters)
+    lora, held_lora, baseline, held_baseline = (arm.peak.weights for arm in checked.arms)
+    assert lora - held_lora == baseline - held_baseline == saved
+    assert baseline == 4 * base.total_parameters
+
+
+@pytest.mark.parametrize("base_weights", ["bfloat16", "nf4"])
+def test_full_fine_tuning_of_held_weights_is_refused_with_what_to_do(
+    base_weights: str, tiny_gpt2: Path
+) -> None:
+    arm = {**ARMS["full"], "base_weights": base_weights}
+    with pytest.raises(ValueError, match=r"not trained.*Leave the key out; training\.precision"):
+        make_study(tiny_gpt2, arms=(arm,))
