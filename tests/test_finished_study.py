@@ -8,8 +8,8 @@ import pytest
 
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import load_study
-from lorastudy.store.files import read_records
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import DocumentSums, EpochRecord, Manifest, ResumeRecord, StepRecord
 from support.command_line import call, stamps
 

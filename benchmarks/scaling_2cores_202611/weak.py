@@ -2,7 +2,7 @@
 
     ./run python benchmarks/scaling_2cores_202611/weak.py [--arm full --arm lora-4] [--rows 16]
 
-Trains arms of the demo for one epoch: one process with R rows a step, then teams of two with
+Trains arms of the demo for one epoch: one process with R rows per step, then teams of two with
 2 R. Reads seconds and tokens of every step after the first two from steps.jsonl, and prints a
 Markdown table: a team that loses nothing has twice the tokens a second.
 """
@@ -18,8 +18,9 @@ import torch
 
 from lorastudy import __version__
 from lorastudy.machine.environment import describe_device
-from lorastudy.store.files import read_record, read_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import RunResult, StepRecord
 
 TEAMS = {1: (None,), 2: ("ddp", "fsdp2")}
@@ -35,7 +36,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"lorastudy {__version__}, torch {torch.__version__}, {cores} cores, ", end="")
     print(f"{describe_device(torch.device('cpu'))}, gloo, one thread a process\n")
-    print("| arm | processes | strategy | rows a step | tokens/s | against one | waited |")
+    print("| arm | processes | strategy | rows per step | tokens/s | against one | waited |")
     print("|---|--:|---|--:|--:|--:|--:|")
     for arm in asked.arm or ["full", "lora-4"]:
         alone = None

@@ -16,7 +16,7 @@ from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.summary import ArmSummary, summarise_arms
 from lorastudy.report.figures.bars import split_memory
 from lorastudy.report.page.integrity import describe_resumes, list_warnings
-from lorastudy.store.files import append_record
+from lorastudy.store.lines import append_record
 from lorastudy.store.records import ResumeRecord, RunResult, StepRecord
 from support.made_results import MIB, make_results, make_run
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.status import read_status
 from support.command_line import (
     assert_same_training,
     call,
@@ -90,7 +91,7 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_finishes(
     assert process.returncode == 75, err
     assert "Traceback" not in err and "again" in err
     run = only_run(folder)
-    assert run.read_status().status == "interrupted"
+    assert read_status(run).status == "interrupted"
     steps = lines_of(run.steps)
     assert 10 <= len(steps) < len(lines_of(long_run.steps))
     assert any(path.name.endswith(f"{steps[-1]['step']:08d}") for path in run.checkpoints.iterdir())
@@ -112,7 +113,7 @@ def test_a_run_that_the_system_kills_is_a_row_and_is_retried(
     assert process.returncode == 5, err
     assert "SIGKILL" in err
     run = only_run(folder)
-    assert run.read_status().status == "failed"
+    assert read_status(run).status == "failed"
     assert call("run", folder, "--arm", "lora", "--seed", "0", "--jobs", "2").code == 0
     assert not run.failure.exists()
     assert_same_training(long_run, run)
@@ -127,7 +128,7 @@ def test_workers_stop_when_the_command_is_killed(study_file: Path, tmp_path: Pat
     process.communicate(timeout=60)
     run = only_run(folder)
     until(lambda: not run.is_owned(), 20)
-    assert run.read_status().status == "interrupted"
+    assert read_status(run).status == "interrupted"
 
 
 def test_a_run_owned_by_another_process_is_left_to_it(study_file: Path, tmp_path: Path) -> None:

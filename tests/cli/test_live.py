@@ -10,9 +10,11 @@ from lorastudy.cli.live import make_status_table, print_lines
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import dump_study, load_study, preset_text
 from lorastudy.store.collect import RunOverview, read_overview
-from lorastudy.store.files import append_record, write_record, write_text
-from lorastudy.store.folders import RunStatus, StudyFolder
+from lorastudy.store.files import write_record, write_text
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.lines import append_record
 from lorastudy.store.records import EpochRecord, Manifest, StepRecord
+from lorastudy.store.status import RunStatus
 from lorastudy.study import progress
 from lorastudy.study.progress import Progress
 

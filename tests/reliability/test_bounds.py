@@ -20,8 +20,8 @@ from lorastudy.errors import DivergedError
 from lorastudy.interrupts import StopFlag
 from lorastudy.model.scoring import Scorer
 from lorastudy.run import training
-from lorastudy.store.files import append_record, read_records
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import append_record, read_records
 from lorastudy.store.records import StepRecord
 from support.command_line import ROOT, write_study
 from support.forked_studies import call_study

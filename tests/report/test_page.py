@@ -18,8 +18,8 @@ from lorastudy.report.build import write_report
 from lorastudy.report.figures.draw import draw_figures
 from lorastudy.report.figures.style import FORMATS
 from lorastudy.report.page.render import SECTIONS
-from lorastudy.store.files import append_record
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import append_record
 from lorastudy.store.records import StepRecord, StudyResults
 from support.made_results import (
     ARMS,

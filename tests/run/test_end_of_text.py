@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.errors import ConfigError
-from lorastudy.store.files import read_records
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import EpochRecord, Manifest
 from support.tiny_runs import OTHER, SOUND, TRAIN, Case, make_study, write_texts
 

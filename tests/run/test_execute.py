@@ -20,10 +20,11 @@ from lorastudy.model.base import load_base
 from lorastudy.model.scoring import Scorer, make_scorer
 from lorastudy.run import setup, training
 from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import Fingerprint, StepRecord
 from lorastudy.store.resuming import Resuming
+from lorastudy.store.status import read_status
 from support.tiny_runs import (
     CPU,
     KILLED,
@@ -107,7 +108,7 @@ def test_a_second_process_on_a_run_is_turned_away_and_changes_nothing(
     if first == 0:
         os._exit(done.case.child(folder, wait))
     wait_for(reached)
-    assert folder.read_status().status == "running"
+    assert read_status(folder).status == "running"
     before = snapshot(folder.path)
     assert done.case.child(folder) == OWNED
     assert snapshot(folder.path) == before
@@ -146,9 +147,9 @@ def test_a_glance_at_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) 
 
 def test_a_killed_owner_does_not_keep_the_run(done: Done, tmp_path: Path) -> None:
     folder = done.copy_of_killed(tmp_path)
-    assert folder.read_status().status == "interrupted"
+    assert read_status(folder).status == "interrupted"
     assert done.case.child(folder) == 0
-    assert folder.read_status().status == "done"
+    assert read_status(folder).status == "done"
 
 
 # What goes wrong is kept as a row

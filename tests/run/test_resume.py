@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.files import read_record, read_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import ResumeRecord, StepRecord, TrainerState
 from support.tiny_runs import (
     PAPER,

@@ -9,10 +9,12 @@ import pytest
 from lorastudy.errors import StorageError
 from lorastudy.store import hashes
 from lorastudy.store.collect import collect_results
-from lorastudy.store.files import append_record, write_record, write_text
+from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.hashes import write_hashes
+from lorastudy.store.lines import append_record
 from lorastudy.store.records import ResumeRecord
+from lorastudy.store.status import read_status
 from lorastudy.store.weights import refuse_changed_weights
 from support.command_line import call
 
@@ -180,5 +182,5 @@ def test_a_failure_whose_reason_was_changed_is_not_repeated(study: Path) -> None
     assert failure is not None
     run.write_failure(failure)
     write_record(run.failure, failure.model_copy(update={"reason": "nobody knows"}))
-    status = run.read_status()
+    status = read_status(run)
     assert status.status == "damaged" and "failure.json" in str(status.reason)

@@ -14,15 +14,8 @@ from safetensors.torch import save_file
 
 from lorastudy import faults
 from lorastudy.errors import StorageError
-from lorastudy.store.files import (
-    append_record,
-    publish_folder,
-    read_last_record,
-    read_records,
-    remove_leftovers,
-    storage_errors,
-    write_text,
-)
+from lorastudy.store.files import publish_folder, remove_leftovers, storage_errors, write_text
+from lorastudy.store.lines import append_record, read_last_record, read_records
 
 
 class Line(BaseModel):

@@ -29,14 +29,9 @@ from lorastudy.store.checkpoints import (
     write_checkpoint,
 )
 from lorastudy.store.collect import read_study, write_extension
-from lorastudy.store.files import (
-    append_record,
-    read_records,
-    replace_records,
-    write_record,
-    write_text,
-)
+from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.lines import append_record, read_records, replace_records
 from lorastudy.store.records import Fingerprint, StudyLock
 
 ENVIRONMENT = Fingerprint(

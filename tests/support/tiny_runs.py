@@ -25,8 +25,8 @@ from lorastudy.model.base import quieten_libraries
 from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import Reader
-from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentSums, EpochRecord, RunResult, StepRecord
 from lorastudy.store.resuming import Resuming

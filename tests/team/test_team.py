@@ -16,8 +16,8 @@ from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
 from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strategy
 from lorastudy.store.resuming import Resuming
 from support.teams import as_team, execute_as_team

@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.errors import StorageError
 from lorastudy.store.collect import list_doubts
-from lorastudy.store.files import read_record, read_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
     Manifest,

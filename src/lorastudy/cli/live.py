@@ -11,8 +11,8 @@ from rich.table import Table
 
 from lorastudy.cli.console import make_console
 from lorastudy.store.collect import RunOverview
-from lorastudy.store.folders import State
 from lorastudy.store.records import StepRecord
+from lorastudy.store.status import State
 from lorastudy.study.progress import (
     EpochEnded,
     Event,

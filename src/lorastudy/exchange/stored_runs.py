@@ -6,8 +6,9 @@ from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
-from lorastudy.store.files import read_record, read_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import Manifest, RunResult, StepRecord
 from lorastudy.store.weights import measure_stored_bytes
 

@@ -129,12 +129,8 @@ class LocalEngine:
             if exit_code < 0
             else f"ended with exit code {exit_code}"
         )
-        failure = RunResult(
-            run_id=spec.run_id,
-            arm=spec.arm.name,
-            method=spec.arm.method,
-            seed=spec.seed,
-            learning_rate=spec.learning_rate,
+        failure = RunResult.of(
+            spec,
             status="failed",
             reason=f"its process {how}. See {run.path.name}/log.txt; run the study again to retry.",
             exit_code=exit_code if exit_code > 0 else 128 - exit_code,

@@ -1,1 +1,1 @@
-"""One run from its spec to its result: idempotent, resumable, the only writer of its folder."""
+"""One run from its spec to its result, in a folder of its own; safe to start twice."""

@@ -176,12 +176,8 @@ def _describe_result(
 ) -> RunResult:
     manifest = setup.manifest
     best = min(epochs, key=lambda e: (e.validation_loss, e.epoch), default=None)
-    return RunResult(
-        run_id=spec.run_id,
-        arm=spec.arm.name,
-        method=spec.arm.method,
-        seed=spec.seed,
-        learning_rate=spec.learning_rate,
+    return RunResult.of(
+        spec,
         status="done",
         trainable_parameters=manifest.trainable_parameters,
         total_parameters=manifest.total_parameters,

@@ -15,8 +15,8 @@ from lorastudy.errors import (
     redact_secrets,
 )
 from lorastudy.machine.memory import describe_shortage, measure_peak_memory
-from lorastudy.store.files import read_records
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.records import RunResult, Status, StepRecord
 
 _LAST_LOSSES = 3  # enough to see whether it rose or jumped
@@ -37,12 +37,8 @@ def describe_failure(
         reason = describe_shortage_of_run(spec, folder, device)
     elif not isinstance(error, UserError):
         reason = f"{type(error).__name__}: {reason}"
-    return RunResult(
-        run_id=spec.run_id,
-        arm=spec.arm.name,
-        method=spec.arm.method,
-        seed=spec.seed,
-        learning_rate=spec.learning_rate,
+    return RunResult.of(
+        spec,
         status=status,
         reason=redact_secrets(reason),
         peak_memory_bytes=measure_peak_memory(device),

@@ -16,8 +16,9 @@ from lorastudy.run.commit import MOMENTS, STATE, WEIGHTS
 from lorastudy.run.context import RunContext
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint
-from lorastudy.store.files import append_record, read_record, read_records, replace_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
+from lorastudy.store.lines import append_record, read_records, replace_records
 from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord, TrainerState
 from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.store.written import forget_written

@@ -19,9 +19,10 @@ from lorastudy.run.commit import commit_checkpoint
 from lorastudy.run.context import RunContext
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.setup import RunSetup
-from lorastudy.store.files import append_record, flush_to_disk, publish_folder, read_records
+from lorastudy.store.files import flush_to_disk, publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import write_hashes
+from lorastudy.store.lines import append_record, read_records
 from lorastudy.store.records import EndedEpoch, EpochRecord, Progress, StepRecord, TrainerState
 from lorastudy.train.loop import StepDone, train
 
@@ -140,7 +141,7 @@ class TrainingSession:
 
 
 def measure_waited_share(folder: RunFolder) -> float | None:
-    """Share of its threads' ready time in which the run waited for a core; None: not counted."""
+    """Share of its threads' ready time in which the run waited for the CPU; None: not counted."""
     steps = read_records(folder.steps, StepRecord)
     waited = sum(step.waited_seconds or 0.0 for step in steps)
     ready = waited + sum(step.ran_seconds or 0.0 for step in steps)

@@ -14,9 +14,10 @@ from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.collect import collect_results
-from lorastudy.store.files import read_record, read_records
+from lorastudy.store.files import read_record
 from lorastudy.store.folders import RESTORE, RunFolder, StudyFolder
 from lorastudy.store.hashes import HASHES, Change, read_hashes
+from lorastudy.store.lines import read_records
 from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
     DocumentSums,
@@ -31,7 +32,7 @@ from lorastudy.store.weights import find_weight_changes
 
 _Line = TypeVar("_Line", bound=BaseModel)
 _Found = dict[Path, str]  # what is wrong with each file that was looked at; "" where nothing is
-_UNUSED = "It will not be used: a resumed run sets it aside and goes on from an older one."
+_UNUSED = "It will not be used: a resumed run sets it aside and continues from an older one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _check_lock(study: StudyFolder) -> str:
 
 
 def _compare_results(study: StudyFolder) -> str:
-    """What `results.json` says otherwise than the results of the finished runs."""
+    """How `results.json` differs from the results of the finished runs."""
     now = {run.run_id: run for run in collect_results(study).runs if run.status == "done"}
     stored = read_record(study.results, StudyResults).runs
     differing = [

@@ -9,9 +9,10 @@ from lorastudy.config.study_file import describe_difference, dump_study, extends
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.files import write_record, write_text
-from lorastudy.store.folders import RunStatus, StudyFolder
+from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock, write_lock
 from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.status import RunStatus, read_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:
 def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
     """Every run of the study in order, started or not."""
     return tuple(
-        RunOverview(spec, folder.run(spec.run_id).read_status())
+        RunOverview(spec, read_status(folder.run(spec.run_id)))
         for spec in expand_study(read_study(folder))
     )
 
@@ -75,7 +76,7 @@ def list_strangers(folder: StudyFolder) -> list[str]:
 
 
 def list_doubts(folder: StudyFolder) -> list[str]:
-    """What a reader of the study's numbers has to know about its files, a sentence each."""
+    """What a reader of the study's numbers must know about its files, one sentence per fact."""
     runs = [folder.run(spec.run_id) for spec in expand_study(read_study(folder))]
     started = [run for run in runs if run.path.is_dir()]
     old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]

@@ -1,4 +1,4 @@
-"""File names in the folders of studies and runs, who owns a run, and how far it is.
+"""File names in the folders of studies and runs, who owns a run, and how it ended.
 
 STUDY_DIR/
   study.yaml  study.lock.json
@@ -13,29 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
-from lorastudy.store.files import (
-    read_last_record,
-    read_last_records,
-    read_record,
-    remove_leftovers,
-    storage_errors,
-    write_record,
-)
+from lorastudy.store.files import read_record, remove_leftovers, storage_errors, write_record
 from lorastudy.store.hashes import HASHES, MISSING, Change, find_changes, read_hashes
 from lorastudy.store.leases import is_owned, own
-from lorastudy.store.records import EpochRecord, Lease, Manifest, RunResult, Status, StepRecord
+from lorastudy.store.records import Lease, RunResult
 from lorastudy.store.written import find_rewritten, note_one, note_written
 
 _LOG = "log.txt"
 BEST = "best/"  # what weights begin with in SHA256SUMS
 RESTORE = "Restore it from a copy, or train this run again with --restart."
-_RECENT_STEPS = 20  # optimizer steps whose mean says how fast a run is now
-
-State = Status | Literal["missing", "running", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +146,9 @@ class RunFolder:
         note_one(self.path, self.failure.name)
 
     def refuse_rewritten(self) -> None:
-        """Check the lines and scores that a resumed run goes on from.
+        """Check the lines and scores from which a resumed run continues.
 
-        What is missing is made again; so is the manifest, which is compared by itself.
+        Missing ones are written again. The manifest is compared elsewhere.
 
         Raises:
             StorageError: Some of them were changed.
@@ -234,71 +223,16 @@ class RunFolder:
         try:
             return self.read_result()
         except StorageError as error:
-            return RunResult(
-                run_id=spec.run_id,
-                arm=spec.arm.name,
-                method=spec.arm.method,
-                seed=spec.seed,
-                learning_rate=spec.learning_rate,
+            return RunResult.of(
+                spec,
                 status="damaged",
-                reason=self._say(error),
+                reason=self.shorten(error),
                 exit_code=error.exit_code,
             )
 
-    def _say(self, error: StorageError) -> str:
+    def shorten(self, error: StorageError) -> str:
         """The message with file names as they are in the run's folder, wherever that lies."""
         return str(error).replace(f"{self.path}/", "")
-
-    def read_status(self) -> "RunStatus":
-        """How far the run is, according to its files; damage to them is a status too."""
-        try:
-            return self._read_status()
-        except StorageError as error:
-            return RunStatus(self.path.name, "damaged", None, None, self._say(error))
-
-    def _read_status(self) -> "RunStatus":
-        result = self.read_result()
-        status = self._status(result)
-        steps = read_last_records(self.steps, StepRecord, _RECENT_STEPS)
-        n_steps = self._n_steps() if steps and status == "running" else None
-        return RunStatus(
-            run_id=self.path.name,
-            status=status,
-            last_step=steps[-1] if steps else None,
-            last_epoch=read_last_record(self.epochs, EpochRecord),
-            reason=result.reason if result else None,
-            seconds_left=_seconds_left(steps, n_steps) if n_steps else None,
-        )
-
-    def _n_steps(self) -> int | None:
-        """Optimizer steps of the whole run; None while there is no manifest."""
-        if not self.manifest.is_file():
-            return None
-        return read_record(self.manifest, Manifest).optimizer_steps
-
-    def _status(self, result: RunResult | None) -> State:
-        if self.is_owned():
-            return "running"
-        if result is not None:
-            return result.status
-        return "interrupted" if self.spec.exists() else "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """What `lorastudy status` shows about a run."""
-
-    run_id: str
-    status: State
-    last_step: StepRecord | None
-    last_epoch: EpochRecord | None
-    reason: str | None
-    seconds_left: float | None = None  # for its optimizer steps while it runs, at the latest pace
-
-
-def _seconds_left(steps: tuple[StepRecord, ...], n_steps: int) -> float:
-    pace = sum(step.seconds for step in steps) / len(steps)
-    return pace * max(0, n_steps - steps[-1].step)
 
 
 @dataclass(frozen=True, slots=True)

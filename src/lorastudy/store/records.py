@@ -5,12 +5,13 @@ of them. Reports read nothing else, so a report can be made anywhere.
 The unit is the last word of every name; cross-entropies are nats per scored token.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorastudy.config.arms import BaseWeights, Method
 from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import Overlap, TextCounts
 
@@ -88,9 +89,8 @@ class StudyLock(Record):
     revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
-    studies: tuple[
-        Study, ...
-    ] = ()  # what study.yaml may contain: before and after the last extension
+    # what study.yaml may contain: the study before and after the last extension
+    studies: tuple[Study, ...] = ()
     environment: Fingerprint | None = None  # at the start; runs have their own
     seal: str = ""  # SHA-256 over the other keys
 
@@ -169,7 +169,7 @@ class TrainerState(Progress):
 
     @property
     def progress(self) -> Progress:
-        """The part that training goes on from."""
+        """The part from which training continues."""
         return Progress(**self.model_dump(include=set(Progress.model_fields)))
 
 
@@ -285,6 +285,18 @@ class RunResult(Record):
     exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()
 
+    @classmethod
+    def of(cls, spec: RunSpec, **values: Any) -> Self:
+        """The result of the run that `spec` describes; `values` are the fields beside those."""
+        return cls(
+            run_id=spec.run_id,
+            arm=spec.arm.name,
+            method=spec.arm.method,
+            seed=spec.seed,
+            learning_rate=spec.learning_rate,
+            **values,
+        )
+
 
 class StudyResults(Record):
     """`results.json`: all runs of a study, whether finished, failed or not yet started."""
@@ -294,9 +306,8 @@ class StudyResults(Record):
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     benchmarks: tuple[str, ...]
-    forgetting: tuple[
-        str, ...
-    ] = ()  # benchmarks of neutral text: tuned minus base is what was lost
+    # benchmarks of neutral text: tuned minus base is what was forgotten
+    forgetting: tuple[str, ...] = ()
     training_protocol: str  # of the losses during training: a protocol of rows, "windows", ...
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result

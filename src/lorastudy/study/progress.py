@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lorastudy.store.collect import RunOverview, read_overview
-from lorastudy.store.files import find_end, read_new_records
-from lorastudy.store.folders import RunFolder, State, StudyFolder
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.lines import find_end, read_new_records
 from lorastudy.store.records import EpochRecord, StepRecord
+from lorastudy.store.status import State
 
 _LOOK_SECONDS = 1.0
 _IDLE_SECONDS = 10.0  # longer than from the end of one run to the start of the next
