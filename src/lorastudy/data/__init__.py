@@ -1,1 +1,1 @@
-"""From a source to rows: documents, a memory-mapped token corpus, and which tokens go together."""
+"""From sources to tensors: documents, a memory-mapped corpus of tokens, rows, steps, batches."""

@@ -72,13 +72,6 @@ class StepPlan:
         """Epoch, from 1, of the micro-batch `index`, from 0."""
         return index // self.micro_batches_per_epoch + 1
 
-    def step_of(self, index: int) -> int:
-        """Optimizer step, from 1, to which the micro-batch `index` contributes."""
-        if self.first_group == "one":
-            return 1 if index == 0 else 2 + (index - 1) // self.accumulation
-        epoch, position = divmod(index, self.micro_batches_per_epoch)
-        return epoch * self._steps_per_epoch + position // self.accumulation + 1
-
     def group_of(self, step: int) -> range:
         """Micro-batches of an optimizer step, without those after the end of training."""
         if self.first_group == "one":

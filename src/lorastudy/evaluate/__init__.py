@@ -1,1 +1,1 @@
-"""Protocols as named, versioned data, and the scoring of a model on a benchmark."""
+"""Rows as a protocol cuts them, the sums of a model on rows, and what a padded score is made of."""

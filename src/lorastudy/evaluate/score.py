@@ -42,9 +42,7 @@ class RowScores:
     class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding only if it is scored
     class_counts: IntArray  # (4,)
     seconds: float
-    n_first_choices: IntArray | None = (
-        None  # (N,) targets that the model ranks first, if asked for for for
-    )
+    n_first_choices: IntArray | None = None  # (N,) targets that the model ranks first; if counted
 
     @property
     def sums(self) -> LossSums:
@@ -99,36 +97,57 @@ def score_rows(
     """
     began = time.perf_counter()
     scorer.network.eval()
-    sum_nats = np.zeros(table.n_rows)
-    n_scored = np.zeros(table.n_rows, dtype=np.int64)
-    n_first = np.zeros(table.n_rows, dtype=np.int64) if count_first_choices else None
-    class_nats, class_counts = np.zeros(4), np.zeros(4, dtype=np.int64)
-    cuts = cut_by_length(table, padding, max_positions=max_positions)
-    for rows, counts in team.deal(cuts):
+    meter = _RowMeter(table, count_first_choices=count_first_choices)
+    for rows, counts in team.deal(cut_by_length(table, padding, max_positions=max_positions)):
         poll()
         batch = make_batch(tokens, table, rows, padding)
-        b, classes = _rows_and_classes(batch, table)
-        if n_first is None:
-            nats = scorer.score(batch.to(device)).double().cpu().numpy()  # (S,)
-        else:
-            scored, is_first = scorer.score_choices(batch.to(device))
-            nats = scored.double().cpu().numpy()
-            found = b[is_first.cpu().numpy()]
-            if counts:
-                n_first[rows] = np.bincount(found, minlength=len(rows))
+        nats, is_first = _score_batch(scorer, batch.to(device), count_first_choices)
         if counts:
-            sum_nats[rows] = np.bincount(b, nats, minlength=len(rows))
-            n_scored[rows] = np.bincount(b, minlength=len(rows))
-            class_nats += np.bincount(classes, nats, minlength=4)
-            class_counts += np.bincount(classes, minlength=4)
-    return RowScores(
-        team.add(sum_nats),
-        team.add(n_scored),
-        team.add(class_nats),
-        team.add(class_counts),
-        time.perf_counter() - began,
-        None if n_first is None else team.add(n_first),
-    )
+            meter.add(batch, nats, is_first)
+    return meter.add_up(team, seconds_since=began)
+
+
+def _score_batch(
+    scorer: AnyScorer, batch: Batch, count_first_choices: bool
+) -> tuple[FloatArray, npt.NDArray[np.bool_] | None]:
+    """Nats of every scored target (S,), row by row, and whether the model ranks it first."""
+    if not count_first_choices:
+        return scorer.score(batch).double().cpu().numpy(), None
+    nats, is_first = scorer.score_choices(batch)
+    return nats.double().cpu().numpy(), is_first.cpu().numpy()
+
+
+class _RowMeter:
+    """Sums over the targets that were scored so far, for every row and every class."""
+
+    def __init__(self, table: RowTable, *, count_first_choices: bool) -> None:
+        self._table = table
+        self._sum_nats = np.zeros(table.n_rows)
+        self._n_scored = np.zeros(table.n_rows, dtype=np.int64)
+        self._n_first = np.zeros(table.n_rows, dtype=np.int64) if count_first_choices else None
+        self._class_nats, self._class_counts = np.zeros(4), np.zeros(4, dtype=np.int64)
+
+    def add(self, batch: Batch, nats: FloatArray, is_first: npt.NDArray[np.bool_] | None) -> None:
+        """Add the targets of a batch: `nats` and `is_first` are (S,), row by row."""
+        b, classes = _rows_and_classes(batch, self._table)
+        rows, n_rows = batch.rows, len(batch.rows)
+        self._sum_nats[rows] = np.bincount(b, nats, minlength=n_rows)
+        self._n_scored[rows] = np.bincount(b, minlength=n_rows)
+        if self._n_first is not None:
+            self._n_first[rows] = np.bincount(b[is_first], minlength=n_rows)
+        self._class_nats += np.bincount(classes, nats, minlength=4)
+        self._class_counts += np.bincount(classes, minlength=4)
+
+    def add_up(self, team: Team, *, seconds_since: float) -> RowScores:
+        """The sums over all members of the team; `seconds_since` is when they began."""
+        return RowScores(
+            sum_nats=team.add(self._sum_nats),
+            n_scored=team.add(self._n_scored),
+            class_nats=team.add(self._class_nats),
+            class_counts=team.add(self._class_counts),
+            seconds=time.perf_counter() - seconds_since,
+            n_first_choices=None if self._n_first is None else team.add(self._n_first),
+        )
 
 
 def average_nats(protocol: Protocol, scores: RowScores) -> float:
