@@ -16,7 +16,7 @@ from lorastudy.analysis.findings import make_findings
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.build import write_report
 from lorastudy.report.figures.draw import draw_figures
-from lorastudy.report.figures.style import FORMATS
+from lorastudy.report.figures.writing import FORMATS
 from lorastudy.report.page.render import SECTIONS
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import append_record

@@ -88,7 +88,7 @@ def without_page() -> Iterator[None]:
 def blank_figures() -> Iterator[None]:
     """Reports are written whole, but their figures are blank: drawing them takes two seconds."""
     from lorastudy.report.figures import draw
-    from lorastudy.report.figures.style import FORMATS, DrawnFigure
+    from lorastudy.report.figures.writing import FORMATS, DrawnFigure
 
     files = dict.fromkeys(FORMATS, b'<svg xmlns="http://www.w3.org/2000/svg"></svg>')
     blank = tuple(DrawnFigure(f"fig{n}", f"Fig. {n}", "Blank.", files) for n in range(8))

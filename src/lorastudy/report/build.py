@@ -39,7 +39,7 @@ from lorastudy.report.tables.times import build_time_table
 from lorastudy.store.files import publish_folder, write_text
 
 if TYPE_CHECKING:
-    from lorastudy.report.figures.style import DrawnFigure
+    from lorastudy.report.figures.writing import DrawnFigure
 
 TableFormat = Literal["md", "csv", "latex", "json"]
 _RENDERERS: dict[str, Callable[[Table], str]] = {
@@ -72,7 +72,7 @@ def write_report(findings: Findings, study_dir: Path) -> Path:
 
 
 def build_tables(findings: Findings) -> dict[str, Table]:
-    """Every table that has files of its own, by the name of these."""
+    """Every table that is also written to files, by the name of its files."""
     return {
         "table1": build_table1(findings),
         "comparisons": build_all_pairs(findings.comparisons),

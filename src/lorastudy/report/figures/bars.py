@@ -13,20 +13,12 @@ from lorastudy.analysis.evidence import FLOAT32_BYTES
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.style import (
-    COLOURS,
-    HATCHES,
-    INK,
-    DrawnFigure,
-    label_rows,
-    mark,
-    new_figure,
-    save_figure,
-)
+from lorastudy.report.figures.style import COLOURS, HATCHES, INK, label_rows, mark, new_figure
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.units import MIB, write_duration
 
-_MOMENTS = 3  # numbers beside each trained one: its gradient and two moments
-_DOUBT = " ?"  # beside seconds that depend on more than the arm
+_MOMENTS = 3  # numbers in addition to each trained one: its gradient and two moments
+_DOUBT = " ?"  # after timings that are unreliable
 _PART_ALPHAS = (1.0, 0.6, 0.25)  # from left to right
 
 
@@ -68,16 +60,16 @@ def draw_memory(findings: Findings) -> DrawnFigure:
     caption = (
         f"Peak memory ({kind or 'none measured'}): mean over seeds, whiskers from the lowest to "
         "the highest seed. 1 MiB = 1,048,576 bytes. The first two parts are counted: 4 bytes "
-        "per parameter, and 12 per trained one for its gradient and two moments. The rest is "
-        "measured: activations, logits, "
+        "per parameter, and 12 per trained parameter for its gradient and two moments. The rest "
+        "is measured: activations, logits, "
         + ("libraries" if kind == "resident" else "what the allocator kept")
-        + ". A bar without parts has a peak below what is counted."
+        + ". A bar without parts has a lower peak than what is counted."
     )
     return save_figure(figure, "fig3-peak-memory", "Figure 3. Peak memory", caption)
 
 
 def draw_time(findings: Findings) -> DrawnFigure:
-    """Figure 4: seconds in optimizer steps; a question mark where they are in doubt."""
+    """Figure 4: seconds in optimizer steps; a question mark where they are unreliable."""
     doubts = findings.doubts
     bars = [
         _bar(position, arm, arm.train_seconds, write_duration, of_baseline="not trained")
@@ -90,7 +82,7 @@ def draw_time(findings: Findings) -> DrawnFigure:
         "seeds, whiskers from the lowest to the highest seed."
     )
     if doubts:
-        caption += " A question mark: other programs may have run beside the arm."
+        caption += " A question mark: unreliable, since other programs may have used the CPU."
     return save_figure(figure, "fig4-training-time", "Figure 4. Training time", caption)
 
 

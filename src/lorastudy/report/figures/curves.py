@@ -1,27 +1,17 @@
 """Figures 2 and 8: losses over epochs, and over learning rates."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.style import (
-    COLOURS,
-    INK,
-    DrawnFigure,
-    mark,
-    new_figure,
-    save_figure,
-    shorten,
-    style_of,
-)
+from lorastudy.report.figures.style import COLOURS, INK, add_legend, mark, new_figure, style_of
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.report.numerals import write_rate
 from lorastudy.store.records import RunResult
 
@@ -52,9 +42,9 @@ def draw_losses(findings: Findings) -> DrawnFigure:
     add_legend(figure, trained)
     caption = (
         "Mean over seeds; bands from the lowest to the highest seed; rings at the epoch with the "
-        "lowest mean validation loss. Training loss is a running mean over the epoch with "
-        "dropout on, validation loss is taken after the epoch with dropout off; dotted: the same "
-        "measurement on a fixed slice of the training rows."
+        "lowest mean validation loss. The training loss is a running mean over the epoch, with "
+        "dropout. The validation loss is measured after the epoch, without dropout. Dotted: the "
+        "same measurement on a fixed part of the training rows."
     )
     log_axes = [axes for axes in (left, right) if 0 < axes.dataLim.y0 < math.inf]
     return save_figure(figure, "fig2-losses", "Figure 2. Losses", caption, log_axes=log_axes)
@@ -96,22 +86,6 @@ def draw_rates(findings: Findings) -> DrawnFigure:
         "the highest seed; rings at the chosen rate. An arm with one point was tried at one rate."
     )
     return save_figure(figure, "fig8-learning-rates", "Figure 8. Learning rates", caption)
-
-
-def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
-    """One entry for each (position, arm) below the panels; none without arms."""
-    if not arms:
-        return
-    handles = [Line2D([], [], markersize=4.5, linewidth=1.5, **style_of(p)) for p, _ in arms]
-    blank = ["arm"] * len(arms)  # names go in below: a legend leaves out "_x"
-    legend = figure.legend(
-        handles, blank, loc="outside lower center", ncols=min(6, len(arms)), frameon=False
-    )
-    drawn = zip(legend.get_texts(), legend.get_lines(), arms, strict=True)
-    for text, line, (position, arm) in drawn:
-        text.set_text(shorten(arm.arm))
-        mark(text, position)
-        mark(line, position)
 
 
 def _draw_curve(

@@ -9,16 +9,8 @@ from matplotlib.ticker import PercentFormatter
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import PERCENTS, Comparison
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.curves import add_legend
-from lorastudy.report.figures.style import (
-    INK,
-    DrawnFigure,
-    mark,
-    new_figure,
-    save_figure,
-    shorten,
-    style_of,
-)
+from lorastudy.report.figures.style import INK, add_legend, mark, new_figure, shorten, style_of
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 
 _N_COLUMNS = 2
 _LOWEST, _HIGHEST = 2, 98  # percent; single documents beyond would set the scale
@@ -38,8 +30,8 @@ def draw_documents(findings: Findings) -> DrawnFigure:
     add_legend(figure, others)
     caption = (
         f"Each document's difference from {reference or 'no arm'} in nats per target, averaged "
-        "over seeds, documents in ascending order, without the outermost 2 % on either side. Where "
-        "a line crosses zero is the share of documents on which the arm is better."
+        "over seeds, documents in ascending order, without the outermost 2 % on either side. A "
+        "line crosses zero at the share of documents on which the arm is better."
     )
     return save_figure(figure, "fig7-documents", "Figure 7. Differences by document", caption)
 

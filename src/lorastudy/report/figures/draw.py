@@ -17,8 +17,9 @@ from lorastudy.report.figures.documents import draw_documents
 from lorastudy.report.figures.forest import draw_differences
 from lorastudy.report.figures.fronts import draw_fronts
 from lorastudy.report.figures.steps import draw_steps, has_steps
-from lorastudy.report.figures.style import SETTINGS, DrawnFigure
+from lorastudy.report.figures.style import SETTINGS
 from lorastudy.report.figures.verdict import draw_verdict, has_verdict_figure
+from lorastudy.report.figures.writing import DrawnFigure
 
 _FIGURES = (
     draw_parameters,
@@ -32,10 +33,10 @@ _FIGURES = (
 
 
 def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
-    """Figures 1 to 7, and those that have something to show.
+    """Figures 1 to 7, and three more where there is something to draw.
 
-    That of the verdict needs two arms with a test in common, 8 several learning rates of one arm,
-    9 the losses of single steps.
+    Figure 0, of the verdict, needs two arms with a test in common. Figure 8 needs several learning
+    rates of one arm, and Figure 9 the losses of single steps.
     """
     drawing = [
         *((draw_verdict,) * has_verdict_figure(findings)),
@@ -49,7 +50,7 @@ def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Python looks for unused cycles over and over while a figure grows, which finds none."""
+    """Drawing makes many objects and no garbage, so searching for unused cycles is in vain."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

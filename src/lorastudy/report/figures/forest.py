@@ -11,13 +11,12 @@ from lorastudy.report.figures.style import (
     COLOURS,
     INK,
     MARKERS,
-    DrawnFigure,
     label_rows,
     mark,
     new_figure,
-    save_figure,
     shorten,
 )
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.report.numerals import write_interval, write_p, write_signed
 
 _N_COLUMNS = 2

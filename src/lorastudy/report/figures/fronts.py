@@ -1,22 +1,21 @@
 """Figure 6: loss against what it costs, with the arms that no cheaper arm beats."""
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.fronts import UNITS, CostName, Front
-from lorastudy.report.figures.curves import add_legend
 from lorastudy.report.figures.style import (
     COLOURS,
     INK,
     MARKERS,
-    DrawnFigure,
+    add_legend,
+    count_on_logarithmic_axis,
     mark,
     new_figure,
-    save_figure,
     shorten,
 )
-from lorastudy.report.numerals import write_compact
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 
 _LOGARITHMIC: tuple[CostName, ...] = ("trainable parameters", "stored size")
 
@@ -42,9 +41,9 @@ def draw_fronts(findings: Findings) -> DrawnFigure:
     add_legend(figure, [(p, arm) for p, arm in enumerate(findings.arms) if arm.arm in shown])
     caption = (
         "Cross-entropy against cost, mean over seeds, bars from the lowest to the highest seed: "
-        "down and left is better. The line joins the arms that none which costs no more lies "
-        "below. Open: excluded, since one that costs no more is separated from it. Parameters "
-        "and stored size on logarithmic axes."
+        "down and left is better. The line joins the arms that no cheaper arm beats. Open markers: "
+        "excluded, since an arm of equal or lower cost is better and separated from it. Parameters "
+        "and stored size have logarithmic axes."
     )
     return save_figure(figure, "fig6-fronts", "Figure 6. Quality against cost", caption)
 
@@ -56,10 +55,7 @@ def _draw_panel(axes: Axes, cost: CostName, front: Front | None) -> None:
         axes.text(0.5, 0.5, "no value", ha="center", transform=axes.transAxes)
         return
     if cost in _LOGARITHMIC and all(point.cost > 0 for point in points):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=4))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_compact(value)))
+        count_on_logarithmic_axis(axes, n_ticks=4)
         axes.margins(x=0.2)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(3))

@@ -6,15 +6,8 @@ from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.curves import add_legend
-from lorastudy.report.figures.style import (
-    COLOURS,
-    DrawnFigure,
-    mark,
-    new_figure,
-    save_figure,
-    style_of,
-)
+from lorastudy.report.figures.style import COLOURS, add_legend, mark, new_figure, style_of
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 
 
 def has_steps(findings: Findings) -> bool:

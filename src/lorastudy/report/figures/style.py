@@ -1,38 +1,29 @@
-"""How all figures look, and how they are written: the same bytes for the same numbers.
+"""How all figures look.
 
 Arms differ by colour, hatch, marker and line style at once: they stay apart in grey and for
-any colour vision. Text stays text in the SVG files. Files carry no date and no version.
+any colour vision. They are written by `writing.py`.
 
-What belongs to an arm is marked in the SVG: `<g class="arm-2">` for the third arm of the
-study, with a `<title>` for each point, which browsers show under the pointer.
+In SVG files, everything that belongs to an arm is marked: `<g class="arm-2">` for the third arm
+of the study, with a `<title>` for each point, which browsers show under the pointer.
 """
 
-import io
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, repeat
-from typing import Any, Literal
-from urllib.parse import quote, unquote
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
 
-from fontTools.subset import Options
-from markupsafe import escape
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-Format = Literal["svg", "png", "pdf"]
-FORMATS: tuple[Format, ...] = ("svg", "png", "pdf")
+from lorastudy.analysis.summary import ArmSummary
+from lorastudy.report.numerals import write_compact
 
 INK = "#1b2733"  # all text and lines; the page replaces it by the colour of its own text
 WIDTH_INCHES = 8.0
-_PNG_DPI = 160
+MARK = "lorastudy-arm"  # begins the gid of what belongs to an arm
 _LONGEST_NAME = 24  # characters
 
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
@@ -70,36 +61,19 @@ SETTINGS: dict[Any, Any] = {
     "path.simplify": False,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
-_MARK = "lorastudy-arm"
-_MARKED_GROUP = re.compile(f'<g id="(%5B%22{_MARK}[^"]*)"')  # [" as `quote` writes it
-_COORDINATES = re.compile(r' (?:d|x|y|points|transform|width|height)="[^"]*"')
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "MATH", "kern")
-_NO_DATE = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnFigure:
-    """One figure in all formats, with the words that stand with it."""
-
-    name: str  # file name without extension
-    title: str
-    caption: str
-    files: Mapping[Format, bytes]
-    logarithmic: bytes | None = None  # the same as SVG on a logarithmic axis, where it helps
 
 
 def new_figure(height_inches: float, *, width_inches: float = WIDTH_INCHES) -> Figure:
-    """An empty figure; as wide as the page, if nothing else is said."""
+    """An empty figure, by default as wide as the page."""
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def mark(artist: Artist, position: int, hints: Sequence[str] = ()) -> None:
     """Mark what is drawn of the arm at `position`, with one hint for it, or one for each point.
 
-    The mark travels as the artist's gid, which only SVG knows, and is read in `save_figure`.
+    The mark travels as the artist's gid, which only SVG knows, and is read in `writing.py`.
     """
-    artist.set_gid(quote(json.dumps([_MARK, position, *hints])))
+    artist.set_gid(quote(json.dumps([MARK, position, *hints])))
 
 
 def style_of(position: int) -> dict[str, Any]:
@@ -109,6 +83,14 @@ def style_of(position: int) -> dict[str, Any]:
         "marker": MARKERS[position % len(MARKERS)],
         "linestyle": DASHES[position % len(DASHES)],
     }
+
+
+def count_on_logarithmic_axis(axes: Axes, *, n_ticks: int) -> None:
+    """Make the horizontal axis logarithmic, with at most `n_ticks` round numbers on it."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=n_ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_compact(value)))
 
 
 def label_rows(axes: Axes, arms: Sequence[tuple[int, str]]) -> None:
@@ -125,113 +107,17 @@ def shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def save_figure(
-    figure: Figure, name: str, title: str, caption: str, *, log_axes: Sequence[Axes] = ()
-) -> DrawnFigure:
-    """The figure in every format, with nothing in it that changes from one time to the next.
-
-    Laid out once, and so are the ticks; the canvases are asked directly, since `savefig` draws
-    everything twice.
-    The y axes of `log_axes` are logarithmic in a second SVG.
-    """
-    FigureCanvasAgg(figure)
-    _lay_out(figure)
-    files = {"svg": _print_svg(figure), "png": _print_png(figure), "pdf": _print_pdf(figure)}
-    logarithmic = None
-    if log_axes:
-        for axes in log_axes:
-            del axes.yaxis._update_ticks  # type: ignore[attr-defined]  # set by `_keep_ticks`
-            axes.set_yscale("log")
-        logarithmic = _print_svg(figure)
-    return DrawnFigure(name, title, caption, {key: files[key] for key in FORMATS}, logarithmic)
-
-
-def _lay_out(figure: Figure) -> None:
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    figure.set_layout_engine("none")
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        _keep_ticks(axis)
-
-
-def _keep_ticks(axis: Axis) -> None:
-    """Ticks stay as they are: every format would find the same ones, a tenth of its time."""
-    ticks = axis._update_ticks()  # type: ignore[attr-defined]
-    axis._update_ticks = lambda: ticks  # type: ignore[attr-defined]
-
-
-def _print_svg(figure: Figure) -> bytes:
-    figure.patch.set_facecolor("none")
-    stream = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(stream, metadata=_NO_DATE)  # type: ignore[no-untyped-call]
-    return _place_marks(stream.getvalue().decode()).encode()
-
-
-def _print_png(figure: Figure) -> bytes:
-    figure.patch.set_facecolor("white")
-    figure.set_dpi(_PNG_DPI)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})  # type: ignore[no-untyped-call]
-    return stream.getvalue()
-
-
-def _print_pdf(figure: Figure) -> bytes:
-    figure.patch.set_facecolor("white")
-    stream = io.BytesIO()
-    metadata = dict.fromkeys(("CreationDate", "Creator", "Producer"))
-    with _small_fonts():
-        FigureCanvasPdf(figure).print_pdf(stream, metadata=metadata)  # type: ignore[no-untyped-call]
-    return stream.getvalue()
-
-
-@contextmanager
-def _small_fonts() -> Iterator[None]:
-    """Fonts are embedded without the tables for laying out text, which are slow to cut down.
-
-    Readers of a PDF do not use them: the file says where every glyph stands.
-    """
-    before = Options._drop_tables_default
-    Options._drop_tables_default = [*before, *_LAYOUT_TABLES]
-    try:
-        yield
-    finally:
-        Options._drop_tables_default = before
-
-
-def _place_marks(svg: str) -> str:
-    """Gids of `mark` as classes and titles; comments go, since they repeat every text.
-
-    Coordinates keep a hundredth of a point.
-    """
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r">\n +<", ">\n<", svg)
-    svg = _COORDINATES.sub(lambda found: _LONG_NUMBER.sub(_round, found[0]), svg)
-    head, *parts = _MARKED_GROUP.split(svg)
-    marked = (_place_mark(gid, rest) for gid, rest in zip(parts[::2], parts[1::2], strict=True))
-    return head + "".join(marked)
-
-
-def _round(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-
-def _place_mark(gid: str, rest: str) -> str:
-    """The group that `gid` opens, and what follows up to the next one."""
-    _, position, *hints = json.loads(unquote(gid))
-    titles = [f"<title>{escape(hint)}</title>" for hint in hints]
-    if len(titles) == 1:
-        rest = rest.replace(">", f">{titles[0]}", 1)
-    elif titles:
-        rest = _title_points(rest, titles)
-    return f'<g class="arm-{position}"{rest}'
-
-
-def _title_points(rest: str, titles: Sequence[str]) -> str:
-    """A title for each marker, in their order; what follows the last one stays as it is."""
-    first, *uses = re.split(r"(?=<use )", rest)
-    of_uses = chain(titles, repeat(""))
-    return first + "".join(
-        use.replace("/>", f">{title}</use>", 1) if title else use
-        for use, title in zip(uses, of_uses, strict=False)
+def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
+    """One entry for each (position, arm) below the panels; none without arms."""
+    if not arms:
+        return
+    handles = [Line2D([], [], markersize=4.5, linewidth=1.5, **style_of(p)) for p, _ in arms]
+    blank = ["arm"] * len(arms)  # names go in below: a legend leaves out "_x"
+    legend = figure.legend(
+        handles, blank, loc="outside lower center", ncols=min(6, len(arms)), frameon=False
     )
+    drawn = zip(legend.get_texts(), legend.get_lines(), arms, strict=True)
+    for text, line, (position, arm) in drawn:
+        text.set_text(shorten(arm.arm))
+        mark(text, position)
+        mark(line, position)

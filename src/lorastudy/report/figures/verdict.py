@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison, Pair
@@ -14,17 +14,16 @@ from lorastudy.report.figures.style import (
     COLOURS,
     INK,
     MARKERS,
-    DrawnFigure,
+    count_on_logarithmic_axis,
     mark,
     new_figure,
-    save_figure,
     shorten,
 )
-from lorastudy.report.numerals import write_compact
+from lorastudy.report.figures.writing import DrawnFigure, save_figure
 
 _WIDTH_INCHES = 5.2
 _MOST_TESTS = 3
-_FAR = 1.6  # times the largest value of a tuned arm, from which the base model is only named
+_FAR = 1.6  # the base model is drawn up to this multiple of the largest value of a tuned arm
 _LARGEST_NATS = 50.0
 
 
@@ -71,10 +70,7 @@ def _draw_panel(
             tops.append(_draw_arm(axes, position, arm.trainable_parameters, pair, pair.mean))
     axes.axhspan(_percent(-margin), _percent(margin), color=INK, alpha=0.12, linewidth=0)
     _draw_baseline(axes, comparison, reference, arms, top=max(tops))
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=5))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write_compact(value)))
+    count_on_logarithmic_axis(axes, n_ticks=5)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _write_tick(value)))
     axes.margins(x=0.14, y=0.16)

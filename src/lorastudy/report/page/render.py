@@ -20,7 +20,8 @@ from lorastudy.analysis.answers import Answer
 from lorastudy.analysis.claims import is_paper_study
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.recommendation import list_tests
-from lorastudy.report.figures.style import COLOURS, FORMATS, INK, DrawnFigure
+from lorastudy.report.figures.style import COLOURS, INK
+from lorastudy.report.figures.writing import FORMATS, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
 from lorastudy.report.page.details import (
     compare_placements,
@@ -86,7 +87,7 @@ class Swatch:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure as it stands in the page."""
+    """A figure as the page shows it."""
 
     title: str
     caption: str
@@ -96,10 +97,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is told of a study, before it is written."""
+    """Everything that the page shows of a study."""
 
     findings: Findings
-    tables: Mapping[str, Table]  # those that have files of their own, by file name
+    tables: Mapping[str, Table]  # those that are also written to files, by file name
     files: Mapping[str, str]  # the content of every table's file
 
 
@@ -132,7 +133,7 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
 
 
 def list_sections(findings: Findings) -> list[tuple[str, str]]:
-    """Ids and titles in their order; the paper's claims only where they are asked."""
+    """Ids and titles of the sections in their order; the paper's claims only if they are asked."""
     is_asked = is_paper_study(findings.results.name, findings.results.benchmarks)
     return [(id, title) for id, title in SECTIONS.items() if is_asked or id != "claims"]
 
@@ -184,7 +185,7 @@ def _words(report: Report) -> dict[str, object]:
 
 
 def _tables(report: Report) -> dict[str, object]:
-    """Every table of the page; None where it would have nothing to say."""
+    """Every table of the page; None if it would be empty."""
     findings, stored = report.findings, report.tables
     comparisons, main = findings.comparisons, findings.restrict(findings.main)
     padded = [c for c in comparisons if c.key.scores_padding]
@@ -226,7 +227,7 @@ def _render_rows(table: Table) -> Markup | None:
 
 
 def _downloads(report: Report) -> list[tuple[str, str]]:
-    """Names and data addresses of what the page carries with it."""
+    """Names and data addresses of the files that are inside the page."""
     of_results = report.findings.results.model_dump_json(exclude_defaults=True)
     carried = {name: text for name, text in report.files.items() if name.endswith(".csv")}
     return [(name, _data_address(name, text)) for name, text in carried.items()] + [
