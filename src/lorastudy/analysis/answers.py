@@ -11,7 +11,6 @@ from itertools import pairwise, product
 from typing import Literal
 
 from lorastudy.analysis.claims import CLAIMS, Claim, CostClaim, Relation, ScoreClaim, arms_in_role
-from lorastudy.analysis.document_sums import NO_SUMS
 from lorastudy.analysis.families import adjust_by_holm
 from lorastudy.analysis.paired import (
     SIGNIFICANCE,
@@ -20,6 +19,7 @@ from lorastudy.analysis.paired import (
     p_of_no_difference,
 )
 from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, Pair
+from lorastudy.analysis.score_sums import NO_SUMS
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.config.models import Source, Study
@@ -33,7 +33,7 @@ _FAR_NAMES = ("lambada", "imdb")  # where no study file says what was trained on
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One claim, asked of one score or of the whole study."""
+    """One claim, asked of one pair of arms, of one score, or of the whole study."""
 
     claim: Claim
     verdict: Verdict
@@ -45,18 +45,6 @@ class Answer:
     n_seeds: int = 0
     n_documents: int = 0  # 0: the quantity has none
     remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _OfPair:
-    """What one pair of arms shows about a claim."""
-
-    verdict: Verdict
-    pair: str
-    value: float | None
-    interval: Interval | None
-    n_seeds: int
-    remark: str
 
 
 def answer_claims(
@@ -102,35 +90,30 @@ def _answer_score(
     claim: ScoreClaim, names: Sequence[tuple[str, str]], comparison: Comparison
 ) -> Answer:
     pairs = [pair for a, b in names if (pair := comparison.find_pair(a, b)) is not None]
-    of_pairs = [_judge_score(claim.relation, pair) for pair in pairs]
-    answer = _combine(claim.relation, of_pairs, len(names))
-    return Answer(
-        claim=claim,
-        verdict=answer.verdict,
-        key=comparison.key,
-        pair=answer.pair,
-        value=answer.value,
-        interval=answer.interval,
-        n_seeds=answer.n_seeds,
-        n_documents=comparison.n_documents,
-        remark=answer.remark,
-    )
+    if not pairs:
+        answer = Answer(claim, "cannot be asked", remark="the arms have no score here.")
+    else:
+        of_pairs = [_judge_score(claim, pair) for pair in pairs]
+        answer = _combine(claim.relation, of_pairs, len(names))
+    return replace(answer, key=comparison.key, n_documents=comparison.n_documents)
 
 
-def _judge_score(relation: Relation, pair: Pair) -> _OfPair:
+def _judge_score(claim: ScoreClaim, pair: Pair) -> Answer:
+    """What one pair of arms shows about a claim."""
     verdict: Verdict = "undecided"
     remark = pair.remark
     if pair.interval is None or pair.mean is None:
         remark = remark or NO_SUMS
     elif pair.verdict != "one seed":
-        verdict = _judge(relation, pair.mean, pair.interval, is_separated=pair.is_separated)
-    return _OfPair(
+        verdict = _judge(claim.relation, pair.mean, pair.interval, is_separated=pair.is_separated)
+    return Answer(
+        claim,
         verdict,
-        f"{pair.first} - {pair.second}",
-        pair.mean,
-        pair.interval,
-        len(pair.seeds),
-        remark,
+        pair=f"{pair.first} - {pair.second}",
+        value=pair.mean,
+        interval=pair.interval,
+        n_seeds=len(pair.seeds),
+        remark=remark,
     )
 
 
@@ -161,22 +144,15 @@ def _answer_cost(
     if claim.asked_of_sum and all(run.train_and_validate_seconds for run in runs):
         claim = replace(claim, asked=claim.asked_of_sum)
     read, unit = _reader(claim, kind)
-    of_pairs = _judge_costs(relation, [_paired_values(a, b, read) for a, b in pairs], pairs)
-    answer = _combine(relation, of_pairs, len(pairs))
+    values = [_paired_values(a, b, read) for a, b in pairs]
+    names = [f"{a.arm} - {b.arm}" for a, b in pairs]
+    of_pairs = _judge_costs(claim, relation, values, names)
+    answer = replace(_combine(relation, of_pairs, len(pairs)), unit=unit)
     unsure = [arm.arm for pair in pairs for arm in pair if arm.arm in disturbed]
     if claim.quantity == "training time" and unsure and answer.verdict != "undecided":
         remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}."
         answer = replace(answer, verdict="undecided", remark=remark)
-    return Answer(
-        claim=claim,
-        verdict=answer.verdict,
-        pair=answer.pair,
-        value=answer.value,
-        interval=answer.interval,
-        unit=unit,
-        n_seeds=answer.n_seeds,
-        remark=answer.remark,
-    )
+    return answer
 
 
 def _reader(claim: CostClaim, kind: str | None) -> tuple[Callable[[RunResult], float | None], str]:
@@ -218,34 +194,38 @@ def _paired_values(
 
 
 def _judge_costs(
-    relation: Relation,
-    values: Sequence[list[float]],
-    pairs: Sequence[tuple[ArmSummary, ArmSummary]],
-) -> list[_OfPair]:
+    claim: CostClaim, relation: Relation, values: Sequence[list[float]], names: Sequence[str]
+) -> list[Answer]:
+    """What each pair shows about a claim, judged together; `values` are one per common seed."""
     found = [measure_seeds(value) if value else None for value in values]
     p_values = [p_of_no_difference(d) if d is not None else None for d in found]
     adjusted = iter(adjust_by_holm([p for p in p_values if p is not None]))
     of_pairs = []
-    for difference, p, (first, second) in zip(found, p_values, pairs, strict=True):
-        name = f"{first.arm} - {second.arm}"
+    for difference, p, name in zip(found, p_values, names, strict=True):
         if difference is None:
-            of_pairs.append(_OfPair("undecided", name, None, None, 0, "not measured."))
+            of_pairs.append(Answer(claim, "undecided", pair=name, remark="not measured."))
             continue
         is_separated = p is not None and next(adjusted) < SIGNIFICANCE
         interval = interval_of(difference)
         verdict: Verdict = "undecided"
         if interval is not None:
             verdict = _judge(relation, difference.mean, interval, is_separated=is_separated)
-        remark = "" if difference.n_seeds > 1 else f"{ONE_SEED}."
-        n = difference.n_seeds
-        of_pairs.append(_OfPair(verdict, name, difference.mean, interval, n, remark))
+        of_pairs.append(
+            Answer(
+                claim,
+                verdict,
+                pair=name,
+                value=difference.mean,
+                interval=interval,
+                n_seeds=difference.n_seeds,
+                remark="" if difference.n_seeds > 1 else f"{ONE_SEED}.",
+            )
+        )
     return of_pairs
 
 
-def _combine(relation: Relation, of_pairs: Sequence[_OfPair], n_wanted: int) -> _OfPair:
+def _combine(relation: Relation, of_pairs: Sequence[Answer], n_wanted: int) -> Answer:
     """The answer of all pairs together, with the figure of the pair that decides."""
-    if not of_pairs:
-        return _OfPair("cannot be asked", "", None, None, 0, "the arms have no score here.")
     failing = [f for f in of_pairs if f.verdict == "does not hold"]
     undecided = [f for f in of_pairs if f.verdict == "undecided"]
     shown = _deciding(relation, failing, undecided or of_pairs)
@@ -257,7 +237,7 @@ def _combine(relation: Relation, of_pairs: Sequence[_OfPair], n_wanted: int) -> 
     return replace(shown, verdict=verdict, remark=" ".join([*parts, shown.remark]).strip())
 
 
-def _deciding(relation: Relation, failing: Sequence[_OfPair], others: Sequence[_OfPair]) -> _OfPair:
+def _deciding(relation: Relation, failing: Sequence[Answer], others: Sequence[Answer]) -> Answer:
     """The clearest failure, or else the pair that is nearest to a failure."""
     if failing:
         return max(failing, key=lambda f: abs(f.value or 0.0))

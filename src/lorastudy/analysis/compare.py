@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from lorastudy.analysis.bootstrap import LEAST_SEEDS, bootstrap_interval, resample_documents
-from lorastudy.analysis.document_sums import NO_SUMS, ScoreSums, read_sums
 from lorastudy.analysis.families import group_unseparated
 from lorastudy.analysis.layout import (
     CommonVariance,
@@ -39,6 +38,7 @@ from lorastudy.analysis.pairs import (
     NoVerdict,
     Pair,
 )
+from lorastudy.analysis.score_sums import NO_SUMS, ScoreSums, read_sums
 from lorastudy.analysis.sides import SeedsJudged, Side, common_seeds, find_seeds, make_side
 from lorastudy.analysis.statistics import Interval, mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key

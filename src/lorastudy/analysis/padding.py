@@ -55,7 +55,7 @@ class PaddedScore:
 
     key: ScoreKey
     parts: tuple[PaddedParts, ...]  # in the study's order; arms without the score are left out
-    full: PaddedParts | None  # full fine-tuning's, which others are set against
+    full: PaddedParts | None  # those of full fine-tuning, with which others are compared
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from lorastudy.analysis.statistics import CONFIDENCE, Interval
 FloatArray = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.int64]
 
-SIGNIFICANCE = 0.05  # of a family of pairs
+SIGNIFICANCE = 0.05  # the chance of any false separation in a family of pairs
 _SMALLEST_TAIL = 1e-300  # smaller p values are called this
 
 
@@ -61,7 +61,7 @@ class Errors:
         return self.quantile(np.asarray(level) / 2) * np.sqrt(self.variance)
 
     def tail(self, distance: FloatArray | float) -> FloatArray:
-        """The probability above `distance` (not negative) under no difference: 0.5 at zero."""
+        """The probability of more than `distance` (not negative) if there is no difference."""
         distance, variance = np.broadcast_arrays(distance, self.variance)
         wanted = np.divide(
             distance, np.sqrt(variance), out=np.full(variance.shape, np.inf), where=variance > 0

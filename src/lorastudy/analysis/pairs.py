@@ -181,7 +181,7 @@ class Comparison:
         return bool(shown) and all(pair.verdict == "one seed" for pair in shown)
 
     def find_pair(self, first: str, second: str) -> Pair | None:
-        """The pair as first minus second, turned round if it is stored the other way."""
+        """The pair as first minus second; it is turned round if it is stored the other way."""
         for pair in self.pairs:
             if (pair.first, pair.second) == (first, second):
                 return pair
@@ -232,6 +232,6 @@ def _mirror(interval: Interval | None) -> Interval | None:
 
 
 def _mirror_documents(spread: DocumentSpread) -> DocumentSpread:
-    """Ties apart, what was lower is higher; of documents that tie there are next to none."""
+    """What was lower is now higher; ties of documents are ignored, since there are hardly any."""
     turned = tuple(-value for value in reversed(spread.quantiles))
     return DocumentSpread(1 - spread.share_lower, turned)

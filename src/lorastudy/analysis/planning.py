@@ -13,8 +13,8 @@ from scipy.special import nctdtr, ndtr, ndtri
 from lorastudy.analysis.layout import least_seeds, prior_freedom
 from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors, FloatArray
 
-POWER = 0.8  # of what is called enough
-MOST_SEEDS = 1000  # more are not counted out
+POWER = 0.8  # chance of separation that is called enough
+MOST_SEEDS = 1000  # more seeds than this are not counted
 _LARGEST_NONCENTRALITY = 35.0  # beyond it the power is 1
 
 

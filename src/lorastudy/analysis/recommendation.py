@@ -89,7 +89,7 @@ class Recommendation:
     outcome: Outcome
     recommended: str | None  # an arm; None: nothing is
     lora: str | None  # the LoRA arm that was asked about
-    reference: str | None  # what it was set against
+    reference: str | None  # what it was compared with
     tests: tuple[OnTest, ...]
     costs: tuple[CostRatio, ...]
     n_seeds: int

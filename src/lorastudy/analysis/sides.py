@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorastudy.analysis.document_sums import ScoreSums
 from lorastudy.analysis.layout import Layout, SeedSpread, compare_spreads, measure_layout
+from lorastudy.analysis.score_sums import ScoreSums
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.store.records import RunResult
 

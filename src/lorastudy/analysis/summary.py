@@ -1,4 +1,4 @@
-"""One summary for each arm: the runs it stands on, and why others are not among them.
+"""One summary for each arm: the runs that count, and why others do not.
 
 This is the only place that decides which runs count: finished ones, at the learning rate
 with the lowest mean of the best validation loss. Tables, figures and the page all show
@@ -111,7 +111,7 @@ def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:
 
 
 def reference_arm(arms: Sequence[ArmSummary]) -> str | None:
-    """What other arms are set against: full fine-tuning, else the first arm that finished."""
+    """The arm with which others are compared: full fine-tuning, else the first that finished."""
     of_full = [arm.arm for arm in arms if arm.is_full]
     return next(iter(of_full or [arm.arm for arm in arms if arm.runs]), None)
 

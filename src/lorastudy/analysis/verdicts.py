@@ -1,4 +1,4 @@
-"""From differences to words: pairs judged together, and what the order of arms needs said.
+"""From differences to words: pairs are judged together, and surprising orders are explained.
 
 A family of pairs is judged at once (`families`): all pairs under one score, which is called
 exploratory, or the pairs of one question that a study declared before its runs, over all of

@@ -19,8 +19,8 @@ NO_SUMS = (
     "no interval and nothing is called separated."
 )
 WINDOWS = (
-    "documents are windows of the joined text; since neighbours resemble each other, about {} of "
-    "them at a time count as one document."
+    "documents are windows of the joined text; since neighbours resemble each other, about {} "
+    "neighbouring windows count as one document."
 )
 BATCH_MEANS = (
     "differences are over all targets, while the score is a mean of means of 14 rows; "
