@@ -126,7 +126,7 @@ def print_memory(base: BaseDescription, arms: list[ArmNeeds]) -> None:
 
 def print_adapters(arms: list[ArmNeeds]) -> None:
     """What a finished run and a checkpoint take on disk, float32."""
-    print("\n| arm | best epoch, MiB | a checkpoint, MiB |\n|---|---:|---:|")
+    print("\n| arm | best epoch, MiB | one checkpoint, MiB |\n|---|---:|---:|")
     for arm in arms:
         print(f"| {arm.name} | {arm.trained * 4 / MIB:,.0f} | {arm.trained * 12 / MIB:,.0f} |")
 
@@ -138,7 +138,7 @@ def print_speed(arms: list[ArmNeeds]) -> None:
         f"\nOne run over {TOKENS:,.0f} tokens within {HOURS:.0f} hours needs {speed:,.0f} ", end=""
     )
     print("tokens a second, all GPUs of the run together:\n")
-    print("| arm | GFLOP a token | TFLOP a second |\n|---|---:|---:|")
+    print("| arm | GFLOP per token | TFLOP per second |\n|---|---:|---:|")
     for arm in arms:
         flops = arm.flops_per_token
         print(f"| {arm.name} | {flops / 1e9:.1f} | {flops * speed / 1e12:.0f} |")

@@ -1,4 +1,4 @@
-"""Evidence of run folders: when seconds are in doubt, what is stored, what memory is made of."""
+"""Evidence of run folders: when timings are unreliable, what is stored, what memory is made of."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_an_interrupted_run_is_named_with_the_step_it_went_on_from(tmp_path: Pat
         path.parent.mkdir(parents=True, exist_ok=True)
         append_record(path, ResumeRecord(step=step))
     _, evidence = arm_of([run], tmp_path)
-    assert describe_resumes(evidence) == (f"{run.run_id} went on after step 7, 12.",)
+    assert describe_resumes(evidence) == (f"{run.run_id} continued after step 7, 12.",)
 
 
 def test_a_damaged_manifest_is_told_and_stops_nothing(tmp_path: Path) -> None:

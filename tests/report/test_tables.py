@@ -54,14 +54,14 @@ def test_table_one_shows_the_perplexity_of_the_mean_loss_and_the_deviation_of_se
     assert row[12] == "9,402 ± 4 (2)"  # 9400 and 9405 MiB
 
 
-def test_arms_that_waited_for_a_core_are_named_with_their_share() -> None:
+def test_arms_that_waited_for_the_cpu_are_named_with_their_share() -> None:
     runs = [
         make_run("full", 0, waited_share=0.12),
         make_run("full", 1, waited_share=0.3),
         make_run("lora-1", 0, waited_share=0.01),
     ]
-    assert "seconds are high: full (up to 30%)." in render(make_results(runs))
-    assert "held the cores" not in render(make_results(runs[2:]))
+    assert "waited for it: full (up to 30%)." in render(make_results(runs))
+    assert "used the CPU" not in render(make_results(runs[2:]))
 
 
 def two_arms(*perplexities: float) -> list[RunResult]:

@@ -146,7 +146,7 @@ def timing_doubts(arm: ArmSummary, evidence: Evidence) -> tuple[str, ...]:
         doubts.append(f"the fastest seed was {percent:.0f} % faster than the slowest")
     waited = max((run.waited_share or 0.0 for run in arm.runs), default=0.0)
     if waited >= CONTENDED:
-        doubts.append(f"threads waited for a core {waited:.0%} of the time")
+        doubts.append(f"threads waited for the CPU {waited:.0%} of the time")
     if len(devices := {run.device for run in arm.runs if run.device}) > 1:
         doubts.append(f"seeds ran on {len(devices)} kinds of device")
     return tuple(doubts)

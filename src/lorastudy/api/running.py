@@ -58,7 +58,7 @@ def run(
     """Execute the runs of a study that are missing, then write its report.
 
     Nothing happens before the first event is asked for. What is finished is not repeated. When
-    the loop is left, every run stops at a checkpoint, and the same call goes on from there. A run
+    the loop is left, every run stops at a checkpoint, and the same call continues from there. A run
     that fails is an event, and the others go on.
 
     Args:

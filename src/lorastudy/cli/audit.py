@@ -37,14 +37,14 @@ Model = Annotated[
 ]
 Length = Annotated[int, typer.Option(min=2, help="Tokens of a padded row.")]
 Reported = Annotated[
-    float | None, typer.Option(help="A perplexity from elsewhere, to be taken apart.")
+    float | None, typer.Option(help="A perplexity that was reported elsewhere, to split.")
 ]
 TokenizerName = Annotated[
-    str | None, typer.Option(help="Hub id or folder, in place of a model; needs --reported.")
+    str | None, typer.Option(help="Hub id or folder, instead of a model; needs --reported.")
 ]
 ProtocolNames = Annotated[
     list[str] | None,
-    typer.Option(help=f"Besides {_PADDED}; {_TEXT} by default (repeatable)."),
+    typer.Option(help=f"In addition to {_PADDED}; by default {_TEXT} (repeatable)."),
 ]
 
 
@@ -94,7 +94,7 @@ def audit(
 
 
 def _with_padded(protocols: list[str] | None) -> tuple[str, ...]:
-    """The padded protocol, and the others that were asked for or stand beside it."""
+    """The padded protocol, and the others that were asked for or that are the default."""
     return tuple(dict.fromkeys((_PADDED, *(protocols or (_TEXT,)))))
 
 
@@ -162,7 +162,7 @@ def _as_text(found: "Audit") -> str:
         f"{found.benchmark}: {counts.n_rows:,} rows padded to {found.length} tokens, "
         f"{counts.total:,} targets",
         "",
-        f"  {'class of target':<16}{'targets':>12}{'share':>9}{'nats a target':>16}",
+        f"  {'class of target':<16}{'targets':>12}{'share':>9}{'nats per target':>16}",
     ]
     for name, n_targets in counts.by_class:
         loss = nats.get(name)

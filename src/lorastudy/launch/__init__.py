@@ -1,1 +1,1 @@
-"""Who executes the missing runs; every engine starts the same idempotent command."""
+"""Who executes the missing runs: local processes, torchrun, Slurm, Ray. All start `run-one`."""

@@ -44,6 +44,6 @@ def make_sky_task(study: Study, *, gpus: int, cpus: int) -> str:
     }
     head = (
         "# Start it with:  sky jobs launch THIS_FILE\n"
-        "# The bucket keeps the study: when the machine is taken away, the next one goes on.\n"
+        "# The bucket keeps the study: when the machine is taken away, the next one continues.\n"
     )
     return head + yaml.dump(task, Dumper=_Dumper, sort_keys=False, width=1000)

@@ -184,7 +184,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
         reading_user_files(f"{folder}: the adapter does not fit this base model", advice),
         known_peft_warnings(),
     ):
-        # PEFT warns, and goes on with random values for what the file lacks
+        # PEFT only warns, and uses random values for what the file lacks
         warnings.filterwarnings("error", message="Found missing adapter keys")
         adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
         refuse_unused_tensors(adapter, folder)

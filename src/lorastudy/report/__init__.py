@@ -1,1 +1,1 @@
-"""The report of a study: statistics, tables, figures and one page, made from records only."""
+"""The report of a study: tables, figures and one page, made from `Findings` only."""

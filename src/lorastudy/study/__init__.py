@@ -1,1 +1,1 @@
-"""A study as a whole: what is missing, conducting it, and what it will cost."""
+"""A study as a whole: checking it, finding what is missing, conducting it."""

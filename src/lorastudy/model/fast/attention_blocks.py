@@ -43,7 +43,7 @@ def causal_bias(size: int, window: int | None, dtype: torch.dtype) -> Tensor:
 
 
 def _round_up(length: int) -> int:
-    return -(-length // 256) * 256  # few sizes, so that the cached bias is rarely made again
+    return -(-length // 256) * 256  # few sizes, so that the cached bias is rarely computed again
 
 
 class _BlockAttention(torch.autograd.Function):

@@ -47,7 +47,7 @@ class FrozenConv1D(Conv1D):
 
 
 def keep_low_copy(module: nn.Linear | Conv1D) -> None:
-    """Give a frozen `module` bfloat16 copies, in place; existing ones are made again."""
+    """Give a frozen `module` bfloat16 copies, in place; existing copies are replaced."""
     module.__class__ = FrozenConv1D if isinstance(module, Conv1D) else FrozenLinear
     assert isinstance(module, (FrozenConv1D, FrozenLinear))
     module.low_weight = module.weight.detach().bfloat16()

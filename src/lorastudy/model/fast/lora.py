@@ -3,7 +3,7 @@
 Shapes: T = tokens, r = rank; weights as stored, (in, out) in a Conv1D, (out, in) in nn.Linear.
 
 PEFT runs it as five modules, and autograd keeps the dropped copy of x beside x itself. Here x,
-one byte an element and the narrow (T, r) product are kept; the dropped copy is made again in
+one byte per element and the narrow (T, r) product are kept; the dropped copy is computed again in
 backward. The base weight is frozen, so it only passes the gradient on.
 """
 

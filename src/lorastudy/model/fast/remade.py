@@ -1,4 +1,4 @@
-"""Activations that are made again in backward instead of being kept.
+"""Activations that are computed again in the backward pass instead of being kept.
 
 A trained linear module keeps its input for the gradient of its weight. Behind GELU that input,
 GPT-2's widest tensor, is made of one that backward keeps anyway, and so it is behind a layer
@@ -26,7 +26,7 @@ class FusedGelu(NewGELUActivation):
 
 
 class RemadeLayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` whose output can be made again until its weight is changed."""
+    """`nn.LayerNorm` whose output can be computed again until its weight is changed."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.LayerNorm`."""
@@ -41,6 +41,6 @@ def _remember(make: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def recipe_of(x: Tensor) -> Recipe | None:
-    """What makes `x` again, from tensors that are kept beside it; None if nothing is known to."""
+    """A function that computes `x` again from tensors that are kept; None if there is none."""
     recipe: Recipe | None = getattr(x, _RECIPE, None)
     return recipe if x._version == 0 else None  # not changed in place since

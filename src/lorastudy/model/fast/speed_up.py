@@ -156,7 +156,7 @@ def packs_hidden_keys(network: PreTrainedModel) -> bool:
 def _run_pair(
     network: PreTrainedModel, first: Tensor, second: Tensor, visible: Tensor | None = None
 ) -> Tensor:
-    """Hidden states of `second` where it stands behind `first`."""
+    """Hidden states of `second` where it follows `first` in one row."""
     begin, end = len(first), len(first) + len(second)
     positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
     flat_rows = FlatRows((0, begin, end), visible)

@@ -1,4 +1,4 @@
-"""Sentences that stand with the sections of the page: placements, leads, forgetting, limits."""
+"""Sentences of the page's sections: placements, leads, forgetting, limits."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def compare_placements(findings: Findings) -> tuple[str, ...]:
 
 
 def _describe_rest(comparison: Comparison, lead: str, others: Sequence[str]) -> str:
-    """Others by what is shown of them: worse, equivalent, or neither."""
+    """The other arms, grouped by what is shown: worse, equivalent, or neither."""
     worse, tied, rest = [], [], []
     for arm in others:
         pair = comparison.find_pair(lead, arm)
@@ -48,7 +48,7 @@ def _describe_rest(comparison: Comparison, lead: str, others: Sequence[str]) -> 
 
 
 def state_lead(comparison: Comparison) -> str:
-    """What may be said of the lowest loss under one score."""
+    """What can be said about the arm with the lowest loss under one score."""
     key, ranked = comparison.key, comparison.ranked
     where = f"On {key.benchmark} ({key.protocol_name}), "
     if len(ranked) < 2:
@@ -86,7 +86,7 @@ def state_forgetting(findings: Findings) -> tuple[str, ...]:
 
 
 def state_limits(findings: Findings) -> tuple[str, ...]:
-    """What the design of the study allows to be said at all."""
+    """What can be concluded from a study of this design."""
     results, comparisons = findings.results, findings.comparisons
     if not comparisons:
         return ()

@@ -1,4 +1,4 @@
-"""Can these numbers be trusted and had again: environment, digests, warnings, commands."""
+"""Can these numbers be trusted and reproduced: environment, digests, warnings, commands."""
 
 import hashlib
 import re
@@ -18,12 +18,12 @@ _COUNTS = {
     "dropped_share": "in no row",
     "unknown_share": "unknown tokens",
 }
-_LOCKED = "Every run of the study had to find these contents again, or it did not start."
+_LOCKED = "Every run of the study checked that it read exactly these contents before it started."
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a list: what it is about, and what is the case."""
+    """One line of a list: a label and a text."""
 
     label: str
     text: str
@@ -51,16 +51,16 @@ def describe_environments(evidence: Evidence) -> tuple[Fact, ...]:
 
 
 def describe_resumes(evidence: Evidence) -> tuple[str, ...]:
-    """One sentence for each run that was interrupted; such a run is the same run."""
+    """One sentence for each run that was interrupted."""
     return tuple(
-        f"{found.run.run_id} went on after step {', '.join(map(str, found.resumed_after))}."
+        f"{found.run.run_id} continued after step {', '.join(map(str, found.resumed_after))}."
         for found in evidence.runs
         if found.resumed_after
     )
 
 
 def build_digest_table(evidence: Evidence) -> Table | None:
-    """Digests of all that was read; None if neither a lock file nor a manifest is there."""
+    """Digests of everything that was read; None without a lock file and manifests."""
     lock = evidence.lock
     manifests = [e.manifest for e in evidence.runs if e.manifest]
     if lock is not None:
@@ -95,13 +95,13 @@ def _count_cells(counts: TextCounts | None) -> tuple[Cell, ...]:
 
 
 def list_warnings(findings: Findings) -> tuple[str, ...]:
-    """Everything a careful reader has to know before quoting a number, a sentence each."""
+    """Everything that a careful reader must know before quoting a number, one sentence per fact."""
     return (
         *_warn_of_runs(findings),
         *_warn_of_drift(findings),
         *(
-            f"{arm}: its timings are unreliable ({'; '.join(doubts)}): other programs may have "
-            "run beside it."
+            f"{arm}: its timings are unreliable ({'; '.join(doubts)}): other programs may "
+            "have used the CPU."
             for arm, doubts in findings.doubts.items()
         ),
         *(
@@ -121,7 +121,7 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
 
 
 def list_commands(name: str) -> tuple[str, ...]:
-    """What to type to have the same study again, next to a copy of its study.yaml."""
+    """What to type to repeat the study, next to a copy of its study.yaml."""
     return (
         "lorastudy check study.yaml  # inputs, modules, counts and memory, before any training",
         f"lorastudy run study.yaml --out {name}",
@@ -164,21 +164,21 @@ def _warn_of_runs(findings: Findings) -> list[str]:
         for state, ids in by_state.items()
     ]
     if results.missing:
-        warnings.append(f"{len(results.missing)} runs were not made yet.")
+        warnings.append(f"{len(results.missing)} runs are not finished yet.")
     uneven = [
         arm.arm
         for arm in findings.arms
         if 0 < len(arm.runs) < (1 if arm.is_baseline else len(results.seeds))
     ]
     if uneven:
-        warnings.append(f"Fewer seeds than the study wants stand behind {', '.join(uneven)}.")
+        warnings.append(f"Some seeds are missing or failed: {', '.join(uneven)}.")
     return warnings
 
 
 def _warn_of_drift(findings: Findings) -> list[str]:
     evidence = findings.evidence
     warnings = [
-        f"{run.run_id} went on in another environment: {'; '.join(run.drift)}."
+        f"{run.run_id} continued in another environment: {'; '.join(run.drift)}."
         for run in findings.results.runs
         if run.drift
     ]

@@ -45,7 +45,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What the sentences of one verdict are made from."""
+    """What the sentences of one verdict need."""
 
     found: Recommendation
     named: str  # the LoRA arm: "LoRA on attention (lora-1)"

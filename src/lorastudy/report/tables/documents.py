@@ -1,4 +1,4 @@
-"""How a difference of two arms spreads over documents: is it everywhere, or from a few?"""
+"""How the difference of two arms is spread over documents: on all of them, or on a few?"""
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import PERCENTS, Comparison, DocumentSpread, Pair
@@ -15,9 +15,9 @@ from lorastudy.report.tables.table import (
 
 _SHOWN = (5, 25, 50, 75, 95)  # percent
 HOW = (
-    "Each document's difference in nats per target of its own, averaged over seeds, every document "
-    "counted once, however long: its median need not be the difference of the arms, which weighs "
-    "by targets. 5 %: one document in twenty lies below."
+    "One difference for each document, in nats per target of that document, averaged over seeds. "
+    "Every document counts once, however long it is, so the median need not equal the difference "
+    "of the two arms, in which targets count. 5 %: one document in twenty has a lower value."
 )
 
 

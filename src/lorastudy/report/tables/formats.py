@@ -32,7 +32,7 @@ def render_markdown(table: Table) -> str:
 
 
 def render_csv(table: Table) -> str:
-    """Values at full precision, one line a row; an absent value is an empty field."""
+    """Values at full precision, one line per row; an absent value is an empty field."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([name for column in table.columns for name in column.names])

@@ -15,10 +15,11 @@ from lorastudy.report.tables.table import (
 )
 
 HOW = (
-    "Front: no arm that costs no more has a lower mean loss. Excluded: one that costs no more is "
-    "separated from it with the lower loss. Not excluded: off the front, and within the noise. "
-    "Stored size is that of the weight files in best/, or 4 bytes per trained parameter where that "
-    "folder is gone. The baseline trains nothing and is left out."
+    "Front: no arm of equal or lower cost has a lower mean loss. Excluded: an arm of equal or "
+    "lower cost has a lower loss, and the two are separated. Not excluded: not on the front, and "
+    "not separated from any such arm. Stored size is the size of the weight files in best/, or 4 "
+    "bytes per trained parameter where that folder no longer exists. The baseline trains nothing "
+    "and is left out."
 )
 
 

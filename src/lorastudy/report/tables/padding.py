@@ -8,9 +8,9 @@ from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number,
 from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
 
 HOW = (
-    "Means over seeds. Text: all tokens of the documents. The last columns split the arm's padded "
-    "loss minus full fine-tuning's into what text and what padding contribute, in nats per target "
-    "of any kind; only the part from text is about language."
+    "Means over seeds. Text: all tokens of the documents. The last columns are the arm's padded "
+    "loss minus that of full fine-tuning, and the parts of this difference that come from text and "
+    "from padding, in nats per target of any kind. Only the part from text is about language."
 )
 
 

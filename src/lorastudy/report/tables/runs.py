@@ -63,7 +63,7 @@ def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
 
 
 def _status(run: RunResult) -> str:
-    """A run that went on in another environment (--allow-drift) is not one of a single one."""
+    """The status, and whether the run continued in another environment (--allow-drift)."""
     drift = "; ".join(run.drift)
     return f"{run.status}, resumed with {drift}" if drift else run.status
 

@@ -16,7 +16,7 @@ _NO_ADAPTER = {True: "nothing is trained", False: "no adapter: every parameter i
 
 
 def build_difference_table(study: Study) -> Table:
-    """One row an arm; only settings in which two arms differ have a column."""
+    """One row per arm; only settings in which two arms differ have a column."""
     settings = {name: tuple(map(write, study.arms)) for name, write in _SETTINGS.items()}
     differing = {name: texts for name, texts in settings.items() if len(set(texts)) > 1}
     shared = [f"{name} {texts[0]}" for name, texts in settings.items() if name not in differing]

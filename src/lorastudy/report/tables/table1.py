@@ -213,7 +213,7 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
 
 
 def _subset_notes(results: StudyResults) -> list[Note]:
-    """What benchmarks of which a random part was scored leave open, by benchmark and protocol."""
+    """The standard errors of benchmarks of which only a random part was scored."""
     largest: dict[tuple[str, str, int], float] = {}
     for evaluation in (evaluation for run in results.runs for evaluation in run.evaluations):
         if evaluation.n_population is not None and evaluation.standard_error is not None:
@@ -223,14 +223,15 @@ def _subset_notes(results: StudyResults) -> list[Note]:
         Note(
             "",
             f"{benchmark}, {protocol}: a random part of {n:,} documents or windows, the same for "
-            f"every run; standard error of a cross-entropy, as that of all: at most {error:.4f}.",
+            f"every run. As estimates for all of them, cross-entropies have a standard error of at "
+            f"most {error:.4f}.",
         )
         for (benchmark, protocol, n), error in largest.items()
     ]
 
 
 def contention_notes(results: StudyResults) -> tuple[Note, ...]:
-    """The arms whose seconds are too high, since other work held the cores while they trained."""
+    """The arms whose times are too high, since other programs used the CPU while they trained."""
     worst: dict[str, float] = {}
     for run in results.runs:
         if run.waited_share is not None and run.waited_share >= CONTENDED:
@@ -238,7 +239,7 @@ def contention_notes(results: StudyResults) -> tuple[Note, ...]:
     if not worst:
         return ()
     arms = ", ".join(f"{arm} (up to {share:.0%})" for arm, share in worst.items())
-    text = "Other work held the cores: threads that were ready to train waited, so seconds are high"
+    text = "Training times are too high: other programs used the CPU while these arms waited for it"
     return (Note("", f"{text}: {arms}."),)
 
 
@@ -246,5 +247,5 @@ def _drift_notes(results: StudyResults) -> list[Note]:
     drifted = [run.run_id for run in results.runs if run.drift]
     if not drifted:
         return []
-    text = "resumed in another environment (--allow-drift), so of no single one"
+    text = "resumed in another environment (--allow-drift)"
     return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]

@@ -1,4 +1,4 @@
-"""What training and scoring took, and whether the seconds can be believed."""
+"""What training and scoring took, and whether the timings are reliable."""
 
 from lorastudy.analysis.evidence import CONTENDED, SEEDS_APART, SLOW_TENTH
 from lorastudy.analysis.findings import Findings
@@ -9,11 +9,11 @@ from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 from lorastudy.units import write_duration
 
 HOW = (
-    "Means over seeds ± sample standard deviation. Seconds are in doubt where a tenth of a run's "
-    f"steps took at least {SLOW_TENTH:g} times the median, token for token, where an arm's seeds "
-    f"differ in speed by {100 * (SEEDS_APART - 1):.0f} % or more, where its threads waited for a "
-    f"core {CONTENDED:.0%} of the time or more, or where its seeds ran on different devices: then "
-    "something besides the arm was measured."
+    "Means over seeds ± sample standard deviation. Timings of an arm are unreliable if a tenth of "
+    f"the steps of a run took at least {SLOW_TENTH:g} times as long per token as the median step, "
+    f"if the speeds of its seeds differ by {100 * (SEEDS_APART - 1):.0f} % or more, if its threads "
+    f"waited for the CPU {CONTENDED:.0%} of the time or more, or if its seeds ran on different "
+    "devices. They then depend on more than the arm, such as on other programs."
 )
 
 
@@ -25,16 +25,16 @@ def build_time_table(findings: Findings) -> Table:
         Column("validation, checkpoints, scoring", ("other_seconds",)),
         Column("tokens per second", ("tokens_per_second", "tokens_per_second sd")),
         Column("slowest tenth of steps", ("slow_tenth",)),
-        Column("in doubt", ("doubts",), "wrap"),
+        Column("unreliable", ("doubts",), "wrap"),
     )
     rows = tuple(_cells(arm, findings) for arm in findings.arms)
-    # results of earlier versions do not have this time, and their table no column for it
+    # results of earlier versions do not have this time, so their table has no column for it
     published = [_published_cell(arm) for arm in findings.arms]
     if any(cell.values != (None,) for cell in published):
         name = "training, validation, checkpoints (as in the published Figure 4)"
         columns += (Column(name, ("train_and_validate_seconds",)),)
         rows = tuple((*row, cell) for row, cell in zip(rows, published, strict=True))
-    return Table("Time, and whether it can be believed", columns, rows, (Note("", HOW),))
+    return Table("Time, and whether the timings are reliable", columns, rows, (Note("", HOW),))
 
 
 def _cells(arm: ArmSummary, findings: Findings) -> tuple[Cell, ...]:
@@ -50,7 +50,7 @@ def _cells(arm: ArmSummary, findings: Findings) -> tuple[Cell, ...]:
         Cell(write_duration(other.mean) if other else ABSENT, (other.mean if other else None,)),
         _speed_cell(speed),
         Cell(f"{slowest:.2f} x median" if slowest else ABSENT, (slowest,)),
-        Cell(doubts or "no sign of it", (doubts,), is_bad=bool(doubts)),
+        Cell(doubts or "no sign of this", (doubts,), is_bad=bool(doubts)),
     )
 
 
