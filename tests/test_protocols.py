@@ -21,6 +21,7 @@ from lorastudy.protocols import (
     protocol_of_rows,
     read_window,
     scores_padding,
+    unit_of,
 )
 
 PACKAGE = Path(lorastudy.protocols.__file__).parent
@@ -36,7 +37,7 @@ def test_an_example_belongs_to_its_own_row_alone(protocol: Protocol) -> None:
 @each_protocol
 def test_what_a_row_of_the_table_says_fits_together(protocol: Protocol) -> None:
     assert (protocol.reads == "N") == ("-N" in protocol.pattern) == protocol.joins_documents
-    assert (protocol.nats_per == "document") == protocol.has_accuracy
+    assert (unit_of(protocol.example) == "nats per document") == protocol.has_accuracy
     assert scores_padding(protocol.example) == (protocol.average == "batch-means")
 
 

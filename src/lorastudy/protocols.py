@@ -54,11 +54,6 @@ class Protocol:
         return self.cut == "continuations"
 
     @property
-    def nats_per(self) -> Literal["target", "document"]:
-        """What its cross-entropy is nats per: a scored token, or a document."""
-        return "document" if self.average == "documents" else "target"
-
-    @property
     def expression(self) -> str:
         """The names that it matches, as a regular expression with one group per count."""
         return re.sub(r"\b[NS]\b", lambda _: _COUNT, self.pattern)
@@ -191,6 +186,13 @@ def scores_padding(name: str) -> bool:
     """
     protocol = _match(name)
     return protocol is not None and protocol.scores_padding
+
+
+def unit_of(name: str) -> str:
+    """The unit of a cross-entropy under the protocol `name`, and of differences of two of them."""
+    protocol = _match(name)
+    is_per_document = protocol is not None and protocol.average == "documents"
+    return "nats per document" if is_per_document else "nats per target"
 
 
 def protocol_of_rows(*, scored_padding: bool) -> Protocol:

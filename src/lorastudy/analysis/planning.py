@@ -6,8 +6,10 @@ only roughly, so both are rough.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import nctdtr, ndtr, ndtri
 
 from lorastudy.analysis.layout import least_seeds, prior_freedom
@@ -53,10 +55,11 @@ def smallest_difference(
     if difference.n_seeds < _least_seeds(difference):
         return None
     level, n_seeds = SIGNIFICANCE / n_pairs, np.asarray(float(difference.n_seeds))
+    plan = _plan(difference, n_seeds, level)
     low, high = 0.0, 4 * float(errors.half_width(level))
     for _ in range(40):
         middle = (low + high) / 2
-        is_enough = float(power_of(difference, np.asarray(middle), n_seeds, level)) >= power
+        is_enough = float(plan.power_of(np.asarray(middle))) >= power
         low, high = (low, middle) if is_enough else (middle, high)
     return high
 
@@ -68,6 +71,29 @@ def power_of(
 
     Zero where so few seeds allow no verdict.
     """
+    return _plan(difference, n_seeds, level).power_of(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The error of a difference with other numbers of seeds, arrays of one shape (...)."""
+
+    error: FloatArray  # standard error in nats per target
+    freedom: FloatArray  # Satterthwaite's degrees of freedom of the whole
+    quantile: FloatArray  # standard errors from which a difference is separated
+    is_allowed: npt.NDArray[np.bool_]  # there are enough seeds for a verdict
+
+    def power_of(self, wanted: FloatArray) -> FloatArray:
+        """The chance to separate `wanted` (...) nats."""
+        error = self.error
+        noncentrality = np.divide(wanted, error, out=np.full(error.shape, np.inf), where=error > 0)
+        is_sure = noncentrality > _LARGEST_NONCENTRALITY
+        limited = np.minimum(noncentrality, _LARGEST_NONCENTRALITY)
+        reached = 1 - nctdtr(self.freedom, limited, self.quantile)
+        return np.where(self.is_allowed, np.where(is_sure, 1.0, reached), 0.0)
+
+
+def _plan(difference: Difference, n_seeds: FloatArray, level: float) -> _Plan:
     documents = difference.document_variance or 0.0
     lasting = max(documents - difference.shared_variance, 0.0)
     # what belongs to seeds falls with their number, what belongs to documents does not
@@ -79,17 +105,13 @@ def power_of(
     document_freedom = np.broadcast_to(float(max(n_units - 1, 1)), of_seeds.shape)
     planned = Errors(of_seeds, of_documents, of_documents - lasting, freedom, document_freedom)
     error = np.sqrt(planned.variance)
-    noncentrality = np.divide(wanted, error, out=np.full(error.shape, np.inf), where=error > 0)
-    # Satterthwaite's degrees of freedom of the whole
     terms = of_seeds**2 / freedom + of_documents**2 / document_freedom
-    of_all = np.divide(error**4, terms, out=np.ones(error.shape), where=terms > 0)
-    reached = 1 - nctdtr(
-        of_all,
-        np.minimum(noncentrality, _LARGEST_NONCENTRALITY),
-        planned.quantile(level / 2),
+    return _Plan(
+        error=error,
+        freedom=np.divide(error**4, terms, out=np.ones(error.shape), where=terms > 0),
+        quantile=planned.quantile(level / 2),
+        is_allowed=n_seeds >= _least_seeds(difference),
     )
-    power = np.where(noncentrality > _LARGEST_NONCENTRALITY, 1.0, reached)
-    return np.where(n_seeds < _least_seeds(difference), 0.0, power)
 
 
 def _seed_freedom(difference: Difference, n_seeds: FloatArray) -> FloatArray:

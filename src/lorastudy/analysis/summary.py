@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
-from lorastudy.protocols import scores_padding
+from lorastudy.protocols import scores_padding, unit_of
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
@@ -33,6 +33,11 @@ class ScoreKey:
     def scores_padding(self) -> bool:
         """Padding is among the scored targets, so this is not a perplexity of text."""
         return scores_padding(self.protocol)
+
+    @property
+    def unit(self) -> str:
+        """The unit of its cross-entropies and of their differences."""
+        return unit_of(self.protocol)
 
 
 @dataclass(frozen=True, slots=True)

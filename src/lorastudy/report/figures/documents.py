@@ -29,7 +29,7 @@ def draw_documents(findings: Findings) -> DrawnFigure:
         axes.set_axis_off()
     add_legend(figure, others)
     caption = (
-        f"Each document's difference from {reference or 'no arm'} in nats per target, averaged "
+        f"Each document's difference from {reference or 'no arm'} in nats, averaged "
         "over seeds, documents in ascending order, without the outermost 2 % on either side. A "
         "line crosses zero at the share of documents on which the arm is better."
     )
@@ -57,5 +57,5 @@ def _draw_panel(
     axes.set_title(f"{shorten(comparison.key.benchmark)}, {comparison.key.protocol_name}", size=9)
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     axes.set_xlabel("share of documents")
-    axes.set_ylabel(f"nats per target, minus {shorten(reference)}")
+    axes.set_ylabel(f"{comparison.key.unit}, minus {shorten(reference)}")
     axes.grid(axis="y")

@@ -7,6 +7,7 @@ those of the published study; what has no value is drawn as a labelled gap.
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import matplotlib
 
@@ -16,6 +17,7 @@ from lorastudy.report.figures.curves import draw_losses, draw_rates
 from lorastudy.report.figures.documents import draw_documents
 from lorastudy.report.figures.forest import draw_differences
 from lorastudy.report.figures.fronts import draw_fronts
+from lorastudy.report.figures.in_two import draw_all
 from lorastudy.report.figures.steps import draw_steps, has_steps
 from lorastudy.report.figures.style import SETTINGS
 from lorastudy.report.figures.verdict import draw_verdict, has_verdict_figure
@@ -45,7 +47,7 @@ def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
         *((draw_steps,) * has_steps(findings)),
     ]
     with matplotlib.rc_context(SETTINGS), _without_collector():
-        return tuple(draw(findings) for draw in drawing)
+        return draw_all([partial(draw, findings) for draw in drawing])
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def draw_differences(findings: Findings) -> DrawnFigure:
     for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
     caption = (
-        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats per target, "
+        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats, "
         "with its 95 % interval, adjusted over all pairs (with one seed over documents only, and "
         f"not adjusted). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open "
         "marker has no interval."
@@ -60,7 +60,7 @@ def _draw_panel(
     key = comparison.key
     warning = " (padding scored)" if key.scores_padding else ""
     axes.set_title(f"{shorten(key.benchmark)}, {key.protocol_name}{warning}", fontsize=9)
-    axes.set_xlabel(f"nats per target, minus {shorten(reference)}")
+    axes.set_xlabel(f"{key.unit}, minus {shorten(reference)}")
     axes.grid(axis="x")
 
 

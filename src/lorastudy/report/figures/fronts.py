@@ -35,7 +35,7 @@ def draw_fronts(findings: Findings) -> DrawnFigure:
                 axes.set_xlabel(f"{cost}, {UNITS[cost]}" if cost != costs[0] else cost)
         if of_row:
             key = of_row[0].key
-            label = f"{shorten(key.benchmark)}\n{key.protocol_name}, nats per target"
+            label = f"{shorten(key.benchmark)}\n{key.protocol_name}, {key.unit}"
             axes_of_row[0].set_ylabel(label)
     shown = {point.arm for front in fronts for point in front.points}
     add_legend(figure, [(p, arm) for p, arm in enumerate(findings.arms) if arm.arm in shown])

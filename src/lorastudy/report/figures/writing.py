@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from fontTools.subset import Options
+from fontTools import subset
+from fontTools.ttLib import TTFont
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -32,6 +33,7 @@ _MARKED_GROUP = re.compile(f'<g id="(%5B%22{MARK}[^"]*)"')  # [" as `quote` writ
 _COORDINATES = re.compile(r' (?:d|x|y|points|transform|width|height)="[^"]*"')
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _LAYOUT_TABLES = ("GDEF", "GPOS", "GSUB", "MATH", "kern")
+_ASKED_AGAIN = ("_update_ticks", "_get_ticklabel_bboxes")  # methods of an axis
 _NO_DATE = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -61,19 +63,44 @@ def save_figure(
     logarithmic = None
     if log_axes:
         for axes in log_axes:
-            del axes.yaxis._update_ticks  # type: ignore[attr-defined]  # set by `_keep_ticks`
+            for method in _ASKED_AGAIN:
+                delattr(axes.yaxis, method)
             axes.set_yscale("log")
         logarithmic = _print_svg(figure)
     return DrawnFigure(name, title, caption, {key: files[key] for key in FORMATS}, logarithmic)
 
 
 def _lay_out(figure: Figure) -> None:
+    """Place everything once, and keep the ticks that belong to these places."""
+    axes_of_figure = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    for axis in axes_of_figure:
+        for method in _ASKED_AGAIN:
+            _compute_once_per_place(axis, method)
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
     figure.set_layout_engine("none")
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+    for axis in axes_of_figure:
         _keep_ticks(axis)
+
+
+def _compute_once_per_place(axis: Axis, method: str) -> None:
+    """Let a method of `axis` remember its answer until the axes move or change their size.
+
+    Layout and drawing ask every axis for its ticks and for their boxes, and ask again for every
+    other axis that shares a side with it. Boxes in PDF files are therefore those in SVG files.
+    """
+    compute = getattr(axis, method)
+    known: dict[tuple[float, ...], Any] = {}
+
+    def recall(*arguments: Any) -> Any:
+        place = axis.axes.bbox.bounds
+        if place not in known:
+            known.clear()
+            known[place] = compute(*arguments)
+        return known[place]
+
+    setattr(axis, method, recall)
 
 
 def _keep_ticks(axis: Axis) -> None:
@@ -112,12 +139,20 @@ def _small_fonts() -> Iterator[None]:
 
     Readers of a PDF do not use them: the file says where every glyph stands.
     """
-    before = Options._drop_tables_default
-    Options._drop_tables_default = [*before, *_LAYOUT_TABLES]
+    load = subset.load_font
+
+    def load_without_layout(*arguments: Any, **options: Any) -> TTFont:
+        font = load(*arguments, **options)
+        for table in _LAYOUT_TABLES:
+            if table in font:
+                del font[table]
+        return font
+
+    subset.load_font = load_without_layout
     try:
         yield
     finally:
-        Options._drop_tables_default = before
+        subset.load_font = load
 
 
 def _place_marks(svg: str) -> str:

@@ -30,13 +30,13 @@ def summarise_study(findings: Findings) -> str:
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     where = f" of the base model {describe_source(study.base_model)}" if study else ""
     data = f", trained on {describe_source(study.data.train)}" if study else ""
-    return f"{len(results.arms)} arms{where}{data}, {seeds}."
+    return f"{len(results.arms)} arms{where}{data}, with {seeds}."
 
 
 def describe_source(source: BaseModelRef | Source) -> str:
     """Where a model or data set comes from: hub id with its parts, path, or builtin name."""
     name, *details = source.parts
-    name += " (comes with lorastudy)" if source.builtin else ""
+    details += ["comes with lorastudy"] if source.builtin else []
     details += [f"revision {source.revision}"] if source.id else []
     return f"{name} ({', '.join(details)})" if details else name
 
