@@ -179,7 +179,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
             cannot be scored, or has tensors that would not be used.
     """
     check_adapter_folder(folder)
-    advice = "Give the model it was trained on."
+    advice = "Give the model it was trained on, or correct its adapter_config.json."
     with (
         reading_user_files(f"{folder}: the adapter does not fit this base model", advice),
         known_peft_warnings(),
