@@ -86,6 +86,7 @@ def test_a_merged_model_scores_what_the_run_scored(
 ) -> None:
     run, to = runs[arm], tmp_path / "merged"
     answer = call("export", study, run.result.run_id, "--to", to, "--merge")
+    assert "Its weights are float32" in answer.out
     assert answer.code == 0, answer.err
 
     text = study.parent / "texts" / "test.txt"

@@ -78,7 +78,7 @@ def export(
     if as_json:
         options.print_json({"run_id": choice.spec.run_id, **asdict(written)})
     else:
-        print(_say(written))
+        print(_say(written, is_merged=merge))
 
 
 def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) -> None:
@@ -92,11 +92,13 @@ def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) ->
         print(f"Wrote {len(run_ids)} runs to {out}.")
 
 
-def _say(written: "Exported") -> str:
+def _say(written: "Exported", *, is_merged: bool) -> str:
     found = written.reloaded
+    form = " Its weights are float32, whatever the base's number format." if is_merged else ""
     return (
         f"Wrote {written.folder}. Reloaded, its logits differ from the run's by at most "
         f"{found.largest_logit_difference:g} (the largest is {found.largest_logit:.4g}); its "
         f"cross-entropy on {found.n_rows} validation rows, "
         f"{found.cross_entropy:.4f} nats per token, by {abs(found.cross_entropy_difference):g}."
+        f"{form}"
     )

@@ -102,6 +102,7 @@ def _summary(run: StoredRun, form: ExportForm) -> str:
         f"study `{run.study.name}`, best epoch {result.best_epoch} of {len(result.epochs)} by "
         f"validation loss. {result.trainable_parameters or 0:,} of "
         f"{result.total_parameters or 0:,} parameters were trained. "
+        f"{'' if form == 'adapter' else 'Its weights are float32. '}"
         "Trained and measured with lorastudy."
     )
 
