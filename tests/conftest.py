@@ -108,11 +108,28 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def flat_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny GPT-2 with one layer, for runs that are repeated hundreds of times."""
+    from support.tiny_models import save_tiny_gpt2
+
+    return save_tiny_gpt2(tmp_path_factory.mktemp("flat-gpt2"), n_layer=1)
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder: Llama with 2 layers, width 32, a tied head, and the byte tokenizer."""
     from support.tiny_models import save_tiny_llama
 
     return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """Reports of a file's tests have blank figures; it is asked for by tests about other things."""
+    from support import command_line
+
+    with command_line.blank_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from lorastudy.errors import InputError
 from support.command_line import call, lines_of, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("blank_figures")
 LEAVES_AFTER = """
 import lorastudy as ls
 for event in ls.run({study!r}, out={out!r}, arms=["lora"], device="cpu"):

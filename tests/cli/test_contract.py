@@ -24,6 +24,7 @@ from support.command_line import (
     lines_of,
     names_in,
     stamps,
+    without_page,
     write_study,
 )
 
@@ -148,7 +149,8 @@ def test_seeds_give_different_runs_and_arms_of_a_seed_see_the_same_tokens(
 
 def test_a_run_ends_with_the_verdict_in_three_lines(finished: Finished) -> None:
     findings = read_findings(finished.folder, with_bootstrap=False)
-    lines = call("run", finished.folder).out.splitlines()
+    with without_page():
+        lines = call("run", finished.folder).out.splitlines()
     assert tuple(lines[-3:]) == write_ending(findings, str(finished.folder))
     assert lines[-1].startswith("Next: ")
 
@@ -227,7 +229,8 @@ def test_report_is_rebuilt_from_the_run_folders_alone(finished: Finished, tmp_pa
 def test_the_same_command_again_executes_nothing(finished: Finished, by: str) -> None:
     before = stamps(finished.folder / "runs")
     again = finished.command if by == "command" else ("run", finished.folder)
-    answer = call(*again)
+    with without_page():
+        answer = call(*again)
     assert answer.code == 0
     assert "0 of 5 runs" in answer.out
     assert stamps(finished.folder / "runs") == before
@@ -236,7 +239,8 @@ def test_the_same_command_again_executes_nothing(finished: Finished, by: str) ->
 def test_arm_seed_and_set_choose_what_is_executed(study_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "part"
     command = ("run", study_file, "--out", folder, "--set", "training.epochs=1")
-    answer = call(*command, "--arm", "lora", "--seed", "1")
+    with without_page():
+        answer = call(*command, "--arm", "lora", "--seed", "1")
     assert answer.code == 0, answer.err
     (run,) = (folder / "runs").iterdir()
     assert run.name.startswith("lora-s1-")

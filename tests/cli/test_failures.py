@@ -20,6 +20,8 @@ from support.command_line import (
     write_study,
 )
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,7 @@ from support.tiny_runs import digest_run, start_child, wait_for_child
 
 ROOT = Path(__file__).resolve().parents[2]
 LORA = "lora"
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(autouse=True)

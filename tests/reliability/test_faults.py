@@ -35,9 +35,9 @@ DRIFTED, NO_MEMORY, CRASHED = 6, 7, 98
 
 
 @pytest.fixture(scope="module")
-def case(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     parent = tmp_path_factory.mktemp("inputs")
-    return Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
+    return Case(make_study(flat_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +234,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_no_pad_token_and_a_pad_token_that_ends_texts_give_the_same_run(
-    tiny_gpt2: Path, whole: RunFolder, tmp_path: Path
+    flat_gpt2: Path, whole: RunFolder, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
-    shutil.copytree(tiny_gpt2, base)
+    shutil.copytree(flat_gpt2, base)
     path = base / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     assert "pad_token" not in settings

@@ -71,10 +71,10 @@ def make_reference(base: Path, parent: Path, arm: str, training: dict) -> Refere
 
 
 @pytest.fixture(scope="module")
-def references(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
+def references(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
     return {
         f"{arm}-{name}": make_reference(
-            tiny_gpt2, tmp_path_factory.mktemp(f"{arm}-{name}"), arm, training
+            flat_gpt2, tmp_path_factory.mktemp(f"{arm}-{name}"), arm, training
         )
         for arm in ("lora", "full")
         for name, training in (

@@ -55,9 +55,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def case(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     parent = tmp_path_factory.mktemp("inputs")
-    return Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
+    return Case(make_study(flat_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
 
 
 @pytest.fixture(scope="module")

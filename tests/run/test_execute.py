@@ -56,9 +56,9 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     parent = tmp_path_factory.mktemp("done")
-    case = Case(make_study(tiny_gpt2, SOUND, "lora"), write_texts(parent / "t"), parent / "cache")
+    case = Case(make_study(flat_gpt2, SOUND, "lora"), write_texts(parent / "t"), parent / "cache")
     folder, killed = case.folder(parent, "done"), case.folder(parent, "killed")
     assert case.child(folder) == 0
     assert case.child(killed, kill_at("run:after-validation", 2)) == KILLED
@@ -375,9 +375,9 @@ def test_two_checkpoints_are_kept(done: Done) -> None:
     assert names == ["step-00000006", "step-00000009"]
 
 
-def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2: Path, tmp_path: Path) -> None:
+def test_a_baseline_is_scored_and_trains_nothing(flat_gpt2: Path, tmp_path: Path) -> None:
     case = Case(
-        make_study(tiny_gpt2, SOUND, "baseline"), write_texts(tmp_path / "t"), tmp_path / "c"
+        make_study(flat_gpt2, SOUND, "baseline"), write_texts(tmp_path / "t"), tmp_path / "c"
     )
     folder = case.folder(tmp_path, "baseline")
     result = case.execute(folder)
@@ -391,14 +391,14 @@ def test_a_baseline_is_scored_and_trains_nothing(tiny_gpt2: Path, tmp_path: Path
 
 
 def test_the_best_epoch_is_what_is_scored(
-    done: Done, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: Done, flat_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([1.0, 0.5, 3.0, 0.5, 2.0, 0.5])  # of validation and of training rows by turns
     monkeypatch.setattr(training, "average_nats", lambda *_: next(losses))
     folder = done.case.folder(tmp_path, "best-first")
     result = done.case.execute(folder)
     assert result.best_epoch == 1
-    network = load_base(tiny_gpt2, device=CPU)
+    network = load_base(flat_gpt2, device=CPU)
     load_adapter(network, folder.best)
     (benchmark,) = done.case.spec.benchmarks
     rows = done.case.reader.benchmark_rows(benchmark, "rows-text", done.case.spec.data.rows)

@@ -47,11 +47,11 @@ class Reference:
     ids="-".join,
 )
 def reference(
-    request: pytest.FixtureRequest, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Reference:
     arm, name = request.param
     parent = tmp_path_factory.mktemp(f"{arm}-{name}")
-    study = make_study(tiny_gpt2, {"sound": SOUND, "paper": PAPER}[name], arm)
+    study = make_study(flat_gpt2, {"sound": SOUND, "paper": PAPER}[name], arm)
     case = Case(study, write_texts(parent / "texts"), parent / "cache")
     folder = case.folder(parent, "reference")
     log = parent / "points"

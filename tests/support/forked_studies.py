@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ from lorastudy.report.page import render  # noqa: F401
 from lorastudy.run import probe  # noqa: F401
 from lorastudy.store.folders import StudyFolder
 from support.command_line import Answer, blank_figures, call
-from support.tiny_runs import best_tensors, outcome, start_child
+from support.tiny_runs import best_tensors, outcome, remember_templates, start_child
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def forked_workers(handler: Callable[[str], None] | None = None) -> Iterator[Non
         patch.setattr(local, "warm_up", lambda: None)
         patch.setattr(local, "_POLL_SECONDS", 0.01)
         patch.setattr(faults, "handler", handler)
+        patch.setattr(jinja2.Environment, "from_string", remember_templates())
         yield
 
 

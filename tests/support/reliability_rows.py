@@ -6,8 +6,11 @@ Every figure is a test here; `./run test tests/reliability -s` prints all their 
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn
 
 from support.tiny_runs import start_child, wait_for_child
 
@@ -24,30 +27,29 @@ class Row:
 
 
 def count_failures(trials: Sequence[Callable[[], object]]) -> int:
-    """How many of `trials` fail, each in a fork of its own, as many at once as there are cores.
+    """How many of `trials` fail; every core carries out its share of them in a fork.
 
-    What the failed ones wrote to standard error is printed.
+    If some fail, what was written to standard error is printed. A fork that dies counts as well.
     """
-    waiting, running, failed = list(reversed(trials)), {}, 0
     n_cores = len(os.sched_getaffinity(0))
-    while waiting or running:
-        while waiting and len(running) < n_cores:
-            with tempfile.TemporaryFile() as log:
-                said = os.dup(log.fileno())
-            running[start_child(_quietly(waiting.pop(), said))] = said
-        process = next(iter(running))
-        code, said = wait_for_child(process), running.pop(process)
-        if code != 0:
-            failed += 1
-            os.lseek(said, 0, os.SEEK_SET)
-            print(os.read(said, 1_000_000).decode())
-        os.close(said)
+    shares = [trials[core::n_cores] for core in range(n_cores)]
+    with tempfile.TemporaryFile() as log:
+        forks = [start_child(partial(_carry_out, share, log.fileno())) for share in shares]
+        failed = sum(abs(wait_for_child(fork)) for fork in forks)
+        log.seek(0)
+        if failed:
+            print(log.read().decode())
     return failed
 
 
-def _quietly(trial: Callable[[], object], said: int) -> Callable[[], object]:
-    def carry_out() -> None:
-        os.dup2(said, 2)
-        trial()
-
-    return carry_out
+def _carry_out(trials: Sequence[Callable[[], object]], log: int) -> NoReturn:
+    """Carry out `trials` one after the other, and end with the number of those that fail."""
+    os.dup2(log, 2)
+    failed = 0
+    for trial in trials:
+        try:
+            trial()
+        except BaseException:
+            failed += 1
+            os.write(log, traceback.format_exc().encode())
+    os._exit(min(failed, 255))

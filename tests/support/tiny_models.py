@@ -11,12 +11,12 @@ N_VOCABULARY = 300  # more rows than the tokenizer's 257, as real models have
 N_CONTEXT = 64
 
 
-def save_tiny_gpt2(folder: Path) -> Path:
-    """Fill a folder: GPT-2 with 2 layers, width 32, dropout 0.1, and the byte tokenizer."""
+def save_tiny_gpt2(folder: Path, n_layer: int = 2) -> Path:
+    """Fill a folder: GPT-2 of width 32 with dropout 0.1, and the byte tokenizer."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        n_layer=2,
+        n_layer=n_layer,
         n_embd=32,
         n_head=2,
         vocab_size=N_VOCABULARY,

@@ -4,6 +4,8 @@ A child is a fork of the test process, so nothing is imported again; it leaves b
 and tells how it went by its exit code.
 """
 
+import copy
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import pytest
 import torch
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import load_file
 
 from lorastudy import faults
@@ -21,7 +26,8 @@ from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.errors import UserError
 from lorastudy.interrupts import StopFlag
 from lorastudy.machine.team import ALONE, Team
-from lorastudy.model.base import quieten_libraries
+from lorastudy.model.base import load_base, quieten_libraries
+from lorastudy.run import setup
 from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import Reader
@@ -130,6 +136,8 @@ class Case:
         checked = check_study(study, Places(texts, offline=True, cache=cache), CPU)
         self.reader: Reader = checked.reader  # and the corpora are in the cache now
         self.spec: RunSpec = expand_study(study)[0]
+        self._base = load_base(self.reader.base.folder, device=CPU)  # for children: see below
+        remember_templates()
 
     def folder(self, parent: Path, name: str) -> RunFolder:
         return RunFolder(parent / name / self.spec.run_id)
@@ -170,17 +178,33 @@ class Case:
     def execute_with(
         self, folder: RunFolder, handler: Callable | None, resuming: Resuming | None = None
     ) -> None:
-        os.fsync = lambda descriptor: None  # dies with the process; only a power cut would differ
+        # these changes die with the process; without fsync, only a power cut would differ
+        os.fsync = lambda descriptor: None
+        jinja2.Environment.from_string = remember_templates()  # type: ignore[method-assign]
+        setup.load_base = lambda *_, **__: copy.deepcopy(self._base)
         stop = StopFlag()
         faults.handler = None if handler is None else lambda point: handler(point, stop)
         self.execute(folder, stop, resuming)
 
     def with_arm(self, **changes: Any) -> "Case":
         other = object.__new__(Case)
-        other.reader = self.reader
+        other.reader, other._base = self.reader, self._base
         arm = Arm.model_validate({**self.spec.arm.model_dump(), **changes})
         other.spec = self.spec.model_copy(update={"arm": arm})
         return other
+
+
+@functools.cache
+def remember_templates() -> Callable[..., jinja2.Template]:
+    """`jinja2.Environment.from_string`, which knows the template of a model card already.
+
+    PEFT reads it again for every adapter that it saves, which is a fifth of a tiny run's time.
+    """
+    remembering = functools.cache(jinja2.Environment.from_string)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "from_string", remembering)
+        ModelCard.from_template(ModelCardData())
+    return remembering
 
 
 def in_child(work: Callable[[], object]) -> int:
