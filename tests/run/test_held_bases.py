@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from lorastudy import faults
 from lorastudy.config.spec import expand_study
-from lorastudy.errors import InterruptedRunError
+from lorastudy.errors import ConfigError, InterruptedRunError
 from lorastudy.interrupts import StopFlag
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
@@ -89,4 +89,28 @@ def test_full_fine_tuning_of_held_weights_is_refused_with_what_to_do(
 ) -> None:
     arm = {**ARMS["full"], "base_weights": base_weights}
     with pytest.raises(ValueError, match=r"not trained.*Leave the key out; training\.precision"):
+        make_study(tiny_gpt2, arms=(arm,))
+
+
+def test_a_method_without_a_form_for_packed_weights_is_refused_before_training(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("the extra `quantized` is not installed")
+    arm = {
+        "name": "hada",
+        "method": "peft",
+        "peft": {"peft_type": "LOHA", "r": 2},
+        "placement": ("attention",),
+        "base_weights": "nf4",
+        "learning_rates": (1e-3,),
+    }
+    texts = write_texts(tmp_path / "texts")
+    with pytest.raises(ConfigError, match=r"LOHA cannot be an arm.*nf4 \(it can be bfloat16\)"):
+        Case(make_study(tiny_gpt2, SOUND, arms=(arm,)), texts, tmp_path / "cache")
+
+
+def test_a_start_that_changes_held_weights_is_refused(tiny_gpt2: Path) -> None:
+    arm = {**ARMS["lora"], "base_weights": "bfloat16", "init_lora_weights": "pissa"}
+    with pytest.raises(ValueError, match="pissa changes base weights, which are held as they are"):
         make_study(tiny_gpt2, arms=(arm,))

@@ -9,6 +9,7 @@ import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from peft import PeftConfig, PeftType, PromptLearningConfig
@@ -19,6 +20,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError, first_line
+from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement
 
 TASK = "CAUSAL_LM"
@@ -73,7 +75,7 @@ def _find_class(arm: Arm, kind: str) -> type[Any]:
             f"arm {arm.name!r}, peft.peft_type: the installed PEFT has no method {kind!r}"
             f"{nearest(kind.upper(), known)}. It has {', '.join(sorted(known))}."
         )
-    if why := _why_not(kind, made_by):
+    if why := _why_not(kind, made_by) or _why_not_packed(arm, made_by):
         raise ConfigError(
             f"arm {arm.name!r}: PEFT's {kind} cannot be an arm, since {why}. Choose another method."
         )
@@ -94,6 +96,14 @@ def _why_not(kind: str, made_by: type[Any]) -> str | None:
     if hasattr(tuner, "update_and_allocate"):
         return "it has to be told of every optimizer step, and this training loop does not do that"
     return None
+
+
+def _why_not_packed(arm: Arm, made_by: type[Any]) -> str | None:
+    """Why a method cannot adapt weights that bitsandbytes packed; None: it can, or none are."""
+    folder = made_by.__module__.rpartition(".")[0]
+    if arm.base_weights not in PACKED or find_spec(f"{folder}.bnb"):
+        return None
+    return f"it has no form for base_weights: {arm.base_weights} (it can be bfloat16)"
 
 
 def _lora_keys(arm: Arm, placement: ResolvedPlacement) -> dict[str, Any]:
