@@ -8,14 +8,14 @@ import pytest
 
 from lorastudy.analysis.findings import make_findings
 from lorastudy.report.build import TableFormat, render_table
-from lorastudy.report.numerals import write_number, write_rate, write_share
+from lorastudy.report.numerals import ABSENT, write_number, write_rate, write_share
 from lorastudy.report.tables.formats import render_latex, render_markdown
 from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.table import Cell, Column, Table
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.report.tables.times import build_time_table
-from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.records import RunResult, ServedScore, StudyResults
 from support.made_results import (
     make_evaluations,
     make_failed_run,
@@ -62,6 +62,24 @@ def test_arms_that_waited_for_the_cpu_are_named_with_their_share() -> None:
     ]
     assert "waited for it: full (up to 30%)." in render(make_results(runs))
     assert "used the CPU" not in render(make_results(runs[2:]))
+
+
+def test_forms_in_which_an_arm_would_be_served_are_rows_of_scores_below_it() -> None:
+    scored = [
+        ServedScore(merged=form, evaluation=evaluation)
+        for form, value in (("bfloat16", 24.5), ("nf4", 27.0))
+        for evaluation in make_evaluations(value)
+    ]
+    results = make_results([make_run("lora-1", seed, served=scored) for seed in (0, 1)])
+    lines = render(results).splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("| lora-1 |"))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[at + 1 : at + 3]]
+    assert [row[:2] for row in rows] == [
+        ["lora-1, merged to bfloat16", "24.50 ± 0.00 (2)"],
+        ["lora-1, merged to nf4", "27.00 ± 0.00 (2)"],
+    ]
+    assert {cell for row in rows for cell in row[7:]} == {ABSENT}
+    assert "\nlora-1 merged bfloat16,24.5" in render(results, "csv").replace("24.49999", "24.5")
 
 
 def two_arms(*perplexities: float) -> list[RunResult]:

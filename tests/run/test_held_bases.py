@@ -12,6 +12,7 @@ from lorastudy import faults
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, InterruptedRunError
 from lorastudy.interrupts import StopFlag
+from lorastudy.run.export import export_run
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
@@ -48,6 +49,19 @@ def test_a_run_on_a_held_base_resumes_exactly_and_says_what_it_held(
     assert all(torch.equal(first[name], second[name]) for name in first)
     losses = [epoch.validation_loss for epoch in result.epochs]
     assert losses[-1] < losses[0], "an evaluation in between cut the gradients off"
+    assert result.served == case.execute(straight).served
+    forms = ["bfloat16"] if base_weights == "bfloat16" else ["bfloat16", base_weights]
+    n_scores = len(result.evaluations)
+    assert [s.merged for s in result.served] == [f for f in forms for _ in range(n_scores)]
+    own = result.evaluations[0].cross_entropy
+    costs = [abs(s.evaluation.cross_entropy - own) for s in result.served[::n_scores]]
+    assert 0 < costs[0] < 0.02  # rounded to 16 bits
+    assert costs[-1] == costs[0] or costs[-1] > 3 * costs[0]  # packed again
+    exported = export_run(
+        case.spec, straight, case.reader, tmp_path / "merged", is_merged=True, card=""
+    )
+    assert list(exported.costs) == forms
+    assert abs(exported.reloaded.cross_entropy_difference) < 1e-4
     manifest = read_manifest(straight)
     assert manifest.base_weights == base_weights
     assert manifest.total_parameters == result.total_parameters

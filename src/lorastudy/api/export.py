@@ -7,12 +7,19 @@ from lorastudy.errors import ConfigError, StorageError
 from lorastudy.exchange.card import ExportForm, make_card
 from lorastudy.exchange.stored_runs import read_run
 from lorastudy.model.base import quieten_libraries
-from lorastudy.run.export import Exported, check_export, export_run
+from lorastudy.run.export import Exported, MergedWeights, check_export, export_run
 from lorastudy.run.inputs import open_reader
 from lorastudy.study.open import OpenedStudy
 
 
-def export_model(opened: OpenedStudy, spec: RunSpec, to: Path, *, is_merged: bool) -> Exported:
+def export_model(
+    opened: OpenedStudy,
+    spec: RunSpec,
+    to: Path,
+    *,
+    is_merged: bool,
+    weights: MergedWeights = "float32",
+) -> Exported:
     """Write the best epoch of a run to the new folder `to`, checked by reloading it.
 
     Raises:
@@ -33,4 +40,4 @@ def export_model(opened: OpenedStudy, spec: RunSpec, to: Path, *, is_merged: boo
     quieten_libraries()
     reader = open_reader(run.study, opened.places)
     card = make_card(run, form, name=to.name)
-    return export_run(spec, run.folder, reader, to, is_merged=is_merged, card=card)
+    return export_run(spec, run.folder, reader, to, is_merged=is_merged, card=card, weights=weights)

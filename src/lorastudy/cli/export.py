@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -40,6 +40,10 @@ Merge = Annotated[
     bool,
     typer.Option("--merge", help="Add the adapter into the weights, which gives a whole model."),
 ]
+Weights = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(help="With --merge: the number format of the merged weights."),
+]
 
 
 def export(
@@ -49,6 +53,7 @@ def export(
     to: To,
     out: ResultsFolder = None,
     merge: Merge = False,
+    weights: Weights = "float32",
     mirror: Mirror = None,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -62,6 +67,8 @@ def export(
             raise ConfigError("--merge merges one run's adapter. Name the RUN.")
         _export_results(StudyFolder(folder), to, out or folder / "exports" / to, as_json=as_json)
         return
+    if weights != "float32" and not merge:
+        raise ConfigError("--weights is for merged weights. Add --merge.")
     if not to.strip():
         raise ConfigError("--to: the path is empty. Name a new folder.")
     if out is not None:
@@ -74,11 +81,11 @@ def export(
     choice = choose_run(opened.folder, name)
     if choice.reason and not as_json:
         print(choice.reason)
-    written = export_model(opened, choice.spec, Path(to), is_merged=merge)
+    written = export_model(opened, choice.spec, Path(to), is_merged=merge, weights=weights)
     if as_json:
         options.print_json({"run_id": choice.spec.run_id, **asdict(written)})
     else:
-        print(_say(written, is_merged=merge))
+        print(_say(written, weights=weights if merge else None))
 
 
 def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) -> None:
@@ -92,13 +99,16 @@ def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) ->
         print(f"Wrote {len(run_ids)} runs to {out}.")
 
 
-def _say(written: "Exported", *, is_merged: bool) -> str:
+def _say(written: "Exported", *, weights: str | None) -> str:
     found = written.reloaded
-    form = " Its weights are float32, whatever the base's number format." if is_merged else ""
+    how = ", whatever the base's number format" if weights == "float32" else ""
+    form = f" Its weights are {weights}{how}." if weights else ""
+    costs = ", ".join(f"{form} {nats:+.4f}" for form, nats in written.costs.items())
+    served = f" Served from it, nats per token more than the run: {costs}." if costs else ""
     return (
         f"Wrote {written.folder}. Reloaded, its logits differ from the run's by at most "
         f"{found.largest_logit_difference:g} (the largest is {found.largest_logit:.4g}); its "
         f"cross-entropy on {found.n_rows} validation rows, "
         f"{found.cross_entropy:.4f} nats per token, by {abs(found.cross_entropy_difference):g}."
-        f"{form}"
+        f"{form}{served}"
     )

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from lorastudy.config.models import BaseWeights
 from lorastudy.errors import ConfigError
 from lorastudy.model.fast.frozen import runs_low
+from lorastudy.model.fast.held import is_packed, widen
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, apply_linear
 
 PACKED: dict[BaseWeights, dict[str, Any]] = {
@@ -115,6 +116,18 @@ def widen_products(network: nn.Module) -> None:
             module.__class__ = _widened_class(kind)
         elif (held := _held_class(module)) and module.weight.dtype == torch.bfloat16:
             module.__class__ = held
+
+
+@torch.no_grad()
+def copy_numbers(held: nn.Module, into: nn.Module) -> None:
+    """Give `into`, the same model in float32, the numbers that the weights of `held` stand for."""
+    weights = dict(held.named_parameters())
+    for path, module in into.named_modules():
+        weight = weights.get(f"{path}.weight")  # none where it is tied to one that was copied
+        if weight is not None and _held_class(module) is not None:
+            wide = widen(weight, torch.float32)
+            is_turned = is_packed(weight) and isinstance(module, Conv1D)
+            module.weight.copy_(wide.t() if is_turned else wide)
 
 
 def _packed_classes() -> tuple[type[nn.Module], ...]:

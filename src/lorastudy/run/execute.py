@@ -21,12 +21,13 @@ from lorastudy.run.failures import describe_failure
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.scores import score_benchmarks
+from lorastudy.run.served import score_served
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.run.training import TrainingSession, measure_waited_share
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import hash_files, write_hashes
-from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult
+from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult, ServedScore
 from lorastudy.store.written import forget_written
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
@@ -138,6 +139,7 @@ def _train_and_score(context: RunContext) -> RunResult:
         total_seconds=meter.total_seconds,
         waited_share=measure_waited_share(folder),
         peak_memory_bytes=trained_peak,
+        served=score_served(context),
     )
 
 
@@ -173,6 +175,7 @@ def _describe_result(
     train_and_validate_seconds: float | None = None,
     train_tokens: int | None = None,
     waited_share: float | None = None,
+    served: tuple[ServedScore, ...] = (),
 ) -> RunResult:
     manifest = setup.manifest
     best = min(epochs, key=lambda e: (e.validation_loss, e.epoch), default=None)
@@ -198,4 +201,5 @@ def _describe_result(
         commit=manifest.environment.commit,
         drift=manifest.drift,
         evaluations=evaluations,
+        served=served,
     )

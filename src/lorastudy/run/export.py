@@ -8,6 +8,7 @@ gets its final name.
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,18 +16,22 @@ from torch import Tensor
 from lorastudy.config.models import BaseWeights
 from lorastudy.config.spec import RunSpec
 from lorastudy.data.batches import Padding
+from lorastudy.data.corpus import Corpus
+from lorastudy.data.rows import RowTable
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.score import score_rows
-from lorastudy.model.adapters import load_adapter, merge_adapter
-from lorastudy.model.base import CausalModel, load_base, save_model
+from lorastudy.model.adapters import load_adapter
+from lorastudy.model.base import CausalModel, load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader
+from lorastudy.run.served import list_forms, write_merged
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import HASHES
 from lorastudy.store.weights import refuse_changed_weights
 
 CPU = torch.device("cpu")
+MergedWeights = Literal["float32", "bfloat16"]
 # Of the largest logit, and nats of cross-entropy: (W + BA)x is rounded differently from Wx + BAx.
 MERGED_TOLERANCE = 1e-4
 CHECKED_ROWS = 32  # validation rows scored by both; takes seconds even for a large model
@@ -49,14 +54,22 @@ class Exported:
 
     folder: Path
     reloaded: Reloaded
+    costs: dict[str, float]  # nats per token that a form in which it would be served adds
 
 
 def export_run(
-    spec: RunSpec, folder: RunFolder, reader: Reader, to: Path, *, is_merged: bool, card: str
+    spec: RunSpec,
+    folder: RunFolder,
+    reader: Reader,
+    to: Path,
+    *,
+    is_merged: bool,
+    card: str,
+    weights: MergedWeights = "float32",
 ) -> Exported:
     """Write the best epoch of a run to `to`, in a form that does not need this package.
 
-    `card` becomes README.md.
+    `card` becomes README.md; `weights` is the type of merged weights.
 
     Raises:
         ConfigError: `to` exists, the run has no trained model, or a full run is to be merged.
@@ -69,11 +82,12 @@ def export_run(
     held = spec.arm.base_weights
     original = _load(folder.best, reader, is_adapter=is_adapter, base_weights=held)
     found: list[Reloaded] = []
+    costs: dict[str, float] = {}
 
     def fill(partial: Path) -> None:
         if is_merged:
-            network = load_base(reader.base.folder, device=CPU)
-            save_model(merge_adapter(load_adapter(network, folder.best)), partial)
+            dtype = getattr(torch, weights)
+            write_merged(reader.base.folder, folder.best, partial, spec.arm, dtype)
         else:
             no_hashes = shutil.ignore_patterns(HASHES)  # README.md is replaced below
             shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_hashes)
@@ -82,10 +96,14 @@ def export_run(
         (partial / "README.md").write_text(card, encoding="utf-8")
         copy = _load(partial, reader, is_adapter=is_adapter and not is_merged, base_weights=held)
         found.append(_compare(original, copy, spec, reader))
-        _refuse_different(found[0], MERGED_TOLERANCE if is_merged else 0.0)
+        if weights == "float32":
+            _refuse_different(found[0], MERGED_TOLERANCE if is_merged else 0.0)
+        for form in list_forms(spec.arm) if is_merged else ():
+            served = load_base(partial, device=CPU, base_weights=form)
+            costs[form] = _cross_entropy(served, spec, reader) - found[0].cross_entropy
 
     publish_folder(to, fill)
-    return Exported(to, found[0])
+    return Exported(to, found[0], costs)
 
 
 def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
@@ -107,22 +125,26 @@ def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
 
 
 def _compare(original: CausalModel, copy: CausalModel, spec: RunSpec, reader: Reader) -> Reloaded:
-    corpus, table = reader.training_rows(spec.data.validation, spec.data.rows)
-    rows = table.select(slice(CHECKED_ROWS))
-    padding = Padding(reader.special.end_id)
-    ours, theirs = (
-        score_rows(make_scorer(network, "float32"), corpus.tokens, rows, padding, device=CPU)
-        for network in (original, copy)
-    )
-    expected = ours.sums.cross_entropy
+    expected, found = (_cross_entropy(network, spec, reader) for network in (original, copy))
     logits = _logits(original)
     return Reloaded(
         largest_logit_difference=float((_logits(copy) - logits).abs().max()),
         largest_logit=float(logits.abs().max()),
-        n_rows=rows.n_rows,
+        n_rows=_checked_rows(spec, reader)[1].n_rows,
         cross_entropy=expected,
-        cross_entropy_difference=theirs.sums.cross_entropy - expected,
+        cross_entropy_difference=found - expected,
     )
+
+
+def _checked_rows(spec: RunSpec, reader: Reader) -> tuple[Corpus, RowTable]:
+    corpus, table = reader.training_rows(spec.data.validation, spec.data.rows)
+    return corpus, table.select(slice(CHECKED_ROWS))
+
+
+def _cross_entropy(network: CausalModel, spec: RunSpec, reader: Reader) -> float:
+    corpus, rows = _checked_rows(spec, reader)
+    padding, scorer = Padding(reader.special.end_id), make_scorer(network, "float32")
+    return score_rows(scorer, corpus.tokens, rows, padding, device=CPU).sums.cross_entropy
 
 
 def _refuse_different(found: Reloaded, tolerance: float) -> None:

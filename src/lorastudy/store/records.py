@@ -252,6 +252,13 @@ class EvaluationRecord(Record):
     text: Annotated[TextCounts | None, Field(exclude_if=lambda text: text is None)] = None
 
 
+class ServedScore(Record):
+    """The score of a run's adapter after it was merged into weights of another form."""
+
+    merged: BaseWeights  # what the merged weights are held in
+    evaluation: EvaluationRecord
+
+
 class RunResult(Record):
     """Everything that the report says about one run."""
 
@@ -284,6 +291,7 @@ class RunResult(Record):
     drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
     exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()
+    served: Annotated[tuple[ServedScore, ...], Field(exclude_if=lambda scores: not scores)] = ()
 
     @classmethod
     def of(cls, spec: RunSpec, **values: Any) -> Self:

@@ -1,14 +1,14 @@
 """Table I: what every arm trains, reaches and costs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
-from lorastudy.analysis.statistics import Estimate, estimate_perplexity, mean
-from lorastudy.analysis.summary import ArmSummary
+from lorastudy.analysis.statistics import Estimate, Sample, estimate_perplexity, mean
+from lorastudy.analysis.summary import ArmSummary, score_key
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
     ABSENT,
@@ -62,6 +62,11 @@ def build_table1(findings: Findings) -> Table:
             _finished_cell(arm),
         )
         for position, arm in enumerate(arms)
+    )
+    rows = tuple(
+        row
+        for arm, of_arm in zip(arms, rows, strict=True)
+        for row in (of_arm, *_served_rows(arm, comparisons, of_arm))
     )
     title = f"Table I. {results.name}: perplexity and cost of every arm"
     scores = (perplexity_column(c.key, SCORE_PARTS) for c in comparisons)
@@ -137,6 +142,30 @@ def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
         mark=_mark(arm.arm, comparison),
         hint=spread.replace(f"({estimate.n})", f"over {estimate.n} seeds") if estimate.sd else "",
     )
+
+
+def _served_rows(
+    arm: ArmSummary, comparisons: Sequence[Comparison], of_arm: Sequence[Cell]
+) -> Iterator[tuple[Cell, ...]]:
+    """A row for each form in which the arm's merged weights would be served: scores alone."""
+    forms = dict.fromkeys(score.merged for run in arm.runs for score in run.served)
+    for form in forms:
+        name = Cell(f"{arm.arm}, merged to {form}", (f"{arm.arm} merged {form}",))
+        scores = [_served_cell(arm, form, comparison) for comparison in comparisons]
+        others = [Cell(ABSENT, (None,) * len(c.values)) for c in of_arm[1 + len(scores) :]]
+        yield (name, *scores, *others)
+
+
+def _served_cell(arm: ArmSummary, form: str, comparison: Comparison) -> Cell:
+    scores = [score for run in arm.runs for score in run.served if score.merged == form]
+    found = [s.evaluation for s in scores if score_key(s.evaluation) == comparison.key]
+    losses = tuple(e.cross_entropy for e in found)
+    estimate = estimate_perplexity(Sample(arm.arm, tuple(e.perplexity for e in found), losses))
+    if estimate is None:
+        return Cell(ABSENT, (None, None, 0, None, None, None))
+    text, spread = write_estimate(estimate, perplexity_decimals(estimate.mean))
+    values = (estimate.mean, estimate.sd, estimate.n, None, None, mean(losses))
+    return Cell(text, values, detail=spread)
 
 
 def _perplexity_ends(

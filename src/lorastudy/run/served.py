@@ -1,0 +1,98 @@
+"""A trained adapter in the forms in which it would be served, besides the one it was trained in.
+
+An adapter that was trained on a held base fits the held numbers. They are widened, the adapter is
+added in float32, and the sum is rounded to bfloat16 or packed again. Each form is written as a
+model folder and loaded from it, so what is scored is what a server would load.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from lorastudy.config.models import Arm, BaseWeights, Benchmark
+from lorastudy.model.adapters import load_adapter, merge_adapter
+from lorastudy.model.base import CausalModel, load_base, move_model, save_model
+from lorastudy.model.base_weights import PACKED, copy_numbers
+from lorastudy.model.scoring import make_scorer
+from lorastudy.run.context import RunContext
+from lorastudy.run.scores import describe_scores, score_benchmark_rows
+from lorastudy.store.files import read_record, write_record
+from lorastudy.store.records import DocumentSums, ServedScore
+
+CPU = torch.device("cpu")
+
+
+def list_forms(arm: Arm) -> tuple[BaseWeights, ...]:
+    """The formats of the merged weights; none for a float32 base, which merges without a loss."""
+    if not arm.trains_adapter or arm.base_weights == "float32":
+        return ()
+    return ("bfloat16", arm.base_weights) if arm.base_weights in PACKED else ("bfloat16",)
+
+
+def write_merged(
+    base: Path, best: Path, to: Path, arm: Arm, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write the held base of an arm with the adapter in `best`, as a model folder of `dtype`.
+
+    The whole model is in memory in float32 meanwhile.
+    """
+    network = load_base(base, device=CPU)
+    if arm.base_weights != "float32":
+        copy_numbers(load_base(base, device=CPU, base_weights=arm.base_weights), network)
+    merged = merge_adapter(load_adapter(network, best))
+    save_model(merged.to(dtype), to)  # type: ignore[arg-type]
+
+
+def score_served(context: RunContext) -> tuple[ServedScore, ...]:
+    """The scores of every form; those that already have a file are not repeated.
+
+    A team does not score them, since each member would need the whole model.
+    """
+    forms = list_forms(context.spec.arm) if context.team.size == 1 else ()
+    places = {form: list(_list_places(context, form)) for form in forms}
+    if not all(place.path.exists() for form in forms for place in places[form]):
+        folder = context.folder.path
+        with TemporaryDirectory(dir=folder, prefix=".merged.", suffix=".partial") as name:
+            merged = Path(name)
+            write_merged(context.reader.base.folder, context.folder.best, merged, context.spec.arm)
+            for form in forms:
+                _score_form(context, load_base(merged, device=CPU, base_weights=form), places[form])
+    return tuple(
+        ServedScore(merged=form, evaluation=read_record(place.path, DocumentSums).evaluation)
+        for form in forms
+        for place in places[form]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A benchmark under a protocol, and the file of its score in one form."""
+
+    benchmark: Benchmark
+    protocol: str
+    path: Path
+
+
+def _list_places(context: RunContext, form: BaseWeights) -> Iterator[_Place]:
+    for benchmark in context.spec.benchmarks:
+        for protocol in benchmark.protocols:
+            name = f"{benchmark.name}--{protocol}--merged-{form}.json"
+            yield _Place(benchmark, protocol, context.folder.evaluations / name)
+
+
+def _score_form(context: RunContext, network: CausalModel, places: Sequence[_Place]) -> None:
+    training = context.spec.training
+    move_model(network, context.device)
+    scorer = make_scorer(network, training.precision, implementation=training.implementation)
+    for place in places:
+        if place.path.exists():
+            continue
+        rows = context.reader.benchmark_rows(
+            place.benchmark, place.protocol, context.spec.data.rows
+        )
+        scores = score_benchmark_rows(scorer, rows, context.device, context.stop.poll)
+        write_record(place.path, describe_scores(place.benchmark.name, rows, scores))
+        context.folder.note_written()
