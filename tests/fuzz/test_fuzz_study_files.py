@@ -1,13 +1,14 @@
 """Mistyped study files: `check` accepts them or says what is wrong, and never anything else.
 
-A sample runs with the other tests. `LORASTUDY_FUZZ=10000 pytest tests/fuzz` tries as many. Two
+A sample runs with the other tests. `LORASTUDY_FUZZ=10000 pytest tests/fuzz` tries as many. Three
 kinds of slip are made in the study files that come with the package: values and keys are replaced,
-and characters of the text are.
+characters of the text are, and whole lines are moved, repeated, indented or put in other brackets.
 """
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -130,6 +131,28 @@ SNIPPETS = st.one_of(
     st.text(max_size=5),
 )
 PLACES = st.floats(0, 1, exclude_max=True)
+LINE_SLIPS: dict[str, Callable[[str], list[str]]] = {
+    "repeat": lambda line: [line, line],
+    "drop": lambda line: [],
+    "indent": lambda line: [f"  {line}"],
+    "indent by one": lambda line: [f" {line}"],
+    "indent by a tab": lambda line: [f"\t{line.lstrip()}"],
+    "outdent": lambda line: [line.removeprefix("  ")],
+    "comment": lambda line: [f"# {line}"],
+    "quote": lambda line: [f'"{line}"'],
+    "unclosed": lambda line: [line.replace("]", "").replace("}", "")],
+    "round brackets": lambda line: [line.replace("[", "(").replace("]", ")")],
+    "no brackets": lambda line: [line.replace("[", "").replace("]", "")],
+    "no space": lambda line: [line.replace(": ", ":")],
+    "equals": lambda line: [line.replace(": ", " = ")],
+    "colon in value": lambda line: [f"{line}: more"],
+    "text for a number": lambda line: [re.sub(r"(\d[\d.e-]*)", r"'\1'", line)],
+    "backslashes": lambda line: [re.sub(r": (\w+)$", r': "txt\\\\\1"', line)],
+    "list item": lambda line: [f"- {line}"],
+    "document": lambda line: ["---", line],
+    "merge": lambda line: [f"<<: {{{line.strip()}}}"],
+    "capitals": lambda line: [line.upper()],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +218,19 @@ def test_slips_of_the_keyboard_are_named(
         at = int(place * len(text))
         text = text[:at] + snippet + text[at + n_lost :]
     check(text.encode(encoding, "replace"))
+
+
+@tried_often
+@given(
+    PRESETS,
+    st.lists(st.tuples(PLACES, st.sampled_from(sorted(LINE_SLIPS))), min_size=1, max_size=3),
+    st.sampled_from(["\n", "\n", "\r\n", "\r", "\u2028"]),
+)
+def test_slips_in_whole_lines_are_named(
+    text: str, slips: list[tuple[float, str]], line_break: str
+) -> None:
+    lines = text.splitlines()
+    for place, kind in slips:
+        at = int(place * len(lines))
+        lines[at : at + 1] = LINE_SLIPS[kind](lines[at])
+    check((line_break.join(lines) + line_break).encode())

@@ -7,14 +7,16 @@
 A document is one paragraph of prose on one line; code, grammar, tables and headings are
 left out. The wording depends on the Python version and the installed distributions, so compare
 only runs of one environment; the corpus digest in a run's manifest shows whether texts differ.
-Only the standard library is used, and no module is imported to read its docstrings.
+Only the standard library is used, and no module is imported to read its docstrings. A process
+extracts each text once, which takes about a second.
 """
 
 import ast
 import hashlib
 import re
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import MappingProxyType
@@ -54,7 +56,7 @@ def read_builtin(name: str, split: str) -> list[str]:
             f"This Python does not have the text '{name}' (its files were removed or packed). "
             "Use another Python build, or name your own text with `path:`."
         )
-    return paragraphs
+    return list(paragraphs)
 
 
 def extract_paragraphs(text: str) -> list[str]:
@@ -108,17 +110,23 @@ def _count_characters(groups: Iterable[list[str]]) -> int:
     return sum(len(paragraph) for group in groups for paragraph in group)
 
 
-def _read_reference(split: str) -> list[str]:
+@cache
+def _read_reference() -> Mapping[str, Sequence[str]]:
+    """Paragraphs by split; none if this Python is stripped of its documentation."""
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # a Python stripped of its documentation
-        return []
-    return [p for paragraphs in split_topics(topics)[split].values() for p in paragraphs]
+    except ImportError:
+        return {}
+    return {
+        split: [p for paragraphs in found.values() for p in paragraphs]
+        for split, found in split_topics(topics).items()
+    }
 
 
-def _read_docstrings() -> list[str]:
+@cache
+def _read_docstrings(modules: tuple[str, ...]) -> Sequence[str]:
     folder = Path(sysconfig.get_path("stdlib"))
-    files = (folder / f"{module}.py" for module in DOCSTRING_MODULES)
+    files = (folder / f"{module}.py" for module in modules)
     docstrings = (text for file in files if file.is_file() for text in _iterate_docstrings(file))
     return _drop_seen((p for text in docstrings for p in extract_paragraphs(text)), set())
 
@@ -130,8 +138,9 @@ def _iterate_docstrings(file: Path) -> Iterator[str]:
             yield text
 
 
-def _read_licences() -> list[str]:
-    texts = (text for name in LICENCE_DISTRIBUTIONS for text in _iterate_licences(name))
+@cache
+def _read_licences(distributions: tuple[str, ...]) -> Sequence[str]:
+    texts = (text for name in distributions for text in _iterate_licences(name))
     return _drop_seen((p for text in texts for p in extract_paragraphs(text)), set())
 
 
@@ -150,14 +159,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-_READERS: Mapping[str, Mapping[str, Callable[[], list[str]]]] = MappingProxyType(
+_READERS: Mapping[str, Mapping[str, Callable[[], Sequence[str]]]] = MappingProxyType(
     {
         "python-reference": {
-            "train": lambda: _read_reference("train"),
-            "validation": lambda: _read_reference("validation"),
-            "test": lambda: _read_reference("test"),
+            "train": lambda: _read_reference().get("train", ()),
+            "validation": lambda: _read_reference().get("validation", ()),
+            "test": lambda: _read_reference().get("test", ()),
         },
-        "docstrings": {"test": _read_docstrings},
-        "licences": {"test": _read_licences},
+        "docstrings": {"test": lambda: _read_docstrings(DOCSTRING_MODULES)},
+        "licences": {"test": lambda: _read_licences(LICENCE_DISTRIBUTIONS)},
     }
 )
