@@ -77,7 +77,7 @@ def test_init_estimates_tokens_without_the_base_model_and_says_so() -> None:
     files = {"train.txt": 3 * (50 * f"{LINE[:-1]} " + "\n"), "val.txt": 60 * LINE}
     answer = call("init", make_folder("notes", files), "--base", "team/none", "--out", "a.yaml")
     assert answer.code == 0, answer.err
-    assert "Tokens are estimated" in answer.out
+    assert "Tokens are estimated" in answer.out and "unknown" not in answer.out
     assert read_study_file(Path("a.yaml")).data.rows.cut == "stream"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -15,6 +16,7 @@ from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.base_folder import digest_base, find_base_folder
+from lorastudy.model.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Tensor]], None]
@@ -198,3 +200,32 @@ def test_id_that_is_nowhere_names_the_places_looked_at(tmp_path: Path) -> None:
 def test_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no config\.json"):
         find(BaseModelRef(path="."), base=tmp_path)
+
+
+def test_all_files_of_a_tokenizer_are_fetched_and_travel_with_it(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates = {
+        "chat_template.jinja": "{{ messages }}",
+        "additional_chat_templates/rag.jinja": "x",
+    }
+    of_tokenizer = [*templates, "special_tokens_map.json", "tokenizer.model", "merges.txt"]
+    for name in (*of_tokenizer, "pytorch_model.bin", "README.md"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text(templates.get(name, "{}"))
+
+    def download(_: str, *, allow_patterns: list[str], **__: object) -> str:
+        there = [p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()]
+        for name in filter_repo_objects(there, allow_patterns=allow_patterns):
+            (tmp_path / "hub" / name).parent.mkdir(exist_ok=True, parents=True)
+            shutil.copy(copy / name, tmp_path / "hub" / name)
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr("lorastudy.model.base_folder.snapshot_download", download)
+    hub = BaseModelRef(id="team/tiny")
+    fetched = find_base_folder(hub, mirror=None, offline=False, base=tmp_path)
+    assert all((fetched / name).is_file() for name in of_tokenizer)
+    assert not (fetched / "pytorch_model.bin").exists()  # a pickle is never asked for
+    load_tokenizer(fetched).save(tmp_path / "export")
+    for name, text in templates.items():
+        assert (tmp_path / "export" / name).read_text() == text

@@ -75,7 +75,10 @@ def _own_study(
     chosen = choose_rows(parts, counter)
     text = make_study_text(folder, parts, path, chosen, base_model=named, column=column)
     load_study(text, str(path))
-    lines = [f"{name}: {counts} ({parts[name].pattern})" for name, counts in chosen.counts.items()]
+    lines = [
+        f"{name}: {counter.describe(counts)} ({parts[name].pattern})"
+        for name, counts in chosen.counts.items()
+    ]
     notes = [f"Chose {chosen.reason}." if chosen.reason else "", counter.note]
     return text, tuple(line for line in (*lines, *notes) if line)
 

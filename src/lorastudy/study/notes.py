@@ -35,15 +35,17 @@ def list_texts(lock: StudyLock) -> tuple[str, ...]:
 
 def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
     """Sentences about text that is lost or unknown."""
-    for name in ("train", "validation"):
+    for name, source in (("train", study.data.train), ("validation", study.data.validation)):
         counts = lock.texts.get(name)
         if counts is not None and counts.is_truncated:
             why = (
                 "since what is left at the end is shorter than a row. Use shorter rows."
                 if study.data.rows.cut == "stream"
-                else "since a row is the beginning of one document or line. data.rows.cut: stream "
-                "reads all of them; sample_by: document keeps the lines of a file together."
+                else "since a row is the beginning of one document. data.rows.cut: stream reads "
+                "all of them."
             )
+            if source.path is not None and source.sample_by == "line":
+                why += " In text files, sample_by: document keeps the lines of a file together."
             yield (
                 f"{counts.dropped_share:.0%} of the {counts.n_tokens:,} tokens of {name} are in no "
                 f"row, {why}"

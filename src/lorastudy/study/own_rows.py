@@ -52,6 +52,15 @@ class Counter:
     most_positions: int | None  # that the base model reads; None: no limit, or not known
     note: str  # why numbers are estimates; empty if they are exact
 
+    def describe(self, counts: TextCounts) -> str:
+        """`counts` in words, without what an estimate cannot know."""
+        if not self.note:
+            return str(counts)
+        return (
+            f"{counts.n_documents:,} documents, about {counts.n_tokens:,} tokens, of which about "
+            f"{counts.dropped_share:.0%} in no row"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RowChoice:
