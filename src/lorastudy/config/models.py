@@ -123,6 +123,8 @@ class Training(StudyModel):
     """scored: padding is trained on as if it were text (the published protocol)."""
     accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
     """Whether every scored token of a step weighs the same, or every micro-batch does."""
+    activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
+    """Keep only the inputs of layers, and compute the layers again in backward: less memory."""
     first_group: Literal["full", "one"] = "full"
     """one: the first optimizer step follows a single micro-batch (the published protocol)."""
 
@@ -133,6 +135,9 @@ class Training(StudyModel):
         if rest:
             what = f"{self.rows_per_step} is not a multiple of micro_batch {self.micro_batch}"
             mistakes.append(("rows_per_step", what))
+        if self.activation_checkpointing and self.implementation == "compiled":
+            what = "is for fast and reference; compiled layers choose themselves what they keep"
+            mistakes.append(("activation_checkpointing", what))
         counts_micro_batches = self.schedule.counted_in == "micro-batches"
         if counts_micro_batches and self.schedule.warmup * groups >= 1:
             what = (

@@ -18,6 +18,7 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import count_parameters, load_base, move_model
 from lorastudy.model.base_folder import digest_base
 from lorastudy.model.base_weights import PACKED
+from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
@@ -133,6 +134,11 @@ def set_up_run(context: RunContext) -> RunSetup:
             f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
             "processes that divide the model. Use --strategy ddp."
         )
+    if holds_parts and spec.arm.base_weights in PACKED:
+        raise ConfigError(
+            f"arm {spec.arm.name!r}: base_weights: {spec.arm.base_weights} cannot be divided among "
+            "processes. Use --strategy ddp, or bfloat16."
+        )
     at_first = torch.device("cpu") if holds_parts else device
     network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
@@ -143,6 +149,8 @@ def set_up_run(context: RunContext) -> RunSetup:
         implementation=spec.training.implementation,
         keep_copies=not holds_parts,
     )
+    if spec.training.activation_checkpointing:
+        checkpoint_layers(network, drops_by_function=alone.drops_by_function)
     scorer = share_scorer(alone, team, device)
     trained = model.trained_tensors()
     inputs = None

@@ -16,9 +16,10 @@ from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
-from lorastudy.model.base import check_weights, quieten_libraries
+from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.base_weights import PACKED, refuse_base_weights
+from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
@@ -82,6 +83,8 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     reader = open_reader(study, places)
     if list(reader.base.folder.glob("*.safetensors")):
         check_weights(reader.base.folder)
+    if study.training.activation_checkpointing:
+        checkpoint_layers(build_without_weights(reader.base.folder), drops_by_function=False)
     runs = expand_study(study)
     first_of_arm = {run.arm.name: run for run in reversed(runs)}
     placements = {name: resolve_arm(run.arm, reader.base) for name, run in first_of_arm.items()}

@@ -101,6 +101,7 @@ def predict_peak(
             activations += positions * adapted_in_features * (8 if on_cpu else 5)
         if on_cpu and base.attention_dropout:
             activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
+        activations = _with_checkpointing(activations, positions, base, training)
     n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
@@ -109,6 +110,16 @@ def predict_peak(
         activations=activations,
         logits=n_logits * base.vocabulary_size * 4 * 3,
     )
+
+
+def _with_checkpointing(
+    activations: int, positions: int, base: BaseDescription, training: Training
+) -> int:
+    """With activation checkpointing: the inputs of all layers, and all values of one layer."""
+    if not training.activation_checkpointing:
+        return activations
+    inputs = 4 * positions * base.hidden_size * base.n_layers
+    return min(activations, inputs + activations // base.n_layers)
 
 
 def _predict_fast(
@@ -134,6 +145,7 @@ def _predict_fast(
         activations += positions * adapted_in_features * (5 if dropout else 4)
     if on_cpu and base.attention_dropout:
         activations += positions * row_length * base.n_heads * base.n_layers
+    activations = _with_checkpointing(activations, positions, base, training)
     logits = 2 * min(positions, HEAD_CHUNK) * base.vocabulary_size * 4
     if not is_frozen:
         logits += base.vocabulary_size * base.hidden_size * 4

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -95,6 +96,16 @@ def draw_by_row(streams: RowStreams | None) -> Iterator[None]:
         yield
     finally:
         _streams.reset(token)
+
+
+def remember_draws() -> RowStreams | None:
+    """The present streams as they are now, so that the same masks can be drawn once more."""
+    streams = _streams.get()
+    if streams is None:
+        return None
+    again = replace(streams)
+    again.__dict__["generators"] = deepcopy(streams.generators)
+    return again
 
 
 @contextmanager

@@ -5,7 +5,9 @@ GPT-2's widest tensor, is made of one that backward keeps anyway, and so it is b
 norm; both cost little to make again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import torch
@@ -15,6 +17,19 @@ from transformers.activations import NewGELUActivation
 _RECIPE = "make_again"  # attribute of an output
 Recipe = Callable[[], Tensor]
 _gelu = partial(nn.functional.gelu, approximate="tanh")
+
+
+_are_kept: ContextVar[bool] = ContextVar("recipes_are_kept", default=True)
+
+
+@contextmanager
+def keep_no_recipes() -> Iterator[None]:
+    """While the block lasts, outputs are not made again, so nothing is kept for it."""
+    token = _are_kept.set(False)
+    try:
+        yield
+    finally:
+        _are_kept.reset(token)
 
 
 class FusedGelu(NewGELUActivation):
@@ -35,7 +50,7 @@ class RemadeLayerNorm(nn.LayerNorm):
 
 def _remember(make: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     y = make(x)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and _are_kept.get():
         setattr(y, _RECIPE, partial(make, x.detach()))
     return y
 
