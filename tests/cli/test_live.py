@@ -179,7 +179,7 @@ def test_a_run_whose_threads_wait_for_cores_says_so_once_while_it_trains(
 
     with run.claim():
         assert "waited" not in look_after(1, 0.0) + look_after(2, 0.5)  # as on a quiet machine
-        assert "its threads waited for a core 44% of the time" in look_after(3, 6.5)
+        assert "its threads had to wait 44% of the time" in look_after(3, 6.5)
         assert "waited" not in look_after(4, 6.5)
 
 

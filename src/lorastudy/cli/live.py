@@ -186,9 +186,9 @@ def _line_of(event: Event) -> str | None:
             )
         case RunDisturbed(waited_share=waited):
             return (
-                f"{event.run_id}  other work uses its cores: its threads waited for a core "
-                f"{waited:.0%} of the time. This makes it slow and its seconds unreliable; scores "
-                "stay the same."
+                f"{event.run_id}  other programs use the CPU: its threads had to wait "
+                f"{waited:.0%} of the time. It takes longer and its timings are unreliable; its "
+                "scores stay the same."
             )
         case StepDone():
             return None

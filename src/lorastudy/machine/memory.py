@@ -31,7 +31,7 @@ def measure_peak_memory(device: torch.device) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """The time in which this process's threads ran, and in which they waited for a core."""
+    """The time in which this process's threads ran, and in which they waited for the CPU."""
 
     ran_seconds: float
     waited_seconds: float  # ready to run while other programs used the core
