@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import matplotlib
 import pytest
 
 from lorastudy.analysis.findings import make_findings
 from lorastudy.report.figures import in_two
-from lorastudy.report.figures.draw import draw_figures
+from lorastudy.report.figures.bars import draw_parameters
+from lorastudy.report.figures.curves import draw_losses
 from lorastudy.report.figures.in_two import draw_all
+from lorastudy.report.figures.style import SETTINGS
 from lorastudy.report.figures.writing import DrawnFigure
 from support.made_results import make_results, make_run
 
@@ -36,11 +39,12 @@ def test_two_processes_draw_the_figures_in_their_order() -> None:
     assert {figure.title for figure in drawn} > {str(THIS)}  # who drew it
 
 
-def test_two_processes_write_the_bytes_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_write_the_bytes_of_one() -> None:
     findings = make_findings(make_results([make_run("full", 0), make_run("lora-1", 0)]))
-    by_two = draw_figures(findings)
-    monkeypatch.setattr(in_two, "_can_fork", lambda: False)
-    assert by_two == draw_figures(findings)
+    drawings = [partial(draw, findings) for draw in (draw_parameters, draw_losses)]
+    with matplotlib.rc_context(SETTINGS):
+        by_two = draw_all(drawings)
+        assert by_two == tuple(draw() for draw in drawings)
 
 
 @pytest.mark.parametrize("end", [lambda: os._exit(1), lambda: 1 / 0])
