@@ -54,7 +54,7 @@ def measure_here(size: Size, threads: int) -> None:
 
     from lorastudy.config.models import Training
     from lorastudy.machine.environment import set_up_memory
-    from lorastudy.store.records import Progress
+    from lorastudy.store.training_state import Progress
     from lorastudy.train.loop import StepDone, train
 
     set_up_memory()

@@ -15,7 +15,8 @@ from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
-from lorastudy.store.records import ResumeRecord, StepRecord, TrainerState
+from lorastudy.store.records import ResumeRecord, StepRecord
+from lorastudy.store.training_state import TrainerState
 from support.tiny_runs import (
     PAPER,
     POINTS,

@@ -21,7 +21,7 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import measure_arm
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.store.records import Progress
+from lorastudy.store.training_state import Progress
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.loop import StepDone, train
 from lorastudy.train.optimizer import make_optimizer, read_moments, restore_moments, scale_rates

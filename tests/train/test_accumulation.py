@@ -16,7 +16,7 @@ from lorastudy.data.steps import StepPlan
 from lorastudy.model.adapters import ArmModel
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.store.records import Progress
+from lorastudy.store.training_state import Progress
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.loop import EpochDone, StepDone, train
 from lorastudy.train.schedule import lay_out_schedule

@@ -5,21 +5,26 @@ are refused: transformers would fill a missing layer with random numbers and go 
 """
 
 import warnings
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import BaseWeights
-from lorastudy.errors import InputError, reading_user_files, show_names
+from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.base_folder import choose_attention, read_config
+from lorastudy.model.base_refusals import (
+    read_tensor,
+    reading_weights,
+    refuse_incomplete,
+    refuse_not_finite,
+    try_out,
+)
 from lorastudy.model.base_weights import (
     PACKED,
     ask_for_bfloat16,
@@ -29,7 +34,6 @@ from lorastudy.model.base_weights import (
 )
 from lorastudy.model.fast.held import count_elements
 from lorastudy.model.placement import LinearModule, ModelShape
-from lorastudy.model.stored_constants import is_known_constant
 from lorastudy.model.stored_weights import make_reading_class
 
 CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
@@ -137,22 +141,11 @@ def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
         return
     paths = {id(module): path for path, module in network.named_modules()}
     stored = [
-        _read_tensor(folder, f"{paths[id(module)]}.weight", network.base_model_prefix)
+        read_tensor(folder, f"{paths[id(module)]}.weight", network.base_model_prefix)
         for module in (head, embedding)
     ]
     if all(tensor is not None for tensor in stored) and not torch.equal(*stored):  # type: ignore[arg-type]
         head.weight = nn.Parameter(embedding.weight.detach().clone())
-
-
-def _read_tensor(folder: Path, name: str, prefix: str = "") -> Tensor | None:
-    """A stored tensor by its name, with or without `prefix`; None: it is not there."""
-    names = {name, name.removeprefix(f"{prefix}.")}
-    for path in sorted(folder.glob("*.safetensors")):
-        with _reading_weights(folder), safe_open(path, framework="pt") as file:
-            for found in names.intersection(file.keys()):
-                tensor: Tensor = file.get_tensor(found)
-                return tensor
-    return None
 
 
 def _attention_dropout(config: PretrainedConfig) -> float:
@@ -190,12 +183,6 @@ def _list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:
     )
 
 
-def _reading_weights(folder: Path) -> AbstractContextManager[None]:
-    return reading_user_files(
-        f"{folder}: the weights cannot be read", "Download or copy the model again."
-    )
-
-
 def load_base(
     folder: Path, *, device: torch.device, base_weights: BaseWeights = "float32"
 ) -> PreTrainedModel:
@@ -219,11 +206,11 @@ def load_base(
         quantization_config=packing_of(base_weights),
     )
     network.__class__ = family
-    _refuse_not_finite(folder, not_finite)
+    refuse_not_finite(folder, not_finite)
     if is_held:
         widen_products(network)
     network.eval()
-    _try_out(folder, network)
+    try_out(folder, network)
     return move_model(network, device)
 
 
@@ -244,7 +231,7 @@ def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
             f"{folder}: no .safetensors file. Other formats can run code when they are read; "
             "convert the model with save_pretrained first."
         )
-    with _reading_weights(folder):
+    with reading_weights(folder):
         loaded: Any = family.from_pretrained(
             folder,
             config=config,
@@ -258,7 +245,7 @@ def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
         )
         network, report = loaded
         assert isinstance(network, PreTrainedModel)
-        _refuse_incomplete(folder, network, report)
+        refuse_incomplete(folder, network, report)
     return network
 
 
@@ -266,73 +253,6 @@ def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedMode
     """`network` on `device`, in place."""
     nn.Module.to(network, device)
     return network
-
-
-def _refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str, object]) -> None:
-    for key, what in (
-        ("missing_keys", "lack"),
-        ("mismatched_keys", "have another shape than config.json says for"),
-        ("unexpected_keys", "hold more than config.json describes:"),
-    ):
-        found = report.get(key) or ()
-        assert isinstance(found, (list, set, tuple))
-        # a mismatch is reported as (name, stored shape, shape of the model)
-        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in found)
-        if key == "unexpected_keys":
-            # transformers itself passes over rotary tables, whatever they hold
-            tables = (name for name in _stored_names(folder) if name.endswith(".inv_freq"))
-            left_over = sorted({*names, *tables} - network.state_dict().keys())
-            names = [name for name in left_over if not _is_constant(folder, name, network)]
-        if names:
-            raise InputError(
-                f"{folder}: the weights {what} {show_names(names, most=3)}. "
-                "These files do not belong together; download or export the model again."
-            )
-
-
-def _stored_names(folder: Path) -> set[str]:
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            names.update(file.keys())
-    return names
-
-
-def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:
-    stored = _read_tensor(folder, name)
-    return stored is not None and is_known_constant(name, stored, network)
-
-
-def _refuse_not_finite(folder: Path, names: list[str]) -> None:
-    if names:
-        raise InputError(
-            f"{folder}: {min(names)} holds numbers that are not finite, so every score would be "
-            "NaN. The model was saved after its training had diverged, or the file is damaged."
-        )
-
-
-@torch.no_grad()
-def _try_out(folder: Path, network: Any) -> None:
-    """See by two short texts that predictions are numbers and independent of later tokens."""
-    n_vocabulary = network.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 9, device=network.device)[None] % n_vocabulary
-    others = ids.clone()
-    others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
-    with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):
-        first, second = (
-            network(input_ids=x, use_cache=False).logits[0, :-1] for x in (ids, others)
-        )
-        difference, largest = (first - second).abs().max(), first.abs().max()
-    if not torch.isfinite(largest):
-        raise InputError(
-            f"{folder}: the model answers with numbers that are not finite, so every score would "
-            "be NaN. Look at the numbers in config.json, or choose another base model."
-        )
-    if difference > 1e-3 * largest:
-        raise InputError(
-            f"{folder}: a prediction of {type(network).__name__} depends on the tokens after it, "
-            "so it has no perplexity as a language model. Choose a decoder-only base model."
-        )
 
 
 def save_model(

@@ -11,7 +11,8 @@ from lorastudy.run.context import RunContext
 from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import write_checkpoint
 from lorastudy.store.files import flush_to_disk
-from lorastudy.store.records import Fingerprint, TrainerState
+from lorastudy.store.records import Fingerprint
+from lorastudy.store.training_state import TrainerState
 from lorastudy.train.optimizer import read_moments
 
 WEIGHTS, MOMENTS, STATE = "weights.safetensors", "optimizer.safetensors", "trainer.json"

@@ -7,7 +7,7 @@ import numpy as np
 
 from lorastudy.machine.memory import measure_peak_memory
 from lorastudy.run.context import RunContext
-from lorastudy.store.records import TrainerState
+from lorastudy.store.training_state import TrainerState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import Reader
 from lorastudy.run.setup import RunSetup, set_up_run
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import TrainerState
+from lorastudy.store.training_state import TrainerState
 from lorastudy.train.groups import TrainingInputs
 
 _PROBED_STEPS = 2

@@ -19,7 +19,8 @@ from lorastudy.store.checkpoints import newest_sound_checkpoint
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import append_record, read_records, replace_records
-from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord, TrainerState
+from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord
+from lorastudy.store.training_state import TrainerState
 from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.store.written import forget_written
 from lorastudy.train.optimizer import restore_moments

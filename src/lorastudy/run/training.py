@@ -23,7 +23,8 @@ from lorastudy.store.files import flush_to_disk, publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import write_hashes
 from lorastudy.store.lines import append_record, read_records
-from lorastudy.store.records import EndedEpoch, EpochRecord, Progress, StepRecord, TrainerState
+from lorastudy.store.records import EpochRecord, StepRecord
+from lorastudy.store.training_state import EndedEpoch, Progress, TrainerState
 from lorastudy.train.loop import StepDone, train
 
 

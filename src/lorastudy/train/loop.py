@@ -28,7 +28,8 @@ from lorastudy.errors import DivergedError
 from lorastudy.loss import LossSums
 from lorastudy.machine.team import Team
 from lorastudy.model.fast.dropout import draw_by_row
-from lorastudy.store.records import EndedEpoch, Progress, StepRecord
+from lorastudy.store.records import StepRecord
+from lorastudy.store.training_state import EndedEpoch, Progress
 from lorastudy.train.groups import MicroBatch, TrainingInputs
 
 

@@ -1,0 +1,117 @@
+"""Base models that are refused once their files are read.
+
+The files have to hold exactly the weights that the configuration describes, and the model that they
+make has to predict each token from the tokens before it. transformers itself would fill missing
+layers with random numbers and ignore what is left over.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lorastudy.errors import InputError, reading_user_files, show_names
+from lorastudy.model.stored_constants import is_known_constant
+
+
+def reading_weights(folder: Path) -> AbstractContextManager[None]:
+    """Turn an error of the libraries into an InputError that names `folder`."""
+    return reading_user_files(
+        f"{folder}: the weights cannot be read", "Download or copy the model again."
+    )
+
+
+def read_tensor(folder: Path, name: str, prefix: str = "") -> Tensor | None:
+    """A stored tensor by its name, with or without `prefix`; None: it is not there."""
+    names = {name, name.removeprefix(f"{prefix}.")}
+    for path in sorted(folder.glob("*.safetensors")):
+        with reading_weights(folder), safe_open(path, framework="pt") as file:
+            for found in names.intersection(file.keys()):
+                tensor: Tensor = file.get_tensor(found)
+                return tensor
+    return None
+
+
+def refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str, object]) -> None:
+    """Check transformers' `report` on the weights that it loaded from `folder`.
+
+    Raises:
+        InputError: Weights are missing, left over or of another shape.
+    """
+    for key, what in (
+        ("missing_keys", "lack"),
+        ("mismatched_keys", "have another shape than config.json says for"),
+        ("unexpected_keys", "hold more than config.json describes:"),
+    ):
+        found = report.get(key) or ()
+        assert isinstance(found, (list, set, tuple))
+        # a mismatch is reported as (name, stored shape, shape of the model)
+        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in found)
+        if key == "unexpected_keys":
+            # transformers itself passes over rotary tables, whatever they hold
+            tables = (name for name in _stored_names(folder) if name.endswith(".inv_freq"))
+            left_over = sorted({*names, *tables} - network.state_dict().keys())
+            names = [name for name in left_over if not _is_constant(folder, name, network)]
+        if names:
+            raise InputError(
+                f"{folder}: the weights {what} {show_names(names, most=3)}. "
+                "These files do not belong together; download or export the model again."
+            )
+
+
+def _stored_names(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    return names
+
+
+def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:
+    stored = read_tensor(folder, name)
+    return stored is not None and is_known_constant(name, stored, network)
+
+
+def refuse_not_finite(folder: Path, names: list[str]) -> None:
+    """Refuse a model with weights that are not finite; `names` are those of its tensors.
+
+    Raises:
+        InputError: There is such a weight.
+    """
+    if names:
+        raise InputError(
+            f"{folder}: {min(names)} holds numbers that are not finite, so every score would be "
+            "NaN. The model was saved after its training had diverged, or the file is damaged."
+        )
+
+
+@torch.no_grad()
+def try_out(folder: Path, network: Any) -> None:
+    """Check with two short texts that predictions are finite and independent of later tokens.
+
+    Raises:
+        InputError: They are not, or the model cannot be run.
+    """
+    n_vocabulary = network.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 9, device=network.device)[None] % n_vocabulary
+    others = ids.clone()
+    others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
+    with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):
+        first, second = (
+            network(input_ids=x, use_cache=False).logits[0, :-1] for x in (ids, others)
+        )
+        difference, largest = (first - second).abs().max(), first.abs().max()
+    if not torch.isfinite(largest):
+        raise InputError(
+            f"{folder}: the model answers with numbers that are not finite, so every score would "
+            "be NaN. Look at the numbers in config.json, or choose another base model."
+        )
+    if difference > 1e-3 * largest:
+        raise InputError(
+            f"{folder}: a prediction of {type(network).__name__} depends on the tokens after it, "
+            "so it has no perplexity as a language model. Choose a decoder-only base model."
+        )
