@@ -68,3 +68,11 @@ def test_family_that_runs_with_eager_attention_is_noted(
 ) -> None:
     notes = check(tmp_path, family=family)["notes"]
     assert any("eager" in note for note in notes) == is_noted
+
+
+def test_long_names_of_arms_cut_no_number(tmp_path: Path) -> None:
+    trained = check(tmp_path)["arms"][0]["trainable_parameters"]
+    long = "n" * 64
+    answer = call("check", tmp_path / "study.yaml", "--set", f"arms.lora.name={long}")
+    assert answer.code == 0, answer.err
+    assert "…" not in answer.out and f" {trained:,} " in answer.out

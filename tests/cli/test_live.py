@@ -201,3 +201,10 @@ def test_following_a_study_in_which_nothing_runs_ends(
     looks = list(progress.follow_study(folder))
     assert len(looks) > 2
     assert {run.status.status for run in looks[-1].overview} == {"missing"}
+
+
+def test_a_name_that_is_too_long_for_the_terminal_cuts_no_number() -> None:
+    arm = DEMO[-1].arm.model_copy(update={"name": "n" * 64})
+    run = overview_of(DEMO[-1].model_copy(update={"arm": arm}), "running")
+    text = shown((run,), 80)
+    assert "…" not in text and "3:04:59" in text and "3.125" in text

@@ -67,7 +67,7 @@ def make_status_table(
         table.padding, table.pad_edge = (0, 1, 0, 0), False
         table.caption, table.caption_justify = caption, "left"
         for name in (*(("run",) if has_id else ("arm", "seed")), *(("rate",) if rates else ())):
-            table.add_column(name, no_wrap=True)
+            table.add_column(name, overflow="fold")  # only names give way, so no number is cut
         for name in columns:
             table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
         for run in shown:

@@ -127,9 +127,9 @@ def print_check(study: Study, checked: "StudyCheck") -> None:
         f"{base.total_parameters:,} parameters",
     )
     table = Table()
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")  # only names give way, so no number is cut
     for name in ("modules", "trainable", "steps", "warm-up", "predicted peak MiB", "fits"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for arm in checked.arms:
         fits = arm.peak.total <= checked.available_bytes
         table.add_row(
