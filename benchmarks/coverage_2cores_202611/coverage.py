@@ -14,13 +14,14 @@ Run from the root of the repository; results.txt beside this file is what it pri
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
 
 from lorastudy.analysis.families import separate
 from lorastudy.analysis.layout import (
+    ARMS_FOR_RARE,
     CommonVariance,
     least_seeds,
     measure_layout,
@@ -34,9 +35,11 @@ from lorastudy.analysis.paired import (
     Errors,
     FloatArray,
     cluster_windows,
+    document_freedom,
+    make_rare,
     measure_parts,
 )
-from lorastudy.analysis.planning import seeds_needed, smallest_difference
+from lorastudy.analysis.planning import seeds_for_equivalence, seeds_needed, smallest_difference
 
 MARGIN = 0.02
 SEEDS, SPREADS = (2, 3, 5, 10), (0.002, 0.01, 0.03, 0.06, 0.1)
@@ -69,15 +72,18 @@ class Measured:
     commons: tuple[CommonVariance, ...]  # by pair
     documents: FloatArray
     shared: FloatArray
-    n_units: int  # documents, or clusters of them
+    m: int  # documents
+    n_clusters: int | None  # of them; None: every one by itself
 
     def errors(self, n_seeds: int, prior: float | None = None) -> Errors:
         """The errors, with `prior` degrees of freedom for the common variance.
 
         None: as many as the report gives it.
         """
+        is_own_rule = prior is None
+        n_arms = max(b for _, b in self.pairs)
         if prior is None:
-            prior = prior_freedom(max(b for _, b in self.pairs), n_seeds)
+            prior = prior_freedom(n_arms, n_seeds)
         shrunk = [
             shrink_variance(own, n_seeds, common, prior)
             if prior
@@ -85,8 +91,22 @@ class Measured:
             for own, common in zip(self.own.T, self.commons, strict=True)
         ]
         seeds, freedom = (np.stack(part, axis=-1) for part in zip(*shrunk, strict=True))
-        of_documents = np.full(seeds.shape, self.n_units - 1.0)
-        return Errors(seeds / n_seeds, self.documents, self.shared, freedom, of_documents)
+        of_documents = np.full(seeds.shape, document_freedom(self.m, self.n_clusters))
+        errors = Errors(seeds / n_seeds, self.documents, self.shared, freedom, of_documents)
+        has_rare = is_own_rule and n_seeds == 2 and n_arms >= ARMS_FOR_RARE
+        return self._with_rare(errors, n_seeds) if has_rare else errors
+
+    def _with_rare(self, errors: Errors, n_seeds: int) -> Errors:
+        """The errors with the small tails that pairs of trained arms have with two seeds."""
+        n_arms = max(b for _, b in self.pairs)
+        common = np.stack([c.value for c in self.commons], axis=-1) / n_seeds
+        rare = make_rare(errors, common, n_arms)
+        is_trained = np.array([b < n_arms for _, b in self.pairs])
+        parts = {
+            name: np.where(is_trained, getattr(rare, name), getattr(errors, name))
+            for name in ("seeds", "seed_freedom", "seed_scale")
+        }
+        return replace(errors, rare=replace(errors, **parts))
 
     def shifts(self, means_of_arms: tuple[float, ...]) -> FloatArray:
         """The true differences of all pairs (pairs)."""
@@ -132,9 +152,9 @@ def measure(cell: Cell, n_studies: int, clusters: Clusters | None = None) -> Mea
     joined = [np.concatenate(part) for part in zip(*(c[1:] for c in chunks), strict=True)]
     means, own, documents, shared, *common = joined
     commons = (CommonVariance(common[0], common[1]), CommonVariance(common[2], common[3]))
-    n_units = cell.m if clusters is None else len(np.unique(clusters))
+    n_clusters = None if clusters is None else len(np.unique(clusters))
     of_pairs = tuple(commons[b == cell.n_arms] for _, b in chunks[0][0])
-    return Measured(chunks[0][0], means, own, of_pairs, documents, shared, n_units)
+    return Measured(chunks[0][0], means, own, of_pairs, documents, shared, cell.m, n_clusters)
 
 
 def _measure_chunk(
@@ -181,7 +201,7 @@ def print_false(n_studies: int) -> None:
     cells += [Cell(s, x, 1000, 5, p) for s, p, x in product(SEEDS, PATTERNS[::2], SPREADS[::2])]
     worst: dict[tuple[int, str], list[float]] = {}
     for cell in cells:
-        n = n_studies if cell.m == 100 else n_studies // 4
+        n = n_studies if cell.m == 100 else n_studies // 2
         measured = measure(cell, n)
         found = [false_separations(measured, cell.n_seeds, prior) for prior in RULES.values()]
         half = measured.errors(cell.n_seeds).half_width(SIGNIFICANCE)
@@ -275,13 +295,14 @@ def differences(measured: Measured, n_seeds: int, n: int) -> Iterator[Difference
         yield Difference(
             mean=float(measured.means[study, 0]),
             n_seeds=n_seeds,
-            n_documents=measured.n_units,
+            n_documents=measured.m,
             seed_variance=float(errors.seeds[study, 0]),
             document_variance=float(errors.documents[study, 0]),
             shared_variance=float(errors.shared[study, 0]),
             common_freedom=float(measured.commons[0].freedom[study]),
             n_arms=max(b for _, b in measured.pairs),
             seed_freedom=float(errors.seed_freedom[study, 0]),
+            rare_variance=None if errors.rare is None else float(errors.rare.seeds[study, 0]),
         )
 
 
@@ -300,6 +321,19 @@ def print_plans(n_studies: int) -> None:
         ]
         print(f"{spread:>6g} {wanted:>7g} {plan:>12} {f'{low}-{high}':>10} {chances[0]:>12.2f}"
               f" {chances[1]:>14.2f}", flush=True)  # fmt: skip
+    print(
+        "\nSEEDS THAT SHOW EQUIVALENCE of equal arms, 1,000 documents, told by studies of 3 seeds"
+    )
+    print(f"{'spread':>6} {'median plan':>12} {'quartiles':>10} {'chance then':>12}"
+          f" {'one seed less':>14}")  # fmt: skip
+    for spread in (0.005, 0.01):
+        pilot = measure(Cell(3, spread, 1000), 300)
+        told = [seeds_for_equivalence(d, MARGIN, n_pairs=15) for d in differences(pilot, 3, 300)]
+        known = [n for n in told if n is not None]  # others lie near the margin by chance
+        low, plan, high = (round(q) for q in np.quantile(known, [0.25, 0.5, 0.75]))
+        chances = [_within(Cell(n, spread, 1000), n_studies // 8) for n in (plan, plan - 1)]
+        print(f"{spread:>6g} {plan:>12} {f'{low}-{high}':>10} {chances[0]:>12.2f}"
+              f" {chances[1]:>14.2f}", flush=True)  # fmt: skip
     print("\nSMALLEST DIFFERENCE that a study shows with a chance of 80 %, as it tells itself")
     print(f"{'seeds':>5} {'spread':>6} {'median':>7} {'quartiles':>14} {'chance then':>12}")
     for n_seeds, spread in product((2, 3, 5), (0.002, 0.01, 0.03)):
@@ -316,6 +350,13 @@ def _reached(cell: Cell, wanted: float, n: int) -> float:
     measured = measure(cell, n)
     half = measured.errors(cell.n_seeds).half_width(SIGNIFICANCE / 15)
     return float((np.abs(measured.means + wanted) > half)[:, :4].mean())  # of one arm
+
+
+def _within(cell: Cell, n: int) -> float:
+    """The chance that equal arms are shown to be equivalent at the strictest level."""
+    measured = measure(cell, n)
+    half = measured.errors(cell.n_seeds).half_width(SIGNIFICANCE / 15)
+    return float((np.abs(measured.means) + half < MARGIN)[:, :4].mean())  # of one arm
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from lorastudy.analysis.paired import FloatArray
 
 _MOST_PRIOR_FREEDOM, _SHARE = 2.0, 0.25  # of the common variance
 _ARMS_FOR_TWO_SEEDS = 3
+ARMS_FOR_RARE = 4  # with fewer, the variance common to all pairs is known too badly
 WIDE = 0.05  # significance of an arm's wider spread, over all arms of a layout
 
 

@@ -15,7 +15,7 @@ Functions of arrays take any leading dimensions: a simulation has one for its st
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ Clusters = npt.NDArray[np.int64]
 
 SIGNIFICANCE = 0.05  # the chance of any false separation in a family of pairs
 _SMALLEST_TAIL = 1e-300  # smaller p values are called this
+_RARE_FREEDOM, _RARE_SHARE = 1.5, 1.35  # chosen by simulation, see `rare_scale`
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Errors:
     shared: FloatArray  # of seed and document together; in both of the above
     seed_freedom: FloatArray  # degrees of freedom
     document_freedom: FloatArray
+    seed_scale: FloatArray | float = 1.0  # what the quantiles of seeds are multiplied by
+    rare: "Errors | None" = None  # what tails below SIGNIFICANCE / 2 follow; None: the same
 
     @property
     def variance(self) -> FloatArray:
@@ -47,11 +50,25 @@ class Errors:
         return np.maximum(np.maximum(self.seeds, self.documents), both)
 
     def quantile(self, tail: FloatArray | float) -> FloatArray:
-        """The weighted t quantiles with probability `tail` above them."""
+        """The quantiles with probability `tail` above them, in standard errors.
+
+        With `rare`, they grow into small tails as those of `rare` do, and are never below the
+        quantile of SIGNIFICANCE / 2.
+        """
+        if self.rare is None:
+            return self._weigh_quantiles(tail)
+        variance, other = self.variance, self.rare.variance
+        ratio = np.divide(other, variance, out=np.zeros(variance.shape), where=variance > 0)
+        ordinary = self._weigh_quantiles(np.maximum(tail, SIGNIFICANCE / 2))
+        return np.maximum(ordinary, self.rare.quantile(tail) * np.sqrt(ratio))
+
+    def _weigh_quantiles(self, tail: FloatArray | float) -> FloatArray:
+        """Those of t for seeds and for documents, weighted by both variances."""
         total = self.seeds + self.documents
         weight = np.divide(self.seeds, total, out=np.zeros(total.shape), where=total > 0)
         # a part without weight stays out: its quantile may be infinite at the smallest tails
-        of_seeds = np.where(weight > 0, stdtrit(self.seed_freedom, tail), 0.0)
+        quantiles = self.seed_scale * stdtrit(self.seed_freedom, tail)
+        of_seeds = np.where(weight > 0, quantiles, 0.0)
         of_documents = np.where(weight < 1, stdtrit(self.document_freedom, tail), 0.0)
         quantile: FloatArray = -(weight * of_seeds + (1 - weight) * of_documents)
         return quantile
@@ -78,6 +95,28 @@ class Errors:
         return np.where(distance == 0, 0.5, found)
 
 
+def document_freedom(n_documents: int, n_clusters: int | None) -> float:
+    """Degrees of freedom of the documents' variance; one fewer for blocks of windows.
+
+    Neighbouring blocks share the article that lies across their border, so they are somewhat
+    alike as well. With few blocks that alone makes errors too small
+    (`benchmarks/coverage_2cores_202611`).
+    """
+    return n_documents - 1.0 if n_clusters is None else max(n_clusters - 2.0, 1.0)
+
+
+def rare_scale(n_arms: int) -> float:
+    """What quantiles of t(1.5) are multiplied by for pairs of `n_arms` trained arms, two seeds.
+
+    A pair's own variance has one degree of freedom then, which is of little use in the tails that
+    families need. The variance common to all pairs finds more, and is
+    wrong where one arm spreads ten times as far as the others and its two seeds happen to agree.
+    The scale is the smallest, as a multiple of 1 / (n_arms - 1), with which that happens in fewer
+    than 5 % of studies (`benchmarks/coverage_2cores_202611`).
+    """
+    return _RARE_SHARE / (n_arms - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A difference of two means in nats per target, with the parts of its squared error."""
@@ -92,6 +131,7 @@ class Difference:
     seed_freedom: float | None = None  # of seed_variance; None: n_seeds - 1
     n_clusters: int | None = None  # of documents that may be alike; None: every one by itself
     n_arms: int | None = None  # trained ones that share their variance; None: own only
+    rare_variance: float | None = None  # over two seeds, common to all trained pairs; None: none
 
     @property
     def errors(self) -> Errors | None:
@@ -99,20 +139,30 @@ class Difference:
         if self.seed_variance is None and self.document_variance is None:
             return None
         of_seeds = float(self.n_seeds - 1) if self.seed_freedom is None else self.seed_freedom
-        n_units = self.n_documents if self.n_clusters is None else self.n_clusters
-        of_documents = n_units - 1.0
-        return Errors(
+        of_documents = document_freedom(self.n_documents, self.n_clusters)
+        found = Errors(
             np.asarray(self.seed_variance or 0.0),
             np.asarray(self.document_variance or 0.0),
             np.asarray(self.shared_variance),
             np.asarray(of_documents if self.seed_variance is None else of_seeds),
             np.asarray(of_seeds if self.document_variance is None else of_documents),
         )
+        if self.rare_variance is None or self.n_arms is None:
+            return found
+        return replace(found, rare=make_rare(found, np.asarray(self.rare_variance), self.n_arms))
 
     @property
     def variance(self) -> float | None:
         """The squared standard error; None if no part of it is known."""
         return None if self.errors is None else float(self.errors.variance)
+
+
+def make_rare(errors: Errors, common: FloatArray, n_arms: int) -> Errors:
+    """What small tails of `errors` over two seeds follow; `common` is the variance of the means."""
+    freedom = np.full(common.shape, _RARE_FREEDOM)
+    return replace(
+        errors, seeds=common, seed_freedom=freedom, seed_scale=rare_scale(n_arms), rare=None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +211,7 @@ def cluster_windows(n_windows: int) -> Clusters:
     """Blocks of about 1.5 sqrt(n) neighbouring windows of one text, since neighbours are alike.
 
     Records do not say where an article of the joined text ends. So blocks are longer than
-    articles usually are, and few; with 60 windows or fewer they are still too short
-    (`benchmarks/coverage_2cores_202611`). (n_windows,) ascending from 0, of equal lengths.
+    articles usually are, and few. (n_windows,) ascending from 0, of equal lengths.
     """
     n_blocks = min(n_windows, max(2, round(math.sqrt(n_windows) / 1.5)))
     return np.arange(n_windows) * n_blocks // n_windows

@@ -6,14 +6,22 @@ only roughly, so both are rough.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import nctdtr, ndtr, ndtri
 
 from lorastudy.analysis.layout import least_seeds, prior_freedom
-from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors, FloatArray
+from lorastudy.analysis.paired import (
+    SIGNIFICANCE,
+    Difference,
+    Errors,
+    FloatArray,
+    document_freedom,
+    make_rare,
+)
 
 POWER = 0.8  # chance of separation that is called enough
 MOST_SEEDS = 1000  # more seeds than this are not counted
@@ -34,9 +42,37 @@ def seeds_needed(
     level, distance = SIGNIFICANCE / n_pairs, np.asarray(abs(wanted))
     if _power_without_seeds(difference, abs(wanted), level) < power:
         return None
+    return _count_seeds(lambda n: power_of(difference, distance, n, level), power)
+
+
+def seeds_for_equivalence(
+    difference: Difference, margin: float, *, n_pairs: int = 1, power: float = POWER
+) -> int | None:
+    """Seeds that show equivalence within `margin` nats if the true difference is the observed one.
+
+    As `seeds_needed`; None as well where the observed difference is beyond the margin.
+    """
+    room = margin - abs(difference.mean)
+    if difference.seed_variance is None or room <= 0:
+        return None
+    level, other = SIGNIFICANCE / n_pairs, margin + abs(difference.mean)
+    known = [_power_without_seeds(difference, end, level) for end in (room, other)]
+    if sum(known) - 1 < power:
+        return None
+
+    def chance(n_seeds: FloatArray) -> FloatArray:
+        """Of an interval with both ends inside: neither of them is outside."""
+        ends = [power_of(difference, np.asarray(end), n_seeds, level) for end in (room, other)]
+        return ends[0] + ends[1] - 1
+
+    return _count_seeds(chance, power)
+
+
+def _count_seeds(chance: Callable[[FloatArray], FloatArray], power: float) -> int:
+    """The fewest seeds whose `chance` reaches `power`; MOST_SEEDS + 1 if more are needed."""
     for first, last in ((2, 32), (33, MOST_SEEDS)):
         n_seeds = np.arange(first, last + 1, dtype=np.float64)
-        is_enough = power_of(difference, distance, n_seeds, level) >= power
+        is_enough = chance(n_seeds) >= power
         if is_enough.any():
             return int(n_seeds[np.argmax(is_enough)])
     return MOST_SEEDS + 1
@@ -101,16 +137,29 @@ def _plan(difference: Difference, n_seeds: FloatArray, level: float) -> _Plan:
     of_seeds = (difference.seed_variance or 0.0) * shrink
     of_documents = lasting + (documents - lasting) * shrink
     freedom = _seed_freedom(difference, n_seeds)
-    n_units = difference.n_documents if difference.n_clusters is None else difference.n_clusters
-    document_freedom = np.broadcast_to(float(max(n_units - 1, 1)), of_seeds.shape)
-    planned = Errors(of_seeds, of_documents, of_documents - lasting, freedom, document_freedom)
+    units = document_freedom(difference.n_documents, difference.n_clusters)
+    unit_freedom = np.broadcast_to(max(units, 1.0), of_seeds.shape)
+    planned = Errors(of_seeds, of_documents, of_documents - lasting, freedom, unit_freedom)
+    if difference.rare_variance is not None and difference.n_arms is not None:
+        planned = replace(planned, rare=_plan_rare(planned, n_seeds, difference.n_arms))
     error = np.sqrt(planned.variance)
-    terms = of_seeds**2 / freedom + of_documents**2 / document_freedom
+    terms = of_seeds**2 / freedom + of_documents**2 / unit_freedom
     return _Plan(
         error=error,
         freedom=np.divide(error**4, terms, out=np.ones(error.shape), where=terms > 0),
         quantile=planned.quantile(level / 2),
         is_allowed=n_seeds >= _least_seeds(difference),
+    )
+
+
+def _plan_rare(planned: Errors, n_seeds: FloatArray, n_arms: int) -> Errors:
+    """Small tails of a plan: with two seeds those of the common variance, else its own."""
+    rare = make_rare(planned, planned.seeds, n_arms)
+    is_two = n_seeds == 2
+    return replace(
+        planned,
+        seed_freedom=np.where(is_two, rare.seed_freedom, planned.seed_freedom),
+        seed_scale=np.where(is_two, rare.seed_scale, 1.0),
     )
 
 
