@@ -272,8 +272,8 @@ def test_an_arm_whose_pair_says_the_opposite_of_its_score_does_not_lead() -> Non
 
 def test_group_table_gives_letters_and_the_lead(tmp_path: Path) -> None:
     runs = three_seeds("full", 20.0, 20.1, 20.2) + three_seeds("lora-1", 40.0, 40.1, 40.2)
-    comparison = compare_one(make_study(tmp_path, runs), tmp_path)
-    row = [cell.text for cell in build_group_table([comparison]).rows[0]]
+    findings = make_findings(make_study(tmp_path, runs), tmp_path)
+    row = [cell.text for cell in build_group_table(findings).rows[0]]
     assert row[2:] == ["full, separated from every other arm", "full (a), lora-1 (b)"]
 
 
@@ -284,4 +284,4 @@ def test_json_and_csv_hold_every_pair_of_every_score(tmp_path: Path) -> None:
     findings = make_findings(results, tmp_path)
     content = json.loads(write_comparisons_json(findings))["comparisons"]
     assert [len(c["pairs"]) for c in content] == [6] * 6  # 4 arms, 3 benchmarks x 2 protocols
-    assert len(build_all_pairs(findings.comparisons).rows) == 36
+    assert len(build_all_pairs(findings).rows) == 36

@@ -45,6 +45,21 @@ def test_three_seeds_find_differences_that_own_variances_do_not(coverage: Module
     assert by_rule[1] <= by_rule[0] - 0.1
 
 
+@pytest.mark.parametrize(("spread", "arm", "least"), [(0.002, 2, 0.9), (0.03, 3, 0.82)])
+def test_two_seeds_find_what_is_clear(
+    coverage: ModuleType, spread: float, arm: int, least: float
+) -> None:
+    measured = coverage.measure(coverage.Cell(2, spread), 300)
+    truth = measured.shifts((*coverage.TRUE_MEANS, 1.0))
+    places = [measured.pairs.index((0, arm)), measured.pairs.index((1, arm))]
+    found = [
+        coverage.separate(measured.means + truth, measured.errors(2, prior))[0][:, places].mean()
+        for prior in (None, 1.0)
+    ]
+    assert found[0] >= least
+    assert found[1] <= found[0] - 0.05  # without the rule for small tails
+
+
 def test_windows_that_are_alike_need_their_blocks(coverage: ModuleType) -> None:
     cell = coverage.Cell(3, 0.002, 120, article=0.5)
     alone = coverage.false_separations(coverage.measure(cell, 500), 3)

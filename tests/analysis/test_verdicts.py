@@ -27,6 +27,8 @@ def differences(draw: st.DrawFn) -> Difference:
     seeds, documents = (10 ** draw(st.floats(-9, -2)) for _ in range(2))
     size = draw(st.floats(-30, 30)) * np.sqrt(max(seeds, documents))
     freedom = draw(st.floats(2, 20))
+    # with two seeds, small tails follow the variance of all pairs
+    rare = seeds * 10 ** draw(st.floats(-2, 2)) if n_seeds == 2 and draw(st.booleans()) else None
     return Difference(
         mean=float(size),
         n_seeds=n_seeds,
@@ -37,6 +39,7 @@ def differences(draw: st.DrawFn) -> Difference:
         common_freedom=freedom,
         seed_freedom=min(freedom, n_seeds + 1.0),
         n_arms=5,
+        rare_variance=rare,
     )
 
 

@@ -20,7 +20,7 @@ from lorastudy.study.progress import Progress
 
 MIB = 1024**2
 DEMO = expand_study(load_study(preset_text("demo"), "demo"))
-PAPER = expand_study(load_study(preset_text("paper-sound"), "paper-sound"))
+PAPER = expand_study(load_study(preset_text("paper-sound"), "paper-sound", ["tuning_seeds=[]"]))
 
 
 def step_record(number: int, seconds: float = 2.0) -> StepRecord:

@@ -101,8 +101,9 @@ def test_paper_sound_uses_the_default_protocol_and_three_seeds() -> None:
     defaults = type(study.training)(epochs=8, rows_per_step=70, micro_batch=14)
     schedule = defaults.schedule.model_copy(update={"rounding": "up"})
     assert study.training == defaults.model_copy(update={"schedule": schedule})
-    assert study.seeds == (0, 1, 2)
-    assert len(expand_study(study)) == 1 + 6 * 3 * 3
+    assert (study.seeds, study.question) == ((0, 1, 2), "full-or-lora")
+    chosen = {arm.name: arm.learning_rates[0] for arm in study.arms if arm.learning_rates}
+    assert len(expand_study(study, chosen)) == 1 + 6 * 3 + 6 * 3
 
 
 def test_demo_needs_nothing_from_outside() -> None:

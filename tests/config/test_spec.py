@@ -42,9 +42,11 @@ def test_a_baseline_runs_once() -> None:
 
 
 def test_run_ids_are_distinct_and_name_arm_and_seed() -> None:
-    specs = expand_study(load_study(preset_text("paper-sound"), "paper-sound"))
+    study = load_study(preset_text("paper-sound"), "paper-sound")
+    rates = {arm.name: arm.learning_rates[1] for arm in study.arms if arm.learning_rates}
+    specs = expand_study(study, rates)
     ids = [spec.run_id for spec in specs]
-    assert len(set(ids)) == len(ids) == 55
+    assert len(set(ids)) == len(ids) == 37
     for spec in specs:
         assert spec.run_id == f"{spec.arm.name}-s{spec.seed}-{spec.identity[:8]}"
         assert len(spec.identity) == 64
@@ -115,6 +117,9 @@ def test_whatever_training_depends_on_changes_the_identity(override: str) -> Non
         "arms.full.learning_rates=[1e-5]",
         "seeds=[0, 1, 2]",
         "arms.lora-1.alpha=32.0",
+        "margin=0.05",
+        "question=full-or-lora",
+        "question=[lora-1, lora-2]",
     ],
 )
 def test_whatever_leaves_the_weights_alone_keeps_the_identity(override: str) -> None:

@@ -252,7 +252,8 @@ def test_no_sentence_word_or_mark_contradicts_a_number(study: dict[str, Any]) ->
         (pair,) = (t.pair for t in found.tests if t.key.benchmark == where)
         assert (side == "higher") == (pair.mean >= 0)
         ratio = 100 * abs(math.expm1(pair.mean))
-        assert read_number(percent) == pytest.approx(ratio, rel=0.06, abs=0.01)
+        last_place = 10.0 ** -len(percent.partition(".")[2])
+        assert read_number(percent) == pytest.approx(ratio, rel=1e-9, abs=0.5 * last_place + 1e-9)
     for comparison in list_tests(findings):
         check_marks(comparison, findings)
         lead = state_lead(comparison)

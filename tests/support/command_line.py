@@ -79,7 +79,8 @@ def without_page() -> Iterator[None]:
     """Commands that end with a report write none: it takes seconds, and has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "lorastudy.report.build.write_report", lambda _, folder: folder / "report/index.html"
+            "lorastudy.report.build.write_report",
+            lambda _, folder, **options: folder / "report/index.html",
         )
         yield
 

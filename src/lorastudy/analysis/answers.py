@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Literal
 
-from lorastudy.analysis.claims import CLAIMS, Claim, CostClaim, Relation, ScoreClaim, arms_in_role
+from lorastudy.analysis.claims import (
+    CLAIMS,
+    MARGIN,
+    Claim,
+    CostClaim,
+    Relation,
+    ScoreClaim,
+    arms_in_role,
+)
 from lorastudy.analysis.families import adjust_by_holm
 from lorastudy.analysis.paired import (
     SIGNIFICANCE,
@@ -18,7 +26,7 @@ from lorastudy.analysis.paired import (
     measure_seeds,
     p_of_no_difference,
 )
-from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, ONE_SEED, Comparison, Pair
+from lorastudy.analysis.pairs import ONE_SEED, Comparison, Pair
 from lorastudy.analysis.score_sums import NO_SUMS
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
@@ -53,13 +61,17 @@ def answer_claims(
     study: Study | None,
     kind: str | None,
     disturbed: Collection[str] = (),
+    *,
+    margin: float,
 ) -> tuple[Answer, ...]:
     """All claims and scores of the study, in their orders.
 
-    `kind` is that of peak memory; `disturbed` are the arms whose timings are unreliable.
+    `kind` is that of peak memory; `disturbed` are the arms whose timings are unreliable. “On par”
+    allows for `margin` nats per target.
     """
     answers: list[Answer] = []
-    for claim in CLAIMS:
+    for known in CLAIMS:
+        claim = replace(known, asked=known.asked.replace(MARGIN, f"{margin:g}"))
         if isinstance(claim, CostClaim):
             answers.append(_answer_cost(claim, arms, kind, disturbed))
         else:
@@ -105,7 +117,13 @@ def _judge_score(claim: ScoreClaim, pair: Pair) -> Answer:
     if pair.interval is None or pair.mean is None:
         remark = remark or NO_SUMS
     elif pair.verdict != "one seed":
-        verdict = _judge(claim.relation, pair.mean, pair.interval, is_separated=pair.is_separated)
+        verdict = _judge(
+            claim.relation,
+            pair.mean,
+            pair.interval,
+            is_separated=pair.is_separated,
+            margin=pair.margin,
+        )
     return Answer(
         claim,
         verdict,
@@ -117,13 +135,18 @@ def _judge_score(claim: ScoreClaim, pair: Pair) -> Answer:
     )
 
 
-def _judge(relation: Relation, value: float, interval: Interval, *, is_separated: bool) -> Verdict:
+def _judge(
+    relation: Relation,
+    value: float,
+    interval: Interval,
+    *,
+    is_separated: bool,
+    margin: float = 0.0,
+) -> Verdict:
     if relation == "no worse":
-        if interval.high < EQUIVALENCE_MARGIN:
+        if interval.high < margin:
             return "holds"
-        return (
-            "does not hold" if is_separated and interval.low > EQUIVALENCE_MARGIN else "undecided"
-        )
+        return "does not hold" if is_separated and interval.low > margin else "undecided"
     if not is_separated:
         return "undecided"
     return "holds" if (value < 0) == (relation == "lower") else "does not hold"

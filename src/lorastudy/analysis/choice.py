@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from lorastudy.analysis.summary import best_validation_loss, summarise_arms
+from lorastudy.analysis.summary import summarise_arms
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import collect_results, read_overview
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import best_validation_loss
 from lorastudy.store.records import RunResult
 
 

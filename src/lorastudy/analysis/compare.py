@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from lorastudy.analysis.bootstrap import LEAST_SEEDS, bootstrap_interval, resample_documents
-from lorastudy.analysis.families import group_unseparated
 from lorastudy.analysis.layout import (
+    ARMS_FOR_RARE,
     CommonVariance,
     Layout,
     prior_freedom,
@@ -28,7 +28,6 @@ from lorastudy.analysis.paired import (
     measure_difference,
 )
 from lorastudy.analysis.pairs import (
-    EQUIVALENCE_MARGIN,
     ONE_SEED,
     PERCENTS,
     Comparison,
@@ -38,11 +37,13 @@ from lorastudy.analysis.pairs import (
     NoVerdict,
     Pair,
 )
+from lorastudy.analysis.question import Question
 from lorastudy.analysis.score_sums import NO_SUMS, ScoreSums, read_sums
 from lorastudy.analysis.sides import SeedsJudged, Side, common_seeds, find_seeds, make_side
 from lorastudy.analysis.statistics import Interval, mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
-from lorastudy.analysis.verdicts import judge_family
+from lorastudy.analysis.verdicts import judge_comparisons
+from lorastudy.config.models import EQUIVALENCE_MARGIN
 
 
 def compare_study(
@@ -52,14 +53,15 @@ def compare_study(
     *,
     with_bootstrap: bool,
     margin: float = EQUIVALENCE_MARGIN,
+    question: Question | None = None,
 ) -> tuple[Comparison, ...]:
     """One comparison for each score; `study_dir` holds the run folders (None: there are none).
 
-    Arms within `margin` nats per target are called equivalent.
+    Arms within `margin` nats per target are called equivalent. The pairs of the `question` that
+    the study declared are judged by themselves.
     """
-    return tuple(
-        _compare(key, arms, study_dir, with_bootstrap=with_bootstrap, margin=margin) for key in keys
-    )
+    found = [_compare(key, arms, study_dir, with_bootstrap=with_bootstrap) for key in keys]
+    return judge_comparisons(found, margin=margin, question=question)
 
 
 def _compare(
@@ -68,25 +70,23 @@ def _compare(
     study_dir: Path | None,
     *,
     with_bootstrap: bool,
-    margin: float,
 ) -> Comparison:
+    """All pairs under one score, not yet judged."""
     sums = read_sums(key, arms, study_dir)
     sides = [side for arm in arms if (side := make_side(arm, key, sums)).runs]
     seeds = find_seeds(sides, sums)
     pairs = [_compare_pair(a, b, sums, seeds) for a, b in combinations(sides, 2)]
     if with_bootstrap and len(sums.weights) > 1:
         pairs = _add_bootstrap(pairs, sides, sums)
-    judged = judge_family(pairs, margin=margin)
     # leads and groups are of complete arms
     complete = [side for side in sides if side.arm in seeds.complete]
     ranked = tuple(s.arm for s in sorted(complete, key=lambda s: mean(list(s.scores.values()))))
-    separated = frozenset(frozenset((p.first, p.second)) for p in judged if p.is_separated)
     levels = (_measure_level(side, sums, seeds) for side in sides)
     return Comparison(
         key=key,
         ranked=ranked,
-        pairs=judged,
-        groups=group_unseparated(ranked, separated),
+        pairs=tuple(pairs),
+        groups=(),
         n_documents=len(sums.weights),
         notes=(*_left_out(arms, sides, key), *sums.notes),
         levels=tuple(level for level in levels if level is not None),
@@ -188,6 +188,8 @@ def _with_common_variance(
     has_constant = first.is_constant or second.is_constant
     common = layout.of_constant if has_constant else layout.of_trained
     difference = _shrink(own, common, layout.n_arms)
+    if own.n_seeds == 2 and layout.n_arms >= ARMS_FOR_RARE and not has_constant:
+        difference = replace(difference, rare_variance=float(common.value) / own.n_seeds)
     if not layout.is_enough:
         remark = f"no verdict: {layout.n_arms} trained arms allow one from 3 seeds on."
         return replace(

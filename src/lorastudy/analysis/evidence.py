@@ -4,8 +4,8 @@
     steps.jsonl        seconds of every step -> pace; losses in stretches of steps
     resumes.jsonl      where an interrupted run continued
     best/*.safetensors bytes that have to be kept to use the arm
-    best/config.json   tokens of the base model, if a whole model is stored
-    study.lock.json    digests that every run matched
+    study.lock.json    digests that every run matched; tokens of the base model
+    best/config.json   the same tokens, for locks of early versions, if a whole model is stored
 
 All of these may be missing, since a report can be made from `results.json` alone. A file that
 exists but cannot be read is named in the report, and stops nothing since no result depends on it.
@@ -86,7 +86,7 @@ class Evidence:
     lock: StudyLock | None
     doubts: tuple[str, ...] = ()  # sentences: files that were changed, or are not verified
     problems: tuple[str, ...] = ()  # files that exist but cannot be read
-    vocabulary_size: int | None = None  # of the base model; None: no whole model is stored
+    vocabulary_size: int | None = None  # of the base model; None: not known
 
     def of_arm(self, arm: ArmSummary) -> tuple[RunEvidence, ...]:
         """The evidence of the runs that the report counts for `arm`."""
@@ -111,7 +111,8 @@ def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
     runs = tuple(_read_run(run, study.run(run.run_id), problems) for run in results.runs)
     told = (f"{problem.replace(f'{study_dir}/', '').splitlines()[0]}." for problem in problems)
     doubts = list_doubts(study) if study.study.is_file() else []
-    size = _read_vocabulary_size(results, study)
+    size = lock.vocabulary_size if lock else None
+    size = size or _read_vocabulary_size(results, study)
     return Evidence(runs, lock, tuple(doubts), tuple(told), size)
 
 

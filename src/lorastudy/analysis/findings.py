@@ -3,7 +3,7 @@
     results.json            -> arms, rates, memory kind
     evaluations/*.json      -> comparisons -> changes, fronts, answers
     other files of the runs -> evidence    -> doubts, fronts
-    study.yaml              -> study       -> answers
+    study.yaml              -> study       -> margin, question, answers
 
 A report uses only these findings, so that no two of its parts can disagree.
 """
@@ -19,6 +19,7 @@ from lorastudy.analysis.forgetting import Change, measure_changes
 from lorastudy.analysis.fronts import Front, find_fronts
 from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
 from lorastudy.analysis.pairs import Comparison, choose_main
+from lorastudy.analysis.question import Question, find_question
 from lorastudy.analysis.rates import RateSummary, summarise_rates
 from lorastudy.analysis.summary import (
     ArmSummary,
@@ -27,7 +28,7 @@ from lorastudy.analysis.summary import (
     reference_arm,
     summarise_arms,
 )
-from lorastudy.config.models import Study
+from lorastudy.config.models import EQUIVALENCE_MARGIN, Study
 from lorastudy.config.study_file import read_study_file
 from lorastudy.store.collect import collect_results
 from lorastudy.store.folders import StudyFolder
@@ -40,6 +41,8 @@ class Findings:
 
     results: StudyResults
     study: Study | None  # None: there is no study file
+    margin: float  # of equivalence, nats per target
+    question: Question | None  # None: the study declared none
     evidence: Evidence
     arms: tuple[ArmSummary, ...]
     reference: str | None  # the arm with which others are compared; None: no arm has finished
@@ -99,12 +102,18 @@ def make_findings(
     """
     arms, keys, kind = summarise_arms(results), list_score_keys(results), memory_kind(results)
     study = _read_study(folder)
+    margin = study.margin if study else EQUIVALENCE_MARGIN
+    question = find_question(study, arms, keys, results.forgetting)
     evidence = read_evidence(results, folder)
     doubts = find_doubts(arms, evidence)
-    comparisons = compare_study(arms, keys, folder, with_bootstrap=with_bootstrap)
+    comparisons = compare_study(
+        arms, keys, folder, with_bootstrap=with_bootstrap, margin=margin, question=question
+    )
     return Findings(
         results=results,
         study=study,
+        margin=margin,
+        question=question,
         evidence=evidence,
         arms=arms,
         reference=reference_arm(arms),
@@ -116,7 +125,7 @@ def make_findings(
         fronts=find_fronts(arms, comparisons, evidence, kind),
         padded=split_padded_scores(arms, keys),
         text_shares=find_text_shares(results, keys),
-        answers=answer_claims(arms, comparisons, study, kind, doubts),
+        answers=answer_claims(arms, comparisons, study, kind, doubts, margin=margin),
     )
 
 

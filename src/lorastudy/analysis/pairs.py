@@ -13,8 +13,8 @@ from lorastudy.analysis.layout import SeedSpread
 from lorastudy.analysis.paired import Difference
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ScoreKey
+from lorastudy.config.models import EQUIVALENCE_MARGIN
 
-EQUIVALENCE_MARGIN = 0.02  # nats per target, about 2 % of a perplexity
 SMALL_DIFFERENCE = 0.01  # nats per target, for which seeds are counted beside the observed one
 ONE_SEED = "one seed: no claim about training"
 
@@ -60,6 +60,7 @@ class Pair:
     plain: Interval | None = None  # 95 % for this pair by itself
     level: float | None = None  # the chance that `interval` misses the truth
     n_family: int = 0  # pairs that are judged together; 0: this one is not judged
+    is_asked: bool = False  # by the question that the study declared; else it is exploratory
     bootstrap: Interval | None = None  # 95 %, percentile of two levels; None below five seeds
     p: float | None = None  # of no difference; None with one seed
     p_holm: float | None = None  # adjusted over the family; < 0.05 where `interval` excludes 0
@@ -67,6 +68,7 @@ class Pair:
     margin: float = EQUIVALENCE_MARGIN
     seeds_for_observed: int | None = None  # None: not by more seeds
     seeds_for_small: int | None = None  # for SMALL_DIFFERENCE
+    seeds_for_equivalence: int | None = None  # if the true difference is the observed one
     smallest_shown: float | None = None  # the difference separated with a chance of 80 %
     spread_ratio: float | None = None  # own standard deviation over seeds : that of all pairs
     n_seeds_lower: int | None = None  # on which the first arm has the lower loss
@@ -158,6 +160,11 @@ class Comparison:
         )
 
     @property
+    def margin(self) -> float:
+        """Losses that differ by less are equivalent; nats per target."""
+        return next((pair.margin for pair in self.pairs), EQUIVALENCE_MARGIN)
+
+    @property
     def leader(self) -> str | None:
         """The arm whose lead is separated from every other arm; None if there is none."""
         others = self.not_separated_from_lead
@@ -217,14 +224,20 @@ def turn_round(pair: Pair) -> Pair:
 
 
 def choose_main(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """One comparison for each benchmark: its first protocol that scores text alone.
+    """One comparison for each benchmark, under its main protocol."""
+    chosen = choose_main_keys([c.key for c in comparisons])
+    return tuple(c for c in comparisons if c.key in chosen)
+
+
+def choose_main_keys(keys: Sequence[ScoreKey]) -> tuple[ScoreKey, ...]:
+    """One score for each benchmark: under its first protocol that scores text alone.
 
     The first protocol at all where every one of them scores padding.
     """
-    chosen: dict[str, Comparison] = {}
-    for comparison in sorted(comparisons, key=lambda c: c.key.scores_padding):
-        chosen.setdefault(comparison.key.benchmark, comparison)
-    return tuple(c for c in comparisons if c in chosen.values())
+    chosen: dict[str, ScoreKey] = {}
+    for key in sorted(keys, key=lambda key: key.scores_padding):
+        chosen.setdefault(key.benchmark, key)
+    return tuple(key for key in keys if key in chosen.values())
 
 
 def _mirror(interval: Interval | None) -> Interval | None:

@@ -1,14 +1,16 @@
 """What each learning rate of an arm gave: how much depends on the choice.
 
-The rate of an arm is chosen by validation loss alone (decision 0006). Scores of the other
-rates are shown here and nowhere else, and play no part in the choice.
+The rate of an arm is chosen by validation loss alone (decision 0006), with tuning seeds if the
+study has them (decision 0020). Scores of the other rates are shown here and nowhere else, and
+play no part in the choice; tuning runs have none.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorastudy.analysis.statistics import Estimate, estimate_mean
-from lorastudy.analysis.summary import ArmSummary, ScoreKey, best_validation_loss, score_key
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
+from lorastudy.store.rates import best_validation_loss
 from lorastudy.store.records import RunResult, StudyResults
 
 # The one rate that the published study gives each method (its section on training).
@@ -51,14 +53,17 @@ def _summarise(
             of_rate = [run for run in runs if run.learning_rate == rate]
             is_chosen, is_one_of_several = rate == arm.learning_rate, len(rates) > 1
             done = [run for run in of_rate if run.status == "done"]
-            losses = [loss for run in done if (loss := best_validation_loss(run)) is not None]
+            # what chose the rate: the tuning runs, if there are any
+            tuning = [run for run in done if run.seed in results.tuning_seeds]
+            found = map(best_validation_loss, tuning or done)
+            losses = [loss for loss in found if loss is not None]
             yield RateSummary(
                 arm=arm.arm,
                 learning_rate=rate,
                 is_chosen=is_chosen,
                 is_paper=is_one_of_several and rate == PAPER_RATES.get(of_rate[0].method),
                 is_at_end=is_chosen and is_one_of_several and rate in (rates[0], rates[-1]),
-                n_expected=len(results.seeds),
+                n_expected=len(results.tuning_seeds if arm.is_tuned else results.seeds),
                 validation_loss=estimate_mean(losses),
                 perplexities={key: _estimate_score(done, key) for key in keys},
             )

@@ -7,7 +7,9 @@
 
 The rules, in this order. A *standing* is that of one LoRA arm on all tests (`stand`).
 
-1. The reference is full fine-tuning, or without it the arm with the most trained parameters.
+1. The reference is full fine-tuning, or without it the arm with the most trained parameters. If
+   the study declared a question about two arms, only these are looked at: the one with more
+   trained parameters is the reference, and the other takes the place of the LoRA arms.
 2. A LoRA arm that is better than the reference, or shown to be as good on every test, is
    recommended: the cheapest that is itself as good as the best of them. “Best” goes by
    validation loss, so that no test set chooses what is then judged on it.
@@ -31,8 +33,10 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.layout import least_seeds
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.planning import MOST_SEEDS
+from lorastudy.analysis.question import Question, list_test_keys
 from lorastudy.analysis.statistics import mean
-from lorastudy.analysis.summary import ArmSummary, ScoreKey, best_validation_loss
+from lorastudy.analysis.summary import ArmSummary, ScoreKey
+from lorastudy.store.rates import best_validation_loss
 
 Outcome = Literal[
     "LoRA",  # it is better, or shown to be as good and cheaper
@@ -94,12 +98,12 @@ class Recommendation:
     costs: tuple[CostRatio, ...]
     n_seeds: int
     step: NextStep
+    question: Question | None = None  # that the study declared before its runs
 
 
 def recommend(findings: Findings) -> Recommendation:
     """The recommendation by the rules of this module."""
-    reference = _find_reference(findings.arms)
-    loras = [a for a in arms_in_role("every LoRA", findings.arms) if a is not reference]
+    loras, reference = _find_sides(findings)
     tests = list_tests(findings)
     outcome, recommended, lora = _decide(loras, reference, tests)
     baseline = next(iter(arms_in_role("baseline", findings.arms)), None)
@@ -114,16 +118,16 @@ def recommend(findings: Findings) -> Recommendation:
         costs=_compare_costs(findings, lora, reference),
         n_seeds=len(findings.results.seeds),
         step=NextStep("finish"),
+        question=findings.question,
     )
     return replace(found, step=_plan(found, findings))
 
 
 def list_tests(findings: Findings) -> tuple[Comparison, ...]:
     """One comparison for each test: benchmarks for forgetting and padded scores are none."""
-    forgetting = findings.results.forgetting
-    return tuple(
-        c for c in findings.main if c.key.benchmark not in forgetting and not c.key.scores_padding
-    )
+    keys = [c.key for c in findings.comparisons]
+    tests = list_test_keys(keys, findings.results.forgetting)
+    return tuple(c for c in findings.comparisons if c.key in tests)
 
 
 def stand_on_test(pair: Pair) -> Standing:
@@ -172,9 +176,16 @@ def choose_by_validation(arms: Sequence[ArmSummary]) -> ArmSummary | None:
     return min(known, key=lambda arm: losses[arm.arm], default=None)
 
 
-def _find_reference(arms: Sequence[ArmSummary]) -> ArmSummary | None:
-    full = arms_in_role("full", arms)
-    return full[0] if full else next(reversed(arms_in_role("every trained", arms)), None)
+def _find_sides(findings: Findings) -> tuple[list[ArmSummary], ArmSummary | None]:
+    """The arms that are asked about, and the reference that they are compared with."""
+    trained = arms_in_role("every trained", findings.arms)
+    if findings.question is not None and (named := findings.question.arms):
+        pair = [arm for arm in trained if arm.arm in named]
+        return pair[:1], (pair[1] if len(pair) > 1 else None)
+    full = arms_in_role("full", findings.arms)
+    reference = full[0] if full else next(reversed(trained), None)
+    loras = arms_in_role("every LoRA", findings.arms)
+    return [arm for arm in loras if arm is not reference], reference
 
 
 def _decide(
@@ -254,8 +265,9 @@ def _compare_costs(
 def _plan(found: Recommendation, findings: Findings) -> NextStep:
     """What settles the question, or, where it is settled, what takes the model away.
 
-    Runs that are missing or failed come first. An open pair gets as many seeds as would
-    separate a difference as large as the observed one, on its most demanding open test.
+    Runs that are missing or failed come first. An open pair gets as many seeds as would separate
+    a difference as large as the observed one, or show that it is within the margin, whichever
+    are fewer, on its most demanding open test.
     """
     results, n_seeds = findings.results, found.n_seeds
     if results.missing or any(run.status != "done" for run in results.runs):
@@ -277,11 +289,17 @@ def _plan(found: Recommendation, findings: Findings) -> NextStep:
             return _add_seeds(n_seeds, max(n_seeds + 1, least_seeds(n_arms)))
         case _:
             open_pairs = [t.pair for t in found.tests if stand_on_test(t.pair) == "open"]
-            needed = [pair.seeds_for_observed for pair in open_pairs]
-            known = [n for n in needed if n is not None and n <= MOST_SEEDS]
+            needed = [_seeds_to_settle(pair) for pair in open_pairs]
+            known = [n for n in needed if n is not None]
             if not known or len(known) < len(needed):
                 return NextStep("add documents")
             return _add_seeds(n_seeds, max(n_seeds + 1, *known))
+
+
+def _seeds_to_settle(pair: Pair) -> int | None:
+    """The seeds that separate an open pair or show equivalence; None: not by more seeds."""
+    either = (pair.seeds_for_observed, pair.seeds_for_equivalence)
+    return min((n for n in either if n is not None and n <= MOST_SEEDS), default=None)
 
 
 def _add_seeds(n_seeds: int, wanted: int) -> NextStep:

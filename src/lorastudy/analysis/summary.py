@@ -1,16 +1,17 @@
 """One summary for each arm: the runs that count, and why others do not.
 
 This is the only place that decides which runs count: finished ones, at the learning rate
-with the lowest mean of the best validation loss. Tables, figures and the page all show
-these summaries, so they cannot disagree.
+with the lowest mean of the best validation loss, and not with a tuning seed. Tables, figures
+and the page all show these summaries, so they cannot disagree.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, mean
+from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean
 from lorastudy.protocols import scores_padding, unit_of
+from lorastudy.store.rates import choose_learning_rate
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
@@ -51,6 +52,8 @@ class ArmSummary:
     failed: tuple[RunResult, ...]  # at any rate
     n_finished: int  # at any rate
     n_missing: int
+    tuning: tuple[RunResult, ...] = ()  # finished with a tuning seed: they chose the rate
+    is_tuned: bool = False  # its rate is chosen with tuning seeds
 
     @property
     def n_expected(self) -> int:
@@ -142,27 +145,6 @@ def memory_kind(results: StudyResults) -> str | None:
     return next((kind for kind in (*MEMORY_KINDS, *sorted(recorded)) if kind in recorded), None)
 
 
-def best_validation_loss(run: RunResult) -> float | None:
-    """The lowest finite validation loss of the run; None if there is none."""
-    finite = [e.validation_loss for e in run.epochs if math.isfinite(e.validation_loss)]
-    return min(finite, default=None)
-
-
-def choose_learning_rate(runs: Iterable[RunResult]) -> float | None:
-    """The rate with the lowest mean of the best validation loss over the finished runs.
-
-    A rate with fewer finished seeds loses to one with more: the mean of the survivors
-    would hide what failed. Equal means go to the lower rate. None if no run finished.
-    """
-    losses: dict[float, list[float]] = {}
-    for run in runs:
-        loss = best_validation_loss(run)
-        if run.status == "done" and run.learning_rate is not None:
-            losses.setdefault(run.learning_rate, []).append(math.inf if loss is None else loss)
-    order = {rate: (-len(found), _mean_or_worst(found), rate) for rate, found in losses.items()}
-    return min(order, key=order.__getitem__, default=None)
-
-
 def missing_of(arm: str, results: StudyResults) -> tuple[str, ...]:
     """The run ids `<arm>-s<seed>-<hash8>` of `arm` that have no result yet."""
     return tuple(run_id for run_id in results.missing if run_id.rpartition("-s")[0] == arm)
@@ -170,22 +152,32 @@ def missing_of(arm: str, results: StudyResults) -> tuple[str, ...]:
 
 def _summarise_arm(arm: str, results: StudyResults) -> ArmSummary:
     runs = [run for run in results.runs if run.arm == arm]
+    missing = missing_of(arm, results)
+    seeds = [run.seed for run in runs]
+    seeds += map(_seed_of, missing) if results.tuning_seeds else []
     finished = [run for run in runs if run.status == "done"]
-    rate = choose_learning_rate(finished)
+    tuning = tuple(run for run in finished if run.seed in results.tuning_seeds)
+    reported = [run for run in finished if run.seed not in results.tuning_seeds]
+    is_tuned = any(seed in results.tuning_seeds for seed in seeds)
+    rate = choose_learning_rate(tuning if is_tuned else finished)
+    # the reported runs of a rate that is not chosen yet have no ids yet
+    is_to_come = all(seed in results.tuning_seeds for seed in seeds)
     return ArmSummary(
         arm=arm,
         learning_rate=rate,
         n_rates_tried=len({run.learning_rate for run in runs} - {None}),
-        runs=tuple(run for run in finished if run.learning_rate == rate),
+        runs=tuple(run for run in reported if run.learning_rate == rate),
         failed=tuple(run for run in runs if run.status != "done"),
         n_finished=len(finished),
-        n_missing=len(missing_of(arm, results)),
+        n_missing=len(missing) + (len(results.seeds) if is_tuned and is_to_come else 0),
+        tuning=tuning,
+        is_tuned=is_tuned,
     )
 
 
-def _mean_or_worst(losses: list[float]) -> float:
-    average = mean(losses)
-    return average if math.isfinite(average) else math.inf
+def _seed_of(run_id: str) -> int:
+    """The seed in `<arm>-s<seed>-<hash8>`."""
+    return int(run_id.rpartition("-")[0].rpartition("-s")[2])
 
 
 def _estimate(values: Iterable[float | int | None]) -> Estimate | None:

@@ -11,11 +11,45 @@ from typing import Literal
 
 import numpy as np
 
-from lorastudy.analysis.families import adjust_by_holm, separate
+from lorastudy.analysis.families import adjust_by_holm, group_unseparated, separate
 from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors
 from lorastudy.analysis.pairs import SMALL_DIFFERENCE, Comparison, Pair
-from lorastudy.analysis.planning import seeds_needed, smallest_difference
+from lorastudy.analysis.planning import (
+    seeds_for_equivalence,
+    seeds_needed,
+    smallest_difference,
+)
+from lorastudy.analysis.question import Question
 from lorastudy.analysis.statistics import Interval
+
+
+def judge_comparisons(
+    comparisons: Sequence[Comparison], *, margin: float, question: Question | None
+) -> tuple[Comparison, ...]:
+    """All pairs judged in their families, and the groups that follow from it.
+
+    The pairs of the declared question are one family over all tests. The others of each
+    comparison are a family each.
+    """
+    asked: list[Pair] = []
+    if question is not None:
+        pairs = [(c.key, pair) for c in comparisons for pair in c.pairs]
+        asked = [pair for key, pair in pairs if question.asks(key, pair.first, pair.second)]
+    answers = iter(judge_family([replace(p, is_asked=True) for p in asked], margin=margin))
+    judged = []
+    for comparison in comparisons:
+        is_asked = [
+            question is not None and question.asks(comparison.key, pair.first, pair.second)
+            for pair in comparison.pairs
+        ]
+        others = [p for p, known in zip(comparison.pairs, is_asked, strict=True) if not known]
+        rest = iter(judge_family(others, margin=margin))
+        in_order = (next(answers) if known else next(rest) for known in is_asked)
+        found = tuple(replace(pair, margin=margin) for pair in in_order)
+        separated = frozenset(frozenset((p.first, p.second)) for p in found if p.is_separated)
+        groups = group_unseparated(comparison.ranked, separated)
+        judged.append(replace(comparison, pairs=found, groups=groups))
+    return tuple(judged)
 
 
 def judge_family(pairs: Sequence[Pair], *, margin: float) -> tuple[Pair, ...]:
@@ -54,6 +88,7 @@ def judge_family(pairs: Sequence[Pair], *, margin: float) -> tuple[Pair, ...]:
             margin=margin,
             seeds_for_observed=seeds_needed(difference, mean, n_pairs=n_pairs),
             seeds_for_small=seeds_needed(difference, SMALL_DIFFERENCE, n_pairs=n_pairs),
+            seeds_for_equivalence=seeds_for_equivalence(difference, margin, n_pairs=n_pairs),
             smallest_shown=smallest_difference(difference, n_pairs=n_pairs),
         )
     return tuple(judged)
@@ -66,13 +101,20 @@ def _can_be_judged(pair: Pair) -> bool:
 
 def _stack_errors(differences: Sequence[Difference]) -> Errors:
     """The parts of all differences as arrays (P)."""
-    parts = [e for d in differences if (e := d.errors) is not None]
+    return _stack([e for d in differences if (e := d.errors) is not None])
+
+
+def _stack(parts: Sequence[Errors]) -> Errors:
+    """One `Errors` of all; where only some have rare tails, the others' are their own."""
+    has_rare = any(e.rare is not None for e in parts)
     return Errors(
         np.stack([e.seeds for e in parts]),
         np.stack([e.documents for e in parts]),
         np.stack([e.shared for e in parts]),
         np.stack([e.seed_freedom for e in parts]),
         np.stack([e.document_freedom for e in parts]),
+        np.array([e.seed_scale for e in parts]),
+        _stack([e.rare or e for e in parts]) if has_rare else None,
     )
 
 

@@ -90,7 +90,8 @@ def _pair_row(comparison: Comparison, pair: Pair) -> dict[str, object]:
 
 
 def _missing_rows(findings: Findings) -> Iterator[dict[str, object]]:
-    for spec in expand_study(findings.study) if findings.study else ():
+    rates = {arm.arm: rate for arm in findings.arms if (rate := arm.learning_rate) is not None}
+    for spec in expand_study(findings.study, rates) if findings.study else ():
         yield {
             "run_id": spec.run_id,
             "arm": spec.arm.name,

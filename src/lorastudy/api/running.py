@@ -7,12 +7,11 @@ from pathlib import Path
 
 from lorastudy.analysis.findings import make_findings
 from lorastudy.api.study import Study, open_for
-from lorastudy.config.spec import expand_study
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
 from lorastudy.store.resuming import Resuming
-from lorastudy.study.conduct import Execution, begin, choose_runs, execute, settle
+from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle
 from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
 
 
@@ -23,7 +22,7 @@ class StudyStarted:
     name: str
     folder: Path
     n_runs: int  # that were asked for
-    missing: tuple[str, ...]  # ids of those that will be executed
+    missing: tuple[str, ...]  # ids of those that will be executed first
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,14 @@ def run(
         lorastudy.errors.UserError: Whatever else can be known to be wrong before training.
     """
     opened = open_for(study, out=out, mirror=mirror, offline=offline)
-    chosen = choose_runs(expand_study(opened.study), arms, seeds)
+    wanted = Wanted(opened, arms, seeds)
     how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
-    missing = begin(opened, chosen, how)
+    missing = begin(wanted, how)
     name, folder = opened.study.name, opened.folder
-    yield StudyStarted(name, folder.path, len(chosen), tuple(run.run_id for run in missing))
-    with closing(execute(opened, missing, how, StopFlag())) as looks:
+    n_runs = len(wanted.list_runs()) + len(wanted.list_runs_to_come())
+    yield StudyStarted(name, folder.path, n_runs, tuple(run.run_id for run in missing))
+    with closing(execute(wanted, missing, how, StopFlag())) as looks:
         for look in looks:
             yield from look.events
     results = settle(folder).results

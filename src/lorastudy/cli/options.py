@@ -71,6 +71,12 @@ Padded = Annotated[
     bool,
     typer.Option("--padded", help="Print the scores that count padding as text as well."),
 ]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain", help="Show differences with the 95 % interval of each pair alone as well."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 Overrides = Annotated[
     list[str] | None,

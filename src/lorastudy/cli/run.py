@@ -22,15 +22,14 @@ from lorastudy.cli.options import (
     SharedBy,
     StudyName,
 )
-from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
 from lorastudy.store.locks import read_lock
 from lorastudy.store.resuming import Resuming
-from lorastudy.study.open import OpenedStudy, open_study
+from lorastudy.study.open import open_study
 
 if TYPE_CHECKING:
-    from lorastudy.study.conduct import Execution
+    from lorastudy.study.conduct import Execution, Wanted
 
 Jobs = Annotated[
     int | None,
@@ -87,20 +86,20 @@ def run(
     changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
     from lorastudy.launch.local import visible_gpus, warm_up
-    from lorastudy.study.conduct import Execution, choose_runs
+    from lorastudy.study.conduct import Execution, Wanted
 
-    chosen = choose_runs(expand_study(opened.study), arm or (), seed or ())
+    wanted = Wanted(opened, arm or (), seed or ())
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     resuming = Resuming(restart, allow_drift)
     how = Execution(device, jobs, resuming, probe, team, threads)
     with options.progress_on(is_stderr=as_json):
-        execute_here(opened, chosen, how)
-    finish(opened, chosen, with_padded=padded, as_json=as_json)
+        execute_here(wanted, how)
+    finish(wanted, with_padded=padded, as_json=as_json)
 
 
-def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution") -> None:
-    """Execute those of `runs` that are missing, and print their progress.
+def execute_here(wanted: "Wanted", how: "Execution") -> None:
+    """Execute the wanted runs that are missing, and print their progress.
 
     Raises:
         UserError: See `begin` and `execute` of `study/conduct.py`.
@@ -109,9 +108,12 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
     from lorastudy.study.conduct import begin, execute
     from lorastudy.study.notes import list_texts, note_overlaps, note_texts
 
-    missing = begin(opened, runs, how)
+    missing = begin(wanted, how)
+    opened, n_runs, to_come = wanted.opened, len(wanted.list_runs()), wanted.list_runs_to_come()
     path, lock = opened.folder.path, read_lock(opened.folder)
-    print(f"{opened.study.name}: {len(missing)} of {len(runs)} runs to execute in {path}")
+    print(f"{opened.study.name}: {len(missing)} of {n_runs} runs to execute in {path}")
+    if to_come:
+        print(f"{len(to_come)} more runs follow, at the learning rates that these runs choose.")
     for line in list_texts(lock):
         print(line)
     for note in (*note_texts(opened.study, lock), *note_overlaps(lock)):
@@ -122,12 +124,11 @@ def execute_here(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: "Execution
         options.say_slow_precision(how.device, opened.study.training.precision)
         stop = StopFlag()
         stop.listen()
-        show_progress(path, execute(opened, missing, how, stop))
+        show_progress(path, execute(wanted, missing, how, stop))
 
 
 def finish(
-    opened: OpenedStudy,
-    chosen: tuple[RunSpec, ...],
+    wanted: "Wanted",
     *,
     as_json: bool,
     with_padded: bool = False,
@@ -137,7 +138,7 @@ def finish(
     A signal ends it at once, since the runs are on the disk and the report can be written again.
 
     Raises:
-        UserError: Not all of `chosen` are done.
+        UserError: Not all of the wanted runs are done.
     """
     end_on_signals()
     from lorastudy.analysis.findings import make_findings
@@ -145,7 +146,7 @@ def finish(
     from lorastudy.report.build import write_report
     from lorastudy.study.conduct import refuse_unfinished, settle
 
-    folder = opened.folder
+    folder = wanted.opened.folder
     outcome = settle(folder)
     findings = make_findings(outcome.results, folder.path)
     page = write_report(findings, folder.path)
@@ -156,4 +157,4 @@ def finish(
         print_results(findings, with_padded=with_padded)
         print(f"\nReport: {page}\n")
         print_verdict(findings, folder.path)
-    refuse_unfinished(outcome, {run.run_id for run in chosen})
+    refuse_unfinished(outcome, {run.run_id for run in wanted.list_runs()})

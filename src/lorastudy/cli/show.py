@@ -13,7 +13,8 @@ from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.report.page.verdict import write_ending
-from lorastudy.report.tables.table import Cell, Column
+from lorastudy.report.tables.comparisons import build_reference_table
+from lorastudy.report.tables.table import Cell, Column, Note
 from lorastudy.report.tables.table import Table as TableModel
 from lorastudy.report.tables.table1 import build_table1, warn_of_scores
 from lorastudy.report.wording import label_arm, list_placement
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _WIDE = 100  # columns of a terminal, from which intervals fit into the table
 _HEAD_WIDTH = 11  # columns of a title
 _GAP = 2  # columns between two columns of a table
+_DIFFERENCES = ("first", "difference", "low", "plain_low", "verdict")  # columns by first value
 _COSTS = ("trainable parameters", "training seconds", "peak")  # how the titles shown begin
 
 
@@ -53,6 +55,21 @@ def print_results(findings: Findings, *, with_padded: bool = False) -> None:
     if padded and text and not with_padded:
         hint = "Scores that count padding as text are left out; --padded shows them."
         console.print(hint, style="dim")
+
+
+def print_differences(findings: Findings) -> None:
+    """Every arm minus the reference arm on a terminal, one table for each score of text."""
+    console = make_console(max(console_width(), 80))
+    text = [c for c in findings.comparisons if not c.key.scores_padding]
+    notes: tuple[Note, ...] = ()
+    for comparison in text or findings.comparisons:
+        model = build_reference_table(findings.restrict([comparison]), with_plain=True)
+        console.print(f"{comparison.key.benchmark}, {comparison.key.protocol_name}", style="bold")
+        shown = [i for i, column in enumerate(model.columns) if column.names[0] in _DIFFERENCES]
+        console.print(_make_table(model, shown, console.width))
+        notes = model.notes
+    for note in notes:
+        console.print(f"{note.mark} {note.text}".strip(), style="dim")
 
 
 def print_verdict(findings: Findings, folder: Path) -> None:

@@ -7,9 +7,11 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, StudyDir
+from lorastudy.config.spec import list_runs_to_come
 from lorastudy.errors import ConfigError
-from lorastudy.store.collect import RunOverview, read_overview
+from lorastudy.store.collect import RunOverview, read_overview, read_study
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import read_rates
 
 _UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
 
@@ -35,6 +37,7 @@ def status(
         show_progress(folder, follow_study(study))
     else:
         _print_status(read_overview(study), title=str(folder))
+        _print_what_follows(study)
 
 
 def _print_status(overview: tuple[RunOverview, ...], *, title: str) -> None:
@@ -46,6 +49,14 @@ def _print_status(overview: tuple[RunOverview, ...], *, title: str) -> None:
     console.print(make_status_table(overview, title, width=width))
     for line in (f"{r.spec.run_id}: {r.status.reason}" for r in overview if r.status.reason):
         console.print(line, soft_wrap=True)
+
+
+def _print_what_follows(folder: StudyFolder) -> None:
+    """Runs that are not listed, since the learning rates of their arms are not chosen yet."""
+    study = read_study(folder)
+    to_come = list_runs_to_come(study, read_rates(study, folder))
+    if arms := list(dict.fromkeys(run.arm.name for run in to_come)):
+        print(f"{len(to_come)} more runs follow when tuning has chosen rates: {', '.join(arms)}")
 
 
 def _describe(run: RunOverview) -> dict[str, object]:

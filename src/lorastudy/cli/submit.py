@@ -11,13 +11,13 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Out, Overrides, StudyName
 from lorastudy.cli.run import execute_here, finish
-from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import FOLLOWS_INPUT, ray_command, run_command
 from lorastudy.launch.slurm import SlurmOptions, sbatch_command, submit_runs
 from lorastudy.study.open import OpenedStudy, open_study
 
 if TYPE_CHECKING:
+    from lorastudy.study.conduct import Wanted
     from lorastudy.study.progress import Look
 
 Engine = Literal["local", "slurm", "ray", "sky"]
@@ -77,12 +77,12 @@ def submit(
 
 
 def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
-    from lorastudy.study.conduct import Execution
+    from lorastudy.study.conduct import Execution, Wanted
 
-    runs = expand_study(opened.study)
+    wanted = Wanted(opened)
     with options.progress_on(is_stderr=as_json):
-        execute_here(opened, runs, Execution(device=device, jobs=jobs))
-    finish(opened, runs, as_json=as_json)
+        execute_here(wanted, Execution(device=device, jobs=jobs))
+    finish(wanted, as_json=as_json)
 
 
 def _hand_over(
@@ -96,25 +96,33 @@ def _hand_over(
 ) -> None:
     if engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
-    commands = _start(opened, engine, device=device, cpus=wishes.cpus, as_json=as_json)
+    from lorastudy.study.conduct import Wanted
+
+    wanted = Wanted(opened)
+    commands = _start(wanted, engine, device=device, cpus=wishes.cpus, as_json=as_json)
     if engine == "slurm":
-        _hand_to_slurm(opened, commands, wishes, as_json=as_json)
+        _hand_to_slurm(wanted, commands, wishes, as_json=as_json)
         return
     with options.progress_on(is_stderr=as_json):
-        _run_on_ray(opened, commands, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
-    finish(opened, expand_study(opened.study), as_json=as_json)
+        # the second stage, if any, has the runs at the learning rates that the first one chose
+        done: set[str] = set()
+        while stage := {i: command for i, command in commands.items() if i not in done}:
+            _run_on_ray(opened, stage, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
+            done |= set(stage)
+            if not opened.study.tuning_seeds:
+                break
+            commands = _start(wanted, engine, device=device, cpus=wishes.cpus, as_json=as_json)
+    finish(wanted, as_json=as_json)
 
 
-def _start(
-    opened: OpenedStudy, engine: Engine, *, device: str, cpus: int, as_json: bool
-) -> Commands:
-    """Start the study's folder, and return the command lines of the missing runs."""
-    from lorastudy.study.start import start_or_continue
+def _start(wanted: "Wanted", engine: Engine, *, device: str, cpus: int, as_json: bool) -> Commands:
+    """Start the study's folder, and return the command lines of the runs that can start now."""
+    from lorastudy.study.conduct import Execution, begin, take_stage
 
-    runs = expand_study(opened.study)
-    missing = start_or_continue(opened, runs, device=device)
+    opened = wanted.opened
+    missing = take_stage(begin(wanted, Execution(device=device)), opened.study)
     print(
-        f"{opened.study.name}: {len(missing)} of {len(runs)} runs to {engine}",
+        f"{opened.study.name}: {len(missing)} of {len(wanted.list_runs())} runs to {engine}",
         file=sys.stderr if as_json else sys.stdout,
     )
     given = ("--device", device, "--threads", str(cpus))
@@ -122,9 +130,9 @@ def _start(
 
 
 def _hand_to_slurm(
-    opened: OpenedStudy, commands: Commands, wishes: SlurmOptions, *, as_json: bool
+    wanted: "Wanted", commands: Commands, wishes: SlurmOptions, *, as_json: bool
 ) -> None:
-    folder = opened.folder.path
+    folder, to_come = wanted.opened.folder.path, wanted.list_runs_to_come()
     numbers: list[str] = []
     if commands:
         try:
@@ -137,6 +145,11 @@ def _hand_to_slurm(
         return
     if numbers:
         print(f"Submitted: {', '.join(numbers)}")
+    if to_come:
+        print(
+            f"{len(to_come)} more runs follow, at the learning rates that these runs choose: when "
+            "these have ended, type the same command again."
+        )
     print(f"Follow them:  lorastudy status {folder} --watch\nThen:  lorastudy report {folder}")
 
 
@@ -224,6 +237,7 @@ def _plan_commands(
     device: str,
 ) -> list[str]:
     """One line for a shell per missing run, with the options of the engine's own program."""
+    from lorastudy.study.conduct import Wanted, take_stage
     from lorastudy.study.start import missing_runs
 
     given = ["--device", device, "--threads", str(wishes.cpus)]
@@ -231,7 +245,8 @@ def _plan_commands(
         given += ["--mirror", str(opened.places.mirror.resolve())]
     given += ["--offline"] * opened.places.offline
     plan = []
-    for run in missing_runs(expand_study(opened.study), opened.folder):
+    missing = missing_runs(Wanted(opened).list_runs(), opened.folder)
+    for run in take_stage(missing, opened.study):
         # a printed command has no parent whose end it would have to notice
         parts = run_command(opened.folder.path, run.run_id, given)
         command = [part for part in parts if part != FOLLOWS_INPUT]

@@ -13,19 +13,23 @@ from pydantic import AfterValidator, Field, model_validator
 from lorastudy.config.arms import Arm, BaseWeights
 from lorastudy.config.sources import BaseModelRef, Source
 from lorastudy.config.syntax import (
+    FULL_OR_LORA,
     LAYER_TYPES,
     ROOT_PATTERNS,
-    Count,
+    Margin,
     Mistake,
     Name,
     ProtocolName,
+    Question,
     Seed,
     StudyModel,
     refuse,
     repeated,
 )
+from lorastudy.config.training import Optimizer, Schedule, Training
 
 __all__ = [
+    "EQUIVALENCE_MARGIN",
     "LAYER_TYPES",
     "ROOT_PATTERNS",
     "Arm",
@@ -41,6 +45,9 @@ __all__ = [
     "StudyModel",
     "Training",
 ]
+
+
+EQUIVALENCE_MARGIN = 0.02  # nats per target, 2 % of a perplexity
 
 
 class Rows(StudyModel):
@@ -67,87 +74,6 @@ class Data(StudyModel):
     """Documents whose loss after each epoch chooses the best epoch."""
     rows: Rows
     """How both are cut into rows; row protocols of benchmarks use the same length."""
-
-
-class Schedule(StudyModel):
-    """The learning rate as a function of the optimizer step."""
-
-    shape: Literal["linear", "cosine", "constant"] = "linear"
-    """What follows the linear warm-up: a descent to zero, or the peak until the end."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the counted steps during which the rate rises from zero to its peak."""
-    counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
-    """micro-batches repeats a known mistake: totals count these, but the rate moves by steps."""
-    rounding: Annotated[Literal["down", "up"], Field(exclude_if=lambda way: way == "down")] = "down"
-    """How the warm-up becomes whole steps; up: as transformers' Trainer does."""
-
-
-class Optimizer(StudyModel):
-    """The optimizer; its learning rate belongs to the arm."""
-
-    name: Literal["adamw"] = "adamw"
-    """AdamW with decoupled weight decay."""
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Decay of every trained parameter per step; it is multiplied by the learning rate."""
-    betas: tuple[
-        Annotated[float, Field(ge=0, lt=1)],
-        Annotated[float, Field(ge=0, lt=1)],
-    ] = (0.9, 0.999)
-    """Decay rates of the optimizer's two moment estimates."""
-    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """Added to the denominator of the update."""
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    """Gradients with a larger norm are scaled down to this norm; null: never."""
-
-
-class Training(StudyModel):
-    """One training protocol for all arms of the study."""
-
-    epochs: Count
-    """Passes over the training rows."""
-    rows_per_step: Count
-    """Rows whose gradients are added for one optimizer step."""
-    micro_batch: Count
-    """Rows computed at once; rows_per_step must be a multiple of it. Never changed silently."""
-    token_budget: Count | None = None
-    """A micro-batch of more tokens is computed in parts; same sums; on a GPU other dropout."""
-    implementation: Literal["fast", "compiled", "reference"] = "fast"
-    """fast: own code; compiled: fast with torch.compile; reference: transformers + PEFT as is."""
-    schedule: Schedule = Schedule()
-    """Shape of the learning rate over the steps."""
-    optimizer: Optimizer = Optimizer()
-    """Update rule."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the computation; trained parameters stay float32."""
-    padding: Literal["masked", "scored"] = "masked"
-    """scored: padding is trained on as if it were text (the published protocol)."""
-    accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
-    """Whether every scored token of a step weighs the same, or every micro-batch does."""
-    activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
-    """Keep only the inputs of layers, and compute the layers again in backward: less memory."""
-    first_group: Literal["full", "one"] = "full"
-    """one: the first optimizer step follows a single micro-batch (the published protocol)."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        mistakes: list[Mistake] = []
-        groups, rest = divmod(self.rows_per_step, self.micro_batch)
-        if rest:
-            what = f"{self.rows_per_step} is not a multiple of micro_batch {self.micro_batch}"
-            mistakes.append(("rows_per_step", what))
-        if self.activation_checkpointing and self.implementation == "compiled":
-            what = "is for fast and reference; compiled layers choose themselves what they keep"
-            mistakes.append(("activation_checkpointing", what))
-        counts_micro_batches = self.schedule.counted_in == "micro-batches"
-        if counts_micro_batches and self.schedule.warmup * groups >= 1:
-            what = (
-                f"{self.schedule.warmup} of the micro-batches is a warm-up longer than training, "
-                f"since the rate moves only once every {groups} micro-batches; "
-                "lower it or count in optimizer-steps"
-            )
-            mistakes.append(("schedule.warmup", what))
-        refuse(mistakes)
-        return self
 
 
 class Benchmark(Source):
@@ -222,6 +148,12 @@ class Study(StudyModel):
     """How every arm is trained."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
     """Every trained arm has a run with each seed; all arms see the same data in the same order."""
+    tuning_seeds: Annotated[
+        tuple[Seed, ...],
+        AfterValidator(_distinct_seeds),
+        Field(exclude_if=lambda seeds: not seeds),
+    ] = ()
+    """Learning rates of an arm are compared with these seeds; only the best one runs with seeds."""
     arms: Annotated[
         tuple[Arm, ...],
         Field(min_length=1),
@@ -231,6 +163,12 @@ class Study(StudyModel):
     """The variants to compare."""
     benchmarks: Annotated[tuple[Benchmark, ...], AfterValidator(_distinct_names)] = ()
     """The test sets on which the models are scored; may be empty."""
+    margin: Annotated[Margin, Field(exclude_if=lambda margin: margin == EQUIVALENCE_MARGIN)] = (
+        EQUIVALENCE_MARGIN
+    )
+    """Arms are tied if their losses are shown to differ by less than this, in nats per token."""
+    question: Annotated[Question, Field(exclude_if=lambda question: question is None)] = None
+    """What is judged by itself: full-or-lora (every LoRA arm beside full), or two names of arms."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -239,6 +177,8 @@ class Study(StudyModel):
             refuse([("training.padding", what)])
         if self.data.rows.end == "scored":
             refuse(self._end_mistakes())
+        refuse([("question", what) for what in self._mistakes_of_question()])
+        refuse([("tuning_seeds", what) for what in self._mistakes_of_tuning()])
         has_baseline = any(arm.method == "baseline" for arm in self.arms)
         what = "forgetting compares with the base model, so an arm with method: baseline is needed"
         refuse(
@@ -258,3 +198,36 @@ class Study(StudyModel):
             what = "is of no use with training.padding: scored, which scores that token already"
             return [("data.rows.end", f"{what}; leave it out")]
         return []
+
+    def is_tuned(self, arm: Arm) -> bool:
+        """Whether the arm's learning rate is chosen with tuning seeds."""
+        return bool(self.tuning_seeds) and len(arm.learning_rates) > 1
+
+    def _mistakes_of_tuning(self) -> list[str]:
+        """Why the tuning seeds cannot choose a learning rate for these arms and seeds."""
+        if not self.tuning_seeds:
+            return []
+        if not any(map(self.is_tuned, self.arms)):
+            return ["choose between learning rates, but no arm has several; leave them out"]
+        return [
+            f"{seed} is one of seeds as well, whose runs are reported; use another number"
+            for seed in self.tuning_seeds
+            if seed in self.seeds
+        ]
+
+    def _mistakes_of_question(self) -> list[str]:
+        """Why the declared question cannot be asked of these arms."""
+        if self.question is None:
+            return []
+        if isinstance(self.question, str):
+            known = {arm.method for arm in self.arms}
+            lacking = [method for method in ("full", "lora") if method not in known]
+            return [f"{FULL_OR_LORA} needs an arm with method: {method}" for method in lacking]
+        trained = [arm.name for arm in self.arms if arm.method != "baseline"]
+        if self.question[0] == self.question[1]:
+            return ["names one arm twice; write two different ones"]
+        return [
+            f"{name!r} is not a trained arm of this study; allowed: {', '.join(trained)}"
+            for name in self.question
+            if name not in trained
+        ]

@@ -7,6 +7,7 @@ The same spec has the same run id on every machine and in every process.
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 
 from lorastudy.config.models import Arm, BaseModelRef, Benchmark, Data, Study, StudyModel, Training
 
@@ -48,25 +49,52 @@ class RunSpec(StudyModel):
         return f"{self.arm.name}-s{self.seed}-{self.identity[:8]}"
 
 
-def expand_study(study: Study) -> tuple[RunSpec, ...]:
+def expand_study(study: Study, rates: Mapping[str, float] | None = None) -> tuple[RunSpec, ...]:
     """All runs of a study: by arm, then learning rate, then seed, each in the order given.
 
-    A baseline has one run, with the first seed, since nothing in it is random.
+    A baseline has one run, with the first seed, since nothing in it is random. An arm whose rate
+    is chosen with tuning seeds has its tuning runs first; `rates` are the rates chosen so far, by
+    arm. An arm that is not in it has no other run yet.
     """
-    return tuple(
-        RunSpec(
-            arm=arm.model_copy(update={"learning_rates": rates}),
-            seed=seed,
-            base_model=study.base_model,
-            data=study.data,
-            training=study.training,
-            benchmarks=study.benchmarks,
-        )
-        for arm in study.arms
-        for rates in _rates_of_runs(arm)
-        for seed in (study.seeds[:1] if arm.method == "baseline" else study.seeds)
+    return tuple(spec for arm in study.arms for spec in _expand_arm(study, arm, rates or {}))
+
+
+def _expand_arm(study: Study, arm: Arm, chosen: Mapping[str, float]) -> Iterator[RunSpec]:
+    if not study.is_tuned(arm):
+        seeds = study.seeds[:1] if arm.method == "baseline" else study.seeds
+        for rate in arm.learning_rates or (None,):
+            yield from (_make_spec(study, arm, rate, seed) for seed in seeds)
+        return
+    for rate in arm.learning_rates:
+        yield from (_make_spec(study, arm, rate, seed) for seed in study.tuning_seeds)
+    if arm.name in chosen:
+        yield from (_make_spec(study, arm, chosen[arm.name], seed) for seed in study.seeds)
+
+
+def _make_spec(study: Study, arm: Arm, rate: float | None, seed: int) -> RunSpec:
+    """One run; a tuning run has no benchmarks, so that no test can choose a learning rate."""
+    return RunSpec(
+        arm=arm.model_copy(update={"learning_rates": () if rate is None else (rate,)}),
+        seed=seed,
+        base_model=study.base_model,
+        data=study.data,
+        training=study.training,
+        benchmarks=() if seed in study.tuning_seeds else study.benchmarks,
     )
 
 
-def _rates_of_runs(arm: Arm) -> list[tuple[float, ...]]:
-    return [(rate,) for rate in arm.learning_rates] if arm.learning_rates else [()]
+def list_runs_to_come(study: Study, rates: Mapping[str, float]) -> tuple[RunSpec, ...]:
+    """The runs that follow when the learning rates that `rates` lacks are chosen.
+
+    Their number, arms and seeds are right; the rate is the first of the list, not the chosen one.
+    """
+    waiting = {
+        arm.name: arm.learning_rates[0]
+        for arm in study.arms
+        if study.is_tuned(arm) and arm.name not in rates
+    }
+    return tuple(
+        spec
+        for spec in expand_study(study, waiting)
+        if spec.arm.name in waiting and spec.seed not in study.tuning_seeds
+    )

@@ -9,6 +9,7 @@ arms and benchmarks are named: `arms.lora-1.rank`.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
+from itertools import count, islice
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -120,7 +121,7 @@ def dump_study(study: Study) -> str:
 def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int) -> Study:
     """`study` with more arms, each (source name, YAML of one arm or a list), and more seeds.
 
-    New seeds follow the highest one. Existing arms and seeds are not changed.
+    New seeds follow the highest one and leave out tuning seeds. Existing arms and seeds stay.
 
     Raises:
         ConfigError: Nothing or too much is added, or the study has mistakes after the addition.
@@ -137,7 +138,8 @@ def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int)
     for source_name, text in arms:
         added = parse_yaml(text, source_name)
         known_arms += added if isinstance(added, list) else [added]
-    known_seeds += [max(study.seeds) + 1 + i for i in range(n_seeds)]
+    free = (seed for seed in count(max(study.seeds) + 1) if seed not in study.tuning_seeds)
+    known_seeds += islice(free, n_seeds)
     if not arms and not n_seeds:
         raise ConfigError("nothing to add: give --arm FILE or --seeds N.")
     return load_study(write_yaml(plain), "the extended study")

@@ -11,9 +11,16 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -25,6 +32,7 @@ LAYER_TYPES = (
 )
 # Linear modules at the root of a model: the only patterns without a dot.
 ROOT_PATTERNS = ("lm_head", "embed_out")
+FULL_OR_LORA: Literal["full-or-lora"] = "full-or-lora"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*", re.ASCII)
@@ -100,6 +108,17 @@ def _checked_protocol(value: str) -> str:
     return value
 
 
+def _checked_question(value: object) -> object:
+    """Said here in one sentence, where pydantic has one for each form that does not fit."""
+    is_pair = isinstance(value, tuple) and [type(part) for part in value] == [str, str]
+    if value is not None and value != FULL_OR_LORA and not is_pair:
+        raise wrong_value(
+            f"is not a question; write {FULL_OR_LORA}, or the names of two arms such as "
+            "[full, lora-1]"
+        )
+    return value
+
+
 def repeated(key: str, values: Sequence[object]) -> list[Mistake]:
     """A mistake for every value that the list `key` contains twice."""
     found = [i for i, value in enumerate(values) if value in values[:i]]
@@ -141,6 +160,10 @@ ProtocolName = Annotated[
     ),
 ]
 LearningRate = Annotated[float, Field(gt=0, lt=1)]
+Margin = Annotated[float, Field(gt=0, lt=1)]
+Question = Annotated[
+    Literal["full-or-lora"] | tuple[Name, Name] | None, BeforeValidator(_checked_question)
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from lorastudy.config.models import Study
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.lines import read_records
+from lorastudy.store.rates import list_runs
 from lorastudy.store.records import Manifest, RunResult, StepRecord
 from lorastudy.store.weights import measure_stored_bytes
 
@@ -51,7 +52,7 @@ def read_runs(folder: StudyFolder) -> tuple[StoredRun, ...]:
     study = read_study(folder)
     found = tuple(
         run
-        for spec in expand_study(study)
+        for spec in list_runs(study, folder)
         if (run := read_run(study, spec, folder.run(spec.run_id))) is not None
     )
     if not found:

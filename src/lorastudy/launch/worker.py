@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import torch
 
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import UserError, is_out_of_memory, redact_secrets
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
@@ -29,6 +29,7 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
+from lorastudy.store.rates import list_runs
 from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
 from lorastudy.threads import share_cores
@@ -59,7 +60,7 @@ def execute_by_id(
     forbid_tf32()
     torch.set_num_threads(_threads_of(folder.run(run_id)) or threads or share_cores(1))
     study = read_study(folder)
-    specs = {spec.run_id: spec for spec in expand_study(study)}
+    specs = {spec.run_id: spec for spec in list_runs(study, folder)}
     if run_id not in specs:
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)

@@ -11,7 +11,7 @@ be rebuilt at any time: everything in it is made from `Findings`.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.report.page.integrity import write_results_json
@@ -20,6 +20,7 @@ from lorastudy.report.tables.comparisons import (
     build_all_pairs,
     build_group_table,
     build_pair_table,
+    build_reference_table,
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table
@@ -50,8 +51,10 @@ _RENDERERS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def write_report(findings: Findings, study_dir: Path) -> Path:
+def write_report(findings: Findings, study_dir: Path, *, with_plain: bool = False) -> Path:
     """Write the report of `findings` under `study_dir` and return the path of its page.
+
+    `with_plain` shows the interval of each pair by itself beside the adjusted one.
 
     Raises:
         StorageError: The disk refused a write; files already there are whole.
@@ -60,22 +63,22 @@ def write_report(findings: Findings, study_dir: Path) -> Path:
     from lorastudy.report.page.render import Report, render_page
 
     folder = study_dir / "report"
-    tables = build_tables(findings)
-    files = _write_tables(findings, tables)
+    tables = build_tables(findings, with_plain=with_plain)
+    files = _write_tables(findings, tables, with_plain=with_plain)
     figures = draw_figures(findings)
     publish_folder(folder / "figures", lambda folder: _write_figures(figures, folder))
     for name, text in files.items():
         write_text(folder / name, text)
     page = folder / "index.html"
-    write_text(page, render_page(Report(findings, tables, files), figures))
+    write_text(page, render_page(Report(findings, tables, files, with_plain), figures))
     return page
 
 
-def build_tables(findings: Findings) -> dict[str, Table]:
+def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, Table]:
     """Every table that is also written to files, by the name of its files."""
     return {
         "table1": build_table1(findings),
-        "comparisons": build_all_pairs(findings.comparisons),
+        "comparisons": build_all_pairs(findings, with_plain=with_plain),
         "claims": build_claim_table(findings.answers),
         "padding": build_padding_table(findings.padded),
         "learning_rates": build_rate_table(findings),
@@ -86,17 +89,18 @@ def build_tables(findings: Findings) -> dict[str, Table]:
     }
 
 
-def _write_tables(findings: Findings, tables: Mapping[str, Table]) -> dict[str, str]:
+def _write_tables(
+    findings: Findings, tables: Mapping[str, Table], *, with_plain: bool
+) -> dict[str, str]:
     """The content of every table's file, by name."""
-    comparisons = findings.comparisons
-    pairs = (build_group_table(comparisons), *map(build_pair_table, comparisons))
+    pairs = [build_pair_table(c, with_plain=with_plain) for c in findings.comparisons]
     files = {
         f"{name}.{extension}": render(table)
         for name, table in tables.items()
         for extension, render in _RENDERERS.items()
     }
     richer = {
-        "comparisons.md": "\n".join(map(render_markdown, pairs)),
+        "comparisons.md": "\n".join(map(render_markdown, (build_group_table(findings), *pairs))),
         "comparisons.json": write_comparisons_json(findings),
         "learning_rates.json": write_rates_json(findings.rates),
     }
@@ -105,17 +109,18 @@ def _write_tables(findings: Findings, tables: Mapping[str, Table]) -> dict[str, 
 
 def render_table(findings: Findings, format: TableFormat) -> str:
     """Table I as text; "json" is all of `results.json`, as it is stored."""
-    match format:
-        case "md":
-            return render_markdown(build_table1(findings))
-        case "csv":
-            return render_csv(build_table1(findings))
-        case "latex":
-            return render_latex(build_table1(findings))
-        case "json":
-            return write_results_json(findings.results)
-        case _:
-            assert_never(format)
+    if format == "json":
+        return write_results_json(findings.results)
+    return _render(build_table1(findings), format)
+
+
+def render_differences(findings: Findings, format: TableFormat) -> str:
+    """Every arm minus the reference arm as text, with adjusted and plain intervals."""
+    return _render(build_reference_table(findings, with_plain=True), format)
+
+
+def _render(table: Table, format: TableFormat) -> str:
+    return _RENDERERS["tex" if format == "latex" else format](table)
 
 
 def _write_figures(figures: Sequence["DrawnFigure"], folder: Path) -> None:

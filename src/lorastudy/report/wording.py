@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Pair
+from lorastudy.analysis.planning import MOST_SEEDS
+from lorastudy.analysis.question import Question
 from lorastudy.analysis.statistics import Interval
 from lorastudy.config.arm_words import list_places, name_method
 from lorastudy.config.models import Arm
@@ -63,6 +65,11 @@ def count_seeds(n: int, total: int) -> str:
     return "the one seed" if total == 1 else "both seeds" if total == 2 else f"all {total} seeds"
 
 
+def describe_needed(n_seeds: int) -> str:
+    """A planned number of seeds, which is rough: "about 9", "more than 1,000"."""
+    return f"about {n_seeds}" if n_seeds <= MOST_SEEDS else f"more than {MOST_SEEDS:,}"
+
+
 def write_percent(nats: float) -> str:
     """How much higher a perplexity is, for a difference of losses: "12 % higher"."""
     factor = math.exp(min(abs(nats), _LARGEST_NATS))
@@ -90,6 +97,11 @@ def write_difference(mean: float, interval: Interval | None) -> str:
 def describe_margin(margin: float) -> str:
     """The margin of equivalence with its meaning: "0.02 nats per token (2 % of perplexity)"."""
     return f"{margin:g} nats per token ({100 * math.expm1(margin):.2g} % of perplexity)"
+
+
+def describe_question(question: Question) -> str:
+    """The declared question: "full fine-tuning or LoRA?", "lora-1 or lora-2?"."""
+    return f"{' or '.join(question.arms or ('full fine-tuning', 'LoRA'))}?"
 
 
 def describe_evidence(pair: Pair) -> str:

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lorastudy.config.models import Study
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec
 from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock, write_lock
+from lorastudy.store.rates import list_runs
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.store.status import RunStatus, read_status
 
@@ -64,20 +65,20 @@ def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
     """Every run of the study in order, started or not."""
     return tuple(
         RunOverview(spec, read_status(folder.run(spec.run_id)))
-        for spec in expand_study(read_study(folder))
+        for spec in list_runs(read_study(folder), folder)
     )
 
 
 def list_strangers(folder: StudyFolder) -> list[str]:
     """Folders in runs/ that are not runs of the study, such as those of older versions."""
-    known = {spec.run_id for spec in expand_study(read_study(folder))}
+    known = {spec.run_id for spec in list_runs(read_study(folder), folder)}
     found = (folder.path / "runs").glob("[!.]*")
     return sorted(path.name for path in found if path.is_dir() and path.name not in known)
 
 
 def list_doubts(folder: StudyFolder) -> list[str]:
     """What a reader of the study's numbers must know about its files, one sentence per fact."""
-    runs = [folder.run(spec.run_id) for spec in expand_study(read_study(folder))]
+    runs = [folder.run(spec.run_id) for spec in list_runs(read_study(folder), folder)]
     started = [run for run in runs if run.path.is_dir()]
     old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]
     changes = {run.path.name: run.find_record_changes() for run in started}
@@ -96,12 +97,13 @@ def collect_results(folder: StudyFolder) -> StudyResults:
         InputError: Runs of different tokenizers.
     """
     study = read_study(folder)
-    found = {s.run_id: folder.run(s.run_id).read_outcome(s) for s in expand_study(study)}
+    found = {s.run_id: folder.run(s.run_id).read_outcome(s) for s in list_runs(study, folder)}
     _refuse_mixed_tokenizers((result for result in found.values() if result), folder)
     return StudyResults(
         name=study.name,
         arms=tuple(arm.name for arm in study.arms),
         seeds=study.seeds,
+        tuning_seeds=study.tuning_seeds,
         benchmarks=tuple(benchmark.name for benchmark in study.benchmarks),
         forgetting=tuple(b.name for b in study.benchmarks if b.role == "forgetting"),
         training_protocol=training_protocol(study),

@@ -87,6 +87,7 @@ class StudyLock(Record):
     texts: dict[str, TextCounts] = {}  # by the same names: how much of each text is read and known
     overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
     revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
+    vocabulary_size: int | None = None  # rows of the base model's embedding
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
     # what study.yaml may contain: the study before and after the last extension
@@ -275,6 +276,9 @@ class StudyResults(Record):
     format: Literal[1] = 1
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
+    tuning_seeds: Annotated[
+        tuple[int, ...], Field(exclude_if=lambda seeds: not seeds)
+    ] = ()  # whose runs chose learning rates, and are in no score
     benchmarks: tuple[str, ...]
     # benchmarks of neutral text: tuned minus base is what was forgotten
     forgetting: tuple[str, ...] = ()

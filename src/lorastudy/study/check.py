@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lorastudy.config.models import Source, Study
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.sources import locate_files
 from lorastudy.data.text_counts import count_overlap
 from lorastudy.errors import ConfigError, InputError
@@ -114,6 +114,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         },
         overlap=count_overlaps(study, reader),
         revisions=reader.revisions,
+        vocabulary_size=reader.base.vocabulary_size,
         studies=(study,),
         environment=take_fingerprint(
             device,
@@ -122,7 +123,8 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
             is_packed=any(arm.base_weights in PACKED for arm in study.arms),
         ),
     )
-    return StudyCheck(reader, device, arms, len(runs), lock, available_bytes(device))
+    n_runs = len(runs) + len(list_runs_to_come(study, {}))
+    return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device))
 
 
 def _refuse_wrong_paths(study: Study, places: Places) -> None:

@@ -1,10 +1,11 @@
 """Conduct a study on this machine: execute the missing runs, then say how far the study is."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from lorastudy.config.spec import RunSpec
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec, list_runs_to_come
 from lorastudy.errors import (
     ConfigError,
     EnvironmentDriftError,
@@ -20,11 +21,12 @@ from lorastudy.launch.local import LocalEngine, visible_gpus
 from lorastudy.run.setup import refuse_team
 from lorastudy.store.collect import write_results
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import list_runs, read_rates
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.progress import Look, Progress
-from lorastudy.study.start import start_or_continue
+from lorastudy.study.start import missing_runs, start_or_continue
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +41,68 @@ class Execution:
     threads: int | None = None  # of each process on a CPU; None: its share of the cores
 
 
-def choose_runs(
-    runs: tuple[RunSpec, ...], arms: Sequence[str], seeds: Sequence[int]
-) -> tuple[RunSpec, ...]:
-    """Those of `runs` that belong to `arms` and `seeds`; if none are given, all of them.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The runs of a study that are asked for: those of some arms and seeds, or all of them.
 
-    Raises:
-        ConfigError: The study does not have one of these arms or seeds.
+    The tuning runs of an arm are always among them, since its other runs need their outcome.
     """
-    known_arms = list(dict.fromkeys(r.arm.name for r in runs))
-    known_seeds = sorted({r.seed for r in runs})
-    for wanted, known, flag in ((arms, known_arms, "--arm"), (seeds, known_seeds, "--seed")):
-        for value in wanted:
-            if value not in known:
-                raise ConfigError(
-                    f"{flag} {value}: the study does not have this. It has: "
-                    f"{', '.join(map(str, known))}."
-                )
-    return tuple(
-        r for r in runs if (not arms or r.arm.name in arms) and (not seeds or r.seed in seeds)
-    )
+
+    opened: OpenedStudy
+    arms: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the study has these arms and seeds.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        study = self.opened.study
+        known_arms = [arm.name for arm in study.arms]
+        known_seeds = sorted((*study.seeds, *study.tuning_seeds))
+        asked: tuple[tuple[str, Sequence[object], Sequence[object]], ...] = (
+            ("--arm", self.arms, known_arms),
+            ("--seed", self.seeds, known_seeds),
+        )
+        for flag, values, known in asked:
+            for value in values:
+                if value not in known:
+                    raise ConfigError(
+                        f"{flag} {value}: the study does not have this. It has: "
+                        f"{', '.join(map(str, known))}."
+                    )
+
+    def list_runs(self) -> tuple[RunSpec, ...]:
+        """Those that exist now: the others get their ids when learning rates are chosen."""
+        return self._choose(list_runs(self.opened.study, self.opened.folder))
+
+    def list_runs_to_come(self) -> tuple[RunSpec, ...]:
+        """Those whose learning rate is not chosen yet, with a stand-in for the rate."""
+        study = self.opened.study
+        return self._choose(list_runs_to_come(study, read_rates(study, self.opened.folder)))
+
+    def _choose(self, runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
+        seeds = (*self.seeds, *self.opened.study.tuning_seeds)
+        return tuple(
+            run
+            for run in runs
+            if (not self.arms or run.arm.name in self.arms)
+            and (not self.seeds or run.seed in seeds)
+        )
 
 
-def begin(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: Execution) -> tuple[RunSpec, ...]:
+def take_stage(missing: Iterable[RunSpec], study: Study) -> tuple[RunSpec, ...]:
+    """The runs of `missing` that can be executed now, in any order.
+
+    An arm whose tuning runs are among them may get another learning rate, so its other runs wait.
+    """
+    runs = tuple(missing)
+    tuned = {run.arm.name for run in runs if run.seed in study.tuning_seeds}
+    return tuple(run for run in runs if run.seed in study.tuning_seeds or run.arm.name not in tuned)
+
+
+def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
     """Check the study, start its folder or check that it may continue; return the missing runs.
 
     Raises:
@@ -69,18 +110,24 @@ def begin(opened: OpenedStudy, runs: tuple[RunSpec, ...], how: Execution) -> tup
     """
     probe = how.probe
     if how.team is not None:
-        refuse_team(how.team.size, opened.study.training)
+        refuse_team(how.team.size, wanted.opened.study.training)
         probe = False  # an arm that needs a team does not fit alone
     return start_or_continue(
-        opened, runs, device=how.device, again=how.resuming.restart, probe=probe
+        wanted.opened,
+        wanted.list_runs(),
+        to_come=wanted.list_runs_to_come(),
+        device=how.device,
+        again=how.resuming.restart,
+        probe=probe,
     )
 
 
 def execute(
-    opened: OpenedStudy, missing: tuple[RunSpec, ...], how: Execution, stop: StopFlag
+    wanted: Wanted, missing: tuple[RunSpec, ...], how: Execution, stop: StopFlag
 ) -> Generator[Look, None, None]:
     """Execute the runs that `begin` returned, and report on them about once per second.
 
+    Where these choose learning rates, the runs that follow from the choice are executed as well.
     Runs that fail are left as rows. When the iterator is closed, or left by an error, all
     processes stop at a checkpoint before it returns.
 
@@ -90,7 +137,7 @@ def execute(
     """
     if not missing:
         return
-    gpus = visible_gpus(how.device)
+    opened, gpus = wanted.opened, visible_gpus(how.device)
     jobs = how.jobs or max(1, len(gpus) // (how.team.size if how.team else 1))
     engine = LocalEngine(
         opened.folder,
@@ -103,14 +150,19 @@ def execute(
         team=how.team,
         threads=how.threads,
     )
-    progress = Progress(opened.folder)
+    progress, tried = Progress(opened.folder), set[str]()
     try:
         yield progress.look()
-        with closing(engine.execute(missing)) as waiting:
-            for _ in waiting:
-                if progress.is_due():
-                    yield progress.look()
-        yield progress.look()
+        while stage := take_stage(missing, opened.study):
+            tried |= {run.run_id for run in stage}
+            with closing(engine.execute(stage)) as waiting:
+                for _ in waiting:
+                    if progress.is_due():
+                        yield progress.look()
+            yield progress.look()
+            # what this stage made possible; runs that failed in it are not tried again
+            follow = [run for run in wanted.list_runs() if run.run_id not in tried]
+            missing = missing_runs(follow, opened.folder) if opened.study.tuning_seeds else ()
     except ConfigError as error:  # it was a study's folder when this began
         raise StorageError(
             f"{opened.folder.path} was deleted or edited during its runs. {error}"

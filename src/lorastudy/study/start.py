@@ -33,11 +33,13 @@ def start_or_continue(
     runs: tuple[RunSpec, ...],
     *,
     device: str,
+    to_come: tuple[RunSpec, ...] = (),
     again: bool = False,
     probe: bool | None = None,
 ) -> tuple[RunSpec, ...]:
     """Check the study, write or compare its folder, and return those of `runs` that are missing.
 
+    `to_come` are runs that follow later in the same folder, which must have room for them too.
     With `again`, runs that diverged count as missing too. `probe` first tries every arm's memory;
     None does so only on a device with its own memory, where running out of it ends a run.
 
@@ -49,7 +51,7 @@ def start_or_continue(
     checked = check_study(study, opened.places, where)
     if missing := missing_runs(runs, folder, again=again):
         check_weights(checked.reader.base.folder)
-        refuse_full_disk(missing, checked.arms, folder.path)
+        refuse_full_disk((*missing, *to_come), checked.arms, folder.path)
         if probe is None:
             refuse_oversized(missing, checked.arms, total_bytes=total_bytes(where))
     # write the folder, or check that it belongs to this study

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, Comparison, Pair
+from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.report.figures.style import (
     COLOURS,
     INK,
@@ -37,7 +37,7 @@ def draw_differences(findings: Findings) -> DrawnFigure:
     caption = (
         f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats, "
         "with its 95 % interval, adjusted over all pairs (with one seed over documents only, and "
-        f"not adjusted). Left of zero is better. Grey: within {EQUIVALENCE_MARGIN} nats. An open "
+        f"not adjusted). Left of zero is better. Grey: within {findings.margin:g} nats. An open "
         "marker has no interval."
     )
     return save_figure(figure, "fig5-differences", "Figure 5. Differences", caption)
@@ -46,7 +46,7 @@ def draw_differences(findings: Findings) -> DrawnFigure:
 def _draw_panel(
     axes: Axes, comparison: Comparison, reference: str, others: Sequence[tuple[int, str]]
 ) -> None:
-    axes.axvspan(-EQUIVALENCE_MARGIN, EQUIVALENCE_MARGIN, color=INK, alpha=0.12, linewidth=0)
+    axes.axvspan(-comparison.margin, comparison.margin, color=INK, alpha=0.12, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8)
     for row, (position, arm) in enumerate(others):
         pair = comparison.find_pair(arm, reference)

@@ -6,7 +6,7 @@ from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests
-from lorastudy.report.wording import describe_margin, join, write_difference
+from lorastudy.report.wording import describe_margin, describe_question, join, write_difference
 
 
 def compare_placements(findings: Findings) -> tuple[str, ...]:
@@ -66,6 +66,24 @@ def state_lead(comparison: Comparison) -> str:
     return f"{where}no arm is best. {ranked[0]} has the lowest loss: {said}."
 
 
+def state_families(findings: Findings) -> str:
+    """Which pairs answer a declared question, and that all others are exploratory."""
+    exploratory = (
+        "exploratory: adjusted for the pairs of arms of its benchmark and protocol, and to be "
+        "confirmed by another study that declares it as its question"
+    )
+    if findings.question is None:
+        return (
+            "The study declared no question before its runs (key question of the study file), so "
+            f"every comparison is {exploratory}."
+        )
+    return (
+        f"The study declared one question before its runs: {describe_question(findings.question)} "
+        "Its comparisons (marked ¶) are adjusted for each other alone, over all tests. Every other "
+        f"comparison is {exploratory}."
+    )
+
+
 def state_forgetting(findings: Findings) -> tuple[str, ...]:
     """For each benchmark for forgetting, the arms that are worse than the base model."""
     changes = findings.restrict(findings.main).changes
@@ -97,8 +115,8 @@ def state_limits(findings: Findings) -> tuple[str, ...]:
         "is supported."
         if n == 1
         else f"There are {n} seeds, and every arm of a seed saw the same data in the same order. "
-        "“Better” and “worse” are said only of separated arms, after an adjustment for all pairs "
-        "of arms of a benchmark and protocol."
+        "“Better” and “worse” are said only of separated arms, after an adjustment for the "
+        "number of pairs."
     ]
     if margin is not None:
         sentences.append(

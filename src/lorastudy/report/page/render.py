@@ -25,6 +25,7 @@ from lorastudy.report.figures.writing import FORMATS, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
 from lorastudy.report.page.details import (
     compare_placements,
+    state_families,
     state_forgetting,
     state_lead,
     state_limits,
@@ -102,6 +103,7 @@ class Report:
     findings: Findings
     tables: Mapping[str, Table]  # those that are also written to files, by file name
     files: Mapping[str, str]  # the content of every table's file
+    with_plain: bool = False  # tables of differences also have intervals that are not adjusted
 
 
 def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
@@ -170,6 +172,7 @@ def _words(report: Report) -> dict[str, object]:
         "verdict": state_verdict(findings),
         "placements": compare_placements(findings),
         "leads": tuple(map(state_lead, list_tests(findings))),
+        "families": state_families(findings),
         "forgotten": state_forgetting(findings),
         "limits": state_limits(findings),
         "facts": describe_study(findings),
@@ -202,9 +205,13 @@ def _tables(report: Report) -> dict[str, object]:
         "sound": render_html(build_table1(findings.restrict(sound))),
         "published": render_html(build_table1(findings.restrict(padded))) if is_both else None,
         "padding": _render_rows(stored["padding"]),
-        "groups": _render_rows(build_group_table(comparisons)),
-        "beside_reference": _render_rows(build_reference_table(findings)),
-        "pairs": [render_html(build_pair_table(c)) for c in comparisons],
+        "groups": _render_rows(build_group_table(findings)),
+        "beside_reference": _render_rows(
+            build_reference_table(findings, with_plain=report.with_plain)
+        ),
+        "pairs": [
+            render_html(build_pair_table(c, with_plain=report.with_plain)) for c in comparisons
+        ],
         "rates": render_html(stored["learning_rates"]),
         "runs": render_html(build_run_table(findings)),
         "times": render_html(stored["times"]),

@@ -21,12 +21,15 @@ from lorastudy.report.page.doubts import state_caveat, state_step
 from lorastudy.report.wording import (
     describe_evidence,
     describe_margin,
+    describe_needed,
+    describe_question,
     join,
     name_arm,
     start,
     write_difference,
     write_percent,
 )
+from lorastudy.units import write_duration
 
 _ONE_SEED = (
     "One seed: the intervals are over documents only, and another seed may reverse all of this."
@@ -124,10 +127,9 @@ def _say_reference(words: _Words) -> str:
     """The reference is recommended: by how much the best LoRA arm is worse, and its costs."""
     worse = [t for t in words.found.tests if stand_on_test(t.pair) == "worse"]
     sizes = _list_sizes(worse)
-    return (
-        f"use {words.reference}: the best LoRA arm by validation loss, {words.lora}, has a "
-        f"perplexity {sizes}{_cost_clause(words.found)}."
-    )
+    is_chosen = words.found.question is None or words.found.question.arms is None
+    who = f"the best LoRA arm by validation loss, {words.lora}," if is_chosen else words.lora
+    return f"use {words.reference}: {who} has a perplexity {sizes}{_cost_clause(words.found)}."
 
 
 def _say_open(words: _Words) -> str:
@@ -249,18 +251,24 @@ def describe_result(test: OnTest, found: Recommendation) -> str:
 
 
 def _say_needed(test: OnTest, found: Recommendation) -> str:
-    """How many seeds would separate the difference that was observed."""
-    needed, n_seeds = test.pair.seeds_for_observed, found.n_seeds
-    start_words = f"; {n_seeds} seeds cannot confirm it"
-    if needed is None:
-        return f"{start_words}, and more seeds would not: it needs more documents"
-    if needed > n_seeds:
-        return f"{start_words}, about {needed} would"
-    return start_words
+    """How many seeds would separate the difference that was observed, or show equivalence."""
+    pair, n_seeds = test.pair, found.n_seeds
+    separating, equivalence = pair.seeds_for_observed, pair.seeds_for_equivalence
+    said = f"; {n_seeds} seeds cannot confirm it"
+    if separating is None:
+        said += ", and more seeds would not: it needs more documents"
+    elif separating > n_seeds:
+        said += f", {describe_needed(separating)} would"
+    if equivalence is not None and equivalence > n_seeds:
+        said += (
+            f"; {describe_needed(equivalence)} would show that the two are equal within "
+            f"{describe_margin(pair.margin)}"
+        )
+    return said
 
 
 def _state_design(found: Recommendation) -> tuple[str, ...]:
-    """Seeds, documents, and what the intervals are adjusted for."""
+    """Seeds, documents, what the intervals are adjusted for, and whether it was asked before."""
     if not found.tests:
         return ()
     documents = sorted({t.n_documents for t in found.tests})
@@ -268,12 +276,19 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
     if found.n_seeds == 1:
         return (_ONE_SEED,)
     family = max(t.pair.n_family for t in found.tests)
-    adjusted = f"; the 95 % intervals are adjusted for {family} pairs of arms" if family else ""
-    return (f"{found.n_seeds} seeds, {span} documents per test{adjusted}.",)
+    design = f"{found.n_seeds} seeds, {span} documents per test"
+    if not family:
+        return (f"{design}.",)
+    design += "; the 95 % intervals are adjusted for"
+    if found.question is None:
+        exploratory = "This is exploratory: no question was declared before the runs."
+        return (f"{design} {family} pairs of arms.", exploratory)
+    asked = f"“{describe_question(found.question)}”, the question declared before the runs"
+    return (f"{design} the {family} comparisons of {asked}.",)
 
 
 def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
-    """What the LoRA arm costs beside the reference, and what both of them forgot."""
+    """What the LoRA arm costs beside the reference, what both forgot, and what tuning took."""
     sentences = []
     if found.costs:
         said = join([_write_cost(cost) for cost in found.costs])
@@ -288,4 +303,9 @@ def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
         ]
         if lost:
             sentences.append(f"On {benchmark}, worse than the base model: {join(lost)}.")
+    if tuning := [run for arm in findings.arms for run in arm.tuning]:
+        seconds = sum(run.total_seconds or 0.0 for run in tuning)
+        sentences.append(
+            f"Choosing the learning rates took {len(tuning)} more runs ({write_duration(seconds)})."
+        )
     return tuple(sentences)

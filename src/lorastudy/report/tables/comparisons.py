@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.pairs import (
-    EQUIVALENCE_MARGIN,
     ONE_SEED,
     SMALL_DIFFERENCE,
     Comparison,
@@ -25,7 +24,7 @@ from lorastudy.report.tables.table import (
     score_cells,
     text_cell,
 )
-from lorastudy.report.wording import describe_evidence, write_percent
+from lorastudy.report.wording import describe_evidence, describe_margin, write_percent
 
 _WORDS: dict[PairVerdict, str] = {
     "lower": "lower",
@@ -39,7 +38,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HOW = (
     "Nats per target, first arm minus second, paired by seed and document; below zero the first "
     "arm is better. Intervals and p values are over seeds and documents together, and adjusted "
-    "over all pairs of the benchmark and protocol (Bonferroni's inequality and Holm's steps): an "
+    "over all pairs of the benchmark and protocol (Bonferroni's inequality and Holm's steps), "
+    "apart from those of a question that was declared before the runs: an "
     f"interval excludes zero exactly where p is below {SIGNIFICANCE}, and then the pair is "
     "separated. The variance over seeds is drawn towards that of all pairs. With one seed the "
     "interval is over documents only, for one pair by itself. From five seeds on, the bootstrap "
@@ -50,10 +50,8 @@ PLAN = (
     f"the observed one, or {SMALL_DIFFERENCE} nats, as judged from the spread of these seeds, "
     "after Holm's adjustment. “documents”: no number of seeds is enough on so few documents."
 )
-EQUIVALENCE = (
-    f"“within {EQUIVALENCE_MARGIN}”: the adjusted interval lies within {EQUIVALENCE_MARGIN} nats "
-    "of zero. “Tied” is said only of such arms."
-)
+ASKED = "¶"
+ASKED_NOTE = Note(ASKED, "the question declared before the runs; other pairs are exploratory.")
 LETTERS = "Two arms that share a letter are not separated after Holm's adjustment."
 DIFFERENCE_COLUMNS = (
     Column("arms", ("first", "second"), "left"),
@@ -61,29 +59,68 @@ DIFFERENCE_COLUMNS = (
     Column("95 % interval, adjusted", ("low", "high")),
     Column("p (Holm)", ("p", "p_holm")),
 )
-COUNT_COLUMNS = (Column("seeds", ("n_seeds",)), Column("documents", ("n_documents",)))
-_PAIR_COLUMNS = (
-    *DIFFERENCE_COLUMNS,
-    Column("first arm is", ("verdict",), "left"),
-    Column(f"within {EQUIVALENCE_MARGIN}", ("p_equivalence", "is_equivalent"), "left"),
-    *COUNT_COLUMNS,
-    Column("seeds to separate it", ("seeds_for_observed",)),
-    Column(f"seeds for {SMALL_DIFFERENCE}", ("seeds_for_small",)),
-    Column("bootstrap", ("bootstrap_low", "bootstrap_high")),
-    Column("remark", ("remark",), "wrap"),
+PLAIN_COLUMN = Column("95 % interval, pair alone", ("plain_low", "plain_high"))
+PLAIN = (
+    "“Pair alone”: the interval without the adjustment. It may exclude zero though the pair is not "
+    "separated, since among many pairs some do so by chance. Words and p values are adjusted."
 )
+COUNT_COLUMNS = (Column("seeds", ("n_seeds",)), Column("documents", ("n_documents",)))
 
 
-def build_pair_table(comparison: Comparison) -> Table:
-    """Every pair of arms under one score."""
+def explain_margin(margin: float) -> Note:
+    """What it means to be within the margin, and what that is in per cent of perplexity."""
+    return Note(
+        "",
+        f"“within {margin:g}”: the adjusted interval lies within {describe_margin(margin)} of "
+        "zero. “Tied” is said only of such arms.",
+    )
+
+
+def _pair_columns(margin: float) -> tuple[Column, ...]:
+    return (
+        *DIFFERENCE_COLUMNS,
+        Column("first arm is", ("verdict",), "left"),
+        Column(f"within {margin:g}", ("p_equivalence", "is_equivalent"), "left"),
+        *COUNT_COLUMNS,
+        Column("seeds to separate it", ("seeds_for_observed",)),
+        Column(f"seeds for {SMALL_DIFFERENCE}", ("seeds_for_small",)),
+        Column("bootstrap", ("bootstrap_low", "bootstrap_high")),
+        Column("remark", ("remark",), "wrap"),
+    )
+
+
+def build_pair_table(comparison: Comparison, *, with_plain: bool = False) -> Table:
+    """Every pair of arms under one score; `with_plain` as in `add_plain_intervals`."""
     key = comparison.key
     title = f"{key.benchmark}, {key.protocol_name}: differences of arms"
     notes = [Note("", text) for text in comparison.notes]
-    return Table(title, _PAIR_COLUMNS, tuple(map(_pair_cells, comparison.pairs)), tuple(notes))
+    notes += [ASKED_NOTE] if any(pair.is_asked for pair in comparison.pairs) else []
+    columns = _pair_columns(comparison.margin)
+    rows = tuple(map(_pair_cells, comparison.pairs))
+    table = Table(title, columns, rows, tuple(notes))
+    return add_plain_intervals(table, comparison.pairs) if with_plain else table
 
 
-def build_reference_table(findings: Findings) -> Table:
-    """Every arm minus the reference arm, under protocols that score text alone."""
+def add_plain_intervals(table: Table, pairs: Sequence[Pair]) -> Table:
+    """The table with the interval of each pair by itself beside the adjusted one.
+
+    `pairs` are those of its rows. Words and p values stay those of the adjusted intervals, so the
+    table says that a plain interval may exclude zero though its pair is not separated.
+    """
+    place = 1 + next(i for i, c in enumerate(table.columns) if c.names == ("low", "high"))
+    columns = (*table.columns[:place], PLAIN_COLUMN, *table.columns[place:])
+    rows = (
+        (*row[:place], Cell(write_interval(p.plain), ends_of(p.plain)), *row[place:])
+        for row, p in zip(table.rows, pairs, strict=True)
+    )
+    return Table(table.title, columns, tuple(rows), (*table.notes, Note("", PLAIN)))
+
+
+def build_reference_table(findings: Findings, *, with_plain: bool = False) -> Table:
+    """Every arm minus the reference arm, under protocols that score text alone.
+
+    `with_plain` as in `add_plain_intervals`.
+    """
     reference = findings.reference or ""
     kept = [c for c in findings.comparisons if not c.key.scores_padding] or findings.comparisons
     pairs = [
@@ -110,7 +147,10 @@ def build_reference_table(findings: Findings) -> Table:
         for c, pair in pairs
     )
     title = f"Every arm minus {reference}, text only"
-    return Table(title, columns, rows, (Note("", HOW), Note("", EQUIVALENCE)))
+    asked = (ASKED_NOTE,) if any(pair.is_asked for _, pair in pairs) else ()
+    notes = (*asked, Note("", HOW), explain_margin(findings.margin))
+    table = Table(title, columns, rows, notes)
+    return add_plain_intervals(table, [pair for _, pair in pairs]) if with_plain else table
 
 
 def _percent_cell(pair: Pair) -> Cell:
@@ -126,14 +166,16 @@ def _word_cell(pair: Pair) -> Cell:
     return Cell(word, (pair.verdict,), detail, is_emphasised=pair.is_separated)
 
 
-def build_all_pairs(comparisons: Sequence[Comparison]) -> Table:
+def build_all_pairs(findings: Findings, *, with_plain: bool = False) -> Table:
     """Every pair under every score in one table, for programs."""
+    pairs = [(c.key, pair) for c in findings.comparisons for pair in c.pairs]
     columns = (Column("benchmark", ("benchmark",)), Column("protocol", ("protocol",)))
-    rows = tuple((*score_cells(c.key), *_pair_cells(pair)) for c in comparisons for pair in c.pairs)
-    return Table("Differences of arms", (*columns, *_PAIR_COLUMNS), rows)
+    rows = tuple((*score_cells(key), *_pair_cells(pair)) for key, pair in pairs)
+    table = Table("Differences of arms", (*columns, *_pair_columns(findings.margin)), rows)
+    return add_plain_intervals(table, [pair for _, pair in pairs]) if with_plain else table
 
 
-def build_group_table(comparisons: Sequence[Comparison]) -> Table:
+def build_group_table(findings: Findings) -> Table:
     """Which arms are not separated, one row per score: the lead, and groups as letters."""
     columns = (
         *SCORE_COLUMNS,
@@ -146,9 +188,9 @@ def build_group_table(comparisons: Sequence[Comparison]) -> Table:
             text_cell(describe_lead(c)),
             text_cell(", ".join(f"{arm} ({_letters(c, arm)})" for arm in c.ranked)),
         )
-        for c in comparisons
+        for c in findings.comparisons
     )
-    notes = tuple(Note("", text) for text in (LETTERS, HOW, EQUIVALENCE, PLAN))
+    notes = (Note("", LETTERS), Note("", HOW), explain_margin(findings.margin), Note("", PLAN))
     return Table("Which arms are not separated", columns, rows, notes)
 
 
@@ -169,7 +211,11 @@ def difference_cells(pair: Pair) -> tuple[Cell, ...]:
     """The cells of DIFFERENCE_COLUMNS."""
     mean, p, p_holm = pair.mean, pair.p, pair.p_holm
     return (
-        Cell(f"{pair.first} - {pair.second}", (pair.first, pair.second)),
+        Cell(
+            f"{pair.first} - {pair.second}",
+            (pair.first, pair.second),
+            mark=ASKED if pair.is_asked else "",
+        ),
         Cell(ABSENT if mean is None else write_signed(mean), (mean,)),
         Cell(write_interval(pair.interval), ends_of(pair.interval)),
         Cell(ABSENT if p_holm is None else write_p(p_holm), (p, p_holm)),

@@ -5,8 +5,9 @@ import math
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.forgetting import Change
-from lorastudy.analysis.pairs import EQUIVALENCE_MARGIN, SMALL_DIFFERENCE, Comparison, Pair
+from lorastudy.analysis.pairs import SMALL_DIFFERENCE, Comparison, Pair
 from lorastudy.report.numerals import ends_of
+from lorastudy.report.wording import describe_question
 
 _STEP = 5  # percent
 
@@ -16,12 +17,29 @@ def write_comparisons_json(findings: Findings) -> str:
     content = {
         "unit": "nats per target, first arm minus second",
         "confidence": 0.95,
-        "equivalence_margin": EQUIVALENCE_MARGIN,
+        "equivalence_margin": findings.margin,
+        "question": _describe_question(findings),
         "small_difference": SMALL_DIFFERENCE,
         "tuned_minus_baseline": [_describe_change(change) for change in findings.changes],
         "comparisons": [_describe(comparison) for comparison in findings.comparisons],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _describe_question(findings: Findings) -> dict[str, object] | None:
+    """What the study declared before its runs; null if it declared no question."""
+    question = findings.question
+    if question is None:
+        return None
+    return {
+        "arms": question.arms,
+        "question": describe_question(question),
+        "pairs": sorted(sorted(pair) for pair in question.pairs),
+        "tests": [
+            {"benchmark": k.benchmark, "protocol": k.protocol, "protocol_version": k.version}
+            for k in question.tests
+        ],
+    }
 
 
 def _describe(comparison: Comparison) -> dict[str, object]:
@@ -66,6 +84,7 @@ def _describe_pair(pair: Pair) -> dict[str, object]:
         "plain_interval": ends_of(pair.plain),
         "level": pair.level,
         "n_family": pair.n_family,
+        "family": _name_family(pair),
         "bootstrap": ends_of(pair.bootstrap),
         "p": pair.p,
         "p_holm": pair.p_holm,
@@ -82,6 +101,7 @@ def _describe_pair(pair: Pair) -> dict[str, object]:
         "document_se": _root(difference.document_variance) if difference else None,
         "shared_se": _root(difference.shared_variance) if difference else None,
         "seeds_for_observed": pair.seeds_for_observed,
+        "seeds_for_equivalence": pair.seeds_for_equivalence,
         "seeds_for_small": pair.seeds_for_small,
         "documents": {
             "share_lower": documents.share_lower,
@@ -91,6 +111,13 @@ def _describe_pair(pair: Pair) -> dict[str, object]:
         else None,
         "remark": pair.remark,
     }
+
+
+def _name_family(pair: Pair) -> str | None:
+    """The family that the pair was judged in; None if it was not judged."""
+    if not pair.n_family:
+        return None
+    return "question" if pair.is_asked else "exploratory"
 
 
 def _root(variance: float | None) -> float | None:

@@ -1,11 +1,17 @@
 """The list of all runs, and the runs that failed."""
 
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.summary import best_validation_loss, missing_of
+from lorastudy.analysis.summary import missing_of
 from lorastudy.report.numerals import ABSENT, write_number, write_rate
-from lorastudy.report.tables.table import Cell, Column, Table, text_cell
+from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
+from lorastudy.store.rates import best_validation_loss
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.units import MIB
+
+TUNING = (
+    "“Tuning”: a run that only helped to choose the learning rate of its arm by validation loss. "
+    "It is not scored, and is in no other number than the cost of the choice."
+)
 
 
 def build_run_table(findings: Findings) -> Table:
@@ -13,7 +19,11 @@ def build_run_table(findings: Findings) -> Table:
     results, kind = findings.results, findings.memory_kind
     rows: list[tuple[Cell, ...]] = []
     for arm in results.arms:
-        rows += [_run_cells(run, kind) for run in results.runs if run.arm == arm]
+        rows += [
+            _run_cells(run, kind, is_tuning=run.seed in results.tuning_seeds)
+            for run in results.runs
+            if run.arm == arm
+        ]
         rows += [_missing_cells(run_id, arm) for run_id in missing_of(arm, results)]
     columns = (
         Column("run", ("run_id",), "left"),
@@ -27,7 +37,8 @@ def build_run_table(findings: Findings) -> Table:
         Column("tokens per second", ("tokens_per_second",)),
         Column(f"peak {kind or 'memory'}, MiB", ("peak_memory_bytes",)),
     )
-    return Table("All runs", columns, tuple(rows))
+    notes = (Note("", TUNING),) if results.tuning_seeds else ()
+    return Table("All runs", columns, tuple(rows), notes)
 
 
 def build_failure_table(results: StudyResults) -> Table:
@@ -45,13 +56,13 @@ def build_failure_table(results: StudyResults) -> Table:
     return Table("Runs that did not finish", columns, rows)
 
 
-def _run_cells(run: RunResult, kind: str | None) -> tuple[Cell, ...]:
+def _run_cells(run: RunResult, kind: str | None, *, is_tuning: bool) -> tuple[Cell, ...]:
     loss, memory = best_validation_loss(run), run.peak_memory_bytes.get(kind or "")
     rate, seconds, speed = run.learning_rate, run.train_seconds, run.tokens_per_second
     return (
         text_cell(run.run_id),
         text_cell(run.arm),
-        Cell(str(run.seed), (run.seed,)),
+        Cell(str(run.seed), (run.seed,), detail="tuning" if is_tuning else ""),
         Cell(ABSENT if rate is None else write_rate(rate), (rate,)),
         text_cell(_status(run)),
         Cell(ABSENT if run.best_epoch is None else str(run.best_epoch), (run.best_epoch,)),

@@ -1,0 +1,91 @@
+"""How every arm of a study is trained: schedule, optimizer, sums and precision.
+
+Nothing here differs between the arms of a study; learning rates belong to the arms.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorastudy.config.syntax import Count, Mistake, StudyModel, refuse
+
+
+class Schedule(StudyModel):
+    """The learning rate as a function of the optimizer step."""
+
+    shape: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the linear warm-up: a descent to zero, or the peak until the end."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the counted steps during which the rate rises from zero to its peak."""
+    counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
+    """micro-batches repeats a known mistake: totals count these, but the rate moves by steps."""
+    rounding: Annotated[Literal["down", "up"], Field(exclude_if=lambda way: way == "down")] = "down"
+    """How the warm-up becomes whole steps; up: as transformers' Trainer does."""
+
+
+class Optimizer(StudyModel):
+    """The optimizer; its learning rate belongs to the arm."""
+
+    name: Literal["adamw"] = "adamw"
+    """AdamW with decoupled weight decay."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Decay of every trained parameter per step; it is multiplied by the learning rate."""
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1)],
+        Annotated[float, Field(ge=0, lt=1)],
+    ] = (0.9, 0.999)
+    """Decay rates of the optimizer's two moment estimates."""
+    eps: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    """Added to the denominator of the update."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients with a larger norm are scaled down to this norm; null: never."""
+
+
+class Training(StudyModel):
+    """One training protocol for all arms of the study."""
+
+    epochs: Count
+    """Passes over the training rows."""
+    rows_per_step: Count
+    """Rows whose gradients are added for one optimizer step."""
+    micro_batch: Count
+    """Rows computed at once; rows_per_step must be a multiple of it. Never changed silently."""
+    token_budget: Count | None = None
+    """A micro-batch of more tokens is computed in parts; same sums; on a GPU other dropout."""
+    implementation: Literal["fast", "compiled", "reference"] = "fast"
+    """fast: own code; compiled: fast with torch.compile; reference: transformers + PEFT as is."""
+    schedule: Schedule = Schedule()
+    """Shape of the learning rate over the steps."""
+    optimizer: Optimizer = Optimizer()
+    """Update rule."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the computation; trained parameters stay float32."""
+    padding: Literal["masked", "scored"] = "masked"
+    """scored: padding is trained on as if it were text (the published protocol)."""
+    accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
+    """Whether every scored token of a step weighs the same, or every micro-batch does."""
+    activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
+    """Keep only the inputs of layers, and compute the layers again in backward: less memory."""
+    first_group: Literal["full", "one"] = "full"
+    """one: the first optimizer step follows a single micro-batch (the published protocol)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        mistakes: list[Mistake] = []
+        groups, rest = divmod(self.rows_per_step, self.micro_batch)
+        if rest:
+            what = f"{self.rows_per_step} is not a multiple of micro_batch {self.micro_batch}"
+            mistakes.append(("rows_per_step", what))
+        if self.activation_checkpointing and self.implementation == "compiled":
+            what = "is for fast and reference; compiled layers choose themselves what they keep"
+            mistakes.append(("activation_checkpointing", what))
+        counts_micro_batches = self.schedule.counted_in == "micro-batches"
+        if counts_micro_batches and self.schedule.warmup * groups >= 1:
+            what = (
+                f"{self.schedule.warmup} of the micro-batches is a warm-up longer than training, "
+                f"since the rate moves only once every {groups} micro-batches; "
+                "lower it or count in optimizer-steps"
+            )
+            mistakes.append(("schedule.warmup", what))
+        refuse(mistakes)
+        return self
