@@ -11,6 +11,7 @@ from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.analysis.recommendation import Recommendation, recommend
 from lorastudy.config.study_file import preset_text
+from lorastudy.report.page.describe import describe_study
 from lorastudy.report.page.doubts import state_caveat
 from lorastudy.report.page.integrity import build_digest_table, list_warnings
 from lorastudy.report.tables.table1 import build_table1
@@ -242,6 +243,8 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
     shown = {row[0].text: [cell.text for cell in row[1:5]] for row in table.rows}
     assert shown["train"] == ["20", "10,000", "76.0%", "0.0%"]
     assert shown["x--rows-text"] == ["3", "50", "0.0%", "50.0%"]
+    said = {fact.label: fact.text for fact in describe_study(lossy)}
+    assert said["training text"].startswith("20 documents, 10,000 tokens, of which 76.0% in no row")
 
 
 def test_damaged_runs_are_not_called_failed(tmp_path: Path) -> None:

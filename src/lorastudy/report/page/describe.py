@@ -20,7 +20,14 @@ def describe_study(findings: Findings) -> list[Fact]:
         Fact("precision", list_distinct((run.precision for run in results.runs), ", ")),
     ]
     before = _describe_inputs(study) if study else []
-    return [fact for fact in (*before, *facts) if fact.text]
+    lock = findings.evidence.lock
+    texts = lock.texts if lock else {}
+    read = [
+        Fact(label, str(texts[name]))
+        for name, label in (("train", "training text"), ("validation", "validation text"))
+        if name in texts
+    ]
+    return [fact for fact in (*before, *read, *facts) if fact.text]
 
 
 def summarise_study(findings: Findings) -> str:
