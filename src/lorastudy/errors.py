@@ -170,6 +170,8 @@ def possible_path(named: str | Path, *, key: str = "") -> Path:
     shown = str(named) if len(str(named)) <= _LONGEST_SHOWN else f"{str(named)[:_LONGEST_SHOWN]}..."
     try:
         Path(named).stat()
+    except ValueError as error:
+        raise ConfigError(f"{key}{shown!r}: {error}. Give another path.") from error
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise ConfigError(f"{key}{shown}: {error.strerror}. Give another path.") from error

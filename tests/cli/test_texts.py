@@ -118,6 +118,35 @@ def test_evaluate_reads_files_folders_and_patterns_as_a_study_does(tiny_gpt2: Pa
     assert refused.code == 2 and "files ending in .csv, .md, .txt" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("named", "options", "what"),
+    [
+        ("", (), "the name is empty"),
+        ("a\0b.txt", (), "null byte"),
+        ("none", (), "this folder has no file"),
+        ("wikitext-2", ("--sample-by", "document"), "applies to text files under path only"),
+        ("wikitext-22", (), "did you mean 'wikitext-2'"),
+    ],
+)
+def test_a_benchmark_that_is_none_is_refused(
+    named: str, options: tuple[str, ...], what: str, tiny_gpt2: Path
+) -> None:
+    Path("none").mkdir()
+    answer = score(tiny_gpt2, "--benchmark", named, *options)
+    assert answer.code == 2 and what in answer.err
+
+
+def test_init_reads_compressed_files() -> None:
+    for name in ("train-1", "train-2", "val"):
+        Path("notes").mkdir(exist_ok=True)
+        with gzip.open(f"notes/{name}.txt.gz", "wt") as stream:
+            stream.write(3 * LINE)
+    answer = call("init", "notes", "--base", "demo", "--out", "a.yaml")
+    assert answer.code == 0, answer.err
+    assert "train: 6 documents" in answer.out and "val.txt.gz" in answer.out
+    assert read_study_file(Path("a.yaml")).base_model.builtin == "demo"
+
+
 def test_evaluate_and_audit_state_what_is_cut_off(tiny_gpt2: Path) -> None:
     Path("a.txt").write_text("short\n" + "x" * 95 + "\n")
     said = "2 documents, 100 tokens, of which 72.0% in no row and 0.0% unknown"

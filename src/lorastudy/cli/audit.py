@@ -1,5 +1,6 @@
 """`audit`: what a perplexity over padded rows is made of, of a model or of a printed number."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -187,6 +188,10 @@ def _reading_as_text(reading: "Reading") -> str:
         return share
     return (
         f"{share};\n  reported {undone.reported:g}: the text has perplexity "
-        f"{undone.text_perplexity:.4g} if padding costs nothing,\n  and {undone.low:.4g} if "
+        f"{_show(undone.text_perplexity)} if padding costs nothing,\n  and {_show(undone.low)} if "
         "padding costs as much as is plausible (docs/protocols.md)"
     )
+
+
+def _show(perplexity: float) -> str:
+    return f"{perplexity:.4g}" if math.isfinite(perplexity) else "more than the largest number"

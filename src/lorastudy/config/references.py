@@ -61,6 +61,8 @@ def find_benchmark(
     Raises:
         ConfigError: Neither; or a protocol that does not exist, or files of several kinds.
     """
+    if not name.strip():
+        raise ConfigError("--benchmark: the name is empty. Give a benchmark or a path.")
     known, path = _known_benchmarks(), possible_path(name, key="--benchmark ")
     if name in known:
         source = known[name].model_dump(exclude_defaults=True)
@@ -95,8 +97,10 @@ def _pattern_of(folder: Path) -> str:
     """
     files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     endings = sorted({path.suffix for path in files})
+    if not files:
+        raise ConfigError(f"--benchmark {folder}: this folder has no file. Give one with texts.")
     if len(endings) != 1:
-        found = f"files ending in {', '.join(endings)}" if files else "no file"
+        found = f"files ending in {', '.join(endings)}"
         raise ConfigError(
             f"--benchmark {folder}: this folder has {found}, so it is not clear which of them are "
             f"meant. Name them with a pattern such as '{folder}/*.txt'."
@@ -113,5 +117,7 @@ def _checked_benchmark(source: dict[str, object]) -> Benchmark:
     try:
         return Benchmark.model_validate(source)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        lines = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
+        )
         raise ConfigError(f"--benchmark or --protocol: {lines}.") from error

@@ -64,15 +64,20 @@ class FileFormat:
     compression: str | None  # one of COMPRESSIONS
 
 
+def split_ending(path: Path) -> tuple[str, str | None]:
+    """What a file's name ends with in small letters: its suffix, and one of COMPRESSIONS."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    return (suffixes[-1] if suffixes else ""), compression
+
+
 def name_format(path: Path) -> FileFormat:
     """The format that the name of a file stands for; letters may be capital ones.
 
     Raises:
         InputError: It stands for a format that is not read.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
-    suffix = suffixes[-1] if suffixes else ""
+    suffix, compression = split_ending(path)
     for what, refused in _NOT_READ.items():
         if suffix in refused:
             raise InputError(f"{path} is {what}, and name that file.")

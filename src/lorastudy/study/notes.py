@@ -23,13 +23,14 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
 
 def list_texts(lock: StudyLock) -> tuple[str, ...]:
     """One line for each text; protocols that lose the same of it share a line."""
-    alike: dict[tuple[str, TextCounts], list[str]] = {}
+    alike: dict[tuple[str, bool, TextCounts], list[str]] = {}
     for name, counts in lock.texts.items():
-        text, _, protocol = name.rpartition("--")
-        alike.setdefault((text or protocol, counts), []).append(protocol if text else "")
+        benchmark, _, protocol = name.rpartition("--")
+        protocols = alike.setdefault((benchmark or name, bool(benchmark), counts), [])
+        protocols += [protocol] * bool(benchmark)
     return tuple(
-        f"{text}{f' under {show_names(protocols)}' if any(protocols) else ''}: {counts}"
-        for (text, counts), protocols in alike.items()
+        f"{text}{f' under {show_names(protocols)}' if protocols else ''}: {counts}"
+        for (text, _, counts), protocols in alike.items()
     )
 
 

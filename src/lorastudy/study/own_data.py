@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.files import SampleBy, read_texts
+from lorastudy.data.formats import split_ending
 from lorastudy.data.paths import find_files
 from lorastudy.errors import ConfigError, InputError, show_names
 from lorastudy.study.own_rows import TABLES, Part, RowChoice
@@ -122,7 +123,7 @@ def _pattern_of(texts: list[Path], beginning: str) -> str:
 
 def _is_text(path: Path) -> bool:
     is_hidden = path.name.startswith(".")  # macOS puts such files beside others
-    return path.is_file() and not is_hidden and path.suffix.lower() in SUFFIXES
+    return path.is_file() and not is_hidden and split_ending(path)[0] in SUFFIXES
 
 
 def _cannot_tell(folder: Path, missing: list[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef, Rows, Source
 from lorastudy.data.files import SampleBy, read_texts
-from lorastudy.data.formats import FORMATS
+from lorastudy.data.formats import FORMATS, split_ending
 from lorastudy.errors import UserError
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places, default_cache
@@ -32,12 +32,12 @@ class Part:
     @property
     def is_text(self) -> bool:
         """Whether its files are plain text, in which `sample_by` says what a document is."""
-        return self.files[0].suffix.lower() not in TABLES
+        return split_ending(self.files[0])[0] not in TABLES
 
     @property
     def is_markdown(self) -> bool:
         """Whether its files are Markdown."""
-        return self.files[0].suffix.lower() == ".md"
+        return split_ending(self.files[0])[0] == ".md"
 
 
 # what rows read of a part; None: it has less than one row
