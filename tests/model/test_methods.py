@@ -3,6 +3,9 @@
 So are the variants of LoRA, and the methods that train a part of the model's own weights.
 """
 
+import runpy
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from lorastudy.train.optimizer import make_optimizer, scale_rates
 from support.methods import KINDS, RATE, Tried, arm_of, try_arm
 from support.tiny_arms import CPU, attach, logits_of
 
+ROOT = Path(__file__).resolve().parents[2]
 LAYOUTS = ("tiny_gpt2", "tiny_llama")
 
 
@@ -39,19 +43,47 @@ def folder(layout: str, request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(layout)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant")  # of torch, inside FRoD
+@pytest.fixture(scope="module")
+def try_method(
+    tiny_gpt2: Path, tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Tried]:
+    """What became of a method of PEFT on a model; each is tried once."""
+    folders = {"tiny_gpt2": tiny_gpt2, "tiny_llama": tiny_llama}
+
+    @cache
+    def try_once(kind: str, layout: str) -> Tried:
+        best = tmp_path_factory.mktemp(kind) / "best"
+        return try_arm(arm_of(kind, layout), folders[layout], best)
+
+    return try_once
+
+
+sparse_warning = pytest.mark.filterwarnings("ignore:Sparse invariant")  # of torch, inside FRoD
+
+
+@sparse_warning
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_method_of_peft_works_as_an_arm_or_is_refused_before_training(
-    kind: str, layout: str, folder: Path, tmp_path: Path
+    kind: str, layout: str, try_method: Callable[[str, str], Tried]
 ) -> None:
-    tried = try_arm(arm_of(kind, layout), folder, tmp_path / "best")
+    tried = try_method(kind, layout)
     assert (tried.n_trained is None) != (tried.refused is None)
+
+
+@sparse_warning
+def test_the_page_of_methods_says_what_became_of_them(
+    try_method: Callable[[str, str], Tried],
+) -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "describe_methods.py"))
+    written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert tool["describe_page"](KINDS, try_method) == written
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True, "dropout": 0.1},
     "dora on the head": {"use_dora": True, "placement": ("output",)},
+    "mica": {"init_lora_weights": "mica"},
     "gaussian": {"init_lora_weights": "gaussian"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "pissa": {"init_lora_weights": "pissa"},
@@ -117,6 +149,7 @@ REFUSED = {
     "set by the program": (peft(peft_type="VERA", inference_mode=True), "is set by this program"),
     "refused by PEFT": (peft(peft_type="BOFT", boft_block_size=4, boft_block_num=3), "refuses"),
     "unknown start": (lora(init_lora_weights="pisa"), r"init_lora_weights: 'pisa' is not allowed"),
+    "start from data": (lora(init_lora_weights="eva"), "eva needs training rows or quantised"),
     "rank for another module": (
         lora(rank_pattern={"feed-forward": 2}),
         r"rank_pattern: 'feed-forward' means .* where this arm has no adapter",

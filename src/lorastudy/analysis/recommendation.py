@@ -7,6 +7,8 @@
 
 The rules, in this order. A *standing* is that of one LoRA arm on all tests (`stand`).
 
+"LoRA arm" stands for every arm that trains less than all parameters, by whatever method.
+
 1. The reference is full fine-tuning, or without it the arm with the most trained parameters. If
    the study declared a question about two arms, only these are looked at: the one with more
    trained parameters is the reference, and the other takes the place of the LoRA arms.
@@ -92,13 +94,14 @@ class Recommendation:
 
     outcome: Outcome
     recommended: str | None  # an arm; None: nothing is
-    lora: str | None  # the LoRA arm that was asked about
+    lora: str | None  # the LoRA arm, or arm of another method, that was asked about
     reference: str | None  # what it was compared with
     tests: tuple[OnTest, ...]
     costs: tuple[CostRatio, ...]
     n_seeds: int
     step: NextStep
     question: Question | None = None  # that the study declared before its runs
+    only_lora: bool = True  # whether every arm that was asked about is one of LoRA
 
 
 def recommend(findings: Findings) -> Recommendation:
@@ -119,6 +122,7 @@ def recommend(findings: Findings) -> Recommendation:
         n_seeds=len(findings.results.seeds),
         step=NextStep("finish"),
         question=findings.question,
+        only_lora=all(arm.runs[0].method == "lora" for arm in loras),
     )
     return replace(found, step=_plan(found, findings))
 
@@ -184,8 +188,7 @@ def _find_sides(findings: Findings) -> tuple[list[ArmSummary], ArmSummary | None
         return pair[:1], (pair[1] if len(pair) > 1 else None)
     full = arms_in_role("full", findings.arms)
     reference = full[0] if full else next(reversed(trained), None)
-    loras = arms_in_role("every LoRA", findings.arms)
-    return [arm for arm in loras if arm is not reference], reference
+    return [arm for arm in trained if not arm.is_full and arm is not reference], reference
 
 
 def _decide(

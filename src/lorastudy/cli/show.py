@@ -145,13 +145,16 @@ def print_check(study: Study, checked: "StudyCheck") -> None:
     )
     table = Table()
     table.add_column("arm", overflow="fold")  # only names give way, so no number is cut
-    for name in ("modules", "trainable", "steps", "warm-up", "predicted peak MiB", "fits"):
+    by_budget = any(arm.spec.arm.budget for arm in checked.arms)
+    names = ("trainable", "steps", "warm-up", "predicted peak MiB", "fits")
+    for name in ("modules", *(["rank"] if by_budget else []), *names):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in checked.arms:
         fits = arm.peak.total <= checked.available_bytes
         table.add_row(
             arm.spec.arm.name,
             str(len(arm.placement.targets)),
+            *([str(arm.placement.rank or "")] if by_budget else []),
             f"{arm.size.trained:,}",
             f"{arm.layout.plan.n_steps:,}" if arm.trains else "0",
             f"{arm.layout.schedule.n_warmup:,}" if arm.trains else "0",

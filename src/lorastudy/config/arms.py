@@ -110,6 +110,11 @@ class Arm(StudyModel):
         """Whether the arm's weights are an adapter beside the base model."""
         return self.method in ADAPTER_METHODS
 
+    @property
+    def has_plain_start(self) -> bool:
+        """Whether its adapters are LoRA's, and begin with LoRA's usual values."""
+        return self.method == "lora" and self.init_lora_weights is True
+
     def alpha_at(self, rank: int) -> float:
         """LoRA's alpha at a rank."""
         assert self.alpha is not None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import Arm, BaseModelRef
-from lorastudy.errors import InputError, reading_user_files
+from lorastudy.errors import ConfigError, InputError, first_line, reading_user_files
 from lorastudy.model.adapter_files import (
     WEIGHTS,
     check_adapter_folder,
@@ -31,6 +31,7 @@ from lorastudy.model.attach import (
     is_plain_start,
     known_peft_warnings,
     look_at,
+    name_kind,
     refuse_unfit,
     start_lora,
     stored_by_peft,
@@ -157,8 +158,8 @@ def attach_arm(
     if base is not None and base.id is not None:
         network.name_or_path = base.id
     config = make_peft_config(arm, placement, revision=base.revision if base else "main")
-    is_plain = arm.method == "lora" and is_plain_start(config)
-    before = look_at(network, placement.paths) if has_weights and not is_plain else None
+    looks = has_weights and not arm.has_plain_start
+    before = look_at(network, placement.paths) if looks else None
     adapter = attach_adapter(network, config, arm.name, seed=seed)
     refuse_unfit(adapter, arm.name, placement.paths)
     if is_plain_start(config):
@@ -208,10 +209,20 @@ def merge_adapter(model: ArmModel) -> PreTrainedModel:
 
     The head then has its own weight, with the adapter, and the embedding does not change, as
     during training.
+
+    Raises:
+        ConfigError: PEFT cannot merge adapters of this method.
     """
     assert model.adapter is not None
     network = model.network
     untie_head(network)
-    merged = model.adapter.merge_and_unload()
+    try:
+        merged = model.adapter.merge_and_unload()
+    except (NotImplementedError, ValueError, AttributeError) as error:
+        kind = name_kind(model.adapter.peft_config[ADAPTER_NAME])
+        raise ConfigError(
+            f"PEFT cannot merge {kind} into the base model: {first_line(error).rstrip('.')}. "
+            "Export the adapter without --merge."
+        ) from error
     assert isinstance(merged, PreTrainedModel)
     return merged

@@ -51,8 +51,7 @@ def resolve_arm(arm: Arm, base: BaseDescription) -> ResolvedPlacement:
 
 def _refuse_parts(arm: Arm, placed: ResolvedPlacement) -> None:
     """Parts of a fused module are adapted only by LoRA whose B is zero outside of them."""
-    is_plain = arm.method == "lora" and not arm.use_dora and arm.init_lora_weights is True
-    if placed.parts and not is_plain:
+    if placed.parts and not (arm.has_plain_start and not arm.use_dora):
         path, parts = next(iter(placed.parts.items()))
         raise ConfigError(
             f"placement of arm {arm.name!r}: {parts[0].name} is a part of {path}, and parts of a "

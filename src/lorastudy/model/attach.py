@@ -41,7 +41,8 @@ def attach_adapter(
     """
     kind = name_kind(config)
     try:
-        with torch.random.fork_rng(devices=[]), known_peft_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on settings; what matters is found out
             torch.manual_seed(derive_seed(seed, "adapter"))
             adapter = get_peft_model(network, config, adapter_name=ADAPTER_NAME)
     except ImportError as error:
@@ -221,6 +222,7 @@ def _keep_rows(module: nn.Module, gradient: Tensor) -> Tensor:
 _KNOWN_WARNINGS = (
     *("fan_in_fan_out is set to", "tie_word_embeddings", "tied", "is_gradient_checkpointing"),
     *("proceed at your own risk", "has no bias term", "load the CUDA extension"),
+    "boft_n_butterfly_factor to 1",
 )
 
 

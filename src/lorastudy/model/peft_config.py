@@ -52,6 +52,7 @@ def make_peft_config(
     keys = _lora_keys(arm, placement) if is_lora else _own_keys(arm, placement)
     # of LoRA's own keys, only this one has values that PEFT alone knows
     given = {"init_lora_weights": arm.init_lora_weights} if is_lora else keys
+    _refuse_start_from_data(arm, made_by, keys)
     if mistakes := list(_find_mistakes(made_by, given, prefix="" if is_lora else "peft.")):
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
         raise ConfigError(f"keys of arm {arm.name!r} do not fit PEFT's {kind}:{lines}")
@@ -104,6 +105,20 @@ def _why_not_packed(arm: Arm, made_by: type[Any]) -> str | None:
     if arm.base_weights not in PACKED or find_spec(f"{folder}.bnb"):
         return None
     return f"it has no form for base_weights: {arm.base_weights} (it can be bfloat16)"
+
+
+def _refuse_start_from_data(arm: Arm, made_by: type[Any], keys: Mapping[str, Any]) -> None:
+    """Refuse starts with a configuration of their own (`eva_config`): they need more than weights.
+
+    EVA and CorDA run the model on training rows; LoftQ replaces the base weights by quantised ones.
+    """
+    start = keys.get("init_lora_weights")
+    if f"{start}_config" in {field.name for field in dataclasses.fields(made_by)}:
+        raise ConfigError(
+            f"arm {arm.name!r}, init_lora_weights: {start} needs training rows or quantised "
+            "weights before training begins, and this program does not give them to PEFT. "
+            "Choose another start, such as gaussian, orthogonal or pissa."
+        )
 
 
 def _lora_keys(arm: Arm, placement: ResolvedPlacement) -> dict[str, Any]:

@@ -134,15 +134,18 @@ def set_up_run(context: RunContext) -> RunSetup:
             f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
             "processes that divide the model. Use --strategy ddp."
         )
-    if holds_parts and spec.arm.base_weights in PACKED:
+    is_packed = spec.arm.base_weights in PACKED
+    if holds_parts and is_packed:
         raise ConfigError(
             f"arm {spec.arm.name!r}: base_weights: {spec.arm.base_weights} cannot be divided among "
             "processes. Use --strategy ddp, or bfloat16."
         )
-    at_first = torch.device("cpu") if holds_parts else device
+    # what an adapter's start is computed from is rounded in the same way on every device
+    starts_from_weights = spec.arm.trains_adapter and not spec.arm.has_plain_start and not is_packed
+    at_first = torch.device("cpu") if holds_parts or starts_from_weights else device
     network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
     model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
-    move_model(network, at_first)
+    move_model(network, at_first if holds_parts else device)
     alone = make_scorer(
         network,
         spec.training.precision,

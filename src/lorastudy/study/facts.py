@@ -16,7 +16,8 @@ class ArmFacts:
     method: str
     trainable_parameters: int
     total_parameters: int
-    modules: tuple[str, ...]  # adapted linear modules, by full path
+    modules: tuple[str, ...]  # adapted modules, by full path
+    rank: int | None  # of LoRA, given or chosen by a budget
     optimizer_steps: int  # of a run
     warmup_steps: int
     train_rows: int
@@ -63,6 +64,7 @@ def _describe_arm(arm: ArmCheck, checked: StudyCheck) -> ArmFacts:
         trainable_parameters=arm.size.trained,
         total_parameters=checked.reader.base.total_parameters + arm.size.added,
         modules=arm.placement.paths,
+        rank=arm.placement.rank,
         optimizer_steps=plan.n_steps if arm.trains else 0,
         warmup_steps=schedule.n_warmup if arm.trains else 0,
         train_rows=plan.n_rows,

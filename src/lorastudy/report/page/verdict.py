@@ -128,7 +128,8 @@ def _say_reference(words: _Words) -> str:
     worse = [t for t in words.found.tests if stand_on_test(t.pair) == "worse"]
     sizes = _list_sizes(worse)
     is_chosen = words.found.question is None or words.found.question.arms is None
-    who = f"the best LoRA arm by validation loss, {words.lora}," if is_chosen else words.lora
+    kind = "LoRA arm" if words.found.only_lora else "other arm"
+    who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
     return f"use {words.reference}: {who} has a perplexity {sizes}{_cost_clause(words.found)}."
 
 

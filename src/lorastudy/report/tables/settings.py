@@ -9,10 +9,10 @@ from lorastudy.config.arm_words import list_places, list_settings, name_method, 
 from lorastudy.config.models import Arm, Study
 from lorastudy.report.numerals import ABSENT, write_rate
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
+from lorastudy.report.wording import name_arm
+from lorastudy.store.records import Manifest
 
 _ELSE = "Nothing else differs: base model, data, order of rows, schedule and scoring are the same."
-
-_NO_ADAPTER = {True: "nothing is trained", False: "no adapter: every parameter is trained"}
 
 
 def build_difference_table(study: Study) -> Table:
@@ -50,11 +50,30 @@ def build_module_table(findings: Findings) -> Table:
         if modules is None:
             shown = Cell("not known: no manifest", (None,))
         else:
-            shown = text_cell(", ".join(fold_modules(modules)) or _NO_ADAPTER[arm.is_baseline])
+            shown = text_cell(
+                _describe_modules(manifests[0]) or _without_adapter(findings, arm.arm)
+            )
         n = None if modules is None else len(modules)
         rows.append((text_cell(arm.arm), Cell(ABSENT if n is None else str(n), (n,)), shown))
     note = "As resolved before the first step; the full paths are in manifest.json of each run."
     return Table("Modules that received adapters", columns, tuple(rows), (Note("", note),))
+
+
+def _describe_modules(manifest: Manifest) -> str:
+    folded = ", ".join(fold_modules(manifest.modules))
+    return f"rank {manifest.rank}, chosen by the budget: {folded}" if manifest.rank else folded
+
+
+def _without_adapter(findings: Findings, name: str) -> str:
+    """What is trained without an adapter."""
+    run = next(run for run in findings.results.runs if run.arm == name)
+    match run.method:
+        case "baseline":
+            return "nothing is trained"
+        case "full":
+            return "no adapter: every parameter is trained"
+    said = name_arm(findings, name).removesuffix(f" ({name})")
+    return f"no adapter: trained are {said}"
 
 
 def fold_modules(modules: Sequence[str]) -> tuple[str, ...]:
