@@ -1,6 +1,6 @@
 """Seconds of a training step, on a quiet machine and beside busy processes, by how threads wait.
 
-    python busy.py [--busy 0 2] [--rounds 2] [--steps 30] [--limit 45]
+    python busy.py [--busy 0 2] [--rounds 2] [--steps 30] [--limit 30] [--spin 5000 50000 ...]
 
 A setting is a fresh `lorastudy run demo` of one LoRA run, stopped after `--steps` optimizer steps
 or `--limit` seconds. The settings take turns, first with none and then with two processes that
@@ -23,7 +23,8 @@ from pathlib import Path
 # name -> what is added to the environment, and to the command
 SETTINGS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "threads spin, as OpenMP does by itself": ({"GOMP_SPINCOUNT": "300000"}, ()),
-    "threads sleep (default)": ({}, ()),
+    "threads spin briefly, then sleep (default)": ({}, ()),
+    "threads sleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, ()),
     "one thread": ({}, ("--threads", "1")),
 }
 RUN = ("run", "demo", "--arm", "lora-2", "--seed", "0")
@@ -110,8 +111,11 @@ def main() -> None:
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--limit", type=float, default=45.0, help="seconds of a run's training")
+    parser.add_argument("--limit", type=float, default=30.0, help="seconds of a run's training")
+    parser.add_argument("--spin", type=int, nargs="*", default=[], help="further GOMP_SPINCOUNTs")
     given = parser.parse_args()
+    for count in given.spin:
+        SETTINGS[f"threads spin {count:,} times"] = ({"GOMP_SPINCOUNT": str(count)}, ())
     print("| busy processes | threads | ms per step, median (lowest, highest) | steps at least |")
     print("|--:|---|---|--:|", flush=True)
     for n_busy in given.busy:
