@@ -22,7 +22,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.model import stored_weights
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import count_parameters, describe_base, load_base
-from lorastudy.model.base_weights import HeldEmbedding, refuse_base_weights
+from lorastudy.model.base_weights import HeldEmbedding, refuse_base_weights, refuse_optimizer
 from lorastudy.model.fast import products
 from lorastudy.model.fast.held import count_elements, is_packed, widen
 from lorastudy.model.fast.products import multiply, multiply_back
@@ -211,3 +211,5 @@ def test_packed_formats_without_bitsandbytes_are_refused(monkeypatch: pytest.Mon
     refuse_base_weights("bfloat16")
     with pytest.raises(ConfigError, match=r"nf4 needs bitsandbytes.*lorastudy\[quantized\]"):
         refuse_base_weights("nf4")
+    with pytest.raises(ConfigError, match=r"adamw-8bit needs bitsandbytes.*or use adamw\."):
+        refuse_optimizer("adamw-8bit")

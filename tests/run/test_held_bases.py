@@ -12,7 +12,9 @@ from lorastudy import faults
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, InterruptedRunError
 from lorastudy.interrupts import StopFlag
+from lorastudy.run.commit import MOMENTS
 from lorastudy.run.export import export_run
+from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
@@ -128,3 +130,29 @@ def test_a_start_that_changes_held_weights_is_refused(tiny_gpt2: Path) -> None:
     arm = {**ARMS["lora"], "base_weights": "bfloat16", "init_lora_weights": "pissa"}
     with pytest.raises(ValueError, match="pissa changes base weights, which are held as they are"):
         make_study(tiny_gpt2, arms=(arm,))
+
+
+def test_moments_in_8_bits_resume_exactly(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("the extra `quantized` is not installed")
+    training = {**SOUND, "epochs": 2, "optimizer": {"name": "adamw-8bit"}}
+    study = make_study(tiny_gpt2, training, "full", benchmarks=())
+    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+    straight, resumed = (case.folder(tmp_path, name) for name in ("straight", "resumed"))
+    losses = [epoch.validation_loss for epoch in case.execute(straight).epochs]
+    assert losses[-1] < losses[0]
+    stop = StopFlag()
+    handler = stop_at("run:after-epoch-line", 0)
+    monkeypatch.setattr(faults, "handler", lambda point: handler(point, stop))
+    with pytest.raises(InterruptedRunError):
+        case.execute(resumed, stop)
+    monkeypatch.setattr(faults, "handler", None)
+    case.execute(resumed)
+    one, other = (load_file(folder.best / "model.safetensors") for folder in (straight, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "bitsandbytes" in read_manifest(straight).environment.libraries
+    newest = list_checkpoints(resumed.checkpoints)[-1]
+    kinds = {str(tensor.dtype) for tensor in load_file(newest / MOMENTS).values()}
+    assert "torch.uint8" in kinds

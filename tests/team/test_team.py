@@ -117,8 +117,11 @@ def test_two_processes_train_what_one_trains(
 def test_shares_parts_and_empty_hands_change_nothing(
     make_case: Callable[..., Case], tmp_path: Path
 ) -> None:
-    """Three members, micro-batches of the last step with fewer rows, a budget below two rows."""
-    case = make_case({**UNEVEN, "token_budget": 60})
+    """Three members, micro-batches of the last step with fewer rows, a budget below two rows.
+
+    Layers are computed again in backward.
+    """
+    case = make_case({**UNEVEN, "token_budget": 60, "activation_checkpointing": True})
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
     case.execute(alone)
     assert execute_as_team(case, together, 3, "fsdp2") == [0, 0, 0]
@@ -129,7 +132,8 @@ def test_the_published_accumulation_is_the_same_in_a_team(
     make_case: Callable[..., Case], tmp_path: Path
 ) -> None:
     """Scored padding, means of micro-batches, a first group of one, left-over micro-batches."""
-    case = make_case({**PAPER, "optimizer": UNEVEN["optimizer"]})
+    changes = {"optimizer": UNEVEN["optimizer"], "activation_checkpointing": True}
+    case = make_case({**PAPER, **changes})
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
     case.execute(alone)
     assert execute_as_team(case, together, 2, "ddp") == [0, 0]

@@ -26,8 +26,8 @@ class Schedule(StudyModel):
 class Optimizer(StudyModel):
     """The optimizer; its learning rate belongs to the arm."""
 
-    name: Literal["adamw"] = "adamw"
-    """AdamW with decoupled weight decay."""
+    name: Literal["adamw", "adamw-8bit"] = "adamw"
+    """AdamW with decoupled weight decay; adamw-8bit: moments in 8 bits, by bitsandbytes."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Decay of every trained parameter per step; it is multiplied by the learning rate."""
     betas: tuple[

@@ -81,13 +81,13 @@ def take_fingerprint(
     *,
     micro_batch: int,
     team: Team = ALONE,
-    is_packed: bool = False,
+    uses_bitsandbytes: bool = False,
 ) -> Fingerprint:
     """The environment of a run; a resumed run must have the same one.
 
-    `is_packed`: whether it uses bitsandbytes.
+    Libraries that only some runs use are named in these alone.
     """
-    libraries = (*_LIBRARIES, "bitsandbytes") if is_packed else _LIBRARIES
+    libraries = (*_LIBRARIES, "bitsandbytes") if uses_bitsandbytes else _LIBRARIES
     return Fingerprint(
         lorastudy=__version__,
         python=platform.python_version(),

@@ -10,6 +10,7 @@ training, and they repack weights in evaluation in a form that passes no gradien
 Here a weight is widened for each product, so training and evaluation compute the same function.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.config.models import BaseWeights
+from lorastudy.config.models import Arm, BaseWeights, Training
 from lorastudy.errors import ConfigError
 from lorastudy.model.fast.frozen import runs_low
 from lorastudy.model.fast.held import is_packed, widen
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, apply_linear
 
+IN_8_BITS = "adamw-8bit"
 PACKED: dict[BaseWeights, dict[str, Any]] = {
     "int8": {"load_in_8bit": True},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
@@ -42,10 +44,30 @@ def refuse_base_weights(base_weights: BaseWeights) -> None:
     Raises:
         ConfigError: bitsandbytes is needed, and it is not installed.
     """
-    if base_weights in PACKED and find_spec("bitsandbytes") is None:
+    if base_weights in PACKED:
+        _need_bitsandbytes(f"base_weights: {base_weights}", "bfloat16")
+
+
+def refuse_optimizer(name: str) -> None:
+    """Check that this installation has the optimizer of this name.
+
+    Raises:
+        ConfigError: bitsandbytes is needed, and it is not installed.
+    """
+    if name == IN_8_BITS:
+        _need_bitsandbytes(f"training.optimizer.name: {name}", "adamw")
+
+
+def uses_bitsandbytes(training: Training, arms: Iterable[Arm]) -> bool:
+    """Whether numbers of one of `arms` depend on bitsandbytes."""
+    return training.optimizer.name == IN_8_BITS or any(a.base_weights in PACKED for a in arms)
+
+
+def _need_bitsandbytes(what: str, other: str) -> None:
+    if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"base_weights: {base_weights} needs bitsandbytes, which is not installed. "
-            "Install it with  pip install 'lorastudy[quantized]'  or use bfloat16."
+            f"{what} needs bitsandbytes, which is not installed. "
+            f"Install it with  pip install 'lorastudy[quantized]'  or use {other}."
         )
 
 

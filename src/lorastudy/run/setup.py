@@ -17,7 +17,7 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import count_parameters, load_base, move_model
 from lorastudy.model.base_folder import digest_base
-from lorastudy.model.base_weights import PACKED
+from lorastudy.model.base_weights import IN_8_BITS, PACKED, uses_bitsandbytes
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
@@ -129,18 +129,10 @@ def set_up_run(context: RunContext) -> RunSetup:
     placement = resolve_arm(spec.arm, reader.base)
     layout = lay_out_training(spec, reader)
     holds_parts = team.strategy == "fsdp2"
-    if holds_parts and placement.parts:
-        raise ConfigError(
-            f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
-            "processes that divide the model. Use --strategy ddp."
-        )
-    is_packed = spec.arm.base_weights in PACKED
-    if holds_parts and is_packed:
-        raise ConfigError(
-            f"arm {spec.arm.name!r}: base_weights: {spec.arm.base_weights} cannot be divided among "
-            "processes. Use --strategy ddp, or bfloat16."
-        )
+    if holds_parts:
+        _refuse_divided(spec, placement)
     # what an adapter's start is computed from is rounded in the same way on every device
+    is_packed = spec.arm.base_weights in PACKED
     starts_from_weights = spec.arm.trains_adapter and not spec.arm.has_plain_start and not is_packed
     at_first = torch.device("cpu") if holds_parts or starts_from_weights else device
     network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
@@ -180,6 +172,29 @@ def set_up_run(context: RunContext) -> RunSetup:
         inputs=inputs,
         manifest=_describe_run(context, placement, layout, model),
     )
+
+
+def _refuse_divided(spec: RunSpec, placement: ResolvedPlacement) -> None:
+    """Check that processes which divide the model can train this run.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if placement.parts:
+        raise ConfigError(
+            f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
+            "processes that divide the model. Use --strategy ddp."
+        )
+    if spec.arm.base_weights in PACKED:
+        raise ConfigError(
+            f"arm {spec.arm.name!r}: base_weights: {spec.arm.base_weights} cannot be divided among "
+            "processes. Use --strategy ddp, or bfloat16."
+        )
+    if spec.training.optimizer.name == IN_8_BITS:
+        raise ConfigError(
+            "training.optimizer.name: adamw-8bit cannot be divided among processes. "
+            "Use --strategy ddp, or adamw."
+        )
 
 
 def refuse_team(size: int, training: Training) -> None:
@@ -225,7 +240,7 @@ def _describe_run(
             spec.training.precision,
             micro_batch=spec.training.micro_batch,
             team=context.team,
-            is_packed=spec.arm.base_weights in PACKED,
+            uses_bitsandbytes=uses_bitsandbytes(spec.training, [spec.arm]),
         ),
         base_weights=spec.arm.base_weights,
     )

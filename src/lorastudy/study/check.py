@@ -18,7 +18,11 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base, find_base_folder
-from lorastudy.model.base_weights import PACKED, refuse_base_weights
+from lorastudy.model.base_weights import (
+    refuse_base_weights,
+    refuse_optimizer,
+    uses_bitsandbytes,
+)
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import Reader, open_reader
@@ -78,6 +82,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     quieten_libraries()
     refuse_precision(device, study.training.precision)
     _refuse_wrong_paths(study, places)
+    refuse_optimizer(study.training.optimizer.name)
     for arm in study.arms:
         refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
@@ -120,7 +125,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
             device,
             study.training.precision,
             micro_batch=study.training.micro_batch,
-            is_packed=any(arm.base_weights in PACKED for arm in study.arms),
+            uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
         ),
     )
     n_runs = len(runs) + len(list_runs_to_come(study, {}))

@@ -106,10 +106,15 @@ def predict_peak(
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
         weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients_and_moments=12 * trained_parameters,
+        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
         activations=activations,
         logits=n_logits * base.vocabulary_size * 4 * 3,
     )
+
+
+def _bytes_per_trained(training: Training) -> int:
+    """Bytes of a gradient and two moments."""
+    return 12 if training.optimizer.name == "adamw" else 6
 
 
 def _with_checkpointing(
@@ -152,7 +157,7 @@ def _predict_fast(
     return PeakPrediction(
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
         weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients_and_moments=12 * trained_parameters,
+        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
         activations=activations,
         logits=logits,
     )

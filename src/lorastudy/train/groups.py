@@ -39,7 +39,7 @@ class TrainingInputs:
 
     model: ArmModel
     scorer: AnyScorer
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     schedule: RateSchedule
     settings: Training
     plan: StepPlan

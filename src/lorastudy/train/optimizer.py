@@ -1,10 +1,15 @@
 """AdamW over the trained tensors, and its state as plain named tensors.
 
+adamw-8bit is that of bitsandbytes: moments of tensors with 4,096 numbers or more are held in 8
+bits, with a scale for each block of 256. The two tables that these bits point into are the same for
+all tensors, and are not stored.
+
 Weight decay applies to every trained tensor, as torch.optim.AdamW does and the published
 study did; transformers' Trainer leaves out biases and normalisation weights.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +23,8 @@ def make_optimizer(
     parameters: Mapping[str, nn.Parameter],
     settings: Optimizer,
     factors: Mapping[str, float] | None = None,
-) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101) in its fused form; the rate is set before every step.
+) -> torch.optim.Optimizer:
+    """AdamW (arXiv:1711.05101), fused or in 8 bits; the rate is set before every step.
 
     A parameter that is named in `factors` has this multiple of the rate.
     """
@@ -27,14 +32,19 @@ def make_optimizer(
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         groups.setdefault(factors.get(name, 1.0), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": members, "rate_factor": factor} for factor, members in groups.items()],
-        lr=0.0,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    members = [{"params": group, "rate_factor": factor} for factor, group in groups.items()]
+    shared: dict[str, Any] = {
+        "lr": 0.0,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.name == "adamw":
+        return torch.optim.AdamW(members, **shared, fused=True)
+    from bitsandbytes.optim import AdamW8bit
+
+    in_8_bits: torch.optim.Optimizer = AdamW8bit(members, **shared)
+    return in_8_bits
 
 
 def scale_rates(
@@ -50,19 +60,26 @@ def scale_rates(
     return {n: ratio for n, p in parameters.items() if ".lora_B." in n or p.ndim == 1}
 
 
+_TABLES = {"qmap1": "dynamic", "qmap2": "udynamic"}  # of bitsandbytes, by their keys in a state
+
+
 def read_moments(
-    optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """Optimizer state as `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`; empty before step 1."""
+    """Optimizer state as `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`; empty before step 1.
+
+    In 8 bits: `NAME.state1`, `NAME.state2`, their scales `NAME.absmax1`, `NAME.absmax2`.
+    """
     return {
-        f"{name}.{key}": value
+        f"{name}.{key}": torch.as_tensor(value)
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
+        if key not in _TABLES
     }
 
 
 def restore_moments(
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
     moments: Mapping[str, Tensor],
 ) -> None:
@@ -71,18 +88,49 @@ def restore_moments(
     Raises:
         InputError: A moment is missing, or does not belong to a trained tensor.
     """
-    expected = {f"{name}.{key}" for name in parameters for key in ("exp_avg", "exp_avg_sq", "step")}
+    is_fused = isinstance(optimizer, torch.optim.AdamW)
+    expected = {
+        f"{name}.{key}"
+        for name, parameter in parameters.items()
+        for key in (_FUSED if is_fused else _list_keys_in_8_bits(parameter))
+    }
     if moments and moments.keys() != expected:
         raise InputError(
             "the stored optimizer state does not belong to this arm. "
             "Delete the run's folder to start it again."
         )
-    for name, parameter in parameters.items():
-        state = {
-            key: cut_like(moments[f"{name}.{key}"].clone(), parameter)
-            for key in ("exp_avg", "exp_avg_sq")
-            if moments
-        }
-        if state:
-            step = moments[f"{name}.step"].clone().to(parameter.device)
-            optimizer.state[parameter].update({**state, "step": step})
+    for name, parameter in parameters.items() if moments else ():
+        if is_fused:
+            state: dict[str, Any] = {
+                key: cut_like(moments[f"{name}.{key}"].clone(), parameter)
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            state["step"] = moments[f"{name}.step"].clone().to(parameter.device)
+        else:
+            state = _restore_in_8_bits(optimizer, parameter, name, moments)
+        optimizer.state[parameter].update(state)
+
+
+_FUSED = ("exp_avg", "exp_avg_sq", "step")
+_LEAST_IN_8_BITS = 4096  # numbers of a tensor, as bitsandbytes has it
+
+
+def _list_keys_in_8_bits(parameter: Tensor) -> tuple[str, ...]:
+    moments = ("state1", "state2", "step")
+    is_small = parameter.numel() < _LEAST_IN_8_BITS
+    return moments if is_small else (*moments, "absmax1", "absmax2")
+
+
+def _restore_in_8_bits(
+    optimizer: Any, parameter: Tensor, name: str, moments: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    keys = _list_keys_in_8_bits(parameter)
+    state: dict[str, Any] = {
+        key: moments[f"{name}.{key}"].clone().to(parameter.device) for key in keys
+    }
+    state["step"] = int(state["step"])
+    if "absmax1" in keys:
+        optimizer.fill_qmap()
+        tables = optimizer.name2qmap
+        state |= {key: tables[table].to(parameter.device) for key, table in _TABLES.items()}
+    return state
