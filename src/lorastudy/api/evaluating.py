@@ -22,6 +22,7 @@ def evaluate(
     length: int = 350,
     limit: int | None = None,
     sample: int | None = None,
+    column: str | None = None,
     device: str = "auto",
     precision: str = "float32",
     mirror: str | Path | None = None,
@@ -32,13 +33,14 @@ def evaluate(
     Args:
         model: Folder or hub id; or a transformers or PEFT model in memory, which is scored where
             it is and in the precision it has.
-        benchmark: Name of a preset's benchmark, or a file of texts.
+        benchmark: Name of a preset's benchmark; or a file, a folder or a pattern of texts.
         protocol: A name such as "rows-text"; see docs/protocols.md.
         adapter: With a folder or hub id: PEFT folder, such as a run's best/.
         tokenizer: With a model in memory: its tokenizer, unless it is `model.tokenizer`.
         length: Tokens of a row, for protocols of rows.
         limit: Only the first documents, as many as this.
         sample: Only random documents, as many as this; gives a standard error.
+        column: The column that holds the text, in files that have columns; None: text.
         device: auto, cpu or cuda.
         precision: float32 or bfloat16.
         mirror: Folder laid out like the hub, looked at before the cache and the hub.
@@ -48,7 +50,7 @@ def evaluate(
         StudyError: There is no such benchmark or protocol, or it does not fit the model.
         lorastudy.errors.InputError: The model, adapter, tokenizer or data cannot be used.
     """
-    source = find_benchmark(str(benchmark), (protocol,), limit=limit, sample=sample)
+    source = find_benchmark(str(benchmark), (protocol,), limit=limit, sample=sample, column=column)
     places = places_here(None if mirror is None else Path(mirror), offline=offline)
     if isinstance(model, str | Path):
         (record,) = evaluate_model(
