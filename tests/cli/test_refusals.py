@@ -80,5 +80,5 @@ def test_a_base_that_holds_an_adapter_or_is_nowhere_is_refused_by_every_command(
     copy = Path(shutil.copytree(tiny_gpt2, tmp_path / "base"))
     shutil.copy(adapter / "adapter_config.json", copy)
     assert str(copy / "adapter_config.json") in refusal_of(command, copy, folder=tmp_path)
-    for nowhere in ("./no/such/folder", "a/b/c", "has space/model", "https://x.y/z"):
-        assert nowhere in refusal_of(command, nowhere, folder=tmp_path)
+    for nowhere in ("./no/such/folder", "a/b/c", "has space/model", "https://x.y/z", ""):
+        assert repr(nowhere) in refusal_of(command, nowhere, folder=tmp_path)

@@ -28,7 +28,7 @@ def model_reference(model: str) -> BaseModelRef:
         InputError: It is none of these.
     """
     try:
-        if Path(model).is_dir():
+        if model.strip() and Path(model).is_dir():  # an empty name would be the current folder
             return BaseModelRef(path=str(Path(model).resolve()))
         return BaseModelRef(builtin="demo") if model == _DEMO else BaseModelRef(id=model)
     except (ValidationError, OSError) as error:
