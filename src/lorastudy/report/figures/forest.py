@@ -36,7 +36,7 @@ def draw_differences(findings: Findings) -> DrawnFigure:
         axes.set_axis_off()
     caption = (
         f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats, "
-        "with its 95 % interval, adjusted over all pairs (with one seed over documents only, and "
+        "with its 95 % interval, adjusted as its word is (with one seed over documents only, and "
         f"not adjusted). Left of zero is better. Grey: within {findings.margin:g} nats. An open "
         "marker has no interval."
     )
