@@ -6,7 +6,13 @@ from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests
-from lorastudy.report.wording import describe_margin, describe_question, join, write_difference
+from lorastudy.report.wording import (
+    describe_margin,
+    describe_question,
+    join,
+    name_arm,
+    write_difference,
+)
 
 
 def compare_placements(findings: Findings) -> tuple[str, ...]:
@@ -17,9 +23,12 @@ def compare_placements(findings: Findings) -> tuple[str, ...]:
         ranked = [arm for arm in comparison.ranked if arm in loras]
         if len(ranked) > 1 and _is_judged(comparison):
             said = _describe_rest(comparison, ranked[0], ranked[1:])
+            # variants such as DoRA may be on the same modules
+            plain = all(name_arm(findings, arm).startswith("LoRA on ") for arm in ranked)
+            what = "placements" if plain or findings.study is None else "arms"
             sentences.append(
                 f"On {comparison.key.benchmark}, {ranked[0]} has the lowest loss of the LoRA "
-                f"placements: {said}."
+                f"{what}: {said}."
             )
     return tuple(sentences)
 
