@@ -274,7 +274,9 @@ def _plan(found: Recommendation, findings: Findings) -> NextStep:
     """
     results, n_seeds = findings.results, found.n_seeds
     if results.missing or any(run.status != "done" for run in results.runs):
-        return NextStep("finish", ("lorastudy run ", ""))
+        # a damaged run is never repeated without being asked for
+        is_damaged = any(run.status == "damaged" for run in results.runs)
+        return NextStep("finish", ("lorastudy run ", " --restart" if is_damaged else ""))
     if found.recommended is not None:
         arm = shlex.quote(found.recommended)
         return NextStep("export", ("lorastudy export ", f" {arm} --to MODEL"))

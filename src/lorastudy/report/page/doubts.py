@@ -69,7 +69,7 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
 
 _NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
     "export": lambda step: "Take the model away:",
-    "finish": lambda step: "Finish the runs that failed or are missing:",
+    "finish": lambda step: "Finish the runs that failed, are damaged or are missing:",
     "add seeds": lambda step: f"Run the study with {step.n_seeds} seeds:",
     "add documents": lambda step: (
         "Score more documents in a new study, since more seeds alone do not settle this."
