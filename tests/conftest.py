@@ -73,6 +73,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_fsync() -> Iterator[None]:
+    """Nothing waits for the disk, here and in forks: only a loss of power would show it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def english() -> list[str]:
     """Short documents of different lengths, with a heading, a blank one and other alphabets."""

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import psutil
@@ -101,19 +102,25 @@ def test_ctrl_c_stops_at_a_checkpoint_and_the_same_command_finishes(
     assert_same_training(long_run, run)
 
 
+def kill_workers(folder: Path) -> None:
+    """Kill what the fork server of this process has started, in the middle of a run."""
+    until(lambda: has_lines(folder, 10))
+    for server in psutil.Process().children():
+        for worker in server.children():
+            worker.kill()
+
+
 @pytest.mark.slow
 def test_a_run_that_the_system_kills_is_a_row_and_is_retried(
     study_file: Path, long_run: RunFolder, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    process = start("run", study_file, "--out", folder, *LONG)
-    until(lambda: has_lines(folder, 10))
-    for server in psutil.Process(process.pid).children():
-        for worker in server.children():
-            worker.kill()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 5, err
-    assert "SIGKILL" in err
+    killing = threading.Thread(target=kill_workers, args=(folder,))
+    killing.start()
+    answer = call("run", study_file, "--out", folder, *LONG)
+    killing.join()
+    assert answer.code == 5, answer.err
+    assert "SIGKILL" in answer.err
     run = only_run(folder)
     assert read_status(run).status == "failed"
     assert call("run", folder, "--arm", "lora", "--seed", "0", "--jobs", "2").code == 0

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,7 +24,7 @@ from lorastudy.launch.command import RunProcess, run_command
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.study.open import open_study
 from lorastudy.study.start import start_or_continue
-from support.command_line import call, lines_of, start, until, write_study
+from support.command_line import call, lines_of, until, write_study
 from support.tiny_runs import digest_run, start_child, wait_for_child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,14 +100,21 @@ def test_a_run_gives_up_at_a_checkpoint_when_its_starter_is_killed(
     until(lambda: not run.is_owned())
     assert not run.result.exists() and any(run.checkpoints.iterdir())
 
-    assert RunProcess(command).execute() == 0
+    assert call("run-one", out, run_id, "--threads", 1).code == 0
     assert digest_run(run) == digest_run(local)
 
 
 def test_a_run_that_another_process_owns_is_waited_for(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorastudy.launch.command._OWNED_WAIT_SECONDS", 0.2)
+    refused, go_on = threading.Event(), threading.Event()
+
+    def wait(_seconds: float) -> None:
+        refused.set()
+        assert go_on.wait(120)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=wait)
+    monkeypatch.setattr("lorastudy.launch.command.time", clock)
     out = tmp_path / "out"
     run_id = start_study(study_file, out)
     run = StudyFolder(out).run(run_id)
@@ -115,8 +124,9 @@ def test_a_run_that_another_process_owns_is_waited_for(
             target=lambda: codes.append(RunProcess(run_command(out, run_id)).execute())
         )
         waiting.start()
-        waiting.join(8)
+        assert refused.wait(120)
         assert waiting.is_alive() and not run.result.exists()
+    go_on.set()
     waiting.join(120)
     assert codes == [0] and run.result.exists()
 
@@ -186,26 +196,30 @@ def test_torchrun_with_one_process_gives_the_digest_of_the_local_engine(
     assert digest_run(run_of(out)) == digest_run(local)
 
 
-def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(
-    study_file: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    command = ("run", study_file, "--out", out, "--arm", LORA, "--launch", "torchrun", "--nproc", 2)
-    whole = start(*command)
+def stop_a_member(out: Path) -> None:
+    """Tell one of the two processes that execute the lora run to stop, when it is in its middle."""
     until(lambda: any(out.glob("runs/lora-*/steps.jsonl")), 240)
     run = run_of(out)
     until(lambda: is_in_its_middle(run), 240)
     members = [p for p in executing(run.path.name) if "torch.distributed.run" not in p.cmdline()]
     assert len(members) == 2
     max(members, key=lambda p: p.pid).terminate()
-    whole.communicate(timeout=240)
-    assert whole.returncode == 75
+
+
+def test_a_team_under_torchrun_stops_when_one_process_is_told_to_and_goes_on(
+    study_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("run", study_file, "--out", out, "--arm", LORA, "--launch", "torchrun", "--nproc", 2)
+    stopping = threading.Thread(target=stop_a_member, args=(out,))
+    stopping.start()
+    assert call(*command).code == 75
+    stopping.join()
+    run = run_of(out)
     assert run.read_result() is None and any(run.checkpoints.iterdir())
     assert not executing(run.path.name)
 
-    again = start(*command)
-    again.communicate(timeout=240)
-    assert again.returncode == 0
+    assert call(*command).code == 0
     assert [line["step"] for line in lines_of(run.steps)] == list(range(1, 43))
     environment = json.loads(run.manifest.read_text())["environment"]
     assert (environment["world_size"], environment["strategy"]) == (2, "ddp")

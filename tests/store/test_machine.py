@@ -231,11 +231,6 @@ def _write_nothing(path: Path) -> None:
     path.write_text("{}")
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # only a loss of power would differ
-
-
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
     max_examples=30,

@@ -61,7 +61,6 @@ def start_study(*arguments: object, handler: Callable[[str], None] | None = None
 
     def carry_out() -> None:
         os.setsid()
-        os.fsync = lambda descriptor: None  # a kill loses nothing of the page cache
         answer = call_study(*arguments, handler=handler)
         os._exit(answer.code)
 

@@ -15,7 +15,32 @@ ONE_AFTER_THE_OTHER = (
     "tests/reliability/test_bounds.py",
     "tests/team/test_team.py",
 )
-LONG_FIRST = ("tests/reliability", "tests/test_docs_commands.py", "tests/cli", "tests/report")
+LONG_FIRST = (  # files of 8 seconds and more
+    "tests/reliability/test_killed_runs.py",
+    "tests/reliability/test_killed_studies.py",
+    "tests/reliability/test_storage.py",
+    "tests/report/test_page.py",
+    "tests/test_docs_commands.py",
+    "tests/model/test_fast_compiled.py",
+    "tests/model/test_fast_model.py",
+    "tests/test_benchmark_scripts.py",
+    "tests/test_wheel.py",
+    "tests/reliability/test_security.py",
+    "tests/evaluate/test_audit.py",
+    "tests/api/test_study.py",
+    "tests/launch/test_early_stop.py",
+    "tests/cli/test_contract.py",
+    "tests/reliability/test_faults.py",
+    "tests/run/test_execute.py",
+    "tests/run/test_resume.py",
+    "tests/fuzz/test_fuzz_studies.py",
+    "tests/train/test_against_trainer.py",
+    "tests/report/test_browser.py",
+    "tests/cli/test_exports.py",
+    "tests/store/test_machine.py",
+    "tests/model/test_families.py",
+    "tests/model/test_adapters.py",
+)
 
 
 def make_scheduler(config: pytest.Config, log: object) -> Any:
@@ -33,12 +58,6 @@ def make_scheduler(config: pytest.Config, log: object) -> Any:
 
 def sort_long_first(items: list[pytest.Item]) -> None:
     """Order tests in place, all of a file together: the order in which workers get them."""
-
-    def rank(item: pytest.Item) -> int:
-        file = item.nodeid.partition("::")[0]
-        if file in ONE_AFTER_THE_OTHER:
-            return 0
-        found = (n for n, start in enumerate(LONG_FIRST, 1) if file.startswith(start))
-        return next(found, 1 + len(LONG_FIRST))
-
-    items.sort(key=rank)
+    ranks = {file: rank for rank, file in enumerate(LONG_FIRST, 1)}
+    ranks |= dict.fromkeys(ONE_AFTER_THE_OTHER, 0)
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))

@@ -68,7 +68,6 @@ def execute_as_team(
     """Exit codes of the members that execute a run; `handlers` by member, as in `Case.child`."""
 
     def work(team: Team) -> None:
-        os.fsync = lambda descriptor: None
         quieten_libraries()
         stop = StopFlag(agree=team.any)
         handler = (handlers or {}).get(team.member)

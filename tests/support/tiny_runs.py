@@ -178,8 +178,7 @@ class Case:
     def execute_with(
         self, folder: RunFolder, handler: Callable | None, resuming: Resuming | None = None
     ) -> None:
-        # these changes die with the process; without fsync, only a power cut would differ
-        os.fsync = lambda descriptor: None
+        # these changes die with the process
         jinja2.Environment.from_string = remember_templates()  # type: ignore[method-assign]
         setup.load_base = lambda *_, **__: copy.deepcopy(self._base)
         stop = StopFlag()
