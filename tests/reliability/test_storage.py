@@ -92,7 +92,7 @@ def test_r4_every_damage_to_the_newest_checkpoint_is_found_and_the_result_is_equ
             newest = list_checkpoints(folder.checkpoints)[-1]
             DAMAGE[kind](newest / name)
             assert find_damage(newest)
-            assert case.child(folder) == 0
+            case.execute_with(folder, None)
             assert [path.name for path in folder.quarantine.iterdir()] == [newest.name]
             assert_same_run(whole, folder)
             shutil.rmtree(folder.path)
@@ -144,7 +144,7 @@ def test_r5_a_disk_that_is_full_at_any_write_loses_nothing(
             for checkpoint in list_checkpoints(folder.checkpoints):
                 assert not find_damage(checkpoint)
             before = committed(folder)
-            assert case.child(folder) == 0
+            case.execute_with(folder, None)
             after = committed(folder)
             names = {name for name in before if name.startswith("evaluations")}
             assert all(after[name] == before[name] for name in names)

@@ -178,7 +178,7 @@ class Case:
     def execute_with(
         self, folder: RunFolder, handler: Callable | None, resuming: Resuming | None = None
     ) -> None:
-        # these changes die with the process
+        """Execute the run in this process, a fork that is not used for anything else."""
         jinja2.Environment.from_string = remember_templates()  # type: ignore[method-assign]
         setup.load_base = lambda *_, **__: copy.deepcopy(self._base)
         stop = StopFlag()
