@@ -80,9 +80,13 @@ def evaluate(
         return
     for record in records:
         print(_line(record))
+    unknown = max((record.text.unknown_share for record in records if record.text), default=0.0)
     if any(record.text and record.text.is_unknown for record in records):
-        what = "the tokenizer does not know most of this text, so perplexities say little about it"
-        print(f"lorastudy: {what}.", file=sys.stderr)
+        print(
+            f"lorastudy: the tokenizer does not know {unknown:.0%} of the tokens, so perplexities "
+            "say little about this text, and there are none per byte or word.",
+            file=sys.stderr,
+        )
 
 
 def _line(record: EvaluationRecord) -> str:
