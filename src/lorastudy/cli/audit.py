@@ -20,7 +20,7 @@ from lorastudy.cli.options import (
     SampleBy,
     Strip,
 )
-from lorastudy.config.models import Rows
+from lorastudy.config.models import Benchmark, Rows
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import protocol_of_rows
@@ -70,10 +70,8 @@ def audit(
 ) -> None:
     """Split the loss over padded rows into text and padding; or undo a reported perplexity."""
     options.check_arithmetic(device, precision)
-    if not benchmark:
-        raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
     asked = _with_padded(protocol)
-    source = find_benchmark(benchmark, asked, limit=limit, column=column, sample_by=sample_by)
+    source = _find_benchmark(benchmark, asked, limit=limit, column=column, sample_by=sample_by)
     places = places_here(mirror, offline=offline)
     rows = Rows(cut="lines", length=length, strip=strip)
     if model is None:
@@ -88,10 +86,28 @@ def audit(
 
         scored = model_reference(model), adapter, source, places, rows
         found = audit_model(*scored, reported=reported, device=device, precision=precision)
+    _print_audit(found, model, as_json=as_json)
+
+
+def _print_audit(found: "Audit", model: str | None, *, as_json: bool) -> None:
     if as_json:
         options.print_json(_as_json(found, model))
     else:
         print(_as_text(found))
+
+
+def _find_benchmark(
+    name: str,
+    protocols: tuple[str, ...],
+    *,
+    limit: int | None,
+    column: str | None,
+    sample_by: str | None,
+) -> Benchmark:
+    """The benchmark; the option has to be given although a model may be left out."""
+    if not name:
+        raise ConfigError("--benchmark: audit needs one, such as wikitext-2 or a text file.")
+    return find_benchmark(name, protocols, limit=limit, column=column, sample_by=sample_by)
 
 
 def _with_padded(protocols: list[str] | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -74,10 +75,16 @@ def evaluate(
         implementation="reference" if is_reference else "fast",
         strip=strip,
     )
-    if as_json:
-        evaluations = [json.loads(record.model_dump_json()) for record in records]
-        options.print_json({"model": model, "evaluations": evaluations})
-        return
+    _print_json(model, records) if as_json else _print_records(records)
+
+
+def _print_json(model: str, records: Sequence[EvaluationRecord]) -> None:
+    evaluations = [json.loads(record.model_dump_json()) for record in records]
+    options.print_json({"model": model, "evaluations": evaluations})
+
+
+def _print_records(records: Sequence[EvaluationRecord]) -> None:
+    """One line for each score, and a warning if the tokenizer does not know the text."""
     for record in records:
         print(_line(record))
     unknown = max((record.text.unknown_share for record in records if record.text), default=0.0)

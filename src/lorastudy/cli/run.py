@@ -91,8 +91,7 @@ def run(
     wanted = Wanted(opened, arm or (), seed or ())
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
-    resuming = Resuming(restart, allow_drift)
-    how = Execution(device, jobs, resuming, probe, team, threads)
+    how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)
     with options.progress_on(is_stderr=as_json):
         execute_here(wanted, how)
     finish(wanted, with_padded=padded, as_json=as_json)
