@@ -20,7 +20,7 @@ from lorastudy.exchange.card import make_card
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
 from lorastudy.model.adapters import ArmModel
-from lorastudy.run import export
+from lorastudy.run import export, served
 from lorastudy.store.collect import read_overview
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
@@ -250,7 +250,7 @@ def test_a_copy_that_computes_something_else_is_never_left(
         path = arguments[1] / "adapter_model.safetensors"
         save_file({name: 1.001 * tensor for name, tensor in load_file(path).items()}, path)
 
-    monkeypatch.setattr(export, "merge_adapter", forget)
+    monkeypatch.setattr(served, "merge_adapter", forget)
     monkeypatch.setattr(export, "shutil", SimpleNamespace(**{**vars(shutil), "copytree": spoil}))
     answer = call("export", study, "lora", "--to", tmp_path / "to", *options)
     assert answer.code == 3 and "computes something else" in answer.err
