@@ -1,12 +1,11 @@
-"""How many threads compute, and that they soon sleep while they wait."""
+"""How many threads compute."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from lorastudy.launch.local import process_context
-from lorastudy.threads import count_cores, let_threads_sleep, share_cores
+from lorastudy.threads import count_cores, share_cores
 
 
 @pytest.fixture
@@ -50,21 +49,3 @@ def test_the_quota_of_a_container_counts(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert count_cores(tmp_path) == n_cores
-
-
-@pytest.mark.parametrize("chosen", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", None])
-def test_threads_of_runs_sleep_soon_unless_the_environment_says_how_they_wait(
-    chosen: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.delenv(name, raising=False)
-    if chosen is not None:
-        monkeypatch.setenv(chosen, "5")
-    before = dict(os.environ)
-    process_context()  # every run's process inherits this environment
-    added = dict(os.environ.items() - before.items())
-    assert added.keys() == ({"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} if chosen is None else set())
-    assert int(added.get("GOMP_SPINCOUNT", 1)) < 300_000  # of GNU's OpenMP by itself
-    before = dict(os.environ)
-    let_threads_sleep()
-    assert dict(os.environ) == before

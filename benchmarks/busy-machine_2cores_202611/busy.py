@@ -22,10 +22,9 @@ from pathlib import Path
 
 # name -> what is added to the environment, and to the command
 SETTINGS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    "threads spin, as OpenMP does by itself": ({"GOMP_SPINCOUNT": "300000"}, ()),
-    "threads spin briefly, then sleep (default)": ({}, ()),
-    "threads sleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, ()),
-    "one thread": ({}, ("--threads", "1")),
+    "two, that spin while the cores are free (default)": ({}, ()),
+    "two, that sleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, ()),
+    "one": ({}, ("--threads", "1")),
 }
 RUN = ("run", "demo", "--arm", "lora-2", "--seed", "0")
 FIRST = 3  # the step from which steps are counted: the first ones allocate memory

@@ -16,7 +16,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lorastudy.threads import let_threads_sleep
 from lorastudy.version import __version__
 
 if TYPE_CHECKING:
@@ -90,7 +89,6 @@ sys.modules[__name__].__class__ = _Package
 
 
 def _find(name: str) -> Any:
-    let_threads_sleep()  # before torch is loaded, if it is not
     return getattr(import_module(f"lorastudy.{_HOMES[name]}"), name)
 
 

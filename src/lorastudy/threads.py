@@ -1,30 +1,10 @@
-"""How many threads compute a run on a CPU, and how they wait for each other.
-
-Threads of OpenMP wait by spinning, so that they notice at once when the others are ready. If other
-programs use the cores, a thread that spins holds the core which the thread it waits for needs. By
-itself, GNU's OpenMP spins for some milliseconds, which is more than a time slice of the kernel, and
-a run becomes many times slower. If threads sleep at once, waking them makes small models twice as
-slow. So they spin for a part of a millisecond, and then sleep. All of these ways are measured by
-`benchmarks/busy-machine_2cores_202611`. OpenMP reads its settings when torch is loaded, so they are
-made before.
-"""
+"""How many threads compute a run on a CPU."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
-# rounds of GNU's OpenMP (by itself 300,000), and milliseconds of LLVM's (by itself 200)
-_SPIN_BRIEFLY = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
 _CGROUPS = Path("/sys/fs/cgroup")
-
-
-def let_threads_sleep() -> None:
-    """Let threads that wait sleep soon, unless the environment says how they are to wait.
-
-    This holds for the processes that this one starts, and for this one if torch is not loaded yet.
-    """
-    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", *_SPIN_BRIEFLY)):
-        os.environ |= _SPIN_BRIEFLY
 
 
 def share_cores(n_processes: int) -> int:

@@ -27,7 +27,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
-from lorastudy.threads import let_threads_sleep, share_cores
+from lorastudy.threads import share_cores
 
 _WORKER = "lorastudy.launch.worker"
 _POLL_SECONDS = 0.2
@@ -188,7 +188,6 @@ def process_context() -> (
     multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
 ):
     """A fork server if there is one, else fresh interpreters."""
-    let_threads_sleep()
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

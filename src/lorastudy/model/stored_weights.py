@@ -113,6 +113,8 @@ def make_reading_class(
 
     def load(model: Any, tensors: Any, files: list[str], *others: Any, **named: Any) -> Any:
         stored = {t.name: t for file in files for t in _list_tensors(Path(file), not_finite)}
+        # A fork has to make its pool of threads again, before several threads need it at once.
+        torch.set_num_threads(torch.get_num_threads())
         return family._load_pretrained_model(model, stored, files, *others, **named)
 
     return type(

@@ -15,6 +15,7 @@ from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OutOfMemoryError, StorageError
 from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
 from lorastudy.machine.team import name_losses
+from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import settle_drift
 from lorastudy.run.failures import describe_failure
@@ -58,7 +59,7 @@ def execute_run(context: RunContext) -> RunResult:
             folder.set_aside()
         write_record(folder.spec, spec)
         try:
-            with name_losses():
+            with name_losses(), sleep_beside_others():
                 team.wait()  # until here the other members do not touch the folder
                 result = _train_and_score(context)
         except InterruptedRunError:
@@ -89,7 +90,7 @@ def join_run(context: RunContext) -> None:
     Raises:
         UserError: As in `execute_run`.
     """
-    with name_losses():
+    with name_losses(), sleep_beside_others():
         if context.team.any(False):
             return
         context.team.wait()
