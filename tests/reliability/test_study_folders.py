@@ -202,7 +202,7 @@ def test_a_baseline_that_was_interrupted_keeps_its_threads(
     monkeypatch.setattr(worker.torch, "set_num_threads", asked.append)
     answer = call("run-one", folder, run.path.name, "--threads", 7)
     assert answer.code == 0, answer.err
-    assert asked == [1]  # as this session runs its tests
+    assert set(asked) == {1}  # as this session runs its tests, and never 7
 
 
 def test_a_run_whose_failure_cannot_be_written_ends_with_74_and_others_go_on(
