@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lorastudy.analysis.findings import Findings
@@ -15,6 +15,7 @@ from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests, recommend
 from lorastudy.analysis.statistics import Interval
 from lorastudy.config.study_file import preset_text
+from lorastudy.report.numerals import write_p
 from lorastudy.report.page.details import compare_placements, state_forgetting, state_lead
 from lorastudy.report.page.verdict import state_headline, state_verdict, write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
@@ -137,15 +138,33 @@ def test_forgotten_text_of_the_two_arms_is_a_cost(tmp_path: Path) -> None:
         (0.003, "0.3 % higher"),
         (-0.0001, "0.01 % lower"),
         (math.log(21), "2,000 % higher"),
+        (-0.00000304, "0.0003 % lower"),
     ],
 )
 def test_percentages_are_of_the_perplexity(nats: float, words: str) -> None:
     assert write_percent(nats) == words
 
 
-def test_rounding_moves_no_end_of_an_interval_across_zero() -> None:
-    shown = write_difference(0.0121, Interval(0.0002, 0.024))
-    assert shown == "+0.0121 nats per token [+0.0002, +0.0240]"
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "shown"),
+    [
+        (0.0121, 0.0002, 0.024, "+0.0121 nats per token [+0.0002, +0.0240]"),
+        (-0.5, -1.0, -3e-9, "-0.500000000 nats per token [-1.000000000, -0.000000003]"),
+        (0.0, 0.0, 0.0, "+0.000 nats per token [+0.000, +0.000]"),
+    ],
+)
+def test_rounding_moves_no_end_of_an_interval_to_zero(
+    mean: float, low: float, high: float, shown: str
+) -> None:
+    assert write_difference(mean, Interval(low, high)) == shown
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.00002, "<0.0001"), (0.0321, "0.0321"), (0.049996, "0.049996"), (0.05, "0.0500")],
+)
+def test_rounding_moves_no_p_value_across_its_limit(p: float, shown: str) -> None:
+    assert write_p(p) == shown
 
 
 @st.composite
@@ -229,7 +248,23 @@ def check_marks(comparison: Comparison, findings: Findings) -> None:
         assert (cell.mark == "‡") <= (arm == lead)
 
 
+_ALIKE = 20 * math.exp(-0.05)
+# on imdb, the interval of lora-1 minus full ends at -0.00003
+NEAR_ZERO: dict[str, Any] = {
+    "perplexities": {
+        "lora-1": on_tests(_ALIKE, _ALIKE, 20 * math.exp(-0.005)),
+        "lora-3": on_tests(_ALIKE, _ALIKE, _ALIKE),
+        "lora-2": on_tests(_ALIKE, _ALIKE, _ALIKE),
+        "full": on_tests(20 * math.exp(0.45), 20 * math.exp(0.45), 20.0),
+        "baseline": on_tests(21, 30, 18),
+    },
+    "spread": dict.fromkeys(("lora-1", "lora-3", "lora-2", "full"), -0.05),
+    "wobble": {"lora-1": 0.001, "lora-3": -0.001, "lora-2": 0.001, "full": -0.0001},
+}
+
+
 @given(studies())
+@example(NEAR_ZERO)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_sentence_word_or_mark_contradicts_a_number(study: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:

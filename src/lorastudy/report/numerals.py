@@ -1,7 +1,9 @@
 """How numbers are written for people: one place, so that tables and figures agree."""
 
 import math
+from collections.abc import Sequence
 
+from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.statistics import Estimate, Interval
 
 ABSENT = "–"
@@ -29,12 +31,34 @@ def perplexity_decimals(value: float) -> int:
     return 3 if value < 10 else 2 if value < 1000 else 1
 
 
+def write_with_interval(
+    value: float, interval: Interval | None, decimals: int = 4
+) -> tuple[str, str]:
+    """A difference and its interval: ("+0.0121", "[+0.0002, +0.0240]").
+
+    Both have as many decimals as the end needs that is closest to zero, so that rounding moves
+    no end to zero.
+    """
+    ends = (value,) if interval is None else (value, interval.low, interval.high)
+    decimals = decimals_off_zero(ends, decimals)
+    return write_signed(value, decimals), write_interval(interval, decimals)
+
+
 def write_interval(interval: Interval | None, decimals: int = 4) -> str:
-    """An interval as "[-0.012, 0.034]"."""
+    """An interval as "[-0.0120, +0.0340]"; an end is written as zero only if it is zero."""
     if interval is None:
         return ABSENT
-    low, high = (write_signed(end, decimals) for end in (interval.low, interval.high))
+    ends = (interval.low, interval.high)
+    decimals = decimals_off_zero(ends, decimals)
+    low, high = (write_signed(end, decimals) for end in ends)
     return f"[{low}, {high}]"
+
+
+def decimals_off_zero(values: Sequence[float], least: int) -> int:
+    """The decimals, `least` or more, with which every value shows a digit that is not zero."""
+    smallest = min((abs(value) for value in values if value), default=1.0)
+    exponent = int(f"{smallest:.0e}".partition("e")[2])  # of its first digit, rounded
+    return max(least, -exponent)
 
 
 def write_signed(value: float, decimals: int = 4) -> str:
@@ -43,8 +67,13 @@ def write_signed(value: float, decimals: int = 4) -> str:
 
 
 def write_p(p: float) -> str:
-    """A p value with as many digits as carry meaning."""
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+    """A p value with as many digits as carry meaning; 0.05 is written only for 0.05 or more."""
+    if p < 0.0001:
+        return "<0.0001"
+    decimals = 4 if p < 0.1 else 2
+    while p < SIGNIFICANCE <= float(f"{p:.{decimals}f}"):
+        decimals += 1
+    return f"{p:.{decimals}f}"
 
 
 def ends_of(interval: Interval | None) -> tuple[float | None, float | None]:
@@ -66,7 +95,7 @@ def write_compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def write_share(part: int | None, whole: int | None) -> str:
+def write_share(part: float | None, whole: float | None) -> str:
     """A percentage with at least two digits: 100 %, 1.9 %, 0.047 %."""
     if part is None or not whole:
         return ABSENT

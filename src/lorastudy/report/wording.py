@@ -10,9 +10,8 @@ from lorastudy.analysis.question import Question
 from lorastudy.analysis.statistics import Interval
 from lorastudy.config.arm_words import list_places, name_method
 from lorastudy.config.models import Arm
-from lorastudy.report.numerals import write_interval, write_signed
+from lorastudy.report.numerals import decimals_off_zero, write_with_interval
 
-_MOST_DECIMALS = 6
 _LARGEST_NATS = 700.0  # exp of it is a float
 
 
@@ -72,26 +71,18 @@ def describe_needed(n_seeds: int) -> str:
 
 def write_percent(nats: float) -> str:
     """How much higher a perplexity is, for a difference of losses: "12 % higher"."""
-    factor = math.exp(min(abs(nats), _LARGEST_NATS))
     word = "lower" if nats < 0 else "higher"
-    percent = 100 * (1 - 1 / factor if nats < 0 else factor - 1)
+    percent = 100 * abs(math.expm1(min(nats, _LARGEST_NATS)))
     decimals = 0 if percent >= 9.95 else 1 if percent >= 0.1 else 2
+    decimals = decimals_off_zero((percent,), decimals)
     shown = f"{percent:,.{decimals}f}" if percent < 10_000 else f"{percent:.1e}"
     return f"{shown} % {word}"
 
 
 def write_difference(mean: float, interval: Interval | None) -> str:
-    """A difference with its interval: "+0.110 nats per token [+0.043, +0.176]".
-
-    With as many decimals as an end needs that is close to zero, so that rounding never moves an
-    end to the other side of it.
-    """
-    ends = [mean] if interval is None else [mean, interval.low, interval.high]
-    decimals = 3
-    while decimals < _MOST_DECIMALS and any(0 < abs(x) < 10.0**-decimals for x in ends):
-        decimals += 1
-    shown = f" {write_interval(interval, decimals)}" if interval is not None else ""
-    return f"{write_signed(mean, decimals)} nats per token{shown}"
+    """A difference with its interval: "+0.110 nats per token [+0.043, +0.176]"."""
+    value, ends = write_with_interval(mean, interval, decimals=3)
+    return f"{value} nats per token" + (f" {ends}" if interval is not None else "")
 
 
 def describe_margin(margin: float) -> str:

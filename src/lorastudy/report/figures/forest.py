@@ -17,7 +17,7 @@ from lorastudy.report.figures.style import (
     shorten,
 )
 from lorastudy.report.figures.writing import DrawnFigure, save_figure
-from lorastudy.report.numerals import write_interval, write_p, write_signed
+from lorastudy.report.numerals import write_p, write_with_interval
 
 _N_COLUMNS = 2
 
@@ -78,5 +78,5 @@ def _draw_pair(axes: Axes, row: int, position: int, pair: Pair, mean: float) -> 
         mfc=colour if interval is not None else "none",
     )
     p = f", p {write_p(pair.p_holm)} after Holm" if pair.p_holm is not None else ""
-    hint = f"{pair.first} minus {pair.second}: {write_signed(mean)} {write_interval(interval)}{p}"
+    hint = f"{pair.first} minus {pair.second}: {' '.join(write_with_interval(mean, interval))}{p}"
     mark(point, position, [hint])

@@ -17,6 +17,7 @@ from lorastudy.analysis.recommendation import (
     recommend,
     stand_on_test,
 )
+from lorastudy.report.numerals import write_share
 from lorastudy.report.page.doubts import state_caveat, state_step
 from lorastudy.report.wording import (
     describe_evidence,
@@ -213,8 +214,7 @@ def _write_cost(cost: CostRatio) -> str:
         return f"about the same {cost.name}"
     if cost.ratio > 1:
         return f"{cost.ratio:.2f} times the {cost.name}"
-    percent = 100 * cost.ratio
-    return f"{percent:.{0 if percent >= 10 else 1 if percent >= 1 else 2}f} % of the {cost.name}"
+    return f"{write_share(cost.ratio, 1)} of the {cost.name}"
 
 
 def _state_evidence(found: Recommendation) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lorastudy.analysis.answers import Answer
 from lorastudy.analysis.summary import ScoreKey
-from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_signed
+from lorastudy.report.numerals import ABSENT, ends_of, write_with_interval
 from lorastudy.report.tables.table import Cell, Column, Note, Table, documents_cell, text_cell
 
 
@@ -29,7 +29,9 @@ def build_claim_table(answers: Sequence[Answer]) -> Table:
 def _cells(answer: Answer) -> tuple[Cell, ...]:
     value, interval = answer.value, answer.interval
     decimals = 4 if answer.unit.startswith("nats") else 1
-    shown = ABSENT if value is None else write_signed(value, decimals)
+    shown, ends = (
+        (ABSENT, ABSENT) if value is None else write_with_interval(value, interval, decimals)
+    )
     benchmark, protocol = _name(answer.key)
     where = f"{benchmark}, {protocol}" if answer.key else "the whole study"
     return (
@@ -38,7 +40,7 @@ def _cells(answer: Answer) -> tuple[Cell, ...]:
         Cell(answer.verdict, (answer.verdict,), is_emphasised=answer.verdict != "undecided"),
         Cell(answer.pair or ABSENT, (answer.pair,)),
         Cell(shown, (value, answer.unit if value is not None else None), detail=answer.unit),
-        Cell(write_interval(interval, decimals), ends_of(interval)),
+        Cell(ends, ends_of(interval)),
         Cell(str(answer.n_seeds), (answer.n_seeds,)),
         documents_cell(answer.n_documents or None),
         text_cell(answer.remark),

@@ -13,7 +13,7 @@ from lorastudy.analysis.pairs import (
     PairVerdict,
 )
 from lorastudy.analysis.planning import MOST_SEEDS, POWER
-from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_p, write_signed
+from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_p, write_with_interval
 from lorastudy.report.tables.table import (
     SCORE_COLUMNS,
     Cell,
@@ -210,14 +210,15 @@ def describe_lead(comparison: Comparison) -> str:
 def difference_cells(pair: Pair) -> tuple[Cell, ...]:
     """The cells of DIFFERENCE_COLUMNS."""
     mean, p, p_holm = pair.mean, pair.p, pair.p_holm
+    shown, interval = (ABSENT, ABSENT) if mean is None else write_with_interval(mean, pair.interval)
     return (
         Cell(
             f"{pair.first} - {pair.second}",
             (pair.first, pair.second),
             mark=ASKED if pair.is_asked else "",
         ),
-        Cell(ABSENT if mean is None else write_signed(mean), (mean,)),
-        Cell(write_interval(pair.interval), ends_of(pair.interval)),
+        Cell(shown, (mean,)),
+        Cell(interval, ends_of(pair.interval)),
         Cell(ABSENT if p_holm is None else write_p(p_holm), (p, p_holm)),
     )
 
