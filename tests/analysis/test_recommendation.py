@@ -190,6 +190,17 @@ def test_losses_above_the_base_model_and_above_chance_are_caveats(tmp_path: Path
     assert found["above uniform loss"] == (("lora-2",), ("lambada",))
 
 
+def test_an_arm_that_is_not_separated_from_the_base_model_is_not_called_above_it(
+    tmp_path: Path,
+) -> None:
+    arms = {"baseline": 20.0, "lora-1": 20.5, "lora-2": 40.0, "full": 15.0}
+    study = make_study(tmp_path, arms, wobble={"lora-1": 0.02})
+    for comparison in study.comparisons:
+        pair = comparison.find_pair("lora-1", "baseline")
+        assert pair is not None and pair.verdict == "not separated" and (pair.mean or 0) > 0
+    assert caveats_of(study)["above baseline"][0] == ("lora-2",)
+
+
 def test_failed_and_incomplete_arms_are_caveats(tmp_path: Path) -> None:
     study = make_study(tmp_path, {"lora-1": 30.0, "lora-2": 31.0, "full": 20.0})
     runs = [r for r in study.results.runs if (r.arm, r.seed) != ("lora-2", 2)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import Recommendation, list_tests
 from lorastudy.analysis.statistics import mean
 from lorastudy.analysis.summary import ArmSummary
@@ -21,7 +22,7 @@ CaveatKind = Literal[
     "incomplete arms",  # they have fewer seeds than others, and are not judged
     "leaking text",  # a benchmark, or the validation text, is the same text as another
     "above uniform loss",  # worse than giving every token the same chance
-    "above baseline",  # worse than the base model on a test
+    "above baseline",  # worse than the base model on a test, by the interval if there is one
     "disturbed seconds",  # so nothing is said about training time
     "rate at the edge",  # the chosen rate is the lowest or highest of those tried
     "one rate",  # only one learning rate was tried
@@ -109,21 +110,29 @@ def _of_levels(findings: Findings) -> Iterator[Caveat]:
             for arm in findings.arms
             if arm.sample(comparison.key).cross_entropies
         }
-        trained = {arm.arm for arm in findings.arms if not arm.is_baseline} & set(losses)
+        trained = [a.arm for a in findings.arms if not a.is_baseline and a.arm in losses]
         if vocabulary:
             limit = math.log(vocabulary)
-            above = _above(losses, trained, limit)
+            above = tuple(arm for arm in trained if not losses[arm] <= limit)
             if above:
                 yield Caveat("above uniform loss", above, where, limit)
-        if baseline is not None and (limit := losses.get(baseline.arm, math.inf)) < math.inf:
-            above = _above(losses, trained, limit)
+        if baseline is not None and losses.get(baseline.arm, math.inf) < math.inf:
+            above = tuple(
+                arm for arm in trained if _is_above(arm, baseline.arm, comparison, losses)
+            )
             if above:
                 yield Caveat("above baseline", above, where)
 
 
-def _above(losses: Mapping[str, float], arms: set[str], limit: float) -> tuple[str, ...]:
-    """Those of `arms` whose loss is above `limit`, or not finite."""
-    return tuple(arm for arm, loss in losses.items() if arm in arms and not loss <= limit)
+def _is_above(arm: str, other: str, comparison: Comparison, losses: Mapping[str, float]) -> bool:
+    """The loss of `arm` is above that of `other` by the interval, as the words of pairs are.
+
+    By the means where there is no interval, as for an arm whose loss is not finite.
+    """
+    pair = comparison.find_pair(arm, other)
+    if pair is None or pair.interval is None:
+        return not losses[arm] <= losses[other]
+    return pair.interval.low > 0
 
 
 def _of_training(findings: Findings, asked: Sequence[ArmSummary]) -> Iterator[Caveat]:
