@@ -5,7 +5,7 @@
     costs, doubts, rates ──► cost ratios, caveats
     seeds that a pair needs ──► next step
 
-The rules, in this order. A *standing* is that of one LoRA arm on all tests (`stand`).
+The rules, in this order. A *standing* is that of one LoRA arm on all tests (`standings`).
 
 "LoRA arm" stands for every arm that trains less than all parameters, by whatever method.
 
@@ -17,7 +17,7 @@ The rules, in this order. A *standing* is that of one LoRA arm on all tests (`st
    validation loss, so that no test set chooses what is then judged on it.
 3. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
 4. Else the reference is recommended, if every LoRA arm is worse.
-5. No arm is recommended that is worse than the base model (`stand`).
+5. No arm is recommended that is worse than the base model.
 6. One seed recommends nothing: it compares checkpoints, not methods.
 
 Only tests count (not benchmarks for forgetting), under a protocol that scores text alone.
@@ -36,6 +36,7 @@ from lorastudy.analysis.layout import least_seeds
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.analysis.question import Question, list_test_keys
+from lorastudy.analysis.standings import Standing, stand, stand_on_test
 from lorastudy.analysis.statistics import mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.store.rates import best_validation_loss
@@ -50,7 +51,6 @@ Outcome = Literal[
     "no verdict",  # differences are not judged, for a reason that the pair gives
     "nothing to compare",
 ]
-Standing = Literal["better", "as good", "worse", "mixed", "open", "one seed", "no verdict"]
 CostName = Literal["trained parameters", "peak memory", "stored size", "training time"]
 StepKind = Literal[
     "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training"
@@ -132,45 +132,6 @@ def list_tests(findings: Findings) -> tuple[Comparison, ...]:
     keys = [c.key for c in findings.comparisons]
     tests = list_test_keys(keys, findings.results.forgetting)
     return tuple(c for c in findings.comparisons if c.key in tests)
-
-
-def stand_on_test(pair: Pair) -> Standing:
-    """The standing of the first arm beside the second on one test.
-
-    better, worse   the adjusted interval excludes zero, and is not within the margin
-    as good         the adjusted interval lies within the margin, on whichever side of zero
-    open            neither
-    """
-    if pair.is_equivalent:
-        return "as good"
-    match pair.verdict:
-        case "lower":
-            return "better"
-        case "higher":
-            return "worse"
-        case "one seed" | "no verdict":
-            return pair.verdict
-        case _:
-            return "open"
-
-
-def stand(pairs: Sequence[Pair]) -> Standing:
-    """The standing of the first arm beside the second on all tests.
-
-    better     better on at least one test, and worse on none
-    worse      worse on at least one test, and better on none
-    mixed      better on one test and worse on another
-    as good    shown on every test
-    one seed, no verdict   on every test
-    open       anything else
-    """
-    found = {stand_on_test(pair) for pair in pairs}
-    if {"better", "worse"} <= found:
-        return "mixed"
-    for standing in ("better", "worse"):
-        if standing in found:
-            return standing
-    return found.pop() if len(found) == 1 else "open" if found else "no verdict"
 
 
 def choose_by_validation(arms: Sequence[ArmSummary]) -> ArmSummary | None:
