@@ -9,7 +9,8 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.recommendation import recommend
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.page.details import state_families
-from lorastudy.report.page.verdict import state_headline, write_ending
+from lorastudy.report.page.headline import state_headline
+from lorastudy.report.page.verdict import write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from support.made_studies import make_study

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from lorastudy.analysis.findings import read_findings
 from lorastudy.errors import UserError
 from lorastudy.report.build import build_tables
+from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.integrity import (
     build_digest_table,
     describe_environments,
     describe_resumes,
     list_warnings,
 )
-from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.page.verdict import state_verdict
 from lorastudy.report.tables.formats import render_markdown
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.hashes import hash_files, write_hashes

@@ -9,8 +9,9 @@ import pytest
 from lorastudy.analysis.findings import make_findings
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.report.page.details import compare_placements, state_forgetting, state_limits
+from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.integrity import list_warnings
-from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.page.verdict import state_verdict
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table

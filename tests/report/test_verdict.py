@@ -17,7 +17,8 @@ from lorastudy.analysis.statistics import Interval
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.numerals import write_p
 from lorastudy.report.page.details import compare_placements, state_forgetting, state_lead
-from lorastudy.report.page.verdict import state_headline, state_verdict, write_ending
+from lorastudy.report.page.headline import state_headline
+from lorastudy.report.page.verdict import state_verdict, write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.report.wording import write_difference, write_percent

@@ -9,12 +9,8 @@ from markupsafe import Markup
 
 from lorastudy.analysis.choice import choose_run
 from lorastudy.analysis.findings import Findings, read_findings
-from lorastudy.report.page.verdict import (
-    Statement,
-    state_headline,
-    state_verdict,
-    write_ending,
-)
+from lorastudy.report.page.headline import state_headline
+from lorastudy.report.page.verdict import Statement, state_verdict, write_ending
 from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.study.open import open_folder

@@ -30,6 +30,7 @@ from lorastudy.report.page.details import (
     state_lead,
     state_limits,
 )
+from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.integrity import (
     build_digest_table,
     cite,
@@ -38,7 +39,7 @@ from lorastudy.report.page.integrity import (
     list_commands,
     list_warnings,
 )
-from lorastudy.report.page.verdict import state_headline, state_verdict
+from lorastudy.report.page.verdict import state_verdict
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import (
     build_group_table,

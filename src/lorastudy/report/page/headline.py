@@ -1,0 +1,149 @@
+"""The recommendation in one sentence: a rule for each outcome.
+
+`analysis/recommendation.py` decides the outcome; the sentences below it are in `verdict`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.recommendation import CostRatio, OnTest, Outcome, Recommendation, recommend
+from lorastudy.analysis.standings import stand_on_test
+from lorastudy.report.numerals import write_share
+from lorastudy.report.wording import describe_margin, join, name_arm, start, write_percent
+
+_ABOUT = 0.03  # ratios that are so close to 1 are called about the same
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the sentences of one verdict need."""
+
+    found: Recommendation
+    named: str  # the LoRA arm: "LoRA on attention (lora-1)"
+    reference: str  # "full fine-tuning"
+
+    @property
+    def lora(self) -> str:
+        """The LoRA arm in short: "lora-1"."""
+        return self.found.lora or "LoRA"
+
+    def on(self, tests: Sequence[OnTest]) -> str:
+        """The benchmarks of `tests`: "on a and b"."""
+        return f"on {join([t.key.benchmark for t in tests])}"
+
+
+def state_headline(findings: Findings) -> str:
+    """The recommendation in one sentence."""
+    found = recommend(findings)
+    lora = name_arm(findings, found.lora) if found.lora else "LoRA"
+    reference = name_arm(findings, found.reference) if found.reference else "full fine-tuning"
+    return start(_HEADLINES[found.outcome](_Words(found, lora, reference)))
+
+
+def _say_lora(words: _Words) -> str:
+    """LoRA is recommended: where it is better, where as good, and two costs."""
+    parts = []
+    tests = words.found.tests
+    if better := [t for t in tests if stand_on_test(t.pair) == "better"]:
+        sizes = _list_sizes(better)
+        parts.append(f"its perplexity is {sizes} than that of {words.reference}")
+    if as_good := [t for t in tests if stand_on_test(t.pair) == "as good"]:
+        margin = describe_margin(as_good[0].pair.margin)
+        parts.append(f"as good as {words.reference} within {margin} {words.on(as_good)}")
+    if others := [t for t in tests if t not in better and t not in as_good]:
+        parts.append(f"not separated from it {words.on(others)}")
+    return f"use {words.named}: {', and '.join(parts)}{_cost_clause(words.found)}."
+
+
+def _say_reference(words: _Words) -> str:
+    """The reference is recommended: by how much the best LoRA arm is worse, and its costs."""
+    worse = [t for t in words.found.tests if stand_on_test(t.pair) == "worse"]
+    sizes = _list_sizes(worse)
+    is_chosen = words.found.question is None or words.found.question.arms is None
+    kind = "LoRA arm" if words.found.only_lora else "other arm"
+    who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
+    return f"use {words.reference}: {who} has a perplexity {sizes}{_cost_clause(words.found)}."
+
+
+def _say_open(words: _Words) -> str:
+    """Nothing is recommended: which tests are not decided, and what is known of the others."""
+    tests = words.found.tests
+    undecided = [t for t in tests if stand_on_test(t.pair) == "open"]
+    said = f"not decided: {words.lora} and {words.reference} are not separated"
+    known = [t for t in tests if t not in undecided and t.pair.is_equivalent]
+    more = f", and equal within the margin {words.on(known)}" if known else ""
+    return f"{said} {words.on(undecided)}{more}."
+
+
+def _say_mixed(words: _Words) -> str:
+    """LoRA is better on some tests and worse on others."""
+    sizes = _list_sizes([t for t in words.found.tests if t.pair.is_separated])
+    return (
+        f"it depends on the text: the perplexity of {words.lora} is {sizes} than that of "
+        f"{words.reference}."
+    )
+
+
+def _say_one_seed(words: _Words) -> str:
+    """One seed: what these checkpoints are on this text."""
+    known = [t for t in words.found.tests if t.pair.mean is not None]
+    sizes = _list_sizes(known)
+    return (
+        f"one seed says nothing about the methods: these two checkpoints differ, and that of "
+        f"{words.lora} has a perplexity {sizes} than that of {words.reference}."
+    )
+
+
+def _say_no_verdict(words: _Words) -> str:
+    reasons = dict.fromkeys(t.pair.reason for t in words.found.tests if t.pair.reason)
+    why = join([_REASONS[reason] for reason in reasons]) or "they have no test in common"
+    return f"no verdict on {words.lora} and {words.reference}: {why}."
+
+
+_REASONS = {
+    "no seed in common": "they have no seed in common",
+    "no sums by document": "the sums by document are missing",
+    "incomplete arm": "one of them has fewer seeds than other arms",
+    "too few seeds": "there are too few seeds for so few arms",
+}
+_HEADLINES: Mapping[Outcome, Callable[[_Words], str]] = {
+    "LoRA": _say_lora,
+    "reference": _say_reference,
+    "open": _say_open,
+    "mixed": _say_mixed,
+    "one seed": _say_one_seed,
+    "no verdict": _say_no_verdict,
+    "base model": lambda words: (
+        f"keep the base model: {words.lora} and {words.reference} are worse than it on the tests."
+    ),
+    "nothing to compare": lambda words: (
+        "nothing to recommend: no two trained arms are finished and scored on a test of text."
+    ),
+}
+
+
+def _list_sizes(tests: Sequence[OnTest]) -> str:
+    """Perplexities beside the reference's: "10 % lower on a and 50 % higher on b and c"."""
+    where: dict[str, list[str]] = {}
+    for test in tests:
+        where.setdefault(write_percent(test.pair.mean or 0.0), []).append(test.key.benchmark)
+    return join([f"{percent} on {join(names)}" for percent, names in where.items()])
+
+
+def _cost_clause(found: Recommendation) -> str:
+    """At most two costs of LoRA, in the headline."""
+    ratios = [c for c in found.costs if c.name in ("trained parameters", "peak memory")]
+    if not ratios:
+        return ""
+    said = join([write_cost(cost) for cost in ratios])
+    return f", with {said}" if found.outcome == "LoRA" else f"; it has {said}"
+
+
+def write_cost(cost: CostRatio) -> str:
+    """A share as a percentage, a multiple as a factor: "7 % of the peak memory"."""
+    if abs(cost.ratio - 1) <= _ABOUT:
+        return f"about the same {cost.name}"
+    if cost.ratio > 1:
+        return f"{cost.ratio:.2f} times the {cost.name}"
+    return f"{write_share(cost.ratio, 1)} of the {cost.name}"
