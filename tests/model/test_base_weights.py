@@ -36,7 +36,7 @@ from support.gradients import (
     gradients_of,
     without_dropout,
 )
-from support.tiny_arms import CPU, as_if_trained, lora, place
+from support.tiny_arms import BASELINE, CPU, as_if_trained, lora, place
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
@@ -96,6 +96,26 @@ def test_a_held_base_trains_as_the_float32_model_of_its_numbers(  # noqa: PLR091
     is_exact = precision == "float32"
     assert nats == pytest.approx(expected_nats, rel=1e-6 if is_exact else 2e-3)
     assert_equal_gradients(got, expected, 1e-5 if is_exact else 5e-2)
+
+
+@pytest.mark.parametrize("arm", [BASELINE, lora("lora-1")], ids=lambda arm: arm.name)
+@pytest.mark.parametrize("base_weights", FORMATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_held_modules_without_an_adapter_are_packed_and_computed_in_bfloat16(
+    layout: str,
+    base_weights: str,
+    arm: Arm,
+    corpus: tuple[np.ndarray, RowTable],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder, batch = request.getfixturevalue(layout), batch_of(corpus)
+    held = held_base(folder, base_weights)
+    plain = same_numbers(folder, held)
+    scorers = [make_scorer(arm_on(n, folder, arm).network, "bfloat16") for n in (held, plain)]
+    assert all(scorer.packs for scorer in scorers)
+    with torch.no_grad():
+        nats, expected = (float(scorer.score(batch).sum()) for scorer in scorers)
+    assert nats == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("implementation", ["fast", "reference"])

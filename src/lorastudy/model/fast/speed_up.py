@@ -20,7 +20,6 @@ from lorastudy.model.fast.attention import attend_within_rows
 from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.frozen import keep_low_copy
-from lorastudy.model.fast.held import is_packed
 from lorastudy.model.fast.lora import can_be_fast, make_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
 from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm
@@ -48,8 +47,8 @@ def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = Tr
 
 
 def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies: bool) -> None:
-    if is_packed(module.weight):
-        return
+    if module.weight.dtype != torch.float32:
+        return  # held in fewer bits: its class widens it, and there is nothing to copy
     if precision == "bfloat16":
         if keep_copies and not module.weight.requires_grad:
             keep_low_copy(module)
