@@ -80,19 +80,29 @@ def test_an_exported_adapter_computes_what_the_run_did(
     assert torch.equal(nats, torch.nn.functional.cross_entropy(own(ids).logits[0, :-1], ids[0, 1:]))
 
 
-@pytest.mark.parametrize("arm", ["lora", "head"])
-def test_a_merged_model_scores_what_the_run_scored(
-    study: Path, runs: dict[str, StoredRun], arm: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("arm", "weights", "tolerance"),
+    [("lora", "float32", 1e-5), ("head", "float32", 1e-5), ("lora", "bfloat16", 0.01)],
+)
+def test_a_merged_model_scores_what_the_run_scored(  # noqa: PLR0917
+    study: Path,
+    runs: dict[str, StoredRun],
+    arm: str,
+    weights: str,
+    tolerance: float,
+    tmp_path: Path,
 ) -> None:
     run, to = runs[arm], tmp_path / "merged"
-    answer = call("export", study, run.result.run_id, "--to", to, "--merge")
-    assert "Its weights are float32" in answer.out
+    answer = call("export", study, run.result.run_id, "--to", to, "--merge", "--weights", weights)
+    assert f"Its weights are {weights}" in answer.out
     assert answer.code == 0, answer.err
+    stored_in = {str(tensor.dtype) for tensor in load_file(to / "model.safetensors").values()}
+    assert stored_in == {f"torch.{weights}"}
 
     text = study.parent / "texts" / "test.txt"
     found = scores_of(to, "--benchmark", text, "--protocol", "rows-text")
     stored = {e.protocol: e.cross_entropy for e in run.result.evaluations}
-    assert found["rows-text"] == pytest.approx(stored["rows-text"], abs=1e-5)
+    assert found["rows-text"] == pytest.approx(stored["rows-text"], abs=tolerance)
 
 
 def test_merging_an_adapter_of_a_tied_head_unties_it(
@@ -236,7 +246,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [["--merge"], []])
+@pytest.mark.parametrize("options", [["--merge"], ["--merge", "--weights", "bfloat16"], []])
 def test_a_copy_that_computes_something_else_is_never_left(
     study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
