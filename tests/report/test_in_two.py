@@ -1,9 +1,13 @@
 """Figures are drawn by two processes, and all of them are there whatever becomes of the second."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -62,3 +66,46 @@ def test_a_mistake_in_a_drawing_is_raised_and_leaves_no_process(
         draw_all([partial(draw, name) for name in NAMES] + [lambda: 1 / 0])
     with pytest.raises(ChildProcessError):
         os.waitpid(copies[0], os.WNOHANG)
+
+
+ENDED_BY_FORCE = """
+import os, signal, sys, time
+from pathlib import Path
+from lorastudy.report.figures import in_two
+from lorastudy.report.figures.writing import DrawnFigure
+this, folder = os.getpid(), Path(sys.argv[1])
+def wait_for(name):
+    while not (folder / name).exists():
+        time.sleep(0.01)
+def draw():
+    if os.getpid() == this:
+        (folder / "taken").touch()
+        wait_for("sending")
+        os.kill(this, signal.SIGKILL)
+    wait_for("taken")
+    (folder / "copy").write_text(str(os.getpid()))
+    (folder / "sending").touch()
+    return DrawnFigure("fig", "", "", {"png": bytes(1_000_000)})  # more than a pipe holds
+in_two._can_fork = lambda: True
+in_two.draw_all([draw, draw])
+"""
+
+
+def test_a_copy_ends_if_the_process_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENDED_BY_FORCE, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    copy = int((tmp_path / "copy").read_text())
+    latest = time.monotonic() + 10
+    while is_alive(copy) and time.monotonic() < latest:
+        time.sleep(0.02)
+    if is_alive(copy):
+        os.kill(copy, signal.SIGKILL)
+        pytest.fail("it still waits for a reader")
+
+
+def is_alive(process: int) -> bool:
+    """It is there, and not only waits for its parent to look at how it ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False

@@ -34,6 +34,7 @@ def _draw_in_two(drawings: Sequence[Drawing]) -> dict[int, DrawnFigure]:
     os.close(give)
     receiver, sender = Pipe(duplex=False)
     if (copy := _fork()) == 0:
+        receiver.close()  # only the process itself reads: without it, sending fails
         _draw_and_end(drawings, take, sender)
     sender.close()
     try:
