@@ -38,6 +38,9 @@ def test_what_the_design_allows_is_said_with_the_smallest_difference(tmp_path: P
     low, _ = findings.comparisons[0].smallest_shown
     assert f"differences of {low:.3f} nats per token or more" in said
     assert "count padding as text take no part" in said
+    sure = make_study(tmp_path / "sure", {"full": 20.0, "lora-1": 30.0}, wobble={"full": 1e-4})
+    assert 0 < sure.comparisons[0].smallest_shown[0] < 0.0005
+    assert "differences of 0.000 " not in " ".join(state_limits(sure))
     one_seed = make_study(tmp_path / "one", {"full": 20.0, "lora-1": 30.0}, seeds=(0,))
     assert state_limits(one_seed)[0].startswith("There is one seed")
 

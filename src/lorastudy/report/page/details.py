@@ -6,6 +6,7 @@ from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests
+from lorastudy.report.numerals import decimals_off_zero
 from lorastudy.report.wording import (
     describe_margin,
     describe_question,
@@ -133,9 +134,9 @@ def state_limits(findings: Findings) -> tuple[str, ...]:
             f"{describe_margin(margin)}."
         )
     sentences += [
-        f"On {c.key.benchmark}, this study separates true differences of {low:.3f} nats per token "
-        f"or more between its most exact pair of arms, and of {high:.3f} between its least exact "
-        "one, with a chance of 80 %."
+        f"On {c.key.benchmark}, this study separates true differences of {_write_nats(low)} nats "
+        f"per token or more between its most exact pair of arms, and of {_write_nats(high)} "
+        "between its least exact one, with a chance of 80 %."
         for c in list_tests(findings)
         if c.smallest_shown is not None
         for low, high in (c.smallest_shown,)
@@ -147,6 +148,10 @@ def state_limits(findings: Findings) -> tuple[str, ...]:
             "Table I."
         )
     return tuple(sentences)
+
+
+def _write_nats(size: float) -> str:
+    return f"{size:.{decimals_off_zero((size,), 3)}f}"
 
 
 def _is_judged(comparison: Comparison) -> bool:
