@@ -41,7 +41,7 @@ class ScoreSums:
 
 
 def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
-    """The sums under `score` of every run that the report counts."""
+    """The sums under `key` of every run that the report counts."""
     wanted = [
         (a.arm, r, e) for a in arms for r in a.runs for e in r.evaluations if score_key(e) == key
     ]
