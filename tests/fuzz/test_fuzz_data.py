@@ -9,10 +9,8 @@ import gzip
 import io
 import json
 import lzma
-import os
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,21 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lorastudy.data.files import read_texts
 from lorastudy.data.mirror import find_split
 from lorastudy.errors import UserError
+from support.fuzzing import tried_often
 
-N_CASES = int(os.environ.get("LORASTUDY_FUZZ", "25"))
-tried_often = settings(
-    max_examples=N_CASES,
-    deadline=timedelta(seconds=60),
-    derandomize=N_CASES <= 100,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

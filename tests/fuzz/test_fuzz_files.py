@@ -5,19 +5,17 @@ each kind. A case that takes longer than the deadline counts as a hang.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,16 +28,9 @@ from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.tokenizer import load_tokenizer
+from support.fuzzing import tried_often
 from support.tiny_arms import CPU, as_if_trained, attach, lora
 
-N_CASES = int(os.environ.get("LORASTUDY_FUZZ", "25"))
-tried_often = settings(
-    max_examples=N_CASES,
-    deadline=timedelta(seconds=60),
-    derandomize=N_CASES <= 100,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 NUMBERS = st.one_of(

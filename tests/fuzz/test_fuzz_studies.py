@@ -7,12 +7,11 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lorastudy.analysis.findings import read_findings
@@ -31,19 +30,13 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.hashes import hash_files, write_hashes
 from lorastudy.store.locks import read_lock, write_lock
 from support.command_line import ROOT, Answer, call
+from support.fuzzing import tried_often
 
 FINISHED = ROOT / "tests" / "support" / "finished_study" / "study"
-N_CASES = int(os.environ.get("LORASTUDY_FUZZ", "25"))
 UNREAD = (".places.json", "results.json", "log.txt")  # by what is compared here
 CODES = {0, 2, 3, 74}
-tried_often = settings(
-    max_examples=N_CASES,
-    deadline=timedelta(seconds=60),
-    derandomize=N_CASES <= 100,
-    database=None,
-    phases=[Phase.generate],  # a smaller case says nothing more, and takes minutes
-    suppress_health_check=list(HealthCheck),
-)
+# a smaller case says nothing more, and takes minutes
+tried_unreduced = settings(tried_often, phases=[Phase.generate])
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +169,7 @@ def before(sound: Path) -> dict[str, Answer]:
     return look(sound)
 
 
-@tried_often
+@tried_unreduced
 @given(data=st.data())
 def test_damage_to_a_study_changes_nothing_unsaid(
     sound: Path, before: dict[str, Answer], data: Any

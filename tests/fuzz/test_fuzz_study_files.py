@@ -5,29 +5,20 @@ kinds of slip are made in the study files that come with the package: values and
 characters of the text are, and whole lines are moved, repeated, indented or put in other brackets.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lorastudy.config.study_file import dump_study, load_study, preset_text, read_study_file
 from support.command_line import call
+from support.fuzzing import tried_often
 
-N_CASES = int(os.environ.get("LORASTUDY_FUZZ", "25"))
-tried_often = settings(
-    max_examples=N_CASES,
-    deadline=timedelta(seconds=60),
-    derandomize=N_CASES <= 100,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SMALL = preset_text("demo").replace("limit: 280", "limit: 9").replace("limit: 50", "limit: 3")
