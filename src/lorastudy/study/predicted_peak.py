@@ -12,8 +12,9 @@ from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
 
-# bytes per weight of linear modules, and of embeddings and the output layer; with the scales of
-# blocks of 64 weights, which nf4-double holds in 8 bits and blocks of 256. Of int8, one for a row
+# Bytes per weight: of linear modules, and of embeddings and the output layer. nf4 has one float32
+# scale per 64 weights; nf4-double holds these in 8 bits, with one float32 scale per 256 of them.
+# The scales of int8, one per row, are too few to count.
 _BYTES: dict[BaseWeights, tuple[float, int]] = {
     "float32": (4, 4),
     "bfloat16": (2, 2),
@@ -79,20 +80,38 @@ def predict_peak(
     The counts are those of GPT-2 in float32. For other families and bfloat16 the prediction may be
     wrong by some tenths, and `check` says "predicted".
     """
-    if training.implementation != "reference" and trained_parameters:
-        return _predict_fast(
-            base,
-            training,
-            row_length=row_length,
-            trained_parameters=trained_parameters,
-            added_parameters=added_parameters,
-            adapted_in_features=adapted_in_features,
-            dropout=dropout,
-            base_weights=base_weights,
-            on_cpu=device.type == "cpu",
-        )
-    positions = training.micro_batch * row_length
     on_cpu = device.type == "cpu"
+    is_fast = training.implementation != "reference" and trained_parameters > 0
+    activations, logits = (_count_fast if is_fast else _count_reference)(
+        base,
+        training,
+        row_length=row_length,
+        trained_parameters=trained_parameters,
+        adapted_in_features=adapted_in_features,
+        dropout=dropout,
+        on_cpu=on_cpu,
+    )
+    return PeakPrediction(
+        libraries=_LIBRARIES_BYTES if on_cpu else 0,
+        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
+        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
+        activations=activations,
+        logits=logits,
+    )
+
+
+def _count_reference(
+    base: BaseDescription,
+    training: Training,
+    *,
+    row_length: int,
+    trained_parameters: int,
+    adapted_in_features: int,
+    dropout: float,
+    on_cpu: bool,
+) -> tuple[int, int]:
+    """Bytes of activations and of logits in the reference implementation."""
+    positions = training.micro_batch * row_length
     activations = positions * base.hidden_size * 16
     if trained_parameters:
         widths = 24 if trained_parameters < base.total_parameters else 30
@@ -103,42 +122,20 @@ def predict_peak(
             activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
         activations = _with_checkpointing(activations, positions, base, training)
     n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
-    return PeakPrediction(
-        libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
-        activations=activations,
-        logits=n_logits * base.vocabulary_size * 4 * 3,
-    )
+    return activations, n_logits * base.vocabulary_size * 4 * 3
 
 
-def _bytes_per_trained(training: Training) -> int:
-    """Bytes of a gradient and two moments."""
-    return 12 if training.optimizer.name == "adamw" else 6
-
-
-def _with_checkpointing(
-    activations: int, positions: int, base: BaseDescription, training: Training
-) -> int:
-    """With activation checkpointing: the inputs of all layers, and all values of one layer."""
-    if not training.activation_checkpointing:
-        return activations
-    inputs = 4 * positions * base.hidden_size * base.n_layers
-    return min(activations, inputs + activations // base.n_layers)
-
-
-def _predict_fast(
+def _count_fast(
     base: BaseDescription,
     training: Training,
     *,
     row_length: int,
     trained_parameters: int,
-    added_parameters: int,
     adapted_in_features: int,
     dropout: float,
-    base_weights: BaseWeights,
     on_cpu: bool,
-) -> PeakPrediction:
+) -> tuple[int, int]:
+    """Bytes of activations and of logits in the fast implementation."""
     n_rows = training.micro_batch
     if training.token_budget is not None:
         n_rows = max(1, min(n_rows, training.token_budget // row_length))
@@ -154,10 +151,19 @@ def _predict_fast(
     logits = 2 * min(positions, HEAD_CHUNK) * base.vocabulary_size * 4
     if not is_frozen:
         logits += base.vocabulary_size * base.hidden_size * 4
-    return PeakPrediction(
-        libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
-        activations=activations,
-        logits=logits,
-    )
+    return activations, logits
+
+
+def _bytes_per_trained(training: Training) -> int:
+    """Bytes of a gradient and two moments."""
+    return 12 if training.optimizer.name == "adamw" else 6
+
+
+def _with_checkpointing(
+    activations: int, positions: int, base: BaseDescription, training: Training
+) -> int:
+    """With activation checkpointing: the inputs of all layers, and all values of one layer."""
+    if not training.activation_checkpointing:
+        return activations
+    inputs = 4 * positions * base.hidden_size * base.n_layers
+    return min(activations, inputs + activations // base.n_layers)
