@@ -12,6 +12,7 @@ import pytest
 
 from lorastudy.analysis.findings import read_findings
 from lorastudy.cli import show
+from lorastudy.cli.console import make_console
 from support.command_line import ROOT, call
 
 FINISHED = ROOT / "tests" / "support" / "finished_study" / "study"
@@ -65,12 +66,13 @@ def test_what_an_encoding_lacks_is_replaced(command: str, encoding: str) -> None
     done.stdout.decode(encoding)
 
 
-@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("width", [50, 80, 100, 160])  # at 50, the columns need two tables
 def test_no_number_of_a_table_is_cut_or_wrapped(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     findings = read_findings(FINISHED, with_bootstrap=False)
     monkeypatch.setattr(show, "console_width", lambda: width)
+    monkeypatch.setattr(show, "make_console", lambda _: make_console(width))
     show.print_results(findings, with_padded=True)
     text = capsys.readouterr().out
     assert "…" not in text.partition("‡")[0].replace("SIGKILL, …", "")
