@@ -115,7 +115,10 @@ MISTAKES = [
     (("--reported", 2, "--tokenizer", "TOKENIZER", "--protocol", "document"), "need a MODEL"),
     (("--reported", 0.5, "--tokenizer", "TOKENIZER"), "at least 1"),
     (("MODEL", "--protocol", "rows-txt"), "is not a protocol"),
-    (("MODEL", "--length", 65), "65 tokens are longer than the 64 positions"),
+    (
+        ("MODEL", "--length", 65),
+        "the 64 positions of the base model. Use a shorter length: --length",
+    ),
     (("MODEL", "--protocol", "blocks-65"), "65 tokens are longer than the 64 positions"),
     (("MODEL", "--precision", "float16"), "use float32 or bfloat16"),
 ]

@@ -126,6 +126,7 @@ def test_evaluate_reads_files_folders_and_patterns_as_a_study_does(tiny_gpt2: Pa
         ("none", (), "this folder has no file"),
         ("wikitext-2", ("--sample-by", "document"), "applies to text files under path only"),
         ("wikitext-22", (), "did you mean 'wikitext-2'"),
+        ("wikitext-2", ("--protocol", "rows-txt"), "did you mean 'rows-text'"),
     ],
 )
 def test_a_benchmark_that_is_none_is_refused(

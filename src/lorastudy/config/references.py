@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lorastudy.config.mistakes import nearest
+from lorastudy.config.mistakes import describe_mistakes, nearest
 from lorastudy.config.models import BaseModelRef, Benchmark
 from lorastudy.config.study_file import list_presets, load_study, preset_text
 from lorastudy.errors import ConfigError, InputError, possible_path
@@ -117,7 +117,5 @@ def _checked_benchmark(source: dict[str, object]) -> Benchmark:
     try:
         return Benchmark.model_validate(source)
     except ValidationError as error:
-        lines = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
-        )
+        lines = "; ".join(describe_mistakes(error, source))
         raise ConfigError(f"--benchmark or --protocol: {lines}.") from error

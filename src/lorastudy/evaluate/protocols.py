@@ -57,9 +57,10 @@ def size_protocol(name: str, *, row_length: int, context: int | None) -> SizedPr
             assert window is not None
             length = window.length
     if context is not None and length > context:
+        where = "the protocol's name" if window else "--length, or data.rows.length in a study file"
         raise ConfigError(
             f"protocol {name!r}: windows of {length} tokens are longer than the "
-            f"{context} positions of the base model. Use a shorter length."
+            f"{context} positions of the base model. Use a shorter length: {where}."
         )
     return SizedProtocol(name, kind, length, window.stride if window else length)
 
