@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _WIDE = 100  # columns of a terminal, from which intervals fit into the table
 _HEAD_WIDTH = 11  # columns of a title
 _GAP = 2  # columns between two columns of a table
-_DIFFERENCES = ("first", "difference", "low", "plain_low", "verdict")  # columns by first value
-_COSTS = ("trainable parameters", "training seconds", "peak")  # how the titles shown begin
+_DIFFERENCES = ("first", "difference", "low", "plain_low", "verdict")  # columns by first name
+_COSTS = ("trainable parameters", "training seconds", "peak")  # columns by how their titles begin
 
 
 def print_results(findings: Findings, *, with_padded: bool = False) -> None:

@@ -189,6 +189,7 @@ def _refuse_equal_arms(study: Study, placements: dict[str, ResolvedPlacement]) -
     seen: dict[object, str] = {}
     for arm in study.arms:
         placement = placements[arm.name]
+        # keys whose meaning the resolved placement holds, so that two ways to write it are equal
         said: dict[str, object] = {
             "name": "",
             "placement": (),

@@ -103,7 +103,7 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
     documents = (
         text for path in texts for text in read_texts(path, column=column, sample_by="line")
     )
-    if sum(bool(text.strip()) for text in documents) == 0:  # all files are read in any case
+    if sum(bool(text.strip()) for text in documents) == 0:  # counts, so that every file is read
         raise InputError(f"{pattern}: there is no text in it. Put the {name} texts there.")
     return Part(pattern, tuple(texts))
 
