@@ -83,12 +83,16 @@ def test_every_hook_point_of_the_source_is_one_to_be_killed_at() -> None:
 def test_a_run_interrupted_after_every_optimizer_step_ends_with_the_same_result(
     reference: Reference, tmp_path: Path
 ) -> None:
+    """After each interruption every file of lines ends with a torn one, as after a crash."""
     n_steps = len(read_records(reference.folder.steps, StepRecord))
     folder = reference.case.folder(tmp_path, "stopped")
     for done in range(1, n_steps + 1):
         code = reference.case.child(folder, stop_at("run:after-step-line", 0))
         assert code == INTERRUPTED
         assert len(read_records(folder.steps, StepRecord)) == done
+        for path in (folder.steps, folder.epochs, folder.resumes):
+            if path.exists():
+                path.write_bytes(path.read_bytes() + b'{"step": ')
     assert reference.case.child(folder) == 0
     assert_same_run(reference.folder, folder)
     resumed_after = [record.step for record in read_records(folder.resumes, ResumeRecord)]

@@ -18,7 +18,7 @@ from lorastudy.run.setup import RunSetup
 from lorastudy.store.checkpoints import newest_sound_checkpoint
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.lines import append_record, read_records, replace_records
+from lorastudy.store.lines import read_records, replace_records
 from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord
 from lorastudy.store.training_state import TrainerState
 from lorastudy.store.weights import refuse_changed_weights
@@ -83,7 +83,8 @@ def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
     replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
     if epochs:
         refuse_changed_weights(folder)
-    append_record(folder.resumes, ResumeRecord(step=state.step))
+    resumes = read_records(folder.resumes, ResumeRecord)
+    replace_records(folder.resumes, (*resumes, ResumeRecord(step=state.step)))
 
 
 def _whole_epochs(plan: StepPlan, step: int) -> int:
