@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import Arm
 from lorastudy.data.rows import RowTable
@@ -22,9 +21,14 @@ from lorastudy.errors import ConfigError
 from lorastudy.model import stored_weights
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import count_parameters, describe_base, load_base
-from lorastudy.model.base_weights import HeldEmbedding, refuse_base_weights, refuse_optimizer
+from lorastudy.model.base_weights import (
+    HeldEmbedding,
+    copy_numbers,
+    refuse_base_weights,
+    refuse_optimizer,
+)
 from lorastudy.model.fast import products
-from lorastudy.model.fast.held import count_elements, is_packed, widen
+from lorastudy.model.fast.held import count_elements, is_packed
 from lorastudy.model.fast.products import multiply, multiply_back
 from lorastudy.model.scoring import make_scorer
 from support.families import FAMILIES, save_family
@@ -52,15 +56,7 @@ def held_base(folder: Path, base_weights: str) -> PreTrainedModel:
 def same_numbers(folder: Path, held: PreTrainedModel) -> PreTrainedModel:
     """The float32 model whose weights are the numbers that `held` stands for."""
     plain = load_base(folder, device=CPU)
-    numbers = dict(held.named_parameters())
-    with torch.no_grad():
-        for path, module in plain.named_modules():
-            if isinstance(module, (nn.Linear, nn.Embedding, Conv1D)):
-                weight = numbers.get(f"{path}.weight")
-                if weight is not None:  # None: tied to one that has been copied
-                    is_turned = is_packed(weight) and isinstance(module, Conv1D)
-                    wide = widen(weight, torch.float32)
-                    module.weight.copy_(wide.t() if is_turned else wide)
+    copy_numbers(held, plain)
     return plain
 
 
@@ -163,6 +159,22 @@ def test_packed_weights_are_counted_as_what_they_stand_for(
     n_bytes = sum(p.nbytes for p in packed)
     factor = 1 if base_weights == "int8" else 2
     assert n_bytes * factor == describe_base(folder).linear_parameters
+
+
+@pytest.mark.parametrize("base_weights", PACKED)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packed_weights_stand_for_the_stored_numbers_up_to_quantisation(
+    layout: str, base_weights: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    held = held_base(folder, base_weights)
+    stored, numbers = load_base(folder, device=CPU), same_numbers(folder, held)
+    packed = [name for name, parameter in held.named_parameters() if is_packed(parameter)]
+    assert len(packed) == len(describe_base(folder).linear_modules) - 1  # the output layer is not
+    for name in packed:
+        exact, found = (network.get_parameter(name).detach() for network in (stored, numbers))
+        error = float((found - exact).norm() / exact.norm())
+        assert 0 < error < (0.008 if base_weights == "int8" else 0.12), name
 
 
 @pytest.mark.parametrize("is_turned", [False, True])

@@ -5,6 +5,8 @@ never its wider copy. bfloat16 weights are tensors of that type. Those of bitsan
 integers beside the scales of rows (int8) or of blocks of 64 numbers (nf4).
 """
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,11 @@ def widen(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight.detach().to(dtype) * (scales.to(weight.device)[:, None] / 127).to(dtype)
     from bitsandbytes.functional import dequantize_4bit
 
-    numbers: Tensor = dequantize_4bit(weight.detach(), weight.quant_state)  # type: ignore[attr-defined]
-    return numbers.to(dtype)
+    # As one long row: with AVX-512, bitsandbytes 0.50 mixes up scales if a block spans two rows.
+    state = copy(weight.quant_state)  # type: ignore[attr-defined]
+    shape, state.shape = state.shape, torch.Size((count_elements(weight),))
+    numbers: Tensor = dequantize_4bit(weight.detach(), state)
+    return numbers.view(shape).to(dtype)
 
 
 def count_elements(weight: Tensor) -> int:
