@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lorastudy.analysis.choice import choose_run
 from lorastudy.cli.completion import complete_presets, complete_runs
-from lorastudy.exchange.card import make_card
+from lorastudy.exchange.card import ExportForm, make_card
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
 from lorastudy.exchange.trackers import list_points
 from lorastudy.model.adapters import ArmModel
@@ -98,6 +99,7 @@ def test_a_merged_model_scores_what_the_run_scored(  # noqa: PLR0917
     assert answer.code == 0, answer.err
     stored_in = {str(tensor.dtype) for tensor in load_file(to / "model.safetensors").values()}
     assert stored_in == {f"torch.{weights}"}
+    assert f"Its weights are {weights}." in (to / "README.md").read_text()
 
     text = study.parent / "texts" / "test.txt"
     found = scores_of(to, "--benchmark", text, "--protocol", "rows-text")
@@ -310,6 +312,32 @@ def test_a_card_names_no_folder_of_this_machine(
 ) -> None:
     card = make_card(runs["lora"], "adapter", name="x")
     assert str(tiny_gpt2) not in card and str(study) not in card
+
+
+IA3 = {"method": "peft", "peft": {"peft_type": "IA3"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "form", "words"),
+    [
+        ({}, "adapter", "An adapter (LoRA) for"),
+        ({"use_dora": True}, "merged", "An adapter (DoRA) merged into"),
+        (
+            {"method": "peft", "peft": {"peft_type": "IA3"}},
+            "adapter",
+            "An adapter (PEFT's IA3) for",
+        ),
+        ({"method": "bitfit"}, "model", "Fine-tuning of all biases (BitFit) in"),
+        ({"method": "full"}, "model", "Full fine-tuning of"),
+    ],
+)
+def test_a_card_begins_with_what_was_trained(
+    runs: dict[str, StoredRun], changes: dict[str, Any], form: ExportForm, words: str
+) -> None:
+    run = runs["lora"]
+    arm = run.spec.arm.model_copy(update=changes)
+    spec = run.spec.model_copy(update={"arm": arm})
+    assert f"# x\n\n{words} a base model" in make_card(replace(run, spec=spec), form, name="x")
 
 
 def test_push_uploads_nothing_unless_it_is_really_asked_to(

@@ -39,5 +39,5 @@ def export_model(
     form: ExportForm = "merged" if is_merged else "adapter" if is_adapter else "model"
     quieten_libraries()
     reader = open_reader(run.study, opened.places)
-    card = make_card(run, form, name=to.name)
+    card = make_card(run, form, name=to.name, weights=weights)
     return export_run(spec, run.folder, reader, to, is_merged=is_merged, card=card, weights=weights)

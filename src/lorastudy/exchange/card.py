@@ -33,17 +33,18 @@ adapter. The adapter has only its own matrices, never a copy of the base model's
 """
 
 
-def make_card(run: StoredRun, form: ExportForm, *, name: str) -> str:
+def make_card(run: StoredRun, form: ExportForm, *, name: str, weights: str = "float32") -> str:
     """The whole README.md of an exported run.
 
     Args:
         run: A finished run.
         form: What was exported: the adapter, the base with it merged in, or a fully tuned model.
         name: The name of the model, such as that of its folder.
+        weights: The type of the weights of a merged or whole model.
     """
     parts = [
         f"# {name}",
-        _summary(run, form),
+        _summary(run, form, weights),
         "## Measured",
         _score_table(run),
         "## How it was trained",
@@ -90,19 +91,21 @@ def _metric(run: StoredRun, found: EvaluationRecord) -> EvalResult:
     )
 
 
-def _summary(run: StoredRun, form: ExportForm) -> str:
+def _summary(run: StoredRun, form: ExportForm, weights: str) -> str:
+    arm, result = run.spec.arm, run.result
     what = {
-        "adapter": "LoRA adapter for",
-        "merged": "LoRA adapter merged into",
-        "model": "Full fine-tuning of",
+        "adapter": f"An adapter ({name_method(arm)}) for",
+        "merged": f"An adapter ({name_method(arm)}) merged into",
+        "model": "Full fine-tuning of"
+        if arm.method == "full"
+        else f"Fine-tuning of {name_method(arm)} in",
     }[form]
-    result = run.result
     return (
         f"{what} {_link(run.study.base_model)}: arm `{result.arm}`, seed {result.seed} of the "
         f"study `{run.study.name}`, best epoch {result.best_epoch} of {len(result.epochs)} by "
         f"validation loss. {result.trainable_parameters or 0:,} of "
         f"{result.total_parameters or 0:,} parameters were trained. "
-        f"{'' if form == 'adapter' else 'Its weights are float32. '}"
+        f"{'' if form == 'adapter' else f'Its weights are {weights}. '}"
         "Trained and measured with lorastudy."
     )
 
