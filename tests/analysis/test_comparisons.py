@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lorastudy.analysis.findings import make_findings
+from lorastudy.analysis.layout import measure_layout
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.statistics import Interval
 from lorastudy.analysis.summary import ScoreKey
@@ -40,7 +42,7 @@ def make_study(
 ) -> StudyResults:
     arms = tuple(dict.fromkeys(run.arm for run in runs))
     results = make_results(runs, arms=arms, seeds=seeds, benchmarks=("wikitext-2",))
-    write_sums(folder, results, lambda arm: SPREAD[arm])
+    write_sums(folder, results, lambda arm: SPREAD.get(arm, 0.02))
     return results
 
 
@@ -115,6 +117,27 @@ def test_two_arms_with_two_seeds_have_no_verdict(tmp_path: Path) -> None:
     assert (pair.verdict, pair.reason, pair.interval) == ("no verdict", "too few seeds", None)
     assert pair.remark == "no verdict: 2 trained arms allow one from 3 seeds on."
     assert comparison.leader is None
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "n_loras", "is_used"), [(2, 3, True), (2, 2, False), (3, 3, False)]
+)
+def test_small_tails_of_two_seeds_follow_the_variance_of_all_trained_arms(
+    tmp_path: Path, n_seeds: int, n_loras: int, is_used: bool
+) -> None:
+    rows = (20.0, 21.0, 22.0), (24.0, 24.0, 25.0), (25.0, 24.0, 26.0), (23.0, 25.0, 24.0)
+    arms = dict(zip(("full", "lora-1", "lora-2", "lora-3"), rows[: n_loras + 1], strict=False))
+    runs = [run for arm, values in arms.items() for run in three_seeds(arm, *values[:n_seeds])]
+    runs.append(run_of("baseline", 0, 40.0, method="baseline"))
+    comparison = compare_one(make_study(tmp_path, runs, seeds=tuple(range(n_seeds))), tmp_path)
+    losses = np.log([values[:n_seeds] for values in arms.values()])
+    common = float(measure_layout(losses).of_trained.value)
+    for pair in comparison.pairs:
+        found = pair.difference.rare_variance
+        if is_used and "baseline" not in (pair.first, pair.second):
+            assert found == pytest.approx(common / n_seeds, rel=1e-6)
+        else:
+            assert found is None
 
 
 def test_arms_without_a_common_seed_have_no_number(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ ARMS = {"baseline": 40.0, "full": 20.0, "lora-1": 20.4, "lora-2": 21.0}
 WOBBLE = {"full": 0.002, "lora-1": -0.002, "lora-2": 0.001}
 
 
-def study_with(folder: Path, *lines: str) -> Findings:
+def study_with(folder: Path, *lines: str, seeds: tuple[int, ...] = (0, 1, 2)) -> Findings:
     """Three tests, the last of which is for forgetting; `lines` end its study file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text("\n".join([preset_text("demo"), *lines, ""]))
-    return make_study(folder, ARMS, wobble=WOBBLE, forgetting=("imdb",))
+    return make_study(folder, ARMS, seeds=seeds, wobble=WOBBLE, forgetting=("imdb",))
 
 
 def test_the_pairs_of_a_question_are_one_family_over_all_tests(tmp_path: Path) -> None:
@@ -88,6 +88,9 @@ def test_the_margin_of_the_study_file_decides_what_is_as_good(
     said = " ".join(note.text for note in build_reference_table(findings).notes)
     percent = {"0.02": "2 %", "0.2": "22 %"}[margin]
     assert f"within {margin} nats per token ({percent} of perplexity)" in said
+    # pairs that are not judged have it as well, for the grey band of the figures
+    not_judged = study_with(tmp_path / "one-seed", f"margin: {margin}", seeds=(0,))
+    assert {c.margin for c in not_judged.comparisons} == {float(margin)}
 
 
 def test_plain_intervals_stand_beside_the_adjusted_ones_by_a_switch(tmp_path: Path) -> None:

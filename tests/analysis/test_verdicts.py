@@ -120,6 +120,10 @@ def test_an_arm_that_is_farther_and_yet_not_separated_is_explained() -> None:
     assert (found.arm, found.nearer, found.cause) == ("c", "b", "documents")
     assert found.error_ratio == pytest.approx(np.sqrt((9e-2 + 1e-5) / 2e-5))
     assert explain_order(replace(comparison, pairs=judged[:1])) == ()
+    # no surprise where the farther arm is separated as well
+    both = [replace(pair, first="lead", second=arm) for pair, arm in zip(judged, "bc", strict=True)]
+    sure = replace(both[1], interval=replace(both[1].interval, high=both[1].mean / 2))
+    assert sure.is_separated and explain_order(replace(comparison, pairs=(both[0], sure))) == ()
 
 
 def test_wide_arms_are_named() -> None:
