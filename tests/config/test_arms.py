@@ -109,3 +109,5 @@ def test_an_arm_is_named_in_plain_words() -> None:
     assert (name_method(vera), list_settings(vera)) == ("PEFT's VERA", ("r 64",))
     last = arm_of("method: last-layers, layers: last-2, learning_rates: [1e-3]")
     assert (name_method(last), list_places(last)) == ("the last 2 layers", ())
+    only = arm_of("method: last-layers, layers: last-1, learning_rates: [1e-3]")
+    assert name_method(only) == "the last layer"

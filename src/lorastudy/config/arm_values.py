@@ -69,13 +69,11 @@ def _check_layers(value: str) -> str:
     return value
 
 
-def pick_layers(layers: str | None, n_layers: int) -> range:
-    """The layers that "3", "0-5" or "last-4" names in a model of `n_layers`; None: all of them.
+def pick_layers(layers: str, n_layers: int) -> range:
+    """The layers that "3", "0-5" or "last-4" names in a model of `n_layers`.
 
     The range may end beyond the model; the caller says so.
     """
-    if layers is None:
-        return range(n_layers)
     first, _, last = layers.partition("-")
     if first == "last":
         return range(n_layers - int(last), n_layers)

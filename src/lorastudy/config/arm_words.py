@@ -16,7 +16,8 @@ def name_method(arm: Arm) -> str:
     if arm.method == "peft":
         return f"PEFT's {(arm.peft or {}).get('peft_type')}"
     if arm.method == "last-layers":
-        return f"the last {(arm.layers or '').removeprefix('last-')} layers"
+        n_layers = (arm.layers or "").removeprefix("last-")
+        return "the last layer" if n_layers == "1" else f"the last {n_layers} layers"
     if arm.method != "lora":
         return _OWN_WEIGHTS[arm.method]
     name = "DoRA" if arm.use_dora else "LoRA"

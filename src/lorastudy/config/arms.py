@@ -162,7 +162,7 @@ class Arm(StudyModel):
         if self.budget is not None and self.rank_pattern:
             found.append(("budget", "chooses one rank for all modules; leave out rank_pattern"))
         if self.base_weights != "float32" and self.init_lora_weights not in (True, "gaussian"):
-            what = f"{self.init_lora_weights} changes base weights, which are held as they are"
+            what = f"{self.init_lora_weights} may change base weights, which are held as they are"
             found.append(("init_lora_weights", f"{what}; leave it out, or base_weights"))
         if self.method == "last-layers" and not (self.layers or "").startswith("last-"):
             found.append(("layers", f"{self.layers!r} are not the last layers; write last-2"))
