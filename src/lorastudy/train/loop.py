@@ -211,6 +211,6 @@ def _refuse_non_finite(step: int, loss: float, norm: float, rows: IntArray) -> N
 
 def _step_optimizer(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate_factor"]
+        group["lr"] = rate * group.get("rate_factor", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
