@@ -70,6 +70,19 @@ def test_family_that_runs_with_eager_attention_is_noted(
     assert any("eager" in note for note in notes) == is_noted
 
 
+def test_base_model_without_weights_is_noted_and_one_with_other_weights_is_refused(
+    tmp_path: Path,
+) -> None:
+    assert not any("weights" in note for note in check(tmp_path)["notes"])
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.unlink()
+    answer = call("check", tmp_path / "study.yaml")
+    assert answer.code == 0 and "has no weights" in " ".join(answer.out.split())
+    (tmp_path / "base" / "pytorch_model.bin").write_bytes(b"")
+    answer = call("check", tmp_path / "study.yaml")
+    assert answer.code == 3 and "no .safetensors file" in answer.err
+
+
 def test_long_names_of_arms_cut_no_number(tmp_path: Path) -> None:
     trained = check(tmp_path)["arms"][0]["trainable_parameters"]
     long = "n" * 64

@@ -200,13 +200,18 @@ def test_head_is_counted_as_it_is_trained(family: str, is_equal: bool, tmp_path:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weight_that_is_not_finite_is_named(value: float, copy: Path) -> None:
+def test_weight_that_is_not_finite_is_named(
+    value: float, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = copy / "model.safetensors"
     tensors = load_file(path)
     tensors["transformer.h.1.ln_1.bias"][3] = value
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
     assert "transformer.h.1.ln_1.bias holds numbers that are not finite" in refusal_of(copy)
+    monkeypatch.setattr("lorastudy.model.base._TRIED_OUT_BYTES", 0)  # as if it were a large model
+    with pytest.raises(InputError, match=r"transformer\.h\.1\.ln_1\.bias holds numbers"):
+        check_weights(copy)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def check(
     mirror: str | Path | None = None,
     offline: bool = False,
 ) -> CheckFacts:
-    """Validate everything short of loading weights; the facts of `lorastudy check --json`.
+    """Validate everything short of training; the facts of `lorastudy check --json`.
 
     Args:
         study: A study, or what `load_study` takes.

@@ -16,7 +16,7 @@ def check(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate everything short of loading weights: modules, counts, steps, memory."""
+    """Validate everything short of training: weights, modules, counts, steps, memory."""
     options.check_device(device)
     opened = open_study(study, overrides=overrides or (), mirror=mirror, offline=offline)
     from lorastudy.machine.environment import choose_device

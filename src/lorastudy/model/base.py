@@ -5,6 +5,7 @@ are refused: transformers would fill a missing layer with random numbers and go 
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import BaseWeights
-from lorastudy.errors import InputError, reading_user_files
+from lorastudy.errors import reading_user_files
 from lorastudy.model.base_folder import choose_attention, read_config
 from lorastudy.model.base_refusals import (
     read_tensor,
     reading_weights,
     refuse_incomplete,
     refuse_not_finite,
+    refuse_other_formats,
     try_out,
 )
 from lorastudy.model.base_weights import (
@@ -36,6 +38,7 @@ from lorastudy.model.fast.held import count_elements
 from lorastudy.model.placement import LinearModule, ModelShape
 from lorastudy.model.stored_weights import make_reading_class
 
+_TRIED_OUT_BYTES = 1_000_000_000  # of files; twice GPT-2 in float32, loaded in a second or two
 CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
 
 
@@ -196,17 +199,13 @@ def load_base(
         ConfigError: This installation cannot hold weights in this format.
     """
     refuse_base_weights(base_weights)
-    # first without weights, since a wrong shape would be filled with random numbers
-    family = type(_load_weights(folder, AutoModelForCausalLM, device_map="meta"))
-    is_held, not_finite = base_weights != "float32", list[str]()
-    network = _load_weights(
+    is_held = base_weights != "float32"
+    network = _read_weights(
         folder,
-        make_reading_class(family, ask_for_bfloat16 if is_held else None, not_finite),
+        ask_for_bfloat16 if is_held else None,
         device_map=str(device) if base_weights in PACKED else None,
         quantization_config=packing_of(base_weights),
     )
-    network.__class__ = family
-    refuse_not_finite(folder, not_finite)
     if is_held:
         widen_products(network)
     network.eval()
@@ -215,22 +214,36 @@ def load_base(
 
 
 def check_weights(folder: Path) -> None:
-    """Compare names and shapes of the stored weights with the configuration; reads no weight.
+    """Refuse what `load_base` refuses; no more than a part of a large model is in memory.
+
+    A large model is read, but not tried out, since that needs all of its weights at once.
 
     Raises:
-        InputError: As in `load_base`; damage inside a tensor's bytes is not noticed.
+        InputError: As in `load_base`.
     """
-    _load_weights(folder, AutoModelForCausalLM, device_map="meta")
+    if sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _TRIED_OUT_BYTES:
+        load_base(folder, device=torch.device("cpu"))
+    else:
+        _read_weights(folder, None, device_map="meta")
+
+
+def _read_weights(
+    folder: Path, prepare: Callable[[nn.Module], None] | None, **others: Any
+) -> PreTrainedModel:
+    """The model of `folder`, whose files and numbers are sound; `prepare` sets types before."""
+    # first without weights, since a wrong shape would be filled with random numbers
+    family = type(_load_weights(folder, AutoModelForCausalLM, device_map="meta"))
+    not_finite: list[str] = []
+    network = _load_weights(folder, make_reading_class(family, prepare, not_finite), **others)
+    network.__class__ = family
+    refuse_not_finite(folder, not_finite)
+    return network
 
 
 def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
     """The model of `folder`, loaded by the class `family`; `others` are for transformers."""
     config = read_config(folder)
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{folder}: no .safetensors file. Other formats can run code when they are read; "
-            "convert the model with save_pretrained first."
-        )
+    refuse_other_formats(folder)
     with reading_weights(folder):
         loaded: Any = family.from_pretrained(
             folder,

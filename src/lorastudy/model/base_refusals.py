@@ -17,12 +17,32 @@ from transformers import PreTrainedModel
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
 
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
+
 
 def reading_weights(folder: Path) -> AbstractContextManager[None]:
     """Turn an error of the libraries into an InputError that names `folder`."""
     return reading_user_files(
         f"{folder}: the weights cannot be read", "Download or copy the model again."
     )
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether `folder` holds weights in any format, read here or not."""
+    return any(path.suffix in _WEIGHT_SUFFIXES for path in folder.iterdir())
+
+
+def refuse_other_formats(folder: Path) -> None:
+    """Check that the weights in `folder` are safetensors.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{folder}: no .safetensors file. Other formats can run code when they are read; "
+            "convert the model with save_pretrained first."
+        )
 
 
 def read_tensor(folder: Path, name: str, prefix: str = "") -> Tensor | None:

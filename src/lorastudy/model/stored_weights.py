@@ -49,7 +49,7 @@ class StoredTensor:
         return self
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Tensor:
-        """The whole tensor on `device`, in `dtype`.
+        """The whole tensor on `device`, in `dtype`; on "meta" it is looked at, but not kept.
 
         Raises:
             OSError: The file cannot be read, or is shorter than its head says.
@@ -61,8 +61,9 @@ class StoredTensor:
             for begin in range(0, len(flat), _PART):
                 part = torch.empty_like(flat[begin : begin + _PART], dtype=self.dtype, device="cpu")
                 _fill(part, file)
-                flat[begin : begin + _PART] = part
-                self._look_at(flat[begin : begin + _PART])
+                converted = part.to(whole.dtype)
+                self._look_at(converted)
+                flat[begin : begin + _PART] = converted
         return whole
 
     def _look_at(self, numbers: Tensor) -> None:

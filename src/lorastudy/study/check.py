@@ -1,4 +1,4 @@
-"""Check everything about a study that can be known without loading weights.
+"""Check everything about a study that can be known without training.
 
 Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
@@ -18,6 +18,7 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
 from lorastudy.model.base_folder import digest_base, find_base_folder
+from lorastudy.model.base_refusals import holds_weights
 from lorastudy.model.base_weights import (
     refuse_base_weights,
     refuse_optimizer,
@@ -73,7 +74,7 @@ class StudyCheck:
 
 
 def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
-    """Resolve and lay out everything that does not need the weights.
+    """Resolve and lay out everything that can be known before training.
 
     Raises:
         ConfigError: Settings cannot be carried out with this model.
@@ -86,7 +87,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     for arm in study.arms:
         refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
-    if list(reader.base.folder.glob("*.safetensors")):
+    if holds_weights(reader.base.folder):
         check_weights(reader.base.folder)
     if study.training.activation_checkpointing:
         checkpoint_layers(build_without_weights(reader.base.folder), drops_by_function=False)

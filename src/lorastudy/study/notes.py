@@ -6,15 +6,21 @@ from lorastudy.config.models import Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.base import BaseDescription
+from lorastudy.model.base_refusals import holds_weights
 from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.store.records import StudyLock
 from lorastudy.study.check import ArmCheck, StudyCheck
 
 
 def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
-    """Sentences about texts, slow arithmetic, and ranks above the width of a layer."""
+    """Sentences about texts, weights, slow arithmetic, and ranks above the width of a layer."""
     yield from note_texts(study, checked.lock)
     yield from _note_attention(checked.reader.base)
+    if not holds_weights(checked.reader.base.folder):
+        yield (
+            f"{checked.reader.base.folder} has no weights, so they are not checked. `run` needs "
+            "them as safetensors."
+        )
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
         yield slow
     for arm in checked.arms:

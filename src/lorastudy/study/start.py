@@ -16,7 +16,7 @@ from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
-from lorastudy.model.base import check_weights
+from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.store.collect import write_extension
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
@@ -50,7 +50,7 @@ def start_or_continue(
     # check that everything fits together before anything is written
     checked = check_study(study, opened.places, where)
     if missing := missing_runs(runs, folder, again=again):
-        check_weights(checked.reader.base.folder)
+        refuse_other_formats(checked.reader.base.folder)  # its weights were checked before
         refuse_full_disk((*missing, *to_come), checked.arms, folder.path)
         if probe is None:
             refuse_oversized(missing, checked.arms, total_bytes=total_bytes(where))
