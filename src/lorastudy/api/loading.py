@@ -7,7 +7,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import choose_device
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base, quieten_libraries
-from lorastudy.run.inputs import open_reader
+from lorastudy.run.inputs import open_reader, refuse_other_base
 from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.study.open import OpenedStudy
 
@@ -19,7 +19,7 @@ def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
 
     Raises:
         ConfigError: The run has not finished.
-        InputError: The base model was not found, or files are damaged.
+        InputError: The base model was not found, is not the run's, or its files are damaged.
         StorageError: A record of the run, or its `best/`, is not what was written.
     """
     run = opened.folder.run(spec.run_id)
@@ -34,13 +34,15 @@ def load_model(opened: OpenedStudy, spec: RunSpec, device: str) -> LoadedModel:
     quieten_libraries()
     where = choose_device(device)
     reader = open_reader(opened.study, opened.places)
+    is_full = not spec.arm.trains_adapter and spec.arm.method != "baseline"
+    refuse_other_base(run, reader, needs_weights=not is_full)
     model: LoadedModel
     held = spec.arm.base_weights
     if spec.arm.trains_adapter:
         base = load_base(reader.base.folder, device=where, base_weights=held)
         model = load_adapter(base, run.best).adapter
     else:
-        folder = reader.base.folder if spec.arm.method == "baseline" else run.best
+        folder = run.best if is_full else reader.base.folder
         model = load_base(folder, device=where, base_weights=held)
     model.tokenizer = reader.tokenizer.backend
     return model.eval()

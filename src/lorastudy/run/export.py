@@ -23,7 +23,7 @@ from lorastudy.evaluate.score import score_rows
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.inputs import Reader
+from lorastudy.run.inputs import Reader, refuse_other_base
 from lorastudy.run.served import list_forms, write_merged
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
@@ -74,12 +74,13 @@ def export_run(
 
     Raises:
         ConfigError: `to` exists, the run has no trained model, or a full run is to be merged.
-        InputError: The validation rows cannot be read, or the reloaded copy computes something
-            else; no folder is left behind.
+        InputError: The base model is not the run's, the validation rows cannot be read, or the
+            reloaded copy computes something else; no folder is left behind.
         StorageError: `best/` is not what the run wrote.
     """
     is_adapter = check_export(folder, to, is_merged=is_merged)
     refuse_changed_weights(folder)
+    refuse_other_base(folder, reader, needs_weights=is_adapter)
     held = spec.arm.base_weights
     original = _load(folder.best, reader, is_adapter=is_adapter, base_weights=held)
     found: list[Reloaded] = []

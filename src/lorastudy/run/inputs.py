@@ -22,11 +22,14 @@ from lorastudy.evaluate.protocols import (
 )
 from lorastudy.evaluate.subset import draw_subset, units_of
 from lorastudy.model.base import BaseDescription, describe_base
-from lorastudy.model.base_folder import find_base_folder
+from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 from lorastudy.protocols import Form, form_of_rows
 from lorastudy.store.counts import TextCounts
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places, name_revision
+from lorastudy.store.records import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,24 @@ def make_reader(folder: Path, places: Places) -> Reader:
                 f"of {base.vocabulary_size}. The tokenizer belongs to another model."
             )
     return Reader(base, tokenizer, places)
+
+
+def refuse_other_base(run: RunFolder, reader: Reader, *, needs_weights: bool) -> None:
+    """Check that `reader` has the base model and the tokenizer that a finished run began with.
+
+    An adapter means nothing on other weights, and its stored scores would not be true of them.
+
+    Raises:
+        InputError: It does not; weights are compared only if the run's model needs them.
+    """
+    began, folder = read_record(run.manifest, Manifest), reader.base.folder
+    same_weights = not needs_weights or digest_base(folder) == began.base_digest
+    if not same_weights or reader.tokenizer.digest != began.tokenizer_digest:
+        what = "tokenizer" if same_weights else "base model"
+        raise InputError(
+            f"{folder} does not hold the {what} that {run.path.name} began with: it changed since. "
+            "Restore it, or run the study again in a new folder."
+        )
 
 
 def open_reader(study: Study, places: Places) -> Reader:
