@@ -43,6 +43,9 @@ SMALL = {
 }
 FAMILIES: dict[str, dict[str, object]] = {
     "gpt2": {},
+    "gpt_bigcode": {},
+    "bloom": {},
+    "falcon": {"head_dim": None},  # which it computes
     "llama": {},
     "mistral": {},
     "qwen2": {},
@@ -71,7 +74,8 @@ def describe_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
     @cache
     def describe(model_type: str) -> BaseDescription:
         folder = tmp_path_factory.mktemp(model_type)
-        AutoConfig.for_model(model_type, **SMALL, **FAMILIES[model_type]).save_pretrained(folder)
+        values = {k: v for k, v in (SMALL | FAMILIES[model_type]).items() if v is not None}
+        AutoConfig.for_model(model_type, **values).save_pretrained(folder)
         return describe_base(folder)
 
     return describe
@@ -208,6 +212,11 @@ def test_module_matched_by_two_entries_is_refused(gpt2: BaseDescription) -> None
 def test_layer_type_of_an_unmapped_model_is_told_to_use_patterns(gpt2: BaseDescription) -> None:
     with pytest.raises(ConfigError, match=r"not mapped for model type 'nova'.*c_attn \(12\)"):
         resolve_placement("a", ["attention"], unmapped(gpt2), allow_tied=False)
+
+
+def test_unknown_rows_of_a_fused_module_are_refused_as_such(gpt2: BaseDescription) -> None:
+    with pytest.raises(ConfigError, match=r"'nova'\. Where one module computes queries.*c_attn"):
+        resolve_placement("a", ["query"], unmapped(gpt2), allow_tied=False)
 
 
 def test_patterns_work_for_an_unmapped_model(gpt2: BaseDescription) -> None:

@@ -20,6 +20,9 @@ _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": N_CONTEXT}
 _NEOX = {**_LLAMA, "num_key_value_heads": 4}
 MAPPED = {
     "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
     "gpt_neox": _NEOX,
     "opt": {**_NEOX, "ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1},
     "phi3": {**_LLAMA, "sliding_window": 12},
@@ -34,11 +37,8 @@ MAPPED = {
     "olmo2": _LLAMA,
 }
 OTHERS = {
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
     "codegen": {**_GPT2, "rotary_dim": 4},
     "cohere": _LLAMA,
-    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
-    "gpt_bigcode": _GPT2,
     "gpt_neo": {
         "hidden_size": 32,
         "num_layers": 2,

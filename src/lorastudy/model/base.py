@@ -98,7 +98,7 @@ def describe_base(folder: Path) -> BaseDescription:
             hidden_size=embedding.shape[1],
             n_layers=int(config.num_hidden_layers),
             n_heads=n_heads,
-            n_key_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
+            n_key_heads=_count_key_heads(config) or n_heads,
             attention=attention,
             attention_dropout=_attention_dropout(config),
             linear_modules=list_linear_modules(network),
@@ -154,6 +154,17 @@ def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
 def _attention_dropout(config: PretrainedConfig) -> float:
     names = ("attn_pdrop", "attention_dropout")
     return max(float(getattr(config, name, None) or 0.0) for name in names)
+
+
+def _count_key_heads(config: PretrainedConfig) -> int:
+    """Heads of keys and values that heads of queries share; 0: each has its own."""
+    # of Falcon and GPT-BigCode, whose newer form says a number instead
+    if getattr(config, "multi_query", False) and not getattr(
+        config, "new_decoder_architecture", False
+    ):
+        return 1
+    named = (getattr(config, n, None) for n in ("num_key_value_heads", "num_kv_heads"))
+    return int(next(filter(None, named), 0))
 
 
 def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:

@@ -9,7 +9,7 @@ what the suffix `c_proj` meant in the published study. `output` is the language-
 module; then the layer type means a part of the module's output rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 FusedLayout = Literal["blocks", "heads"]
@@ -51,6 +51,13 @@ _GPT_NEOX = FamilyLayers(
     feed_forward_projection=("gpt_neox.layers.*.mlp.dense_4h_to_h",),
     fused="heads",
 )
+_BLOOM = FamilyLayers(
+    attention=("transformer.h.*.self_attention.query_key_value",),
+    attention_projection=("transformer.h.*.self_attention.dense",),
+    feed_forward=("transformer.h.*.mlp.dense_h_to_4h",),
+    feed_forward_projection=("transformer.h.*.mlp.dense_4h_to_h",),
+    fused="heads",
+)
 _OPT = FamilyLayers(
     attention=tuple(f"model.decoder.layers.*.self_attn.{n}_proj" for n in "qkv"),
     attention_projection=("model.decoder.layers.*.self_attn.out_proj",),
@@ -66,6 +73,9 @@ _PHI3 = FamilyLayers(
 _LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "olmo", "olmo2")
 _FAMILIES: dict[str, FamilyLayers] = {
     "gpt2": _GPT2,
+    "gpt_bigcode": replace(_GPT2, fused="heads"),
+    "bloom": _BLOOM,
+    "falcon": _BLOOM,
     "gpt_neox": _GPT_NEOX,
     "opt": _OPT,
     "phi3": _PHI3,

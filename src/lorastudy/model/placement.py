@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lorastudy.config.arm_values import HashableMapping
 from lorastudy.config.models import LAYER_TYPES
 from lorastudy.errors import ConfigError, show_names
-from lorastudy.model.layer_types import LayerPattern, patterns_of, rows_of_part
+from lorastudy.model.layer_types import QKV, LayerPattern, patterns_of, rows_of_part
 
 ALL_LINEAR = "all-linear"  # every linear module but the output layer, as PEFT means it
 
@@ -216,10 +216,14 @@ def _expand(arm: str, entry: str, shape: ModelShape) -> tuple[LayerPattern, ...]
         return (LayerPattern(entry),)
     patterns = patterns_of(shape.model_type, entry)
     if patterns is None:
+        unknown = (
+            "Where one module computes queries, keys and values, it is not known which of its rows "
+            "are which; a pattern adapts all of them. "
+        )
         raise ConfigError(
             f"placement of arm {arm!r}: layer type {entry!r} is not mapped for model type "
-            f"{shape.model_type!r}. Use patterns instead; this model has "
-            f"{_summarise_modules(shape)}."
+            f"{shape.model_type!r}. {unknown if entry in QKV else ''}Use patterns instead; this "
+            f"model has {_summarise_modules(shape)}."
         )
     return patterns
 
