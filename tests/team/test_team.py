@@ -22,6 +22,7 @@ from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strat
 from lorastudy.store.resuming import Resuming
 from support.teams import as_team, execute_as_team
 from support.tiny_runs import (
+    ARMS,
     CPU,
     KILLED,
     PAPER,
@@ -36,6 +37,7 @@ from support.tiny_runs import (
 )
 
 STRATEGIES = ("ddp", "fsdp2")
+HELD: dict = {"arms": ({**ARMS["lora"], "base_weights": "bfloat16"},)}  # scored merged, too
 UNEVEN = {  # 11 rows: the last micro-batch has two
     **SOUND,
     "epochs": 2,
@@ -66,7 +68,7 @@ def make_case(
             is_reference = training.get("implementation") == "reference"
             base = still_gpt2 if is_reference else tiny_gpt2
         folder = tmp_path_factory.mktemp("case")
-        study = make_study(base, training, arm)
+        study = make_study(base, training, **HELD if arm == "held" else {"arm": arm})
         return Case(study, write_texts(folder / "texts"), folder / "cache")
 
     return make
@@ -96,7 +98,7 @@ def scores_of(run: RunFolder) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("arm", "strategy", "implementation"),
     [
-        *[(arm, strategy, "fast") for arm in ("lora", "full") for strategy in STRATEGIES],
+        *[(arm, strategy, "fast") for arm in ("held", "full") for strategy in STRATEGIES],
         ("full", "fsdp2", "reference"),
     ],
 )

@@ -5,10 +5,10 @@ added in float32, and the sum is rounded to bfloat16 or packed again. Each form 
 model folder and loaded from it, so what is scored is what a server would load.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -17,6 +17,7 @@ from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import CausalModel, load_base, move_model, save_model
 from lorastudy.model.base_weights import PACKED, copy_numbers
 from lorastudy.model.scoring import make_scorer
+from lorastudy.model.sharing import share_scorer
 from lorastudy.run.context import RunContext
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.files import read_record, write_record
@@ -49,17 +50,22 @@ def write_merged(
 def score_served(context: RunContext) -> tuple[ServedScore, ...]:
     """The scores of every form; those that already have a file are not repeated.
 
-    A team does not score them, since each member would need the whole model.
+    The first member of a team writes the merged weights, and all of them load and score these.
     """
-    forms = list_forms(context.spec.arm) if context.team.size == 1 else ()
+    forms, team = list_forms(context.spec.arm), context.team
     places = {form: list(_list_places(context, form)) for form in forms}
-    if not all(place.path.exists() for form in forms for place in places[form]):
-        folder = context.folder.path
-        with TemporaryDirectory(dir=folder, prefix=".merged.", suffix=".partial") as name:
-            merged = Path(name)
-            write_merged(context.reader.base.folder, context.folder.best, merged, context.spec.arm)
+    is_missing = any(not place.path.exists() for form in forms for place in places[form])
+    if team.any(team.is_first and is_missing):
+        base, merged = context.reader.base.folder, context.folder.path / ".merged.partial"
+        try:
+            if team.is_first:
+                write_merged(base, context.folder.best, merged, context.spec.arm)
+            team.wait()
             for form in forms:
                 _score_form(context, load_base(merged, device=CPU, base_weights=form), places[form])
+        finally:
+            if team.is_first:
+                shutil.rmtree(merged, ignore_errors=True)
     return tuple(
         ServedScore(merged=form, evaluation=read_record(place.path, DocumentSums).evaluation)
         for form in forms
@@ -84,15 +90,24 @@ def _list_places(context: RunContext, form: BaseWeights) -> Iterator[_Place]:
 
 
 def _score_form(context: RunContext, network: CausalModel, places: Sequence[_Place]) -> None:
-    training = context.spec.training
-    move_model(network, context.device)
-    scorer = make_scorer(network, training.precision, implementation=training.implementation)
+    training, team = context.spec.training, context.team
+    holds_parts = team.strategy == "fsdp2"
+    network.requires_grad_(False)
+    alone = make_scorer(
+        network if holds_parts else move_model(network, context.device),
+        training.precision,
+        implementation=training.implementation,
+        keep_copies=not holds_parts,
+    )
+    scorer = share_scorer(alone, team, context.device)
     for place in places:
-        if place.path.exists():
+        if team.any(team.is_first and place.path.exists()):
             continue
         rows = context.reader.benchmark_rows(
             place.benchmark, place.protocol, context.spec.data.rows
         )
-        scores = score_benchmark_rows(scorer, rows, context.device, context.stop.poll)
-        write_record(place.path, describe_scores(place.benchmark.name, rows, scores))
-        context.folder.note_written()
+        scores = score_benchmark_rows(scorer, rows, context.device, context.stop.poll, team)
+        if team.is_first:
+            write_record(place.path, describe_scores(place.benchmark.name, rows, scores))
+            context.folder.note_written()
+        team.wait()  # every member reads the file
