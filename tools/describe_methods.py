@@ -51,16 +51,19 @@ embedding gets a weight of its own, so that the embedding stays as it is.
 |---|---|
 | `use_rslora: true` | scales by alpha / sqrt(rank) (rsLoRA) |
 | `use_dora: true` | trains the length of every output's weights by itself (DoRA) |
-| `init_lora_weights: NAME` | starts from other values, such as `gaussian`, `pissa` or `mica` |
+| `init_lora_weights: NAME` | starts from other values, such as `gaussian`, `pissa` or `eva` |
 | `loraplus_lr_ratio: 16` | trains B at 16 times the learning rate of A (LoRA+) |
 | `rank_pattern`, `alpha_pattern` | sets ranks and alphas of some modules: `{feed-forward: 8}` |
 | `budget: 1.6M` | chooses the largest rank with at most this many trained parameters |
 | `alpha: 2r` | is twice the rank, whatever the rank is; a number stays as it is |
 
-PiSSA and OLoRA take their initial values out of the base weights. Their adapters are stored as
-plain LoRA of twice the rank for the original base model, so other programs load them as usual.
-`eva`, `corda` and `loftq` need training rows or quantised weights before training, and are refused.
-Weight decay is the same for A and B, also with LoRA+.
+PiSSA, OLoRA and CorDA take their initial values out of the base weights. Their adapters are stored
+as plain LoRA of twice the rank for the original base model, so other programs load them as usual.
+EVA and CorDA run the base model on the first 256 training rows, in the order of the run's seed. EVA
+is used with PEFT's `rho: 1`, which leaves every module its rank, and CorDA in its mode `ipm`. Both
+are computed on the CPU, and again when a run resumes. `loftq` is refused: PEFT computes it on a GPU
+only, and for base weights that nobody else has. Weight decay is the same for A and B, also with
+LoRA+.
 
 ## Placement
 

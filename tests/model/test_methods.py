@@ -21,7 +21,7 @@ from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import measure_arm
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.train.optimizer import make_optimizer, scale_rates
-from support.methods import KINDS, RATE, Tried, arm_of, try_arm
+from support.methods import KINDS, RATE, Tried, arm_of, attach_anew, read_rows, try_arm
 from support.tiny_arms import CPU, attach, logits_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "pissa": {"init_lora_weights": "pissa"},
     "pissa, rslora": {"init_lora_weights": "pissa_niter_4", "use_rslora": True},
+    "eva": {"init_lora_weights": "eva", "placement": ("all-linear",)},
+    "eva in dora": {"init_lora_weights": "eva", "use_dora": True, "placement": ("output",)},
+    "corda": {"init_lora_weights": "corda", "placement": ("attention", "projection")},
     "lora+": {"loraplus_lr_ratio": 16.0, "dropout": 0.1},
     "patterns": {
         "placement": ("attention", "projection"),
@@ -104,6 +107,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_a_variant_of_lora_trains_resumes_and_reloads(
     variant: str, folder: Path, tmp_path: Path
 ) -> None:
+    if variant == "corda":
+        pytest.importorskip("attr")
     tried = try_arm(lora(**VARIANTS[variant]), folder, tmp_path / "best")
     assert tried.n_trained, tried.refused
 
@@ -149,12 +154,16 @@ REFUSED = {
     "set by the program": (peft(peft_type="VERA", inference_mode=True), "is set by this program"),
     "refused by PEFT": (peft(peft_type="BOFT", boft_block_size=4, boft_block_num=3), "refuses"),
     "unknown start": (lora(init_lora_weights="pisa"), r"init_lora_weights: 'pisa' is not allowed"),
-    "start from data": (lora(init_lora_weights="eva"), "eva needs training rows or quantised"),
+    "LoftQ": (lora(init_lora_weights="loftq"), "loftq replaces the base weights by others, which"),
     "rank for another module": (
         lora(rank_pattern={"feed-forward": 2}),
         r"rank_pattern: 'feed-forward' means .* where this arm has no adapter",
     ),
     "small budget": (lora(rank=None, budget=10), r"budget 10 is less than the \d+ parameters"),
+    "EVA with ranks": (
+        lora(init_lora_weights="eva", rank_pattern={"attention": 2}),
+        "EVA would move ranks between modules; leave out rank_pattern",
+    ),
     "too many layers": (lora(layers="1-2"), r"has the layers 0 to 1, and not all of 1 to 2"),
     "no layer": (lora(placement=("output",), layers="0"), r"lm_head \('output'\) is in no layer"),
 }
@@ -176,6 +185,56 @@ def test_a_start_that_breaks_the_base_model_is_refused_before_training(
     place = {"pissa": "output", "olora": "attention-projection"}[start]
     with pytest.raises(ConfigError, match="is not the base model any more"):
         attach(tiny_gpt2, lora(init_lora_weights=start, placement=(place,)))
+
+
+def inputs_of(network: Any, path: str) -> torch.Tensor:
+    """What a module of the base model is given on all training rows, (tokens, in)."""
+    seen: list[torch.Tensor] = []
+    hook = network.get_submodule(path).register_forward_hook(lambda _, x, __: seen.append(x[0][0]))
+    with torch.no_grad():
+        for row in read_rows():
+            network(input_ids=row[None])
+    hook.remove()
+    return torch.cat(seen)
+
+
+@pytest.mark.parametrize("n_least", [1024, 12])  # all rows at once, or in several parts
+def test_eva_starts_in_the_main_directions_of_inputs_on_training_rows(
+    n_least: int, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorastudy.model.starts._PART", n_least)
+    arm = lora(init_lora_weights="eva")
+    model = attach_anew(tiny_llama, arm)
+    path = "model.layers.1.self_attn.q_proj"
+    a = model.network.get_submodule(path).lora_A["default"].weight.detach()
+    inputs = inputs_of(load_base(tiny_llama, device=CPU), path)
+    main = torch.linalg.svd(inputs - inputs.mean(0)).Vh[:4]
+    found, most = (torch.linalg.vector_norm((inputs - inputs.mean(0)) @ x.T) for x in (a, main))
+    assert found > most * (0.9999 if n_least == 1024 else 0.9)
+    assert a.shape == (4, 32) and model.n_trained == measure_trained(arm, tiny_llama)
+
+
+def measure_trained(arm: Arm, folder: Path) -> int:
+    base = describe_base(folder)
+    return measure_arm(arm, base, resolve_arm(arm, base)).trained
+
+
+def test_corda_takes_out_what_matters_for_training_rows(tiny_llama: Path) -> None:
+    """It leaves less of the outputs on these rows to the frozen weights than PiSSA does."""
+    pytest.importorskip("attr")
+    path, base = "model.layers.1.self_attn.q_proj", load_base(tiny_llama, device=CPU)
+    inputs = inputs_of(base, path)
+    left = {}
+    for start in ("corda", "pissa"):
+        model = attach_anew(tiny_llama, lora(init_lora_weights=start))
+        residual = model.network.get_submodule(path).get_base_layer().weight
+        left[start] = float(torch.linalg.vector_norm(inputs @ residual.T))
+    assert left["corda"] < 0.95 * left["pissa"]
+
+
+def test_a_start_from_fewer_tokens_than_the_rank_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(ConfigError, match="48 tokens of training rows are fewer than the rank"):
+        attach_anew(tiny_llama, lora(init_lora_weights="eva", rank=50))
 
 
 def test_lora_plus_scales_the_tensors_that_peft_scales(tiny_llama: Path) -> None:

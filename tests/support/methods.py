@@ -93,7 +93,7 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
     try:
         placement = resolve_arm(arm, base)
         size = measure_arm(arm, base, placement)
-        model = attach_arm(load_base(folder, device=CPU), arm, placement, seed=1)
+        model = attach_anew(folder, arm)
     except ConfigError as error:
         return Tried(refused=str(error))
     assert model.n_trained == size.trained
@@ -112,7 +112,7 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
             progress = event.progress
     trained_logits = logits_of(model.network.eval())
     assert not torch.equal(trained_logits, before), "training changed nothing"
-    again = attach_arm(load_base(folder, device=CPU), arm, placement, seed=1)
+    again = attach_anew(folder, arm)
     inputs = _prepare(again, arm)
     again.load_trained(middle["weights"])
     restore_moments(inputs.optimizer, again.trained_tensors(), middle["moments"])
@@ -136,11 +136,25 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
         ours = logits_of(load_base(scratch, device=CPU))
         theirs = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32)
     assert torch.equal(logits_of(theirs.eval()), ours)
-    best = attach_arm(load_base(folder, device=CPU), arm, placement, seed=1)
+    best = attach_anew(folder, arm)
     best.load_best(scratch)
     for logits in (trained_logits, logits_of(best.network.eval())):
         torch.testing.assert_close(logits, ours, rtol=1e-5, atol=1e-4)
     return Tried(n_trained=size.trained)
+
+
+def attach_anew(folder: Path, arm: Arm) -> ArmModel:
+    """The base model with the arm as it begins, which may follow from training rows."""
+    placement = resolve_arm(arm, describe_base(folder))
+    rows = read_rows()
+    return attach_arm(load_base(folder, device=CPU), arm, placement, seed=1, rows=rows)
+
+
+def read_rows() -> list[Tensor]:
+    """The token ids of every training row, (T,) each."""
+    tokens, table = _make_rows()
+    numbers = np.arange(table.n_rows)[:, None]
+    return [make_batch(tokens, table, row, Padding(PAD)).input_ids[0] for row in numbers]
 
 
 def _assert_implementations_agree(model: ArmModel) -> None:

@@ -6,7 +6,7 @@ them.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,12 +142,14 @@ def attach_arm(
     *,
     seed: int,
     base: BaseModelRef | None = None,
+    rows: Sequence[Tensor] = (),
     has_weights: bool = True,
 ) -> ArmModel:
     """Make `network` train exactly what `arm` says; all initial values follow from `seed`.
 
-    `base` is written into the adapter, so that others load it on the same hub model. Without
-    weights, nothing is seen of how an adapter changes the model.
+    `base` is written into the adapter, so that others load it on the same hub model. `rows` of
+    token ids, (T,) each, are for starts that are computed from training rows. Without weights,
+    nothing is seen of how an adapter changes the model.
 
     Raises:
         ConfigError: The arm's method cannot train these modules in this program.
@@ -160,7 +162,7 @@ def attach_arm(
     config = make_peft_config(arm, placement, revision=base.revision if base else "main")
     looks = has_weights and not arm.has_plain_start
     before = look_at(network, placement.paths) if looks else None
-    adapter = attach_adapter(network, config, arm.name, seed=seed)
+    adapter = attach_adapter(network, config, arm.name, seed=seed, rows=rows)
     refuse_unfit(adapter, arm.name, placement.paths)
     if is_plain_start(config):
         start_lora(network, seed)

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from lorastudy.errors import ConfigError, first_line, is_out_of_memory, show_names
 from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.starts import attach_by_rows, needs_rows
 from lorastudy.seeds import derive_seed
 
 ADAPTER_NAME = "default"
@@ -32,9 +33,16 @@ _CLOSE = 1e-3  # of the largest logit; rounding is about 1e-6, another model abo
 
 
 def attach_adapter(
-    network: PreTrainedModel, config: PeftConfig, arm: str, *, seed: int
+    network: PreTrainedModel,
+    config: PeftConfig,
+    arm: str,
+    *,
+    seed: int,
+    rows: Sequence[Tensor] = (),
 ) -> PeftModel:
     """`network` with an adapter as PEFT makes it; everything random follows from `seed`.
+
+    `rows` of token ids, (T,) each, are for starts that are computed from them.
 
     Raises:
         ConfigError: PEFT cannot adapt these modules, or lacks a package that this needs.
@@ -44,7 +52,10 @@ def attach_adapter(
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on settings; what matters is found out
             torch.manual_seed(derive_seed(seed, "adapter"))
-            adapter = get_peft_model(network, config, adapter_name=ADAPTER_NAME)
+            if needs_rows(config):
+                adapter = attach_by_rows(network, config, ADAPTER_NAME, rows)
+            else:
+                adapter = get_peft_model(network, config, adapter_name=ADAPTER_NAME)
     except ImportError as error:
         raise ConfigError(
             f"arm {arm!r}: PEFT's {kind} needs a package that is missing: {first_line(error)}"

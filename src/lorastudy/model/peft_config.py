@@ -22,6 +22,7 @@ from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError, first_line
 from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.starts import settings_of_start
 
 TASK = "CAUSAL_LM"
 # Keys of PEFT that say what this program says by its own keys, or would change the base model.
@@ -52,13 +53,16 @@ def make_peft_config(
     keys = _lora_keys(arm, placement) if is_lora else _own_keys(arm, placement)
     # of LoRA's own keys, only this one has values that PEFT alone knows
     given = {"init_lora_weights": arm.init_lora_weights} if is_lora else keys
-    _refuse_start_from_data(arm, made_by, keys)
+    _refuse_loftq(arm, keys)
     if mistakes := list(_find_mistakes(made_by, given, prefix="" if is_lora else "peft.")):
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
         raise ConfigError(f"keys of arm {arm.name!r} do not fit PEFT's {kind}:{lines}")
     try:
         config: PeftConfig = made_by(
-            task_type=TASK, target_modules=list(placement.paths), revision=revision, **keys
+            task_type=TASK,
+            target_modules=list(placement.paths),
+            revision=revision,
+            **settings_of_start(keys.get("init_lora_weights")) | keys,
         )
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(
@@ -92,10 +96,13 @@ def _why_not(kind: str, made_by: type[Any]) -> str | None:
         return "it does not take the modules that it changes from a placement"
     if not issubclass(tuner, BaseTuner):
         return "it does not change modules one by one, as other methods do"
+    if hasattr(tuner, "update_and_allocate"):
+        return (
+            "it moves its ranks between steps by averages that no file holds, so a resumed run "
+            "would become another one"
+        )
     if tuner.forward is not BaseTuner.forward:
         return "it computes something outside the modules of the model"
-    if hasattr(tuner, "update_and_allocate"):
-        return "it has to be told of every optimizer step, and this training loop does not do that"
     return None
 
 
@@ -107,17 +114,13 @@ def _why_not_packed(arm: Arm, made_by: type[Any]) -> str | None:
     return f"it has no form for base_weights: {arm.base_weights} (it can be bfloat16)"
 
 
-def _refuse_start_from_data(arm: Arm, made_by: type[Any], keys: Mapping[str, Any]) -> None:
-    """Refuse starts with a configuration of their own (`eva_config`): they need more than weights.
-
-    EVA and CorDA run the model on training rows; LoftQ replaces the base weights by quantised ones.
-    """
-    start = keys.get("init_lora_weights")
-    if f"{start}_config" in {field.name for field in dataclasses.fields(made_by)}:
+def _refuse_loftq(arm: Arm, keys: Mapping[str, Any]) -> None:
+    if keys.get("init_lora_weights") == "loftq":
         raise ConfigError(
-            f"arm {arm.name!r}, init_lora_weights: {start} needs training rows or quantised "
-            "weights before training begins, and this program does not give them to PEFT. "
-            "Choose another start, such as gaussian, orthogonal or pissa."
+            f"arm {arm.name!r}, init_lora_weights: loftq replaces the base weights by others, "
+            "which PEFT rounds with a code of its own, on a CUDA or XPU device only. They are "
+            "neither the base model nor one that base_weights names, so nobody could load the "
+            "adapter on it. Leave the key out, and give base_weights: nf4 for LoRA on 4 bits."
         )
 
 

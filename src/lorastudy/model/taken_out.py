@@ -51,7 +51,7 @@ def as_plain_lora(
         for name, tensor in tensors.items()
     }
     plain = copy.deepcopy(config)
-    plain.init_lora_weights = True
+    plain.init_lora_weights, plain.corda_config = True, None
     plain.r = 2 * config.r
     plain.rank_pattern = {key: 2 * rank for key, rank in (config.rank_pattern or {}).items()}
     # the scale is alpha / r, or alpha / sqrt(r), and must stay

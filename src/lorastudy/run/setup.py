@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lorastudy.config.models import Training
 from lorastudy.config.spec import RunSpec
-from lorastudy.data.batches import Padding
+from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-from lorastudy.data.steps import StepPlan
+from lorastudy.data.steps import StepPlan, order_of_epoch
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
@@ -22,6 +23,7 @@ from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
+from lorastudy.model.starts import N_ROWS
 from lorastudy.protocols import Protocol, protocol_of_rows
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import Reader
@@ -101,6 +103,14 @@ def choose_slice(table: RowTable, n_validation_rows: int) -> RowTable:
     return table.select(np.sort(order[:n_rows]))
 
 
+def read_first_rows(layout: TrainingLayout) -> list[Tensor]:
+    """Token ids of the rows that training sees first, (T,) each: adapters may start from them."""
+    rows = order_of_epoch(layout.plan.seed, 1, layout.plan.n_rows)[:N_ROWS, None]
+    return [
+        make_batch(layout.corpus.tokens, layout.table, row, Padding(0)).input_ids[0] for row in rows
+    ]
+
+
 def choose_padding(training: Training, reader: Reader, cut: str, length: int) -> Padding:
     """Padding of training and validation rows.
 
@@ -131,12 +141,19 @@ def set_up_run(context: RunContext) -> RunSetup:
     holds_parts = team.strategy == "fsdp2"
     if holds_parts:
         _refuse_divided(spec, placement)
-    # what an adapter's start is computed from is rounded in the same way on every device
+    # an adapter's start is computed on the CPU, so that it is rounded alike on every device
     is_packed = spec.arm.base_weights in PACKED
     starts_from_weights = spec.arm.trains_adapter and not spec.arm.has_plain_start and not is_packed
     at_first = torch.device("cpu") if holds_parts or starts_from_weights else device
     network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
-    model = attach_arm(network, spec.arm, placement, seed=spec.seed, base=spec.base_model)
+    model = attach_arm(
+        network,
+        spec.arm,
+        placement,
+        seed=spec.seed,
+        base=spec.base_model,
+        rows=read_first_rows(layout),
+    )
     move_model(network, at_first if holds_parts else device)
     alone = make_scorer(
         network,
