@@ -21,15 +21,15 @@ from lorastudy.version import __version__
 if TYPE_CHECKING:
     from lorastudy.api.checking import check
     from lorastudy.api.evaluating import evaluate
+    from lorastudy.api.facts import ArmFacts, CheckFacts
     from lorastudy.api.results import Results, open_results
     from lorastudy.api.running import StudyFinished, StudyStarted, run
     from lorastudy.api.study import Study, StudyError, load_study
-    from lorastudy.study.facts import ArmFacts, CheckFacts
     from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
 
 _HOMES = {
-    "ArmFacts": "study.facts",
-    "CheckFacts": "study.facts",
+    "ArmFacts": "api.facts",
+    "CheckFacts": "api.facts",
     "EpochEnded": "study.progress",
     "Results": "api.results",
     "RunDisturbed": "study.progress",

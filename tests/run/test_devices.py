@@ -12,7 +12,7 @@ from lorastudy.machine.environment import choose_device, forbid_tf32, refuse_pre
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
-from lorastudy.study.facts import describe_check
+from lorastudy.study.notes import note_study
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.start import start_or_continue
 from support.tiny_runs import make_study, write_texts
@@ -64,9 +64,9 @@ def test_bfloat16_without_instructions_for_it_is_noted(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
     low = opened.study.training.model_copy(update={"precision": "bfloat16"})
     study = opened.study.model_copy(update={"training": low})
-    facts = describe_check(study, check_study(study, opened.places, torch.device("cpu")))
+    notes = note_study(study, check_study(study, opened.places, torch.device("cpu")))
     say_slow_precision("cpu", "bfloat16")  # as `run`, `evaluate` and `audit` do
-    for told in (" ".join(facts.notes), capsys.readouterr().err):
+    for told in (" ".join(notes), capsys.readouterr().err):
         assert ("no instructions for bfloat16" in told) == is_noted
 
 

@@ -12,7 +12,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lorastudy init paper-sound --out my-study.yaml",
         "lorastudy init notes --base openai-community/gpt2 --out my-notes.yaml",
     ),
-    "check": ("lorastudy check my-study.yaml", "lorastudy check demo --json"),
+    "check": (
+        "lorastudy check my-study.yaml",
+        "lorastudy check demo --probe --price 1.20/h",
+        "lorastudy check demo --json",
+    ),
     "schema": ("lorastudy schema > lorastudy.schema.json",),
     "status": ("lorastudy status studies/demo", "lorastudy status studies/demo --watch"),
     "table": ("lorastudy table studies/demo", "lorastudy table studies/demo --format latex"),

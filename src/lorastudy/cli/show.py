@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -11,17 +11,12 @@ from rich.text import Text
 from lorastudy.analysis.findings import Findings
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
-from lorastudy.config.models import Study
 from lorastudy.report.page.verdict import write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.table import Cell, Column, Note
 from lorastudy.report.tables.table import Table as TableModel
 from lorastudy.report.tables.table1 import build_table1, warn_of_scores
 from lorastudy.report.wording import label_arm, list_placement
-from lorastudy.units import write_mib
-
-if TYPE_CHECKING:
-    from lorastudy.study.check import StudyCheck
 
 _WIDE = 100  # columns of a terminal, from which intervals fit into the table
 _HEAD_WIDTH = 11  # columns of a title
@@ -133,39 +128,3 @@ def _show(cell: Cell, *, is_narrow: bool) -> Text:
     has_detail = cell.detail and not is_narrow
     detail = Text(f"\n{cell.detail}" if has_detail else "", style="dim")
     return Text.assemble(text, cell.mark, detail)
-
-
-def print_check(study: Study, checked: "StudyCheck") -> None:
-    """What a study will do, for each arm."""
-    console = make_console(max(console_width(), 100))
-    base = checked.reader.base
-    console.print(
-        f"{study.name}: {checked.n_runs} runs on a {base.model_type} model of "
-        f"{base.total_parameters:,} parameters",
-    )
-    table = Table()
-    table.add_column("arm", overflow="fold")  # only names give way, so no number is cut
-    by_budget = any(arm.spec.arm.budget for arm in checked.arms)
-    names = ("trainable", "steps", "warm-up", "predicted peak MiB", "fits")
-    for name in ("modules", *(["rank"] if by_budget else []), *names):
-        table.add_column(name, justify="right", no_wrap=True)
-    for arm in checked.arms:
-        fits = arm.peak.total <= checked.available_bytes
-        table.add_row(
-            arm.spec.arm.name,
-            str(len(arm.placement.targets)),
-            *([str(arm.placement.rank or "")] if by_budget else []),
-            f"{arm.size.trained:,}",
-            f"{arm.layout.plan.n_steps:,}" if arm.trains else "0",
-            f"{arm.layout.schedule.n_warmup:,}" if arm.trains else "0",
-            write_mib(arm.peak.total),
-            "yes" if fits else "no",
-        )
-    console.print(table)
-    layout = checked.arms[0].layout
-    share = layout.table.n_scored.sum() / (layout.table.n_rows * (study.data.rows.length - 1))
-    console.print(
-        f"{layout.table.n_rows:,} training rows; text is {share:.1%} of what rows padded to "
-        f"{study.data.rows.length} tokens would score. "
-        f"{write_mib(checked.available_bytes)} MiB are available.",
-    )

@@ -1,25 +1,68 @@
-"""Try every arm before the study starts, each in a process of its own, and freeze the micro-batch.
+"""Try every arm before the study starts, each in a process of its own.
 
 A study whose last arm would run out of memory after a night stops here within a minute. The
-micro-batch is never lowered, because it decides how sums are rounded: with another micro-batch it
-would be another study.
+micro-batch is frozen and never lowered, because it decides how sums are rounded: with another
+micro-batch it would be another study. `lorastudy check --probe` also measures time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
+from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import OutOfMemoryError, UserError
 from lorastudy.launch import local
+from lorastudy.run.probe import ProbedSeconds
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock
 from lorastudy.units import write_mib
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a process that tries an arm is told."""
+
+    study: Study
+    run: RunSpec
+    places: Places
+    device: str
+    is_timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TriedArm:
+    """What trying an arm found."""
+
+    probed: ProbedArm
+    seconds: ProbedSeconds | None = None  # None: it was not timed, or it does not fit
+
+
+def time_study(
+    study: Study, runs: Iterable[RunSpec], places: Places, device: str
+) -> dict[str, TriedArm]:
+    """By arm: peak memory, and the seconds of a run's parts. `runs` has one for each arm.
+
+    Nothing is written but temporary files, and the study needs no folder.
+
+    Raises:
+        UserError: An arm cannot be trained; a lack of memory is no error.
+    """
+    return {
+        run.arm.name: _try_in_process(Attempt(study, run, places, device, is_timed=True))
+        for run in runs
+    }
+
+
 def probe_study(
-    lock: StudyLock, runs: Sequence[RunSpec], folder: StudyFolder, places: Places, device: str
+    lock: StudyLock,
+    study: Study,
+    runs: Sequence[RunSpec],
+    folder: StudyFolder,
+    *,
+    places: Places,
+    device: str,
 ) -> StudyLock:
     """`lock` with the micro-batch and the measured peak of every arm of `runs` in it.
 
@@ -31,7 +74,7 @@ def probe_study(
     known = {arm.arm: arm for arm in lock.probed}
     for run in runs:
         if run.arm.name not in known:
-            known[run.arm.name] = _probe_in_process(run, folder, places, device)
+            known[run.arm.name] = _try_in_process(Attempt(study, run, places, device)).probed
     short = [arm for arm in known.values() if not arm.fits]
     if short:
         raise OutOfMemoryError(_describe(short, list(known.values()), runs[0], folder))
@@ -39,11 +82,11 @@ def probe_study(
     return lock.model_copy(update={"probed": tuple(known.values()), "micro_batch": micro_batch})
 
 
-def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device: str) -> ProbedArm:
+def _try_in_process(attempt: Attempt) -> TriedArm:
     context = local.process_context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_work, args=(folder.path, run, places, device, theirs), name=f"probe-{run.run_id}"
+        target=_work, args=(attempt, theirs), name=f"probe-{attempt.run.run_id}"
     )
     with local.without_main():
         process.start()
@@ -51,7 +94,7 @@ def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device:
     try:
         answer = ours.recv()
     except EOFError:  # killed: on a machine without memory left, by the system
-        answer = ProbedArm(arm=run.arm.name, fits=False, peak_memory_bytes={})
+        answer = TriedArm(ProbedArm(arm=attempt.run.arm.name, fits=False, peak_memory_bytes={}))
     except BaseException:  # a signal came; there is nothing to keep
         process.kill()
         raise
@@ -60,14 +103,14 @@ def _probe_in_process(run: RunSpec, folder: StudyFolder, places: Places, device:
         ours.close()
     if isinstance(answer, UserError):
         raise answer
-    assert isinstance(answer, ProbedArm)
+    assert isinstance(answer, TriedArm)
     return answer
 
 
-def _work(folder: Path, run: RunSpec, places: Places, device: str, parent: Connection) -> None:
-    from lorastudy.launch.worker import probe_by_spec
+def _work(attempt: Attempt, parent: Connection) -> None:
+    from lorastudy.launch.worker import try_arm
 
-    parent.send(probe_by_spec(StudyFolder(folder), run, places, device=device))
+    parent.send(try_arm(attempt))
 
 
 def _describe(

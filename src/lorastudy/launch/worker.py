@@ -5,6 +5,7 @@ The fork server imports this module, so that its libraries are loaded once for a
 
 import os
 import sys
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -12,19 +13,20 @@ from typing import NoReturn
 
 import torch
 
-from lorastudy.config.spec import RunSpec
 from lorastudy.errors import UserError, is_out_of_memory, redact_secrets
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
+from lorastudy.launch.probe import Attempt, TriedArm
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
 from lorastudy.machine.memory import measure_peak_memory
 from lorastudy.machine.team import device_of_member, join_team
+from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
 from lorastudy.run.inputs import open_reader
-from lorastudy.run.probe import probe_arm
+from lorastudy.run.probe import probe_arm, time_arm
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
@@ -81,22 +83,29 @@ def execute_by_id(
         return None
 
 
-def probe_by_spec(
-    folder: StudyFolder, spec: RunSpec, places: Places, *, device: str
-) -> ProbedArm | UserError:
-    """The result of trying the arm of `spec` in this process, or the error that stopped it."""
+def try_arm(attempt: Attempt) -> TriedArm | UserError:
+    """What trying an arm in this process found, or the error that stopped it."""
+    began = time.perf_counter()
     quieten_libraries()
+    set_up_memory()
     forbid_tf32()
-    where, fits = choose_device(device), True
+    torch.set_num_threads(share_cores(1))
+    where, fits, seconds = choose_device(attempt.device), True, None
     try:
-        peak = probe_arm(spec, open_reader(read_study(folder), places), where)
+        reader = open_reader(attempt.study, attempt.places)
+        with sleep_beside_others():
+            if attempt.is_timed:
+                peak, seconds = time_arm(attempt.run, reader, where, began=began)
+            else:
+                peak = probe_arm(attempt.run, reader, where)
     except UserError as error:
         return error
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         fits, peak = False, measure_peak_memory(where)
-    return ProbedArm(arm=spec.arm.name, fits=fits, peak_memory_bytes=peak)
+    probed = ProbedArm(arm=attempt.run.arm.name, fits=fits, peak_memory_bytes=peak)
+    return TriedArm(probed, seconds)
 
 
 def _threads_of(run: RunFolder) -> int:

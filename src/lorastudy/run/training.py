@@ -96,7 +96,7 @@ class TrainingSession:
         train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
         faults.hit("run:after-validation")
         if loss < min((e.validation_loss for e in self._epochs), default=float("inf")):
-            self._publish_best()
+            publish_best(self._context, self._setup)
         record = EpochRecord(
             **ended.model_dump(),
             step=self.progress.step,
@@ -124,21 +124,21 @@ class TrainingSession:
         )
         return average_nats(layout.validation_protocol, scores)
 
-    def _publish_best(self) -> None:
-        model, team = self._setup.model, self._context.team
-        tensors = gather(model.stored_tensors(), team)
 
-        def save(folder: Path) -> None:
-            model.save(folder, tensors)
-            if model.adapter is None:
-                self._context.reader.tokenizer.save(
-                    folder
-                )  # a whole model can be used only with its tokenizer
-            write_hashes(folder)
+def publish_best(context: RunContext, setup: RunSetup) -> None:
+    """Write the model as it is now as the run's best epoch, in place of an earlier one."""
+    model, team = setup.model, context.team
+    tensors = gather(model.stored_tensors(), team)
 
-        if team.is_first:
-            publish_folder(self._context.folder.best, save)
-        team.wait()
+    def save(folder: Path) -> None:
+        model.save(folder, tensors)
+        if model.adapter is None:
+            context.reader.tokenizer.save(folder)  # a whole model is of use only with its tokenizer
+        write_hashes(folder)
+
+    if team.is_first:
+        publish_folder(context.folder.best, save)
+    team.wait()
 
 
 def measure_waited_share(folder: RunFolder) -> float | None:

@@ -3,6 +3,7 @@
 Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from lorastudy.model.base_weights import (
 )
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
-from lorastudy.run.inputs import Reader, open_reader
+from lorastudy.run.inputs import BenchmarkRows, Reader, open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
 from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.counts import Overlap
@@ -71,6 +72,7 @@ class StudyCheck:
     n_runs: int
     lock: StudyLock
     available_bytes: int
+    scored: Mapping[str, BenchmarkRows]  # by "<benchmark>--<protocol>"
 
 
 def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
@@ -130,7 +132,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         ),
     )
     n_runs = len(runs) + len(list_runs_to_come(study, {}))
-    return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device))
+    return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device), scored)
 
 
 def _refuse_wrong_paths(study: Study, places: Places) -> None:

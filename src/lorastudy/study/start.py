@@ -59,7 +59,7 @@ def start_or_continue(
     lock = lock_study(checked.lock, folder)
     remember_places(opened.places, folder)
     if missing and (where.type == "cuda" if probe is None else probe):
-        probed = probe_study(lock, missing, folder, opened.places, device)
+        probed = probe_study(lock, study, missing, folder, places=opened.places, device=device)
         now = read_lock(folder)  # it may have been extended meanwhile
         found = {"probed": probed.probed, "micro_batch": probed.micro_batch}
         write_lock(folder, now.model_copy(update=found))

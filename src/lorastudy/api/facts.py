@@ -6,6 +6,8 @@ from lorastudy.config.models import Study
 from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.study.check import ArmCheck, StudyCheck
 from lorastudy.study.notes import note_study
+from lorastudy.study.price import Price
+from lorastudy.study.run_seconds import RunSeconds, StudySeconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,15 @@ class ArmFacts:
     predicted_peak_bytes: int
     predicted_disk_bytes: int  # of a finished run
     fits: bool  # the predicted peak is within the memory that is available now
+    predicted_seconds: float  # of one run
+    seconds: RunSeconds  # the same by part
+    measured_peak_bytes: dict[str, int] | None = None  # by kind; None: it was not probed
+
+    @property
+    def peak_bytes(self) -> int:
+        """As measured where the arm was probed, else as predicted."""
+        measured = self.measured_peak_bytes or {}
+        return measured.get("allocated", measured.get("resident", self.predicted_peak_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +49,20 @@ class CheckFacts:
     train_text: TextCounts
     validation_text: TextCounts
     notes: tuple[str, ...]  # sentences about what is allowed and may not be meant
+    predicted_seconds: float  # of all runs, one after the other
+    predicted_disk_bytes: int  # of all finished runs
+    is_probed: bool  # seconds follow from measured steps; else roughly from shapes
+    predicted_cost: float | None = None  # of all runs, in the currency of the price
 
 
-def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
+def describe_check(
+    study: Study, checked: StudyCheck, times: StudySeconds, price: Price | None = None
+) -> CheckFacts:
     """The facts of `checked`, with the benchmarks whose documents are also trained on."""
     lock = checked.lock
     found = tuple(part for part in lock.overlap if part.documents)
     return CheckFacts(
-        arms=tuple(_describe_arm(arm, checked) for arm in checked.arms),
+        arms=tuple(_describe_arm(arm, checked, times) for arm in checked.arms),
         n_runs=checked.n_runs,
         available_bytes=checked.available_bytes,
         overlap=tuple(part for part in found if part.benchmark is not None),
@@ -53,13 +70,20 @@ def describe_check(study: Study, checked: StudyCheck) -> CheckFacts:
         train_text=lock.texts["train"],
         validation_text=lock.texts["validation"],
         notes=tuple(note_study(study, checked)),
+        predicted_seconds=times.total,
+        predicted_disk_bytes=sum(
+            arm.disk_bytes * times.n_runs[arm.spec.arm.name] for arm in checked.arms
+        ),
+        is_probed=bool(times.tried),
+        predicted_cost=price.cost_of(times.total) if price else None,
     )
 
 
-def _describe_arm(arm: ArmCheck, checked: StudyCheck) -> ArmFacts:
-    plan, schedule = arm.layout.plan, arm.layout.schedule
+def _describe_arm(arm: ArmCheck, checked: StudyCheck, times: StudySeconds) -> ArmFacts:
+    plan, schedule, name = arm.layout.plan, arm.layout.schedule, arm.spec.arm.name
+    tried = times.tried.get(name)
     return ArmFacts(
-        name=arm.spec.arm.name,
+        name=name,
         method=arm.spec.arm.method,
         trainable_parameters=arm.size.trained,
         total_parameters=checked.reader.base.total_parameters + arm.size.added,
@@ -70,5 +94,8 @@ def _describe_arm(arm: ArmCheck, checked: StudyCheck) -> ArmFacts:
         train_rows=plan.n_rows,
         predicted_peak_bytes=arm.peak.total,
         predicted_disk_bytes=arm.disk_bytes,
-        fits=arm.peak.total <= checked.available_bytes,
+        fits=tried.probed.fits if tried else arm.peak.total <= checked.available_bytes,
+        predicted_seconds=times.by_arm[name].total,
+        seconds=times.by_arm[name],
+        measured_peak_bytes=tried.probed.peak_memory_bytes if tried else None,
     )

@@ -1,0 +1,144 @@
+"""How long runs will take, by part: roughly from shapes, or closely from probed seconds.
+
+Both ways give the same value, `RunSeconds`. It is that of a whole run with its benchmarks; a run
+that only chooses a learning rate has no scores.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from lorastudy.config.models import Study
+from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
+from lorastudy.data.batches import Padding
+from lorastudy.data.rows import RowTable
+from lorastudy.launch.probe import TriedArm
+from lorastudy.machine.speed import MachineSpeed, measure_speed
+from lorastudy.run.probe import ProbedSeconds
+from lorastudy.run.served import list_forms
+from lorastudy.study.check import ArmCheck, StudyCheck
+from lorastudy.study.work import Work, count_epoch, count_evaluation
+
+_SET_UP_SECONDS = 1.0  # read inputs and a small model; roughly
+_WRITTEN_BYTES = 400e6  # per second, hashed and flushed to the disk; roughly
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeconds:
+    """Predicted seconds of one run, by part."""
+
+    set_up: float
+    training: float  # optimizer steps
+    validation: float
+    checkpoints: float  # and best epochs
+    scoring: float  # of all benchmarks under all protocols
+
+    @property
+    def total(self) -> float:
+        """The sum of all parts."""
+        parts: list[float] = [getattr(self, field.name) for field in fields(self)]
+        return sum(parts)
+
+
+def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> RunSeconds:
+    """The seconds of a run of `arm` on a machine of this speed, from shapes alone."""
+    base, layout, size, spec = checked.reader.base, arm.layout, arm.size, arm.spec
+
+    def evaluate(table: RowTable, padding: Padding) -> float:
+        return count_evaluation(base, table, padding, size.added).seconds_at(speed)
+
+    scoring = sum(evaluate(rows.table, rows.padding) for rows in checked.scored.values())
+    seconds = RunSeconds(_SET_UP_SECONDS, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
+    if not arm.trains:
+        return seconds
+    epoch: Work = count_epoch(
+        base,
+        spec.arm,
+        spec.training,
+        layout.table,
+        layout.padding,
+        trained_parameters=size.trained,
+        added_parameters=size.added,
+    )
+    held_out = [(layout.validation_table, layout.padding), (layout.train_slice, layout.padding)]
+    written = 4.0 * (3 * size.trained + size.stored)
+    return replace(
+        seconds,
+        training=epoch.seconds_at(speed) * spec.training.epochs,
+        validation=sum(evaluate(*part) for part in held_out) * spec.training.epochs,
+        checkpoints=written / _WRITTEN_BYTES * spec.training.epochs,
+    )
+
+
+def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds) -> RunSeconds:
+    """The seconds of a run of `arm`, from what was measured on a little of each part."""
+    layout, epochs = arm.layout, arm.spec.training.epochs
+    scoring = sum(
+        probed.per_scored_token[name] * rows.table.n_tokens()
+        for name, rows in checked.scored.items()
+    )
+    seconds = RunSeconds(probed.set_up, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
+    if not arm.trains:
+        return seconds
+    validated = layout.validation_table.n_tokens() + layout.train_slice.n_tokens()
+    targets = count_targets(layout.table, layout.padding)
+    return replace(
+        seconds,
+        training=probed.first_steps + probed.per_target * targets * epochs,
+        validation=probed.per_validated_token * validated * epochs,
+        checkpoints=(probed.checkpoint + probed.best) * epochs + probed.restore,
+    )
+
+
+def count_targets(table: RowTable, padding: Padding) -> int:
+    """Targets of all rows of an epoch."""
+    if padding.scored_length is None:
+        return int(table.n_scored.sum())
+    return table.n_rows * (padding.scored_length - 1)
+
+
+def _count_forms(arm: ArmCheck) -> int:
+    """How often benchmarks are scored: as trained, and merged into each form that is served."""
+    return 1 + len(list_forms(arm.spec.arm))
+
+
+@dataclass(frozen=True, slots=True)
+class StudySeconds:
+    """How long the runs of a study will take."""
+
+    by_arm: Mapping[str, RunSeconds]  # of one run; of its probe if it was tried
+    n_runs: Mapping[str, int]  # by arm
+    total: float  # of all runs, one after the other
+    tried: Mapping[str, TriedArm]  # by arm; empty: predicted roughly, from shapes
+
+
+def predict_study(
+    study: Study, checked: StudyCheck, tried: Mapping[str, TriedArm] | None = None
+) -> StudySeconds:
+    """The seconds of every run: from what was tried, or roughly from half a second of measuring.
+
+    An arm that did not fit is predicted roughly as well.
+    """
+    known = tried or {}
+    by_arm = {}
+    for arm in checked.arms:
+        probed = known[name].seconds if (name := arm.spec.arm.name) in known else None
+        if probed is None:
+            speed = measure_speed(
+                checked.device, study.training.precision, checked.reader.base.hidden_size
+            )
+            by_arm[name] = predict_roughly(arm, checked, speed)
+        else:
+            by_arm[name] = predict_from_probe(arm, checked, probed)
+    runs = (*expand_study(study), *list_runs_to_come(study, {}))
+    return StudySeconds(
+        by_arm=by_arm,
+        n_runs=Counter(run.arm.name for run in runs),
+        total=sum(_seconds_of(run, by_arm[run.arm.name]) for run in runs),
+        tried=known,
+    )
+
+
+def _seconds_of(run: RunSpec, seconds: RunSeconds) -> float:
+    """Those of one run; a run that only chooses a learning rate is not scored."""
+    return seconds.total if run.benchmarks else seconds.total - seconds.scoring
