@@ -12,14 +12,20 @@ from typing import Literal
 
 from lorastudy.errors import ConfigError
 
-Cut = Literal["lines", "windows", "documents", "rolling", "continuations"]
+Cut = Literal["lines", "windows", "documents", "rolling", "continuations", "answers"]
 Form = Literal["texts", "raw-texts", "stream", "pages", "last-words"]
 Average = Literal["tokens", "batch-means", "documents"]
-TargetClass = Literal["first", "text", "first-padding", "other-padding"]
+PaddedClass = Literal["first", "text", "first-padding", "other-padding"]
+AnswerClass = Literal["prompt", "header", "answer", "end-of-turn"]
+TargetClass = PaddedClass | AnswerClass
 
 # Targets are told apart where padding is scored, so that text can be read off afterwards.
 TARGET_CLASSES: tuple[TargetClass, ...] = ("first", "text", "first-padding", "other-padding")
 TEXT_CLASSES: tuple[TargetClass, ...] = ("first", "text")
+
+# Tokens of rows with answers: what was asked, what the chat template writes around it, the answer,
+# and the token with which a model ends its turn.
+ANSWER_CLASSES: tuple[TargetClass, ...] = ("prompt", "header", "answer", "end-of-turn")
 
 PAPER_BATCH = 14  # rows of an evaluation batch in the published study: part of "batch-means"
 _COUNT = r"([1-9][0-9]{0,6})"
@@ -47,6 +53,18 @@ class Protocol:
     def joins_documents(self) -> bool:
         """All text is one document, and nats are kept by window."""
         return self.form == "stream"
+
+    @property
+    def scores_answers(self) -> bool:
+        """It is for rows with answers; all others are for texts."""
+        return self.cut == "answers"
+
+    @property
+    def classes(self) -> tuple[TargetClass, ...]:
+        """The classes whose sums are kept apart; none if all targets are text."""
+        if self.scores_answers:
+            return ANSWER_CLASSES
+        return TARGET_CLASSES if self.scores_padding else ()
 
     @property
     def has_accuracy(self) -> bool:
@@ -131,6 +149,14 @@ PROTOCOLS = (
         form="last-words",
         average="documents",
     ),
+    Protocol(
+        pattern="answers",
+        example="answers",
+        version=1,
+        description="rows with a prompt and an answer as in training; only answers are scored",
+        cut="answers",
+        reads="row",
+    ),
 )
 
 
@@ -195,12 +221,13 @@ def unit_of(name: str) -> str:
     return "nats per document" if is_per_document else "nats per target"
 
 
-def protocol_of_rows(*, scored_padding: bool) -> Protocol:
-    """The protocol that scores rows as training cuts them, with or without padding.
+def protocol_of_rows(*, scored_padding: bool = False, has_answers: bool = False) -> Protocol:
+    """The protocol that scores rows as training cuts them: texts, padded texts, or answers.
 
-    Validation follows it, and an audit compares the two.
+    Validation follows it, and an audit compares the first two.
     """
-    return next(p for p in PROTOCOLS if p.reads == "row" and p.scores_padding is scored_padding)
+    cut = "answers" if has_answers else "lines"
+    return next(p for p in PROTOCOLS if p.cut == cut and p.scores_padding is scored_padding)
 
 
 def form_of_rows(*, strip: bool) -> Form:

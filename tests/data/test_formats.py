@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorastudy.config.models import Source
-from lorastudy.data.files import read_texts
+from lorastudy.data.files import read_rows
 from lorastudy.data.paths import find_files, local_path
 from lorastudy.data.sources import read_documents
 from lorastudy.errors import InputError
@@ -32,7 +32,7 @@ def parquet(path: Path, array: pa.Array) -> bytes:
 
 
 def read(path: Path) -> list[str]:
-    return read_texts(path, column="text", sample_by="line")
+    return read_rows(path, column="text", sample_by="line")
 
 
 def refusal_of(path: Path) -> str:

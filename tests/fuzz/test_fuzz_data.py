@@ -22,7 +22,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorastudy.data.files import read_texts
+from lorastudy.data.files import read_rows
 from lorastudy.data.mirror import find_split
 from lorastudy.errors import UserError
 from support.fuzzing import tried_often
@@ -105,7 +105,7 @@ def test_texts_are_read_as_they_were_written(texts: list[str], name: str, compre
 
 def _expect_texts(path: Path, expected: list[str], *, is_plain: bool) -> None:
     try:
-        assert read_texts(path, column="text", sample_by="line") == expected
+        assert read_rows(path, column="text", sample_by="line") == expected
     except UserError as error:  # text that looks like another format, which is refused by name
         assert is_plain
         assert "first bytes" in str(error) or "JSON" in str(error)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lorastudy.data.batches import Padding, make_batch
-from lorastudy.data.files import read_texts
+from lorastudy.data.files import read_rows
 from lorastudy.data.rows import cut_lines
 from lorastudy.errors import UserError
 from lorastudy.model.adapters import load_adapter
@@ -89,7 +89,7 @@ def test_data_file_gives_texts_or_an_error_for_people(
         path = folder / f"a{suffix}"
         path.write_bytes(content)
         try:
-            texts = read_texts(path, column="text", sample_by=sample_by)
+            texts = read_rows(path, column="text", sample_by=sample_by)
         except UserError as error:
             assert str(path) in str(error)
         else:

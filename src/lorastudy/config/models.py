@@ -16,6 +16,7 @@ from lorastudy.config.syntax import (
     FULL_OR_LORA,
     LAYER_TYPES,
     ROOT_PATTERNS,
+    FilePath,
     Margin,
     Mistake,
     Name,
@@ -63,10 +64,14 @@ class Rows(StudyModel):
         "masked"
     )
     """scored: train and validate on an end-of-text token after each text, with cut: lines."""
+    too_long: Annotated[
+        Literal["cut-prompt", "drop"], Field(exclude_if=lambda what: what == "cut-prompt")
+    ] = "cut-prompt"
+    """A row longer than length: cut-prompt keeps its answer whole, drop leaves the row out."""
 
 
 class Data(StudyModel):
-    """The texts to train on, and the texts that choose the best epoch."""
+    """The texts, or rows with answers, to train on, and those that choose the best epoch."""
 
     train: Source
     """Documents to train on."""
@@ -74,6 +79,14 @@ class Data(StudyModel):
     """Documents whose loss after each epoch chooses the best epoch."""
     rows: Rows
     """How both are cut into rows; row protocols of benchmarks use the same length."""
+    completion_only_loss: Annotated[bool | None, Field(exclude_if=lambda only: only is None)] = None
+    """Score only completions, not prompts; null: yes. For rows with prompt and completion."""
+    assistant_only_loss: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
+    """Score only what the chat template marks with {% generation %}. For rows with messages."""
+    chat_template_path: Annotated[FilePath | None, Field(exclude_if=lambda path: path is None)] = (
+        None
+    )
+    """File with the chat template, in Jinja; null: that of the base model's tokenizer."""
 
 
 class Benchmark(Source):

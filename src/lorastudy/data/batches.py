@@ -119,13 +119,47 @@ def _fill(tokens: IntArray, table: RowTable, rows: IntArray, width: int, pad: in
     return filled
 
 
+def _places(table: RowTable, rows: IntArray, position: IntArray) -> IntArray:
+    """Where in the corpus the token at each of `position` of each row is, (B, T).
+
+    Positions behind the end of a row are given its last token.
+    """
+    assert table.has_prefix is not None
+    first = table.begins[rows] - table.has_prefix[rows]
+    places: IntArray = np.minimum(first[:, None] + position, table.ends[rows][:, None] - 1)
+    return places
+
+
+def classes_of_targets(batch: Batch, table: RowTable) -> IntArray:
+    """For each scored target of a batch its class, (S,), row by row.
+
+    Marked tokens have the class of their mark. Others are the first token of a row (0), text (1),
+    the first padding (2) or other padding (3).
+    """
+    b, t = np.divmod(batch.scored, batch.targets.shape[1])
+    position = t + 1  # of the target in its row
+    if table.marks is not None:
+        assert table.has_prefix is not None
+        rows = batch.rows[b]
+        places = table.begins[rows] - table.has_prefix[rows] + position
+        marked: IntArray = table.marks.classes[places].astype(np.int64)
+        return marked
+    lengths = table.lengths[batch.rows][b]  # tokens of the row, including the start token
+    classes = np.ones(len(b), dtype=np.int64)
+    classes[position == 1] = 0
+    classes[position == lengths] = 2
+    classes[position > lengths] = 3
+    return classes
+
+
 def _masked_batch(tokens: IntArray, table: RowTable, rows: IntArray, padding: Padding) -> Batch:
     lengths = table.lengths[rows]
     filled = _fill(tokens, table, rows, int(lengths.max()), padding.id)
     position = np.arange(1, filled.shape[1])  # of the target
-    is_scored = (position < lengths[:, None]) & (
-        position >= (lengths - table.n_scored[rows])[:, None]
-    )
+    n_context = lengths - (table.ends - table.scored_from)[rows]
+    is_scored = (position < lengths[:, None]) & (position >= n_context[:, None])
+    if table.marks is not None:
+        is_scored &= table.marks.is_scored[_places(table, rows, position)]
     targets = np.where(is_scored, filled[:, 1:], IGNORE_INDEX)
     return Batch(
         torch.from_numpy(filled[:, :-1].copy()),

@@ -4,7 +4,8 @@
       tokens.bin              ids, uint16 or (vocabulary over 65,536) uint32, no header
       offsets.npy             int64 (n_documents + 1,): where each document begins and ends
       documents.npz           int64 (n_documents,): bytes, words, context
-      corpus.json             counts, digests, size and SHA-256 of the three files
+      marks.bin               uint8 (n_tokens,), for rows with answers: scored or not, and class
+      corpus.json             counts, digests, size and SHA-256 of the other files
     CACHE/.<key>.lock         held while one process makes the folder; the others wait
 
 Rows and protocols refer to positions in `tokens`; later parts never see text.
@@ -21,9 +22,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from lorastudy.data.answers import ALL_ANSWERS, AnswerRules, read_marks
+from lorastudy.data.encoding import CorpusSource
+from lorastudy.data.rows import Marks
 from lorastudy.data.sources import Documents
-from lorastudy.data.texts import Text, count_words, digest_texts, form_texts
-from lorastudy.data.tokenising import TokenizerLike, encode_texts
+from lorastudy.data.texts import count_words
+from lorastudy.data.tokenising import TokenizerLike
 from lorastudy.errors import InputError, StorageError
 from lorastudy.protocols import Form
 from lorastudy.store.files import publish_folder, read_record, write_record
@@ -31,6 +35,7 @@ from lorastudy.store.hashes import hash_file, seal_of
 
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
+_MARKS = "marks.bin"
 _LAYOUT = "lorastudy corpus 2"  # part of every key, so a new layout makes new entries
 
 
@@ -74,6 +79,7 @@ class Corpus:
     n_bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
     n_context: NDArray[np.int64]  # (n_documents,) first tokens that are read and never scored
+    marks: Marks | None = None  # of rows with answers; None: texts
 
     @property
     def n_tokens(self) -> int:
@@ -87,9 +93,10 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Hash of the ids and of where documents begin: equal for equal corpora."""
+        """Hash of the ids, their marks and where documents begin: equal for equal corpora."""
         named = {file.name: file.sha256 for file in self.record.files}
-        parts = (self.record.dtype, named["tokens.bin"], named["offsets.npy"])
+        parts = [self.record.dtype, named["tokens.bin"], named["offsets.npy"]]
+        parts += [named[_MARKS]] if _MARKS in named else []
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
@@ -101,6 +108,7 @@ def prepare_corpus(
     form: Form,
     limit: int | None = None,
     end: int | None = None,
+    rules: AnswerRules = ALL_ANSWERS,
 ) -> Corpus:
     """The corpus of `documents`: from `cache` if it has an undamaged copy, otherwise newly made.
 
@@ -108,20 +116,22 @@ def prepare_corpus(
     A damaged entry is replaced.
 
     Args:
-        documents: Texts of a source.
+        documents: Texts of a source, or its rows with answers.
         tokenizer: Its digest is part of the entry's name.
         cache: Folder of all corpora.
-        form: What becomes a document; see `data/texts.py`.
+        form: What becomes a document of texts; see `data/texts.py`. A row with an answer is one.
         limit: Keep only the first N documents; None: all.
-        end: Token put after the last one of every document; None: nothing is.
+        end: Token put after the last one of every text; None: nothing is.
+        rules: Which tokens of rows with answers are scored.
 
     Raises:
-        InputError: The text has no token, or one that is not in the vocabulary.
+        ConfigError: The rules do not fit the rows.
+        InputError: The text has no token, or one that is not in the vocabulary; or a row with an
+            answer cannot be written as the chat template says.
         StorageError: The cache cannot be written.
     """
-    texts = form_texts(documents.texts, form)[:limit]
-    text_digest = digest_texts(texts)
-    folder = cache / _key(text_digest, tokenizer, form, end)
+    source = CorpusSource.of(documents, form, limit=limit, end=end, rules=rules)
+    folder = cache / source.key(_LAYOUT, tokenizer)
     if (corpus := _open_if_whole(folder)) is not None:
         return corpus
     _make_cache(cache)
@@ -130,7 +140,6 @@ def prepare_corpus(
             return corpus
         for leftover in cache.glob(f".{folder.name}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        source = _Source(texts, text_digest, documents.origin, form, end)
         _publish(folder, source, tokenizer)
     return open_corpus(folder)
 
@@ -156,26 +165,12 @@ def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
             numbers = (_frozen(counts[name]) for name in ("bytes", "words", "context"))
             n_bytes, n_words, n_context = numbers
         tokens = np.memmap(folder / "tokens.bin", dtype=record.dtype, mode="r")
+        has_marks = any(file.name == _MARKS for file in record.files)
+        stored = np.fromfile(folder / _MARKS, dtype=np.uint8) if has_marks else None
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, str(error)) from error
-    return Corpus(folder, record, tokens, offsets, n_bytes, n_words, n_context)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The inputs from which an entry is made."""
-
-    texts: tuple[Text, ...]
-    digest: str
-    origin: str
-    form: Form
-    end: int | None
-
-
-def _key(text_digest: str, tokenizer: TokenizerLike, form: Form, end: int | None) -> str:
-    parts = (_LAYOUT, text_digest, tokenizer.digest, tokenizer.vocabulary_size, form)
-    ended = parts if end is None else (*parts, end)
-    return hashlib.sha256(repr(ended).encode()).hexdigest()[:32]
+    marks = None if stored is None else Marks(*read_marks(stored))
+    return Corpus(folder, record, tokens, offsets, n_bytes, n_words, n_context, marks)
 
 
 def _open_if_whole(folder: Path) -> Corpus | None:
@@ -196,7 +191,7 @@ def _make_cache(cache: Path) -> None:
         ) from error
 
 
-def _publish(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
+def _publish(folder: Path, source: CorpusSource, tokenizer: TokenizerLike) -> None:
     try:
         publish_folder(folder, lambda path: _write(path, source, tokenizer))
     except StorageError:
@@ -205,29 +200,27 @@ def _publish(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
             raise
 
 
-def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
+def _write(folder: Path, source: CorpusSource, tokenizer: TokenizerLike) -> None:
     dtype: Literal["uint16", "uint32"] = (
         "uint16" if tokenizer.vocabulary_size <= 2**16 else "uint32"
     )
     sizes: list[int] = []
-    n_context: list[int] = []
+    counts: list[tuple[int, int, int]] = []
+    marks: list[bytes] = []
     with (folder / "tokens.bin").open("wb") as stream:
-        for ids, n_read in encode_texts(source.texts, source.form, tokenizer, source.origin):
-            whole = ids if source.end is None or not len(ids) else np.append(ids, source.end)
-            sizes.append(len(whole))
-            n_context.append(n_read)
-            stream.write(whole.astype(dtype).tobytes())
+        for row in source.encode(tokenizer):
+            sizes.append(len(row.ids))
+            counts.append((len(row.counted.encode()), count_words(row.counted), row.n_context))
+            marks += [] if row.marks is None else [row.marks.tobytes()]
+            stream.write(row.ids.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
     if offsets[-1] == 0:
-        raise InputError(f"{source.origin}: the text has no token. Choose another text.")
+        raise InputError(f"{source.documents.origin}: the text has no token. Choose another text.")
     np.save(folder / "offsets.npy", offsets)
-    counted = [text.counted for text in source.texts]
-    np.savez(
-        folder / "documents.npz",
-        bytes=np.array([len(text.encode()) for text in counted], dtype=np.int64),
-        words=np.array([count_words(text) for text in counted], dtype=np.int64),
-        context=np.array(n_context, dtype=np.int64),
-    )
+    n_bytes, n_words, n_context = np.array(counts, dtype=np.int64).reshape(-1, 3).T
+    np.savez(folder / "documents.npz", bytes=n_bytes, words=n_words, context=n_context)
+    if marks:
+        (folder / _MARKS).write_bytes(b"".join(marks))
     record = CorpusRecord(
         n_documents=len(sizes),
         n_tokens=int(offsets[-1]),
@@ -235,7 +228,7 @@ def _write(folder: Path, source: _Source, tokenizer: TokenizerLike) -> None:
         vocabulary_size=tokenizer.vocabulary_size,
         tokenizer_digest=tokenizer.digest,
         text_digest=source.digest,
-        files=tuple(_describe(folder / name) for name in _FILES),
+        files=tuple(_describe(folder / name) for name in (*_FILES, *[_MARKS] * bool(marks))),
     )
     write_record(folder / RECORD, record.sealed())
 

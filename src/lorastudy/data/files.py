@@ -1,5 +1,6 @@
-"""Texts from local files: plain text, JSON (lines), CSV and Parquet, chosen by the suffix.
+"""Rows from local files: plain text, JSON (lines), CSV and Parquet, chosen by the suffix.
 
+A row is a text, or an example with an answer where the columns say so (`data/examples.py`).
 Nothing is repaired or skipped. A byte that is not UTF-8, a value that is not a string, or a file
 that is only a pointer stops the study; the message names the file and the line or row.
 """
@@ -7,28 +8,32 @@ that is only a pointer stops the study; the message names the file and the line 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lorastudy.data.examples import COLUMNS, Example, choose_columns, read_example
 from lorastudy.data.formats import name_format, read_bytes, refuse_json
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
+Rows = Sequence[str | Example]
+_Values = tuple[int, tuple[str, ...], Sequence[Any]]  # line or row, columns, their values
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
-    """All texts of one file in order, including blank ones.
+def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
+    """All rows of one file in order, including blank texts.
 
     Args:
         path: A file of a format in `data/formats.py`; a name of none of them is plain text.
-        column: The column with the text, in files that have columns.
+        column: The column with the text, in files that have columns. Without it, the columns of
+            rows with answers are looked for.
         sample_by: What one text is in a plain text file. Lines lose their line break.
 
     Raises:
-        InputError: The file cannot be read as text; the message names the place.
+        InputError: The file cannot be read as rows; the message names the place.
     """
     try:
         with path.open("rb") as stream:
@@ -46,17 +51,16 @@ def read_texts(path: Path, *, column: str, sample_by: SampleBy) -> list[str]:
     with reading_user_files(f"{path} cannot be read as {found.format}", advice):
         raw = read_bytes(path, found)
         if found.format == "Parquet":
-            rows = enumerate(_parquet_values(path, raw, column), 1)
-            return list(_checked(path, "row", rows, column))
+            return make_rows(f"{path}, row", _parquet_values(path, raw, column), column)
         text = _decode(path, raw)
         match found.format:
             case "JSON" | "JSON lines":
                 is_list = found.format == "JSON" and text.lstrip().startswith("[")
                 values = _json_values(path, text, column, is_list=is_list)
-                return list(_checked(path, "line", values, column))
+                return make_rows(f"{path}, line", values, column)
             case "CSV" | "TSV":
                 sign = "," if found.format == "CSV" else "\t"
-                return list(_checked(path, "line", _csv_values(path, text, column, sign), column))
+                return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
             case "plain text":
                 refuse_json(path, text)
                 return _split_plain(text, sample_by)
@@ -66,7 +70,8 @@ def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
     """The error for a table without `column`; it names the columns that exist."""
     return InputError(
         f"{place} has no column {column!r}; its columns are {show_names(names)}. "
-        "Set `column` to the one that holds the text."
+        "Set `column` to the one that holds the text, or name the columns of rows with answers "
+        "prompt and completion, or messages."
     )
 
 
@@ -120,28 +125,48 @@ def _split_plain(text: str, sample_by: SampleBy) -> list[str]:
             return [text]
 
 
-def _checked(
-    path: Path, unit: str, values: Iterable[tuple[int, Any]], column: str
-) -> Iterator[str]:
-    for number, value in values:
-        place = f"{path}, {unit} {number}"
-        if not isinstance(value, str):
-            found = "nothing (null)" if value is None else f"a {type(value).__name__}"
-            raise not_a_string(place, column, found)
-        yield check_text(place, value)
+def make_rows(place: str, found: Iterable[_Values], column: str) -> Rows:
+    """The texts of `column`, or the examples of the columns of rows with answers.
+
+    Args:
+        place: What stands before the number of a row in messages: "train.jsonl, line".
+        found: The number of each row, the columns that it is read from, and their values.
+        column: The column with the text. Where it holds lists, these are messages.
+
+    Raises:
+        InputError: A value has another form; or some rows are texts and others have answers.
+    """
+    texts: list[str] = []
+    examples: list[Example] = []
+    for number, columns, values in found:
+        at = f"{place} {number}"
+        if columns != (column,) or isinstance(values[0], list):
+            examples.append(read_example(at, values))
+            for text in examples[-1].texts:
+                check_text(at, text)
+        elif isinstance(values[0], str):
+            texts.append(check_text(at, values[0]))
+        else:
+            what = "nothing (null)" if values[0] is None else type(values[0]).__name__
+            raise not_a_string(at, column, what)
+        if texts and examples:
+            raise InputError(
+                f"{at} is of another kind than the rows before it. Keep texts and rows with "
+                "answers in different files."
+            )
+    return examples or texts
 
 
-def _json_values(path: Path, text: str, column: str, *, is_list: bool) -> Iterator[tuple[int, Any]]:
-    """(line, or place in the list, from 1; value of the column) of each JSON object."""
+def _json_values(path: Path, text: str, column: str, *, is_list: bool) -> Iterator[_Values]:
+    """The line, or place in the list, from 1; columns and values of each JSON object."""
     for number, record in _json_records(path, text, is_list=is_list, column=column):
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: expected a JSON object such as "
                 f'{{"{column}": "..."}}, found a {type(record).__name__}. Correct the line.'
             )
-        if column not in record:
-            raise missing_column(f"{path}, line {number}", column, record)
-        yield number, record[column]
+        columns = _require_columns(f"{path}, line {number}", record, column)
+        yield number, columns, [record[name] for name in columns]
 
 
 def _json_records(
@@ -157,8 +182,10 @@ def _json_records(
 
 def _parse_json(path: Path, line: int, text: str, column: str) -> Any:
     def refuse_second(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if sum(key == column for key, _ in pairs) > 1:
-            raise _named_twice(f"{path}, line {line}", column)
+        keys = [key for key, _ in pairs]
+        for name in (column,) if column in keys else COLUMNS:
+            if keys.count(name) > 1:
+                raise _named_twice(f"{path}, line {line}", name)
         return dict(pairs)
 
     try:
@@ -182,23 +209,31 @@ def _named_twice(place: str, column: str) -> InputError:
     )
 
 
-def _csv_values(path: Path, text: str, column: str, sign: str) -> Iterator[tuple[int, str | None]]:
+def _require_columns(place: str, names: Iterable[str], column: str) -> tuple[str, ...]:
+    """The columns that are read; none of them is there twice."""
+    known = list(names)
+    columns = choose_columns(place, known, column)
+    if not columns:
+        raise missing_column(place, column, known)
+    for name in columns:
+        if known.count(name) > 1:
+            raise _named_twice(place, name)
+    return columns
+
+
+def _csv_values(path: Path, text: str, column: str, sign: str) -> Iterator[_Values]:
     limit = csv.field_size_limit()  # of the whole process, so it is never lowered
     csv.field_size_limit(max(limit, len(text) + 1))  # the default refuses fields over 128 KiB
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
-        names = reader.fieldnames or []
-        if column not in names:
-            raise missing_column(str(path), column, names)
-        if list(names).count(column) > 1:
-            raise _named_twice(str(path), column)
+        columns = _require_columns(str(path), reader.fieldnames or [], column)
         for record in reader:
             if None in record:  # where fields beyond the header go
                 raise InputError(
                     f"{path}, line {reader.line_num}: more fields than the header names. "
                     "A text with commas, tabs or quotes has to stand in quotes; correct the line."
                 )
-            yield reader.line_num, record[column]
+            yield reader.line_num, columns, [record[name] for name in columns]
     except csv.Error as error:
         raise InputError(f"{path} is not a valid CSV file: {error}. Correct the file.") from error
     finally:
@@ -209,26 +244,26 @@ def _text_types(pa: Any) -> tuple[Any, ...]:
     return (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
-def _parquet_values(path: Path, raw: bytes, column: str) -> list[Any]:
+def _parquet_values(path: Path, raw: bytes, column: str) -> list[_Values]:
     import pyarrow as pa  # takes 0.1 s, which a study of text files need not spend
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(pa.BufferReader(raw)) as file:
             schema = file.schema_arrow
-            if column not in schema.names:
-                raise missing_column(str(path), column, schema.names)
-            if schema.names.count(column) > 1:
-                raise _named_twice(str(path), column)
-            kind = schema.field(column).type
-            of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not any(is_text(of_values) for is_text in _text_types(pa)):
-                raise not_a_string(str(path), column, f"values of type {kind}")
-            values: list[Any] = file.read(columns=[column])[column].to_pylist()
-            return values
+            columns = _require_columns(str(path), schema.names, column)
+            if columns == (column,):
+                kind = schema.field(column).type
+                of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
+                types = (*_text_types(pa), pa.types.is_list, pa.types.is_large_list)
+                if not any(is_known(of_values) for is_known in types):
+                    raise not_a_string(str(path), column, f"values of type {kind}")
+            table = file.read(columns=list(columns))
+            values = zip(*(table[name].to_pylist() for name in columns), strict=True)
+            return [(number, columns, row) for number, row in enumerate(values, 1)]
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: column {column!r} is not valid UTF-8. Write the file again from its source."
+            f"{path}: a text is not valid UTF-8. Write the file again from its source."
         ) from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(

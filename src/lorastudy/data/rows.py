@@ -2,7 +2,7 @@
 
 A row is `[prefix] + tokens[begin:end]`; the prefix is optional. Its targets are
 `tokens[scored_from:end]`, and everything before them is context. The first token of a row cannot
-be scored.
+be scored. Where tokens carry marks, only those marked as scored are targets.
 This module never looks at the tokens themselves, so every cut can be checked on paper:
 
     10 tokens, length 4, stride 2          10 tokens, length 4, stride 4
@@ -16,12 +16,21 @@ perplexity example. lm-evaluation-harness moves its last window back (`cut_rolli
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 IntArray: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What is known about every token of a corpus besides its id; arrays (n_tokens,)."""
+
+    is_scored: NDArray[np.bool_]  # whether it may be a target
+    classes: NDArray[np.uint8]  # its place in a tuple of names, such as ANSWER_CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,7 @@ class RowTable:
     scored_from: IntArray
     documents: IntArray
     has_prefix: NDArray[np.bool_] | None = None  # (N,); None: all rows, if there is a prefix
+    marks: Marks | None = None  # of the tokens; None: every token from `scored_from` is a target
 
     def __post_init__(self) -> None:
         """Make the arrays int64, read-only, and check that each row scores a token."""
@@ -53,7 +63,7 @@ class RowTable:
             assert values.shape == self.begins.shape, name
         first = self.begins + ~chosen
         assert np.all(first <= self.scored_from), "a scored token needs something before it"
-        assert np.all(self.scored_from < self.ends), "every row scores at least one token"
+        assert np.all(self.n_scored > 0), "every row scores at least one token"
 
     @property
     def n_rows(self) -> int:
@@ -66,10 +76,14 @@ class RowTable:
         assert self.has_prefix is not None
         return self.ends - self.begins + self.has_prefix
 
-    @property
+    @cached_property
     def n_scored(self) -> IntArray:
         """Number of targets of each row: (N,)."""
-        return self.ends - self.scored_from
+        if self.marks is None:
+            return self.ends - self.scored_from
+        before = np.concatenate([[0], np.cumsum(self.marks.is_scored, dtype=np.int64)])
+        counts: IntArray = before[self.ends] - before[self.scored_from]
+        return counts
 
     def n_tokens(self, rows: ArrayLike | slice = slice(None)) -> int:
         """Number of tokens in `rows`, with prefixes and without padding; all rows by default."""
@@ -86,6 +100,7 @@ class RowTable:
             scored_from=self.scored_from[chosen],
             documents=self.documents[chosen],
             has_prefix=self.has_prefix[chosen],
+            marks=self.marks,
         )
 
 
@@ -170,6 +185,43 @@ def cut_continuations(
     has_prefix = read == 0
     begins = np.maximum(bounds[:-1], ends - length - 1 + has_prefix)
     return RowTable(prefix, begins, ends, scored_from, np.arange(len(ends)), has_prefix)
+
+
+def cut_answers(offsets: ArrayLike, length: int, marks: Marks, *, drops_long: bool) -> RowTable:
+    """One row per document, with the tokens that `marks` names as targets.
+
+    A document of more than `length` tokens loses tokens from its beginning, so that every target
+    stays; with `drops_long` it gives no row. Its first token has nothing before it and is no
+    target.
+
+    Raises:
+        TooLongError: The targets of a document do not fit into a row with a token before them.
+    """
+    bounds = _checked_bounds(offsets)
+    first_of = bounds[:-1]
+    is_target = marks.is_scored.copy()
+    is_target[first_of[np.diff(bounds) > 0]] = False
+    places = np.flatnonzero(is_target)
+    # the first target at or after the beginning of each document
+    nearest = np.append(places, bounds[-1])[np.searchsorted(places, first_of)]
+    begins = np.maximum(first_of, bounds[1:] - length)
+    has_target, is_long = nearest < bounds[1:], np.diff(bounds) > length
+    documents = np.flatnonzero(has_target & ~is_long if drops_long else has_target)
+    too_long = documents[nearest[documents] <= begins[documents]]
+    if len(too_long):
+        raise TooLongError(too_long, bounds[too_long + 1] - nearest[too_long] + 1)
+    return RowTable(
+        None, begins[documents], bounds[documents + 1], nearest[documents], documents, marks=marks
+    )
+
+
+class TooLongError(ValueError):
+    """Documents whose targets need longer rows; both arrays (n,)."""
+
+    def __init__(self, documents: IntArray, needed: IntArray) -> None:
+        super().__init__(f"{len(documents)} documents have targets that do not fit into a row")
+        self.documents = documents  # from 0
+        self.needed = needed  # tokens of a row that would hold the targets of each
 
 
 def cut_stream(offsets: ArrayLike, length: int) -> RowTable:

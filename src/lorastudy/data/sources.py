@@ -8,13 +8,14 @@ copy lacks a split, this is an error; the split is never fetched from elsewhere 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lorastudy.config.models import Source
 from lorastudy.data.builtin import read_builtin
-from lorastudy.data.files import check_text, missing_column, not_a_string, read_texts
+from lorastudy.data.examples import Example, choose_columns, require_one_kind
+from lorastudy.data.files import Rows, make_rows, missing_column, read_rows
 from lorastudy.data.mirror import find_split
 from lorastudy.data.paths import find_files
 from lorastudy.errors import InputError, reason_of
@@ -22,7 +23,7 @@ from lorastudy.errors import InputError, reason_of
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Texts in the order of their source.
+    """Texts, or rows with answers, in the order of their source.
 
     Without a limit blank texts are kept, since they count when all rows are joined into a stream;
     callers that read texts one by one drop them. With a limit they are dropped before counting.
@@ -31,6 +32,19 @@ class Documents:
     texts: tuple[str, ...]
     origin: str  # where they came from, for people; not a path of this machine
     revision: str | None  # commit on the hub; None if the source does not know it
+    examples: tuple[Example, ...] = ()  # rows with answers; then there are no texts
+
+    @classmethod
+    def of(cls, rows: Rows, origin: str, revision: str | None = None) -> "Documents":
+        """The documents of rows of either kind."""
+        examples = tuple(row for row in rows if isinstance(row, Example))
+        texts = tuple(row for row in rows if isinstance(row, str))
+        if examples and texts:
+            raise InputError(
+                f"{origin}: some files hold texts, and others rows with answers. "
+                "Keep them in different sources."
+            )
+        return cls(texts, origin, revision, examples)
 
 
 def read_documents(
@@ -48,6 +62,9 @@ def read_documents(
         InputError: There is no usable text; the message says where, and what to do.
     """
     documents = _read(source, mirror, offline, base)
+    if documents.examples:
+        require_one_kind(documents.examples, documents.origin)
+        return replace(documents, examples=documents.examples[: source.limit])
     texts = documents.texts
     if not texts:
         raise InputError(f"{documents.origin} has no document. Choose another split or file.")
@@ -91,35 +108,34 @@ def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Doc
 
 def _read_files(source: Source, pattern: str, base: Path) -> Documents:
     files = find_files(pattern, base)
-    texts = _read_all(files, source)
-    return Documents(texts, f"{pattern} ({len(files)} file{'s' * (len(files) > 1)})", None)
+    origin = f"{pattern} ({len(files)} file{'s' * (len(files) > 1)})"
+    return Documents.of(_read_all(files, source), origin)
 
 
 def _read_mirror(source: Source, repository: str, split: str, folder: Path) -> Documents:
     found = find_split(folder, source.config, split)
-    texts = _read_all(found.files, source)
-    return Documents(texts, f"mirror of {repository}/{found.config}/{split}", None)
+    origin = f"mirror of {repository}/{found.config}/{split}"
+    return Documents.of(_read_all(found.files, source), origin)
 
 
-def _read_all(files: Sequence[Path], source: Source) -> tuple[str, ...]:
-    return tuple(
-        text
+def _read_all(files: Sequence[Path], source: Source) -> list[str | Example]:
+    return [
+        row
         for path in files
-        for text in read_texts(path, column=source.column, sample_by=source.sample_by)
-    )
+        for row in read_rows(path, column=source.column, sample_by=source.sample_by)
+    ]
 
 
 def _read_hub(source: Source, repository: str, split: str, *, offline: bool) -> Documents:
     rows = _load_from_hub(source, repository, split, offline=offline)
     origin = "/".join(filter(None, (repository, source.config, split)))
-    if source.column not in rows.column_names:
+    columns = choose_columns(origin, rows.column_names, source.column)
+    if not columns:
         raise missing_column(origin, source.column, rows.column_names)
-    texts = tuple(rows[source.column])
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise not_a_string(f"{origin}, row {number}", source.column, f"{type(text).__name__}")
-        check_text(f"{origin}, row {number}", text)
-    return Documents(texts, origin, _commit_of(rows, source.revision, origin))
+    values = zip(*(rows[name] for name in columns), strict=True)
+    numbered = ((number, columns, row) for number, row in enumerate(values, 1))
+    found = make_rows(f"{origin}, row", numbered, source.column)
+    return Documents.of(found, origin, _commit_of(rows, source.revision, origin))
 
 
 def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool) -> Any:

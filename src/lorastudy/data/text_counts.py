@@ -7,16 +7,19 @@ import numpy as np
 
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.store.counts import AnswerCounts, Overlap, TextCounts
 
 
-def count_text(corpus: Corpus, table: RowTable, unknown_id: int | None) -> TextCounts:
+def count_text(
+    corpus: Corpus, table: RowTable, unknown_id: int | None, kind: str = ""
+) -> TextCounts:
     """What of `corpus` the rows of `table` read.
 
     Args:
         corpus: The documents.
         table: All rows that are cut from them; rows may overlap.
         unknown_id: Token for unknown text; None: the tokenizer knows every text.
+        kind: What rows with answers consist of.
     """
     # +1 where a row begins and -1 where one ends; a token is read while the sum is above 0
     borders = np.zeros(corpus.n_tokens + 1, dtype=np.int64)
@@ -29,6 +32,17 @@ def count_text(corpus: Corpus, table: RowTable, unknown_id: int | None) -> TextC
         n_tokens=corpus.n_tokens,
         n_dropped=corpus.n_tokens - n_read,
         n_unknown=int(np.count_nonzero(is_unknown)),
+        answers=None if corpus.marks is None else _count_answers(corpus, table, kind),
+    )
+
+
+def _count_answers(corpus: Corpus, table: RowTable, kind: str) -> AnswerCounts:
+    is_cut = table.begins > corpus.offsets[table.documents]
+    return AnswerCounts(
+        kind=kind,
+        n_scored=int(table.n_scored.sum()),
+        n_cut=int(np.count_nonzero(is_cut)),
+        n_left_out=corpus.n_documents - table.n_rows,
     )
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorastudy.data.texts import Text
+from lorastudy.data.turns import AnswerTokenizer
 from lorastudy.errors import InputError
 from lorastudy.protocols import Form
 
 _BATCH = 1_000  # documents at once: enough for the tokenizer's threads, little memory
 
 
-class TokenizerLike(Protocol):
+class TokenizerLike(AnswerTokenizer, Protocol):
     """The parts of a tokenizer that a corpus needs."""
 
     @property

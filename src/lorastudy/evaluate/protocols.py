@@ -6,6 +6,7 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import (
     RowTable,
+    cut_answers,
     cut_continuations,
     cut_document_windows,
     cut_lines,
@@ -66,18 +67,25 @@ def size_protocol(name: str, *, row_length: int, context: int | None) -> SizedPr
 
 
 def lay_out_rows(
-    protocol: SizedProtocol, corpus: Corpus, special: SpecialTokens
+    protocol: SizedProtocol, corpus: Corpus, special: SpecialTokens, *, drops_long: bool = False
 ) -> tuple[RowTable, Padding]:
     """Rows and padding of `protocol` on `corpus`, which was made in the protocol's form.
 
+    Args:
+        protocol: How rows are cut.
+        corpus: What they are cut from.
+        special: Ids that rows need.
+        drops_long: Leave out rows with answers that are too long; otherwise their prompt is cut.
+
     Raises:
         InputError: A last word is longer than the model's context.
+        TooLongError: An answer is longer than a row.
     """
     padding = Padding(special.end_id, protocol.length if protocol.kind.scores_padding else None)
-    return _cut(protocol, corpus, special.start_id), padding
+    return _cut(protocol, corpus, special.start_id, drops_long=drops_long), padding
 
 
-def _cut(protocol: SizedProtocol, corpus: Corpus, start_id: int) -> RowTable:
+def _cut(protocol: SizedProtocol, corpus: Corpus, start_id: int, *, drops_long: bool) -> RowTable:
     length = protocol.length
     match protocol.kind.cut:
         case "lines":
@@ -86,6 +94,9 @@ def _cut(protocol: SizedProtocol, corpus: Corpus, start_id: int) -> RowTable:
             return cut_document_windows(
                 corpus.offsets, length=length, stride=length - 1, prefix=start_id
             )
+        case "answers":
+            assert corpus.marks is not None, "a corpus of rows with answers has marks"
+            return cut_answers(corpus.offsets, length, corpus.marks, drops_long=drops_long)
         case "windows":
             return cut_windows(0, corpus.n_tokens, length, protocol.stride)
         case "rolling":

@@ -13,9 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lorastudy.data.batches import Batch, Padding, cut_by_length, make_batch
+from lorastudy.data.batches import (
+    Batch,
+    Padding,
+    classes_of_targets,
+    cut_by_length,
+    make_batch,
+)
 from lorastudy.data.rows import IntArray, RowTable
-from lorastudy.loss import IGNORE_INDEX, LossSums
+from lorastudy.loss import LossSums
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.protocols import PAPER_BATCH, Protocol
@@ -39,7 +45,7 @@ class RowScores:
 
     sum_nats: FloatArray  # (N,)
     n_scored: IntArray  # (N,)
-    class_nats: FloatArray  # (4,) by TARGET_CLASSES; padding only if it is scored
+    class_nats: FloatArray  # (4,) by TARGET_CLASSES, or by ANSWER_CLASSES for rows with answers
     class_counts: IntArray  # (4,)
     seconds: float
     n_first_choices: IntArray | None = None  # (N,) targets that the model ranks first; if counted
@@ -129,7 +135,7 @@ class _RowMeter:
 
     def add(self, batch: Batch, nats: FloatArray, is_first: npt.NDArray[np.bool_] | None) -> None:
         """Add the targets of a batch: `nats` and `is_first` are (S,), row by row."""
-        b, classes = _rows_and_classes(batch, self._table)
+        b, classes = batch.scored // batch.targets.shape[1], classes_of_targets(batch, self._table)
         rows, n_rows = batch.rows, len(batch.rows)
         self._sum_nats[rows] = np.bincount(b, nats, minlength=n_rows)
         self._n_scored[rows] = np.bincount(b, minlength=n_rows)
@@ -173,15 +179,3 @@ def batch_means(scores: RowScores) -> FloatArray:
         scores.n_scored, starts
     )
     return means
-
-
-def _rows_and_classes(batch: Batch, table: RowTable) -> tuple[IntArray, IntArray]:
-    """For each scored target its row in the batch and its class, both (S,), row by row."""
-    b, t = np.nonzero((batch.targets != IGNORE_INDEX).cpu().numpy())
-    lengths = table.lengths[batch.rows][b]  # tokens of the row, including the start token
-    position = t + 1  # of the target in its row
-    classes = np.ones(len(b), dtype=np.int64)
-    classes[position == 1] = 0
-    classes[position == lengths] = 2
-    classes[position > lengths] = 3
-    return b, classes

@@ -7,14 +7,18 @@ lm-evaluation-harness also use the tokens that a tokenizer adds by itself.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 
+from lorastudy.data.examples import Turns
+from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tokenizer:
     """A fast tokenizer with the ids that rows need."""
 
@@ -33,6 +37,22 @@ class Tokenizer:
         unknown = self.backend.unk_token_id
         is_own = isinstance(unknown, int) and unknown not in (self.start_id, self.end_id)
         return unknown if is_own else None
+
+    @property
+    def chat_template(self) -> str | None:
+        """How messages are written, in Jinja; None: the tokenizer does not say."""
+        templates = self.backend.chat_template
+        return templates.get("default") if isinstance(templates, dict) else templates
+
+    @property
+    def end_of_text(self) -> str:
+        """The end-of-text token."""
+        return str(self.backend.eos_token)
+
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        """Ids of tokens beside the vocabulary of texts, such as those that end a turn."""
+        return frozenset(self.backend.added_tokens_decoder)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files beside a model, so that the folder can be used alone."""
@@ -54,6 +74,32 @@ class Tokenizer:
                 ids[i] = self._encode([text], add_special_tokens=False)[0]
         return ids
 
+    def write_texts(self, texts: Sequence[str]) -> list[Written]:
+        """Each text with the special tokens that the tokenizer adds by itself."""
+        encoded = self.backend(list(texts), return_offsets_mapping=True, verbose=False)
+        return _collect(texts, encoded)
+
+    def write_chats(
+        self, chats: Sequence[Turns], *, adds_header: bool = False, marks_assistant: bool = False
+    ) -> list[Written]:
+        """Each conversation as the chat template writes it.
+
+        Args:
+            chats: Messages in their order.
+            adds_header: Also write what stands before the answer that comes next.
+            marks_assistant: Say which tokens the template marks with {% generation %}.
+        """
+        conversations = [[{"role": t.role, "content": t.content} for t in chat] for chat in chats]
+        apply: Any = self.backend.apply_chat_template
+        texts = apply(conversations, tokenize=False, add_generation_prompt=adds_header)
+        encoded = apply(
+            conversations,
+            add_generation_prompt=adds_header,
+            return_assistant_tokens_mask=marks_assistant,
+            tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
+        )
+        return _collect(texts, encoded)
+
     def _encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         encoded = self.backend(
             list(texts),
@@ -65,8 +111,16 @@ class Tokenizer:
         return ids
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def _collect(texts: Sequence[str], encoded: BatchEncoding) -> list[Written]:
+    masks = encoded.get("assistant_masks", [None] * len(texts))
+    columns = (texts, encoded["input_ids"], encoded["offset_mapping"], masks)
+    return [Written(*row) for row in zip(*columns, strict=True)]
+
+
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
     """The tokenizer stored in a Hugging Face model folder.
+
+    A `chat_template` takes the place of the tokenizer's own, also where the tokenizer is saved.
 
     Raises:
         InputError: There is no tokenizer, it is a slow one, or it has no end-of-text token.
@@ -95,6 +149,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             "Set eos_token in tokenizer_config.json."
         )
     start_id = backend.bos_token_id
+    if chat_template is not None:
+        backend.chat_template = chat_template
     text = backend.backend_tokenizer.to_str()
     return Tokenizer(
         backend=backend,

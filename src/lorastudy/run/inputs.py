@@ -7,13 +7,14 @@ belongs to which source, so that a run opens its memory maps without reading the
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lorastudy.config.models import Benchmark, Rows, Source, Study
+from lorastudy.config.models import Benchmark, Data, Rows, Source, Study
+from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import Documents, read_documents
 from lorastudy.data.text_counts import count_text
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, possible_path, reason_of
 from lorastudy.evaluate.protocols import (
     SizedProtocol,
     SpecialTokens,
@@ -24,7 +25,14 @@ from lorastudy.evaluate.subset import draw_subset, units_of
 from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
-from lorastudy.protocols import Form, form_of_rows
+from lorastudy.protocols import Form, form_of_rows, protocol_of_rows
+from lorastudy.run.answer_rows import (
+    AnswerSource,
+    cut_answer_rows,
+    refuse_keys_of_answers,
+    refuse_keys_of_texts,
+    refuse_protocol,
+)
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
@@ -39,8 +47,10 @@ class Reader:
     base: BaseDescription
     tokenizer: Tokenizer
     places: Places
+    rules: AnswerRules = ALL_ANSWERS
     revisions: dict[str, str] = field(default_factory=dict)  # commits that were read from the hub
     _joined: dict[Source, int] = field(default_factory=dict)  # documents of streams that were read
+    _answers: dict[Source, AnswerSource] = field(default_factory=dict)  # those with answers
     _opened: dict[tuple[Source, Form, int | None], Corpus] = field(default_factory=dict)
 
     @property
@@ -51,15 +61,21 @@ class Reader:
     def corpus(self, source: Source, form: Form, *, end: int | None = None) -> Corpus:
         """The tokenised documents of `source`, from the cache if it has them.
 
-        Arms and protocols share sources, so each source is read once and kept open. Each document
-        ends with the token `end`, unless it is None.
+        Arms and protocols share sources, so each source is read once and kept open. Each text
+        ends with the token `end`, unless it is None. Rows with answers have one form only.
 
         Raises:
+            ConfigError: Keys about answers do not fit the rows.
             InputError: The source cannot be read, or a token id has no embedding.
         """
         where = _plain(source)
+        if where in self._answers:
+            form, end = "texts", None
         if (where, form, end) not in self._opened:
-            self._opened[where, form, end] = self._open(where, form, end)
+            corpus = self._open(where, form, end)
+            if corpus.marks is not None:
+                form, end = "texts", None
+            self._opened[where, form, end] = corpus
         return self._opened[where, form, end]
 
     def _open(self, source: Source, form: Form, end: int | None) -> Corpus:
@@ -69,7 +85,16 @@ class Reader:
             self.revisions[named] = documents.revision
         if form == "stream":
             self._joined[source] = sum(not text.isspace() for text in documents.texts if text)
-        corpus = _tokenise(documents, source, form, self.tokenizer, self.places, end=end)
+        if documents.examples:
+            self._answers[source] = AnswerSource.of(source.label, documents.examples)
+        limit = source.limit if form == "pages" else None
+        corpus = prepare_corpus(
+            *(documents, self.tokenizer, self.places.cache / "corpora"),
+            form=form,
+            limit=limit,
+            end=end,
+            rules=self.rules,
+        )
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
@@ -86,11 +111,18 @@ class Reader:
         """Corpus and rows of the train or validation split.
 
         Raises:
-            InputError: No row has a target.
+            ConfigError: A key is for the other kind of rows.
+            InputError: No row has a target, or an answer does not fit into a row.
         """
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
         end = self.tokenizer.end_id if rows.end == "scored" else None
         corpus = self.corpus(source, form, end=end)
+        if (answers := self._answers.get(_plain(source))) is not None:
+            refuse_keys_of_texts(rows, answers)
+            protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
+            table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)
+            return corpus, table
+        refuse_keys_of_answers(rows, self.rules, source.label)
         table = (
             cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
             if rows.cut == "lines"
@@ -111,7 +143,9 @@ class Reader:
     def _count_text(
         self, source: Source, corpus: Corpus, table: RowTable, *, is_joined: bool
     ) -> TextCounts:
-        counts = count_text(corpus, table, self.tokenizer.unknown_id)
+        answers = self._answers.get(_plain(source))
+        kind = "" if answers is None else answers.kind
+        counts = count_text(corpus, table, self.tokenizer.unknown_id, kind)
         n_documents = self._joined[_plain(source)] if is_joined else counts.n_documents
         return replace(counts, n_documents=n_documents)
 
@@ -119,11 +153,17 @@ class Reader:
         """Corpus, rows and padding of a benchmark under a protocol.
 
         Raises:
-            InputError: Nothing can be scored.
+            ConfigError: The protocol is for the other kind of rows.
+            InputError: Nothing can be scored, or an answer does not fit into a row.
         """
         protocol = self.protocol(name, rows)
         corpus = self.corpus(benchmark, protocol.kind.form_of_documents(strip=rows.strip))
-        table, padding = lay_out_rows(protocol, corpus, self.special)
+        answers = self._answers.get(_plain(benchmark))
+        refuse_protocol(protocol, benchmark.name, has_answers=answers is not None)
+        if answers is not None:
+            table, padding = cut_answer_rows(protocol, corpus, rows, answers, self.special)
+        else:
+            table, padding = lay_out_rows(protocol, corpus, self.special)
         if table.n_rows == 0:
             raise InputError(
                 f"benchmark {benchmark.name!r} has no scored token under {name!r}. "
@@ -157,7 +197,13 @@ def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Pla
         InputError: The source cannot be read.
     """
     documents = _read_source(source, form, places)
-    return _tokenise(documents, source, form, tokenizer, places)
+    if documents.examples:
+        raise InputError(
+            f"{source.label} holds rows with answers, and text is needed here. Set `column` to "
+            "one that holds text."
+        )
+    limit = source.limit if form == "pages" else None
+    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
 
 
 def _plain(source: Source) -> Source:
@@ -176,34 +222,42 @@ def _read_source(source: Source, form: Form, places: Places) -> Documents:
     return read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
 
 
-def _tokenise(
-    documents: Documents,
-    source: Source,
-    form: Form,
-    tokenizer: Tokenizer,
-    places: Places,
-    *,
-    end: int | None = None,
-) -> Corpus:
-    limit = source.limit if form == "pages" else None
-    cache = places.cache / "corpora"
-    return prepare_corpus(documents, tokenizer, cache, form=form, limit=limit, end=end)
-
-
-def make_reader(folder: Path, places: Places) -> Reader:
-    """A reader for the model in `folder`.
+def make_reader(folder: Path, places: Places, data: Data | None = None) -> Reader:
+    """A reader for the model in `folder`; `data` may say how rows with answers are read.
 
     Raises:
-        InputError: Model or tokenizer cannot be used, or they do not belong together.
+        InputError: Model, tokenizer or chat template cannot be used, or they do not belong
+            together.
     """
-    base, tokenizer = describe_base(folder), load_tokenizer(folder)
+    template = None
+    if data is not None and data.chat_template_path is not None:
+        template = _read_template(data.chat_template_path, places.base)
+    base, tokenizer = describe_base(folder), load_tokenizer(folder, template)
     for name, token in (("start", tokenizer.start_id), ("end", tokenizer.end_id)):
         if token >= base.vocabulary_size:
             raise InputError(
                 f"{folder}: the tokenizer's {name}-of-text id {token} has no row in the embedding "
                 f"of {base.vocabulary_size}. The tokenizer belongs to another model."
             )
-    return Reader(base, tokenizer, places)
+    if data is None:
+        return Reader(base, tokenizer, places)
+    rules = AnswerRules(
+        data.completion_only_loss, data.assistant_only_loss, has_own_template=template is not None
+    )
+    return Reader(base, tokenizer, places, rules)
+
+
+def _read_template(named: str, base: Path) -> str:
+    """The chat template in a Jinja file, or in a folder of a tokenizer that has one."""
+    path = possible_path(base / named, key="data.chat_template_path: ")
+    path = path / "chat_template.jinja" if path.is_dir() else path
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data.chat_template_path: {path} cannot be read: {reason_of(error)}. "
+            "Name a file with a chat template in Jinja."
+        ) from error
 
 
 def refuse_other_base(run: RunFolder, reader: Reader, *, needs_weights: bool) -> None:
@@ -238,7 +292,7 @@ def open_reader(study: Study, places: Places) -> Reader:
     folder = find_base_folder(
         pinned, mirror=places.mirror, offline=places.offline, base=places.base
     )
-    reader = make_reader(folder, places)
+    reader = make_reader(folder, places, study.data)
     if named.id is not None and folder.parent.name == "snapshots":  # of the hub's cache, by commit
         reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
     base = reader.base

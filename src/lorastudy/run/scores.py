@@ -10,7 +10,7 @@ from lorastudy.evaluate.text_units import convert_nats, measure_coverage
 from lorastudy.loss import perplexity_of
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
-from lorastudy.protocols import TARGET_CLASSES
+from lorastudy.protocols import Protocol
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.setup import RunSetup
@@ -76,7 +76,7 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
         n_documents=len(set(rows.table.documents.tolist())),
         sum_nats=pooled.sum_nats,
         seconds=scores.seconds,
-        classes=_classes(scores) if protocol.scores_padding else (),
+        classes=_classes(protocol, scores),
         averaged_over=protocol.average,
         n_unscored=coverage.n_unscored,
         n_documents_cut=coverage.n_documents_cut,
@@ -102,10 +102,12 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
     )
 
 
-def _classes(scores: RowScores) -> tuple[ClassSum, ...]:
+def _classes(protocol: Protocol, scores: RowScores) -> tuple[ClassSum, ...]:
+    """Sums by class of target; none if the protocol does not tell classes apart."""
+    if not protocol.classes:
+        return ()
+    sums = zip(protocol.classes, scores.class_counts, scores.class_nats, strict=True)
     return tuple(
         ClassSum(target_class=name, n_targets=int(n), sum_nats=float(nats))
-        for name, n, nats in zip(
-            TARGET_CLASSES, scores.class_counts, scores.class_nats, strict=True
-        )
+        for name, n, nats in sums
     )

@@ -66,12 +66,23 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
     """Rows, steps and schedule of a run.
 
     Raises:
-        ConfigError: Padding is to be scored, but rows are never padded.
+        ConfigError: Padding is to be scored, but rows are never padded; or splits are of two kinds.
         InputError: A split has less than one row.
     """
     rows, training = spec.data.rows, spec.training
     corpus, table = reader.training_rows(spec.data.train, rows)
     validation_corpus, validation_table = reader.training_rows(spec.data.validation, rows)
+    has_answers = corpus.marks is not None
+    if has_answers != (validation_corpus.marks is not None):
+        raise ConfigError(
+            "data.validation: one of training and validation holds rows with answers, and the "
+            "other one holds texts, so their losses say different things. Use the same kind."
+        )
+    if has_answers and training.padding == "scored":
+        raise ConfigError(
+            "training.padding: scored is for texts, but data.train holds rows with answers. Use "
+            "masked."
+        )
     plan = StepPlan(
         n_rows=table.n_rows,
         epochs=training.epochs,
@@ -88,7 +99,9 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
         padding=choose_padding(training, reader, rows.cut, rows.length),
         validation_corpus=validation_corpus,
         validation_table=validation_table,
-        validation_protocol=protocol_of_rows(scored_padding=training.padding == "scored"),
+        validation_protocol=protocol_of_rows(
+            scored_padding=training.padding == "scored", has_answers=has_answers
+        ),
         train_slice=choose_slice(table, validation_table.n_rows),
     )
 

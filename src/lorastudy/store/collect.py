@@ -106,7 +106,7 @@ def collect_results(folder: StudyFolder) -> StudyResults:
         tuning_seeds=study.tuning_seeds,
         benchmarks=tuple(benchmark.name for benchmark in study.benchmarks),
         forgetting=tuple(b.name for b in study.benchmarks if b.role == "forgetting"),
-        training_protocol=training_protocol(study),
+        training_protocol=training_protocol(study, has_answers=_trains_on_answers(folder)),
         runs=tuple(result for result in found.values() if result is not None),
         missing=tuple(run_id for run_id, result in found.items() if result is None),
     )
@@ -133,9 +133,19 @@ def write_results(folder: StudyFolder) -> StudyResults:
     return results
 
 
-def training_protocol(study: Study) -> str:
+def _trains_on_answers(folder: StudyFolder) -> bool:
+    """Whether training rows have answers; the data alone says so, and the lock remembers it."""
+    if not folder.lock.is_file():
+        return False
+    counts = read_lock(folder).texts.get("train")
+    return counts is not None and counts.answers is not None
+
+
+def training_protocol(study: Study, *, has_answers: bool = False) -> str:
     """The protocol under which training and validation losses are measured."""
     has_padding = study.training.padding == "scored"
+    if has_answers:
+        return protocol_of_rows(has_answers=True).pattern
     if study.data.rows.cut == "stream" and not has_padding:
         return "windows"
     pattern = protocol_of_rows(scored_padding=has_padding).pattern

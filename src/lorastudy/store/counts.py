@@ -4,8 +4,32 @@ Every command that reads data states these counts, and `study.lock.json` keeps t
 """
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCounts:
+    """Rows with answers, and what of them is scored."""
+
+    kind: str  # "prompts and completions", "messages"
+    n_scored: int  # tokens that are targets
+    n_cut: int  # rows whose prompt lost its beginning
+    n_left_out: int  # rows that are too long, where these are left out
+
+    def __str__(self) -> str:
+        lost = [
+            f"{n:,} {'row' if n == 1 else 'rows'} {what}"
+            for n, what in (
+                (self.n_cut, "with a prompt that is cut"),
+                (self.n_left_out, "left out as too long"),
+            )
+            if n
+        ]
+        return ", ".join((f"{self.n_scored:,} tokens scored", *lost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +40,8 @@ class TextCounts:
     n_tokens: int
     n_dropped: int  # tokens that are in no row, since rows are cut off or are too short
     n_unknown: int  # tokens that stand for any text that the tokenizer does not know
+    # of rows with answers; None: the documents are texts
+    answers: Annotated[AnswerCounts | None, Field(exclude_if=lambda found: found is None)] = None
 
     @property
     def dropped_share(self) -> float:
@@ -38,10 +64,12 @@ class TextCounts:
         return self.unknown_share > MOST_LOST
 
     def __str__(self) -> str:
-        return (
-            f"{self.n_documents:,} documents, {self.n_tokens:,} tokens, of which "
+        documents = "documents" if self.answers is None else f"rows of {self.answers.kind}"
+        counts = (
+            f"{self.n_documents:,} {documents}, {self.n_tokens:,} tokens, of which "
             f"{self.dropped_share:.1%} in no row and {self.unknown_share:.1%} unknown"
         )
+        return counts if self.answers is None else f"{counts}; {self.answers}"
 
 
 @dataclass(frozen=True, slots=True)

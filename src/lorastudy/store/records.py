@@ -180,7 +180,7 @@ class ResumeRecord(Record):
 
 
 class ClassSum(Record):
-    """Loss of one class of target under a padded protocol."""
+    """Loss of one class of target, under a protocol that tells classes apart."""
 
     target_class: TargetClass
     n_targets: int

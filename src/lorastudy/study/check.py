@@ -173,10 +173,15 @@ def _check_arm(
     spec: RunSpec, reader: Reader, placement: ResolvedPlacement, device: torch.device
 ) -> ArmCheck:
     size = measure_arm(spec.arm, reader.base, placement)
+    layout = lay_out_training(spec, reader)
+    table = layout.table
+    # rows with answers are no longer than the longest of them, and few of their tokens are scored
+    has_answers = table.marks is not None
     peak = predict_peak(
         reader.base,
         spec.training,
-        row_length=spec.data.rows.length,
+        row_length=int(table.lengths.max()) if has_answers else spec.data.rows.length,
+        targets_per_row=int(table.n_scored.max()) if has_answers else None,
         trained_parameters=size.trained,
         added_parameters=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
@@ -184,7 +189,6 @@ def _check_arm(
         base_weights=spec.arm.base_weights,
         device=device,
     )
-    layout = lay_out_training(spec, reader)
     return ArmCheck(spec, placement, size, layout, peak)
 
 

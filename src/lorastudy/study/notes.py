@@ -44,7 +44,9 @@ def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
     """Sentences about text that is lost or unknown."""
     for name, source in (("train", study.data.train), ("validation", study.data.validation)):
         counts = lock.texts.get(name)
-        if counts is not None and counts.is_truncated:
+        if counts is not None and counts.answers is not None:
+            yield from _note_answers(name, counts, study)
+        elif counts is not None and counts.is_truncated:
             why = (
                 "since what is left at the end is shorter than a row. Use shorter rows."
                 if study.data.rows.cut == "stream"
@@ -66,6 +68,28 @@ def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
             f"{share:.0%} of the tokens of {name} are the unknown token: the tokenizer does not "
             "know this text, so perplexities say little about it, and there are none per byte or "
             "word."
+        )
+
+
+def _note_answers(name: str, counts: TextCounts, study: Study) -> Iterator[str]:
+    """Sentences about rows with answers that are too long, or scored from end to end."""
+    answers = counts.answers
+    assert answers is not None
+    if answers.n_left_out:
+        yield (
+            f"{answers.n_left_out:,} of the {counts.n_documents:,} rows of {name} are longer than "
+            f"{study.data.rows.length} tokens and left out (data.rows.too_long: drop)."
+        )
+    if answers.n_cut:
+        yield (
+            f"{answers.n_cut:,} of the {counts.n_documents:,} rows of {name} are longer than "
+            f"{study.data.rows.length} tokens, so that their prompt loses its beginning "
+            "(data.rows.too_long: cut-prompt)."
+        )
+    if answers.kind == "messages" and not study.data.assistant_only_loss:
+        yield (
+            f"every token of the messages of {name} is scored, questions too. With "
+            "data.assistant_only_loss: true, only answers are."
         )
 
 

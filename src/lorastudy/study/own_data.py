@@ -14,10 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef
-from lorastudy.data.files import SampleBy, read_texts
+from lorastudy.data.examples import Example
+from lorastudy.data.files import SampleBy, read_rows
 from lorastudy.data.formats import split_ending
 from lorastudy.data.paths import find_files
 from lorastudy.errors import ConfigError, InputError, show_names
+from lorastudy.protocols import protocol_of_rows
 from lorastudy.study.own_rows import TABLES, Part, RowChoice
 
 SUFFIXES = (".txt", ".md", *TABLES)
@@ -82,8 +84,14 @@ def make_study_text(
         benchmark=tested,
         benchmark_note=note,
         benchmark_source="\n".join(f"    {line}" for line in sources[tested]),
-        protocols="rows-text, document" if cut == "lines" else f"document, blocks-{length}",
+        protocols=_choose_protocols(parts[tested], cut, length),
     )
+
+
+def _choose_protocols(tested: Part, cut: str, length: int) -> str:
+    if tested.has_answers:
+        return protocol_of_rows(has_answers=True).pattern
+    return "rows-text, document" if cut == "lines" else f"document, blocks-{length}"
 
 
 def _find_part(folder: Path, name: str, column: str) -> Part | None:
@@ -100,12 +108,11 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
         return None
     word = next((word for word in _PARTS[name] if texts[0].name.lower().startswith(word)), "")
     pattern = _pattern_of(texts, "" if is_folder else texts[0].name[: len(word)])
-    documents = (
-        text for path in texts for text in read_texts(path, column=column, sample_by="line")
-    )
-    if sum(bool(text.strip()) for text in documents) == 0:  # counts, so that every file is read
+    rows = [row for path in texts for row in read_rows(path, column=column, sample_by="line")]
+    has_answers = any(isinstance(row, Example) for row in rows)
+    if not has_answers and not any(isinstance(row, str) and row.strip() for row in rows):
         raise InputError(f"{pattern}: there is no text in it. Put the {name} texts there.")
-    return Part(pattern, tuple(texts))
+    return Part(pattern, tuple(texts), has_answers)
 
 
 def _pattern_of(texts: list[Path], beginning: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef, Rows, Source
-from lorastudy.data.files import SampleBy, read_texts
+from lorastudy.data.examples import Example
+from lorastudy.data.files import SampleBy, read_rows
 from lorastudy.data.formats import FORMATS, split_ending
 from lorastudy.errors import UserError
 from lorastudy.store.counts import TextCounts
@@ -18,7 +19,7 @@ from lorastudy.store.places import Places, default_cache
 
 LENGTH = 256  # tokens of a row, if the base model reads as many
 TABLES = tuple(FORMATS)  # endings of files with columns
-_SHORTEST = 16
+_SHORTEST, _LONGEST = 16, 2048  # tokens of a row
 _BYTES_PER_TOKEN = 4  # of English under GPT-2's tokenizer; only for estimates
 
 
@@ -28,6 +29,7 @@ class Part:
 
     pattern: str
     files: tuple[Path, ...]
+    has_answers: bool = False  # its rows are prompts with completions, or messages
 
     @property
     def is_text(self) -> bool:
@@ -80,6 +82,8 @@ def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
     found = {name: counter.count(part, lines, "line") for name, part in parts.items()}
     per_line = {name: counts for name, counts in found.items() if counts is not None}
     first = per_line.get("train")
+    if train.has_answers:
+        return _choose_answer_rows(parts, counter, lines)
     sample_by: SampleBy = "document" if train.is_text else "line"
     if train.is_markdown:
         reason = "a line of Markdown is not a document"
@@ -101,6 +105,19 @@ def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
             return RowChoice(rows, sample_by, read // length, whole, f"{what}, since {reason}")
         length //= 2
     return RowChoice(lines, "line", first.n_documents if first else 1, per_line, "")
+
+
+def _choose_answer_rows(parts: Mapping[str, Part], counter: Counter, rows: Rows) -> RowChoice:
+    """One row for each answer, long enough for all of them if the base model reads as much."""
+    most = min(_LONGEST, counter.most_positions or _LONGEST)
+    while True:
+        found = {name: counter.count(part, rows, "line") for name, part in parts.items()}
+        whole = {name: counts for name, counts in found.items() if counts is not None}
+        is_whole = len(whole) == len(parts) and not any(c.n_dropped for c in whole.values())
+        if is_whole or rows.length >= most:
+            n_rows = whole["train"].n_documents if "train" in whole else 1
+            return RowChoice(rows, "line", n_rows, whole, "")
+        rows = rows.model_copy(update={"length": min(most, 2 * rows.length)})
 
 
 def make_counter(base_model: BaseModelRef, column: str) -> Counter:
@@ -136,12 +153,11 @@ def _count_exactly(base_model: BaseModelRef, column: str, places: Places) -> Cou
 
 
 def _estimate(part: Part, rows: Rows, sample_by: SampleBy, *, column: str) -> TextCounts | None:
-    texts = [
-        text
-        for path in part.files
-        for text in read_texts(path, column=column, sample_by=sample_by)
-        if text.strip()
+    found = [
+        row for path in part.files for row in read_rows(path, column=column, sample_by=sample_by)
     ]
+    texts = ["".join(row.texts) if isinstance(row, Example) else row for row in found]
+    texts = [text for text in texts if text.strip()]
     sizes = [len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in texts]
     n_tokens = sum(sizes)
     if rows.cut == "stream":

@@ -66,6 +66,7 @@ def predict_peak(
     dropout: float,
     device: torch.device,
     base_weights: BaseWeights = "float32",
+    targets_per_row: int | None = None,
 ) -> PeakPrediction:
     """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
@@ -77,6 +78,7 @@ def predict_peak(
     The fast implementation keeps less: 17 widths, or 10 and the inputs of adapters; one byte for
     every weight and input with dropout; the logits of one chunk twice; and a second gradient of
     the head if it is trained.
+    Only scored tokens have logits: `targets_per_row` of them, or all tokens of a row (None).
     The counts are those of GPT-2 in float32. For other families and bfloat16 the prediction may be
     wrong by some tenths, and `check` says "predicted".
     """
@@ -86,6 +88,7 @@ def predict_peak(
         base,
         training,
         row_length=row_length,
+        targets_per_row=row_length if targets_per_row is None else targets_per_row,
         trained_parameters=trained_parameters,
         adapted_in_features=adapted_in_features,
         dropout=dropout,
@@ -105,6 +108,7 @@ def _count_reference(
     training: Training,
     *,
     row_length: int,
+    targets_per_row: int,
     trained_parameters: int,
     adapted_in_features: int,
     dropout: float,
@@ -121,7 +125,8 @@ def _count_reference(
         if on_cpu and base.attention_dropout:
             activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
         activations = _with_checkpointing(activations, positions, base, training)
-    n_logits = positions if trained_parameters else min(positions, SCORE_CHUNK)
+    n_targets = training.micro_batch * targets_per_row
+    n_logits = n_targets if trained_parameters else min(n_targets, SCORE_CHUNK)
     return activations, n_logits * base.vocabulary_size * 4 * 3
 
 
@@ -130,6 +135,7 @@ def _count_fast(
     training: Training,
     *,
     row_length: int,
+    targets_per_row: int,
     trained_parameters: int,
     adapted_in_features: int,
     dropout: float,
@@ -148,7 +154,7 @@ def _count_fast(
     if on_cpu and base.attention_dropout:
         activations += positions * row_length * base.n_heads * base.n_layers
     activations = _with_checkpointing(activations, positions, base, training)
-    logits = 2 * min(positions, HEAD_CHUNK) * base.vocabulary_size * 4
+    logits = 2 * min(n_rows * targets_per_row, HEAD_CHUNK) * base.vocabulary_size * 4
     if not is_frozen:
         logits += base.vocabulary_size * base.hidden_size * 4
     return activations, logits

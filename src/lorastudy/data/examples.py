@@ -1,0 +1,210 @@
+"""Rows with answers: a prompt with its completion, or a conversation; read and checked row by row.
+
+A table's columns say what its rows are. `prompt` and `completion` hold two texts or two lists of
+messages; `messages` holds a conversation. A message has a role and a content:
+
+    {"prompt": "2 + 2 =", "completion": " 4"}
+    {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+
+Nothing is repaired: a row without an answer, or with its roles out of order, stops the study.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lorastudy.errors import InputError, show_names
+
+PAIR = ("prompt", "completion")
+CONVERSATION = "messages"
+COLUMNS = (*PAIR, CONVERSATION)
+_NOT_READ = ("tools", "chat_template_kwargs")  # columns that would change what a template writes
+_ROLES = ("system", "user", "assistant")
+
+ExampleKind = Literal["prompts and completions", "prompts and completions in messages", "messages"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Turns = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row with an answer."""
+
+    place: str  # "questions.jsonl, line 3": for people
+    prompt: str | Turns  # of a conversation: no turns
+    completion: str | Turns  # of a conversation: all turns
+
+    @property
+    def kind(self) -> ExampleKind:
+        """What the row consists of."""
+        if isinstance(self.completion, str):
+            return "prompts and completions"
+        return "prompts and completions in messages" if self.prompt else "messages"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that people wrote, in order."""
+        parts = (self.prompt, self.completion)
+        return tuple(
+            text
+            for part in parts
+            for text in ([part] if isinstance(part, str) else [turn.content for turn in part])
+        )
+
+
+def choose_columns(place: str, names: Iterable[str], column: str) -> tuple[str, ...]:
+    """The columns that are read: `column`, if it is there, else those of rows with answers.
+
+    Empty if there are neither.
+
+    Raises:
+        InputError: A column that belongs to messages is not read here.
+    """
+    known = set(names)
+    if column in known:
+        return (column,)
+    chosen = PAIR if known.issuperset(PAIR) else (CONVERSATION,)
+    if not known.issuperset(chosen):
+        return ()
+    if unread := [name for name in _NOT_READ if name in known]:
+        raise InputError(
+            f"{place}: the column {unread[0]!r} changes how messages are written, and is not read. "
+            "Leave it out, or write its content into the messages."
+        )
+    return chosen
+
+
+def read_example(place: str, values: Sequence[Any]) -> Example:
+    """The row at `place`, of a conversation, or of a prompt and its completion.
+
+    Raises:
+        InputError: A value has another form, an answer is missing, or roles are out of order.
+    """
+    if len(values) == 1:
+        turns = _read_turns(place, CONVERSATION, values[0])
+        _check_roles(place, turns)
+        return Example(place, (), turns)
+    prompt, completion = values
+    if isinstance(prompt, str) and isinstance(completion, str):
+        if not completion.strip():
+            raise InputError(f"{place} has no answer: its completion is blank. {_REPAIR}")
+        if not prompt:
+            raise InputError(
+                f"{place}: the prompt is empty, so nothing stands before the answer. {_REPAIR}"
+            )
+        return Example(place, prompt, completion)
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise InputError(
+            f"{place}: prompt is {_say(prompt)} and completion is {_say(completion)}. "
+            "Both have to be text, or both lists of messages."
+        )
+    before = _read_turns(place, "prompt", prompt)
+    after = _read_turns(place, "completion", completion)
+    _check_roles(place, (*before, *after))
+    if before[-1].role != "user":
+        raise InputError(
+            f"{place}: the prompt ends with a message of {before[-1].role!r}, so the completion "
+            "does not begin with an answer. Let the prompt end with a message of 'user'."
+        )
+    return Example(place, before, after)
+
+
+def require_one_kind(examples: Sequence[Example], origin: str) -> None:
+    """Check that all rows of a source are of one kind.
+
+    Raises:
+        InputError: They are not.
+    """
+    other = next((e for e in examples if e.kind != examples[0].kind), None)
+    if other is not None:
+        raise InputError(
+            f"{other.place} holds {other.kind}, and {examples[0].place} holds "
+            f"{examples[0].kind}. All rows of {origin} have to be of one kind."
+        )
+
+
+def digest_examples(examples: Iterable[Example]) -> str:
+    """SHA-256 over the content of all rows; their places do not matter."""
+    digest = hashlib.sha256()
+    for example in examples:
+        parts = [_as_json(example.prompt), _as_json(example.completion)]
+        digest.update(json.dumps(parts).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _as_json(part: str | Turns) -> object:
+    return part if isinstance(part, str) else [[turn.role, turn.content] for turn in part]
+
+
+_REPAIR = "Repair or remove the row."
+
+
+def _read_turns(place: str, column: str, value: Any) -> Turns:
+    if isinstance(value, str):  # as in a CSV file
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if not isinstance(value, list) or not value:
+        what = "an empty list" if value == [] else _say(value)
+        raise InputError(
+            f"{place}: {column} is {what}, not a list of messages such as "
+            f'[{{"role": "user", "content": "..."}}]. {_REPAIR}'
+        )
+    return tuple(
+        _read_message(f"{place}: message {number} of {column}", message)
+        for number, message in enumerate(value, 1)
+    )
+
+
+def _read_message(place: str, value: Any) -> Message:
+    if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
+        found = f"the keys {show_names(value)}" if isinstance(value, dict) else _say(value)
+        advice = " Rename from and value." if isinstance(value, dict) and "from" in value else ""
+        raise InputError(f"{place} has {found}, not role and content.{advice} {_REPAIR}")
+    role, content = value["role"], value["content"]
+    if role not in _ROLES:
+        raise InputError(f"{place}: the role {role!r} is not one of {show_names(_ROLES)}.")
+    if not isinstance(content, str):
+        raise InputError(f"{place}: the content is {_say(content)}, not text. {_REPAIR}")
+    if unread := [key for key, v in value.items() if key not in ("role", "content") and v]:
+        raise InputError(
+            f"{place} also has {show_names(unread)}, which is not read. Write it into the content, "
+            "or leave it out."
+        )
+    if role == "assistant" and not content.strip():
+        raise InputError(f"{place} has no answer: its content is blank. {_REPAIR}")
+    return Message(role, content)
+
+
+def _check_roles(place: str, turns: Turns) -> None:
+    """See that, after an optional system message, user and assistant take turns."""
+    spoken = turns[1:] if turns[0].role == "system" else turns
+    n_system = len(turns) - len(spoken)
+    for number, turn in enumerate(spoken):
+        expected = _ROLES[1 + number % 2]
+        if turn.role != expected:
+            raise InputError(
+                f"{place}: roles are out of order: message {number + 1 + n_system} is of "
+                f"{turn.role!r}, where {expected!r} has its turn. {_REPAIR}"
+            )
+    if not spoken or spoken[-1].role != "assistant":
+        raise InputError(
+            f"{place} has no answer: its last message is of {turns[-1].role!r}, not of "
+            f"'assistant'. {_REPAIR}"
+        )
+
+
+def _say(value: Any) -> str:
+    names = {str: "text", list: "a list", dict: "an object", type(None): "nothing (null)"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,46 @@
+"""A folder of questions and answers on the command line, as docs/instruction-data.md says it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.chats import write_rows
+from support.command_line import call
+
+
+@pytest.fixture
+def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    for name, numbers in (("train", range(16)), ("validation", (20, 21)), ("test", (30, 31, 32))):
+        rows = [{"prompt": f"After {n}?", "completion": f" {n + 1}."} for n in numbers]
+        write_rows(folder / f"{name}.jsonl", rows)
+    return folder
+
+
+def test_init_makes_a_study_of_a_folder_of_questions_that_check_accepts(
+    questions: Path, tiny_gpt2: Path
+) -> None:
+    made = call("init", "questions", "--base", tiny_gpt2, "--out", "my-questions.yaml")
+    assert made.code == 0, made.err
+    assert "16 rows of prompts and completions" in made.out and "tokens scored" in made.out
+    checked = call("check", "my-questions.yaml", "--json")
+    assert checked.code == 0, checked.err
+    counted = json.loads(checked.out)["train_text"]["answers"]
+    n_scored = sum(len(f" {n + 1}.") + 1 for n in range(16))
+    assert (counted["n_scored"], counted["n_cut"], counted["n_left_out"]) == (n_scored, 0, 0)
+    assert "protocols: [answers]" in Path("my-questions.yaml").read_text()
+
+
+def test_evaluate_scores_answers_and_says_where_a_row_has_none(
+    questions: Path, tiny_gpt2: Path
+) -> None:
+    how = ("--protocol", "answers", "--length", "40", "--json")
+    answer = call("evaluate", tiny_gpt2, "--benchmark", "questions/test.jsonl", *how)
+    (score,) = json.loads(answer.out)["evaluations"]
+    assert score["n_tokens"] == 3 * len(" 31.") + 3
+    write_rows(questions / "bad.jsonl", [{"prompt": "a", "completion": ""}])
+    refused = call("evaluate", tiny_gpt2, "--benchmark", "questions/bad.jsonl", *how)
+    assert refused.code == 3 and "bad.jsonl, line 1 has no answer" in refused.err
