@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 N_ROWS = 256  # that a start is computed from, as many as CorDA's authors take
-_PART = 1024  # tokens that EVA sees at once, at least
+_PART = 256  # tokens that EVA sees at once, at least
 _MOST_STEPS = 1000  # of EVA, which goes over the rows until its directions stay as they are
 _SETTINGS: dict[object, dict[str, Any]] = {
     "eva": {"eva_config": EvaConfig(rho=1.0)},
@@ -57,8 +57,10 @@ def attach_by_rows(
     if not rows:
         plain = copy.copy(config)
         plain.init_lora_weights = True
-        return _attach(network, plain, name)
-    run = _choose_part_to_run(network, config)
+        shaped = _attach(network, plain, name)
+        plain.init_lora_weights = config.init_lora_weights
+        return shaped
+    run, rows = _choose_part_to_run(network, config), [row.to(network.device) for row in rows]
     if config.init_lora_weights == "corda":
         from peft.tuners.lora.corda import preprocess_corda  # needs attrs, which PEFT does not name
 
@@ -78,7 +80,7 @@ def attach_by_rows(
 
     initialize_lora_eva_weights(
         adapter,
-        _join(rows, max(config.r, _PART)),
+        _join(rows, max(2 * config.r, _PART)),
         forward_fn=step,
         adapter_name=name,
         gather_distributed_inputs=False,  # every member of a team has the same rows
