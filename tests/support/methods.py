@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +17,7 @@ from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.data.steps import StepPlan
 from lorastudy.errors import ConfigError
+from lorastudy.model.adapter_files import WEIGHTS
 from lorastudy.model.adapters import ArmModel, attach_arm, load_adapter
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import measure_arm
@@ -127,6 +129,7 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
     # everybody reads the same model from what was stored
     model.save(scratch)
     if arm.trains_adapter:
+        assert sum(t.numel() for t in load_file(scratch / WEIGHTS).values()) == size.stored
         ours = logits_of(load_adapter(load_base(folder, device=CPU), scratch).network)
         plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         with warnings.catch_warnings():

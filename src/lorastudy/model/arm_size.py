@@ -3,17 +3,28 @@
 This is the code that attaches it in a run, so what a run would refuse is refused here as well.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
+from peft import LoraConfig
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError
 from lorastudy.model.adapters import ArmModel, attach_arm
+from lorastudy.model.attach import ADAPTER_NAME, attach_adapter, is_plain_start, look_at
 from lorastudy.model.base import BaseDescription, build_without_weights
 from lorastudy.model.placement import ResolvedPlacement
+
+_SMALL = LlamaConfig(
+    hidden_size=8,
+    intermediate_size=8,
+    num_attention_heads=2,
+    num_hidden_layers=1,
+    vocab_size=16,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +58,30 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
-        stored=_count_stored(model),
+        # an adapter that was taken out of the base weights is stored beside its start
+        stored=_count_stored(model) * (2 if _is_taken_out(model) else 1),
     )
 
 
 def _count_stored(model: ArmModel) -> int:
     tensors = {id(tensor): tensor for tensor in model.stored_tensors().values()}
     return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _is_taken_out(model: ArmModel) -> bool:
+    """Whether the adapter's start changes base weights: tried on a small module with weights."""
+    config = model.adapter and model.adapter.peft_config[ADAPTER_NAME]
+    if type(config) is not LoraConfig or is_plain_start(config):
+        return False
+    trial, place = copy.copy(config), "model.layers.0.self_attn.q_proj"
+    trial.target_modules, trial.r = [place], 2
+    trial.rank_pattern, trial.alpha_pattern = {}, {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = LlamaForCausalLM(_SMALL)
+    before = look_at(network, [place])
+    attach_adapter(network, trial, "trial", seed=0, rows=[torch.arange(16)])
+    return before.finds_other_weights(network, [place])
 
 
 def _with_numbers(base: BaseDescription) -> PreTrainedModel:
