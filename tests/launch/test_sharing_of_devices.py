@@ -13,6 +13,7 @@ from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.local import share_gpus
 from lorastudy.launch.torchrun import torchrun_command
 from lorastudy.run.setup import refuse_team
+from support.tiny_arms import FULL
 
 
 def test_every_run_has_gpus_of_its_own_as_far_as_they_go_round() -> None:
@@ -45,6 +46,14 @@ def test_what_a_team_cannot_train_is_refused(
     training = Training(epochs=1, rows_per_step=4, micro_batch=2, **changes)
     with pytest.raises(ConfigError, match=advice) if advice else nullcontext():
         refuse_team(size, training)
+
+
+def test_a_team_does_not_round_weights_stochastically() -> None:
+    training = Training(epochs=1, rows_per_step=4, micro_batch=2)
+    arm = FULL.model_copy(update={"trained_weights": "bfloat16-stochastic"})
+    refuse_team(1, training, FULL, arm)
+    with pytest.raises(ConfigError, match=r"'full': trained_weights.*Use float32 for a team"):
+        refuse_team(2, training, FULL, arm)
 
 
 @pytest.mark.parametrize(

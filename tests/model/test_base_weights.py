@@ -40,7 +40,7 @@ from support.gradients import (
     gradients_of,
     without_dropout,
 )
-from support.tiny_arms import BASELINE, CPU, as_if_trained, lora, place
+from support.tiny_arms import BASELINE, CPU, FULL, as_if_trained, lora, place
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
@@ -92,6 +92,26 @@ def test_a_held_base_trains_as_the_float32_model_of_its_numbers(  # noqa: PLR091
     is_exact = precision == "float32"
     assert nats == pytest.approx(expected_nats, rel=1e-6 if is_exact else 2e-3)
     assert_equal_gradients(got, expected, 1e-5 if is_exact else 5e-2)
+
+
+@pytest.mark.parametrize("implementation", ["fast", "reference"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trained_weights_in_bfloat16_have_the_gradients_of_the_float32_model_of_their_numbers(
+    layout: str,
+    implementation: str,
+    corpus: tuple[np.ndarray, RowTable],
+    request: pytest.FixtureRequest,
+) -> None:
+    folder, batch = request.getfixturevalue(layout), batch_of(corpus)
+    held = held_base(folder, "bfloat16")
+    found: list[Gradients] = []
+    for network in (same_numbers(folder, held), held):
+        model = without_dropout(attach_arm(network, FULL, place(folder, FULL), seed=0))
+        scorer = make_scorer(model.network, "float32", implementation=implementation)
+        for _ in range(2):  # as micro-batches, whose gradients are added
+            found.append(gradients_of(model, scorer.sum_nats(batch)))
+    assert_equal_gradients(found[-1], found[1])
+    assert {gradient.dtype for gradient in found[-1].values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("arm", [BASELINE, lora("lora-1")], ids=lambda arm: arm.name)

@@ -12,7 +12,7 @@ from lorastudy import faults
 from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, InterruptedRunError
 from lorastudy.interrupts import StopFlag
-from lorastudy.run.commit import MOMENTS
+from lorastudy.run.commit import MOMENTS, WEIGHTS
 from lorastudy.run.export import export_run
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record
@@ -20,7 +20,16 @@ from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest
 from lorastudy.study.check import check_study
-from support.tiny_runs import ARMS, CPU, SOUND, Case, make_study, stop_at, write_texts
+from support.tiny_runs import (
+    ARMS,
+    CPU,
+    SOUND,
+    Case,
+    best_tensors,
+    make_study,
+    stop_at,
+    write_texts,
+)
 
 
 def case_on(base_weights: str, folder: Path, tmp_path: Path) -> Case:
@@ -89,13 +98,16 @@ def test_predicted_peak_follows_the_bytes_of_the_base(tiny_gpt2: Path, tmp_path:
         for arm in ("lora", "baseline")
         for held in ("float32", "bfloat16")
     )
+    rounded = {**ARMS["full"], "name": "rounded", "trained_weights": "bfloat16-stochastic"}
     texts = write_texts(tmp_path / "texts")
-    study = make_study(tiny_gpt2, arms=arms)
+    study = make_study(tiny_gpt2, arms=(*arms, ARMS["full"], rounded))
     checked = check_study(study, Places(texts, offline=True, cache=tmp_path / "cache"), CPU)
     base = checked.reader.base
     saved = 2 * (base.linear_parameters + base.embedding_parameters)
-    lora, held_lora, baseline, held_baseline = (arm.peak.weights for arm in checked.arms)
-    assert lora - held_lora == baseline - held_baseline == saved
+    lora, held_lora, baseline, held_baseline, full, rounded_full = (
+        arm.peak.weights for arm in checked.arms
+    )
+    assert lora - held_lora == baseline - held_baseline == full - rounded_full == saved
     assert baseline == 4 * base.total_parameters
 
 
@@ -104,8 +116,15 @@ def test_full_fine_tuning_of_held_weights_is_refused_with_what_to_do(
     base_weights: str, tiny_gpt2: Path
 ) -> None:
     arm = {**ARMS["full"], "base_weights": base_weights}
-    with pytest.raises(ValueError, match=r"not trained.*Leave the key out; training\.precision"):
+    with pytest.raises(ValueError, match=r"not trained.*Leave the key out;.*trained_weights: bf"):
         make_study(tiny_gpt2, arms=(arm,))
+
+
+def test_weights_are_not_rounded_by_an_optimizer_that_takes_the_nearest(tiny_gpt2: Path) -> None:
+    arm = {**ARMS["full"], "trained_weights": "bfloat16-stochastic"}
+    training = {**SOUND, "optimizer": {"name": "adamw-8bit"}}
+    with pytest.raises(ValueError, match=r"arms\.0\.trained_weights.*optimizer\.name: adamw"):
+        make_study(tiny_gpt2, training, arms=(arm,))
 
 
 def test_a_method_without_a_form_for_packed_weights_is_refused_before_training(
@@ -133,14 +152,8 @@ def test_a_start_that_changes_held_weights_is_refused(tiny_gpt2: Path) -> None:
         make_study(tiny_gpt2, arms=(arm,))
 
 
-def test_moments_in_8_bits_resume_exactly(
-    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if find_spec("bitsandbytes") is None:
-        pytest.skip("the extra `quantized` is not installed")
-    training = {**SOUND, "epochs": 2, "optimizer": {"name": "adamw-8bit"}}
-    study = make_study(tiny_gpt2, training, "full", benchmarks=())
-    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+def run_twice(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunFolder, ...]:
+    """One run straight on, and one that was stopped after its first epoch."""
     straight, resumed = (case.folder(tmp_path, name) for name in ("straight", "resumed"))
     losses = [epoch.validation_loss for epoch in case.execute(straight).epochs]
     assert losses[-1] < losses[0]
@@ -151,9 +164,44 @@ def test_moments_in_8_bits_resume_exactly(
         case.execute(resumed, stop)
     monkeypatch.setattr(faults, "handler", None)
     case.execute(resumed)
-    one, other = (load_file(folder.best / "model.safetensors") for folder in (straight, resumed))
+    one, other = (best_tensors(folder) for folder in (straight, resumed))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    return straight, resumed
+
+
+def test_moments_in_8_bits_resume_exactly(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("bitsandbytes") is None:
+        pytest.skip("the extra `quantized` is not installed")
+    training = {**SOUND, "epochs": 2, "optimizer": {"name": "adamw-8bit"}}
+    study = make_study(tiny_gpt2, training, "full", benchmarks=())
+    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+    straight, resumed = run_twice(case, tmp_path, monkeypatch)
     assert "bitsandbytes" in read_manifest(straight).environment.libraries
     newest = list_checkpoints(resumed.checkpoints)[-1]
     kinds = {str(tensor.dtype) for tensor in load_file(newest / MOMENTS).values()}
     assert "torch.uint8" in kinds
+
+
+def test_weights_that_are_rounded_stochastically_are_stored_in_bfloat16_and_resume_exactly(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = {**ARMS["full"], "trained_weights": "bfloat16-stochastic"}
+    study = make_study(tiny_gpt2, {**SOUND, "epochs": 2}, arms=(arm,), benchmarks=())
+    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+    _, resumed = run_twice(case, tmp_path, monkeypatch)
+    newest = list_checkpoints(resumed.checkpoints)[-1]
+    kinds = {str(tensor.dtype) for tensor in load_file(newest / WEIGHTS).values()}
+    assert kinds == {"torch.bfloat16", "torch.float32"}  # norms and biases are float32
+    assert {t.dtype for t in load_file(newest / MOMENTS).values()} == {torch.float32}
+
+
+def test_a_start_from_training_rows_is_computed_again_on_resume(
+    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("attr")
+    arm = {**ARMS["lora"], "init_lora_weights": "corda"}
+    study = make_study(tiny_gpt2, {**SOUND, "epochs": 2}, arms=(arm,), benchmarks=())
+    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+    run_twice(case, tmp_path, monkeypatch)

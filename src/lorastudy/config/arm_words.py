@@ -45,6 +45,8 @@ def list_settings(arm: Arm) -> tuple[str, ...]:
         said += [f"alpha {v:g} at {k}" for k, v in (arm.alpha_pattern or {}).items()]
         if arm.loraplus_lr_ratio is not None:
             said.append(f"{arm.loraplus_lr_ratio:g} times the learning rate for B")
+    if arm.trained_weights != "float32":
+        said.append("weights in bfloat16, rounded stochastically")
     said += [f"{k} {v}" for k, v in (arm.peft or {}).items() if k != "peft_type"]
     return tuple(said)
 

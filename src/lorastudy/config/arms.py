@@ -33,7 +33,8 @@ from lorastudy.config.syntax import (
 
 Method = Literal["baseline", "full", "lora", "peft", "head", "bitfit", "layer-norms", "last-layers"]
 BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
-_FLOAT32 = Field(exclude_if=lambda base_weights: base_weights == "float32")
+TrainedWeights = Literal["float32", "bfloat16-stochastic"]
+_FLOAT32 = Field(exclude_if=lambda weights: weights == "float32")
 _KEEPS_BASE = (True, "gaussian", "eva")  # starts that never change base weights
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "peft")  # the others train the model's own weights
 
@@ -56,7 +57,7 @@ _NEEDED: dict[Method, tuple[str, ...]] = {
 }
 _ALLOWED: dict[Method, tuple[str, ...]] = {
     "baseline": _HELD,
-    "full": _RATE,
+    "full": ("trained_weights", *_RATE),
     "lora": (*_PLACED, *_LORA, *_HELD, *_RATE),
     "peft": ("peft", *_PLACED, *_HELD, *_RATE),
     "head": _RATE,
@@ -103,6 +104,8 @@ class Arm(StudyModel):
     """Allow an adapter on an output layer that shares its weight with the embedding."""
     base_weights: Annotated[BaseWeights, _FLOAT32] = "float32"  # which does not enter identities
     """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
+    trained_weights: Annotated[TrainedWeights, _FLOAT32] = "float32"
+    """bfloat16-stochastic: weights in bfloat16, rounded stochastically after a step; full only."""
     learning_rates: tuple[LearningRate, ...] = ()
     """Peak learning rates to try, one run each; required unless the method is baseline."""
 
@@ -110,6 +113,11 @@ class Arm(StudyModel):
     def trains_adapter(self) -> bool:
         """Whether the arm's weights are an adapter beside the base model."""
         return self.method in ADAPTER_METHODS
+
+    @property
+    def held_weights(self) -> BaseWeights:
+        """Number format that the weights of the base model are held in, trained or not."""
+        return self.base_weights if self.trained_weights == "float32" else "bfloat16"
 
     @property
     def has_plain_start(self) -> bool:
@@ -146,8 +154,9 @@ class Arm(StudyModel):
         what = "all of them" if self.method == "full" else "some of them"
         return (
             f"{self.base_weights} is for weights that are not trained, and method {self.method} "
-            f"trains {what}. Leave the key out; training.precision: bfloat16 computes full "
-            "fine-tuning in bfloat16, from float32 weights"
+            f"trains {what}. Leave the key out; for method full, trained_weights: "
+            "bfloat16-stochastic holds trained weights in bfloat16, and training.precision: "
+            "bfloat16 computes in bfloat16 from float32 weights"
         )
 
     def _missing(self) -> list[str]:

@@ -191,6 +191,14 @@ class Study(StudyModel):
         if self.data.rows.end == "scored":
             refuse(self._end_mistakes())
         refuse([("question", what) for what in self._mistakes_of_question()])
+        what = "bfloat16-stochastic needs training.optimizer.name: adamw; leave it out, or use that"
+        refuse(
+            [
+                (f"arms.{i}.trained_weights", what)
+                for i, arm in enumerate(self.arms)
+                if arm.trained_weights != "float32" and self.training.optimizer.name != "adamw"
+            ]
+        )
         refuse([("tuning_seeds", what) for what in self._mistakes_of_tuning()])
         has_baseline = any(arm.method == "baseline" for arm in self.arms)
         what = "forgetting compares with the base model, so an arm with method: baseline is needed"

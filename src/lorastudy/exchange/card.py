@@ -167,9 +167,9 @@ def _tags(arm: Arm) -> list[str]:
 
 
 def _describe_arm(arm: Arm) -> str:
-    if arm.method == "full":
-        return "full fine-tuning of every parameter"
     places, settings = ", ".join(list_places(arm)), ", ".join(list_settings(arm))
+    if arm.method == "full":
+        return "full fine-tuning of every parameter" + (f": {settings}" if settings else "")
     where = f" on {places}" if places else ""
     return f"{name_method(arm)}{where}" + (f": {settings}" if settings else "")
 

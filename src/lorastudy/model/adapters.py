@@ -156,6 +156,9 @@ def attach_arm(
     """
     if not arm.trains_adapter:
         select_parameters(network, arm)
+        for parameter in network.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.grad_dtype = torch.float32  # where those of many micro-batches are added
         return ArmModel(network)
     if base is not None and base.id is not None:
         network.name_or_path = base.id

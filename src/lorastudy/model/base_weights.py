@@ -77,12 +77,30 @@ def packing_of(base_weights: BaseWeights) -> BitsAndBytesConfig | None:
     return None if settings is None else BitsAndBytesConfig(**settings)
 
 
+class _Lookup(torch.autograd.Function):
+    """Rows of a held embedding in float32, whose gradient is summed in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.n_rows, ctx.padding = len(weight), -1 if padding is None else padding
+        return nn.functional.embedding(ids, weight).float()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        add_up = torch.ops.aten.embedding_dense_backward
+        return None, add_up(dy, ids, ctx.n_rows, ctx.padding, False), None
+
+
 class HeldEmbedding(nn.Embedding):
     """`nn.Embedding` whose weight may be held in fewer bits than its output has."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Embedding`, and scaled where the family scales its embedding; in float32."""
-        found = nn.functional.embedding(input, self.weight).float()
+        found: Tensor = _Lookup.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.padding_idx
+        )
         scale = getattr(self, "embed_scale", None)
         return found if scale is None else found * scale
 

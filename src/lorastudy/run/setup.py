@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorastudy.config.models import Training
+from lorastudy.config.models import Arm, Training
 from lorastudy.config.spec import RunSpec
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.corpus import Corpus
@@ -148,7 +148,7 @@ def set_up_run(context: RunContext) -> RunSetup:
         ConfigError: The team cannot train this run, or torch.compile is needed but does not work.
     """
     spec, reader, device, team = context.spec, context.reader, context.device, context.team
-    refuse_team(team.size, spec.training)
+    refuse_team(team.size, spec.training, spec.arm)
     placement = resolve_arm(spec.arm, reader.base)
     layout = lay_out_training(spec, reader)
     holds_parts = team.strategy == "fsdp2"
@@ -158,7 +158,7 @@ def set_up_run(context: RunContext) -> RunSetup:
     is_packed = spec.arm.base_weights in PACKED
     starts_from_weights = spec.arm.trains_adapter and not spec.arm.has_plain_start and not is_packed
     at_first = torch.device("cpu") if holds_parts or starts_from_weights else device
-    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.base_weights)
+    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.held_weights)
     model = attach_arm(
         network,
         spec.arm,
@@ -184,7 +184,10 @@ def set_up_run(context: RunContext) -> RunSetup:
             model=model,
             scorer=scorer,
             optimizer=make_optimizer(
-                trained, spec.training.optimizer, scale_rates(trained, spec.arm.loraplus_lr_ratio)
+                trained,
+                spec.training.optimizer,
+                scale_rates(trained, spec.arm.loraplus_lr_ratio),
+                seed=spec.seed,
             ),
             schedule=layout.schedule,
             settings=spec.training,
@@ -227,12 +230,18 @@ def _refuse_divided(spec: RunSpec, placement: ResolvedPlacement) -> None:
         )
 
 
-def refuse_team(size: int, training: Training) -> None:
+def refuse_team(size: int, training: Training, *arms: Arm) -> None:
     """Check that a team of `size` processes can train together.
 
     Raises:
-        ConfigError: A micro-batch has fewer rows than there are processes, or layers are compiled.
+        ConfigError: A micro-batch has fewer rows than there are processes, layers are compiled, or
+            one of `arms` rounds its weights by itself.
     """
+    if size > 1 and (alone := [a.name for a in arms if a.trained_weights != "float32"]):
+        raise ConfigError(
+            f"arm {alone[0]!r}: trained_weights: bfloat16-stochastic is for runs of one process, "
+            "since torch adds gradients of several in bfloat16. Use float32 for a team."
+        )
     if size > 1 and training.implementation == "compiled":
         raise ConfigError(
             "training.implementation: compiled is for runs of one process; use fast for a team."

@@ -49,12 +49,14 @@ class ArmCheck:
     @property
     def disk_bytes(self) -> int:
         """Bytes that a finished run keeps: two checkpoints (with moments) and its best epoch."""
-        return 4 * (3 * KEPT * self.size.trained + self.size.stored)
+        of_weight = 4 if self.spec.arm.trained_weights == "float32" else 2
+        return (8 + of_weight) * KEPT * self.size.trained + of_weight * self.size.stored
 
     @property
     def bytes_in_the_making(self) -> int:
         """Bytes that exist only for a moment: one more checkpoint and best epoch."""
-        return 4 * (3 * self.size.trained + self.size.stored)
+        of_weight = 4 if self.spec.arm.trained_weights == "float32" else 2
+        return (8 + of_weight) * self.size.trained + of_weight * self.size.stored
 
     @property
     def trains(self) -> bool:
@@ -186,7 +188,7 @@ def _check_arm(
         added_parameters=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
         dropout=spec.arm.dropout,
-        base_weights=spec.arm.base_weights,
+        base_weights=spec.arm.held_weights,
         device=device,
     )
     return ArmCheck(spec, placement, size, layout, peak)

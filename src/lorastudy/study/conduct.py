@@ -110,7 +110,7 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
     """
     probe = how.probe
     if how.team is not None:
-        refuse_team(how.team.size, wanted.opened.study.training)
+        refuse_team(how.team.size, wanted.opened.study.training, *wanted.opened.study.arms)
         probe = False  # an arm that needs a team does not fit alone
     return start_or_continue(
         wanted.opened,

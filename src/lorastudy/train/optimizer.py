@@ -17,16 +17,20 @@ from torch import Tensor, nn
 from lorastudy.config.models import Optimizer
 from lorastudy.errors import InputError
 from lorastudy.model.sharing import cut_like
+from lorastudy.train.rounding import RoundingAdamW
 
 
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter],
     settings: Optimizer,
     factors: Mapping[str, float] | None = None,
+    *,
+    seed: int = 0,
 ) -> torch.optim.Optimizer:
     """AdamW (arXiv:1711.05101), fused or in 8 bits; the rate is set before every step.
 
-    A parameter that is named in `factors` has this multiple of the rate.
+    A parameter that is named in `factors` has this multiple of the rate. `seed` is for the rounding
+    of weights in bfloat16, if some are.
     """
     factors = factors or {}
     groups: dict[float, list[nn.Parameter]] = {}
@@ -39,6 +43,9 @@ def make_optimizer(
         "eps": settings.eps,
         "weight_decay": settings.weight_decay,
     }
+    if any(parameter.dtype == torch.bfloat16 for parameter in parameters.values()):
+        names = {parameter: name for name, parameter in parameters.items()}
+        return RoundingAdamW(members, names, seed, **shared)
     if settings.name == "adamw":
         return torch.optim.AdamW(members, **shared, fused=True)
     from bitsandbytes.optim import AdamW8bit

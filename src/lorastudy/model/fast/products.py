@@ -93,34 +93,43 @@ def _has_onednn() -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, make_again: Recipe | None
+    def forward(  # noqa: PLR0917  autograd hands its tensors over by position
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        make_again: Recipe | None,
+        is_turned: bool,
     ) -> Tensor:
-        """From x (T, in), weight (out, in), bias (out,) -> (T, out).
+        """From x (T, in), weight (out, in), or (in, out) if turned, bias (out,) -> (T, out).
 
         make_again: gives x, of any shape (..., in), in backward; it is not kept then.
+        A held weight is handed over as it is, since its gradient is float32 only there.
         """
         needs_weight = ctx.needs_input_grad[1]
         ctx.save_for_backward(x if needs_weight and make_again is None else None, weight)
         ctx.make_again = make_again if needs_weight else None
-        return multiply(x, weight, bias)
+        ctx.is_turned = is_turned
+        return multiply(x, weight.t() if is_turned else weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        d_weight = None
+        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        weight, d_weight = weight.t() if ctx.is_turned else weight, None
         if needs_weight:
             make_again, ctx.make_again = ctx.make_again, None  # with what it holds
             if make_again is not None:
                 x = make_again().reshape(-1, weight.shape[1])
                 del make_again
             d_weight = _weight_gradient(x, dy, weight)
+            d_weight = d_weight.t() if ctx.is_turned else d_weight
             del x
         return (
             multiply_back(dy, weight) if needs_x else None,
             d_weight,
             dy.sum(0) if needs_bias else None,
+            None,
             None,
         )
 
@@ -130,12 +139,14 @@ def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
     return torch.mm(dy.t(), x) if weight.is_contiguous() else torch.mm(x.t(), dy).t()
 
 
-def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `nn.functional.linear`, for any shape (..., in)."""
+def apply_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, is_turned: bool = False
+) -> Tensor:
+    """As `nn.functional.linear`, for any shape (..., in); a turned weight is (in, out)."""
     if torch.compiler.is_compiling():
-        return multiply(x, weight, bias)
+        return multiply(x, weight.t() if is_turned else weight, bias)
     y: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
-        x.reshape(-1, x.shape[-1]), weight, bias, recipe_of(x)
+        x.reshape(-1, x.shape[-1]), weight, bias, recipe_of(x), is_turned
     )
     return y.view(*x.shape[:-1], -1)
 
@@ -163,4 +174,4 @@ class LargeConv1D(Conv1D):
         if _is_for_torch(x, self.weight):
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
-        return apply_linear(x, self.weight.t(), self.bias)
+        return apply_linear(x, self.weight, self.bias, is_turned=True)
