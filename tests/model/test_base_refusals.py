@@ -72,6 +72,10 @@ EDITS: dict[str, dict[str, object]] = {
     "model type": {"model_type": None},
     "model type list": {"model_type": ["gpt2"]},
     "odd heads": {"n_head": 5},
+    "too many labels": {"num_labels": 10**9},
+    "too many of a kind": {"attention_types": [[["global"], 10**9]], "model_type": "gpt_neo"},
+    "too long": {"n_positions": 10**9, "model_type": "gptj"},
+    "too wide": {"head_dim": 10**9, "model_type": "llama"},
     "epsilon": {"layer_norm_epsilon": "small"},
     "not finite": {"layer_norm_epsilon": float("nan")},
     "own code": {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "nova"},
@@ -124,6 +128,17 @@ def test_model_that_reads_ahead_is_refused(family: str, tmp_path: Path) -> None:
     save_family(family, tmp_path, intermediate_size=32, pad_token_id=1, **{**narrow, **named})
     edit_config(tmp_path, architectures=["AnyForCausalLM"])
     assert "depends on the tokens after it" in refusal_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [{"rope_theta": 0.0}, {"rope_theta": -5.0}, {"rope_type": "linear", "factor": 0}],
+    ids=str,
+)
+def test_frequencies_that_are_not_finite_are_refused(rope: dict, tmp_path: Path) -> None:
+    save_family("llama", tmp_path)
+    edit_config(tmp_path, rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, **rope})
+    assert "not finite" in refusal_of(tmp_path)
 
 
 def causal_mask(size: int, window: int | None = None) -> Tensor:

@@ -112,7 +112,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it does not contain a JSON object")
-    for key, number in _numbers(config):
+    for key, number in find_numbers(config):
         if not abs(number) <= _LARGEST:  # NaN is not either
             raise InputError(
                 f"{path}: {key} is {str(number)[:20]}, which is not a finite float32 number. "
@@ -121,13 +121,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every number under `value` with its key path."""
+def find_numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a JSON value with its key path."""
     if isinstance(value, float | int):
         yield key, value
     elif isinstance(value, dict | list):
         for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _numbers(part, f"{key}.{name}" if key else str(name))
+            yield from find_numbers(part, f"{key}.{name}" if key else str(name))
 
 
 def _ranks(config: dict[str, Any]) -> Iterator[tuple[str, int]]:

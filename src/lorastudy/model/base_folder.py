@@ -21,13 +21,18 @@ from transformers.models.auto.modeling_auto import (
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
-from lorastudy.model.adapter_files import find_adapter_file
+from lorastudy.model.adapter_files import find_adapter_file, find_numbers
 from lorastudy.store.hashes import hash_file
 
 # what a tokenizer may consist of, its chat templates included
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.vocab"]
 _HUB_FILES = ["*.safetensors", *_TOKENIZER_FILES]
-_MOST_LAYERS = 1_000  # no model is deeper; building more would seem to hang
+# No model has more. Libraries loop over such numbers, or make tensors of that length, so reading a
+# larger one would seem to hang, or would take all memory.
+_MOST_LAYERS = 1_000
+_MOST_LABELS = 100_000
+_LARGEST_INTEGER = 1 << 24
+_MAY_BE_LARGER = ("length", "window", "theta", "seed")  # in names of keys
 
 
 def find_base_folder(
@@ -129,9 +134,10 @@ def read_config(folder: Path) -> PretrainedConfig:
         )
     with reading_user_files(
         f"{folder / 'config.json'}: not a causal language model that transformers knows",
-        "Models that bring their own code are not run.",
+        "Correct the file. Models that bring their own code are not run.",
     ):
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _refuse_huge_numbers(folder / "config.json", raw)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
         is_quantised = bool(raw.get("quantization_config"))
@@ -155,6 +161,17 @@ def read_config(folder: Path) -> PretrainedConfig:
         )
     assert isinstance(config, PretrainedConfig)
     return config
+
+
+def _refuse_huge_numbers(path: Path, raw: object) -> None:
+    for key, number in find_numbers(raw):
+        most = _MOST_LABELS if key.endswith("num_labels") else _LARGEST_INTEGER
+        is_free = any(word in key for word in _MAY_BE_LARGER)
+        if isinstance(number, int) and abs(number) > most and not is_free:
+            raise InputError(
+                f"{path}: {key} is {str(number)[:20]}, and no model has more than {most:,} of "
+                "anything that is counted there. Correct it."
+            )
 
 
 def _names_decoder(architecture: str) -> bool:

@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
 
+# Of a text that is tried out; with up to 16, torch's fused attention hides a NaN.
+_N_TRIED = 33
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 
 
@@ -111,13 +113,15 @@ def refuse_not_finite(folder: Path, names: list[str]) -> None:
 
 @torch.no_grad()
 def try_out(folder: Path, network: Any) -> None:
-    """Check with two short texts that predictions are finite and independent of later tokens.
+    """Check with two texts that predictions are finite and independent of later tokens.
 
     Raises:
         InputError: They are not, or the model cannot be run.
     """
     n_vocabulary = network.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 9, device=network.device)[None] % n_vocabulary
+    limit = getattr(network.config, "max_position_embeddings", None)
+    n_tokens = min(_N_TRIED, limit) if isinstance(limit, int) and limit > 1 else _N_TRIED
+    ids = torch.arange(1, n_tokens + 1, device=network.device)[None] % n_vocabulary
     others = ids.clone()
     others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
     with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):
