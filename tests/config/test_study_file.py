@@ -15,7 +15,7 @@ from lorastudy.config.study_file import (
     preset_text,
     read_study_file,
 )
-from lorastudy.config.yaml_text import parse_yaml
+from lorastudy.config.yaml_text import parse_yaml, write_yaml
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import PROTOCOLS
 
@@ -276,6 +276,14 @@ def test_a_file_that_unfolds_without_end_is_refused() -> None:
 def test_numbers_without_a_point_are_numbers() -> None:
     assert parse_yaml("[1e-4, 2E3, -1e+2]", "x") == [1e-4, 2e3, -1e2]
     assert load().arms[1].learning_rates == (1e-4,)
+
+
+@pytest.mark.parametrize("text", ["1:30", "017", "-017", "1:30.5", "0o17", "08"])
+def test_text_that_yaml_1_1_reads_as_another_number_is_no_number(text: str) -> None:
+    assert parse_yaml(text, "x") == text
+    assert parse_yaml(write_yaml([text]), "x") == [text]
+    _, mistake, *_ = mistakes_of(f"seeds=[{text}]")
+    assert f"must be a whole number, not '{text}'" in mistake
 
 
 def test_merge_keys_and_anchors_save_repetition() -> None:

@@ -111,6 +111,8 @@ def _right_form(details: ErrorDetails) -> str:
     if details["type"] == "tuple_type":
         if path == ("seeds",) and isinstance(value, int) and 1 < value <= _SEEDS_SHOWN:
             return f"; write {list(range(value))} for {value} seeds"
+        if path == ("seeds",) and not isinstance(value, int):
+            return "; write them one by one, such as [0, 1, 2]"
         return f"; write [{shown}]"
     keys = [key for key in ("id", "path") if key in _allowed_keys(path)]
     forms = " or ".join(f"{{{key}: {shown}}}" for key in keys)

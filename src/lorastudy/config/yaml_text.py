@@ -1,8 +1,8 @@
 """YAML for study files: plain values, each key only once, numbers as people write them.
 
-PyYAML follows YAML 1.1, in which `1e-4` is text, a repeated key silently replaces the first one,
-and a few lines with anchors can unfold to gigabytes. The loader here differs in exactly these
-points, and the dumper writes only what this loader reads back.
+PyYAML follows YAML 1.1, in which `1e-4` and `1.0e5` are text, `017` is 15, `1:30` is 90, a repeated
+key silently replaces the first one, and a few lines with anchors can unfold to gigabytes. The
+loader here differs in exactly these points, and the dumper writes only what this loader reads back.
 """
 
 import re
@@ -28,7 +28,14 @@ _FORMS = {  # what PyYAML says -> what a person has to write
     "expected <block end>": "indent it like the lines that it belongs to",
     "expected ',' or": "a bracket that was opened above is not closed",
 }
-_NUMBER_WITHOUT_POINT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")
+_NUMBERS = {  # what is read as one; the rest is text, and refused where a number has to be
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$"
+        r"|[-+]?[0-9]+[eE][-+]?[0-9]+$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+}
 # What the constructors of PyYAML raise for text that a tag or number format cannot hold.
 _YAML_FAULTS = (
     yaml.YAMLError,
@@ -63,10 +70,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float", _NUMBER_WITHOUT_POINT, list("-+0123456789")
-    )
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
+    _Dumper.add_implicit_resolver(_tag, _form, list("-+.0123456789"))
 
 
 def parse_yaml(text: str, source_name: str) -> YamlValue:
