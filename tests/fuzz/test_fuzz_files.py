@@ -4,6 +4,7 @@ A sample runs with the other tests. `LORASTUDY_FUZZ=10000 pytest tests/fuzz` tri
 each kind. A case that takes longer than the deadline counts as a hang.
 """
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -17,8 +18,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import GPT2Config
 
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.files import read_rows
@@ -137,7 +140,8 @@ def damage(folder: Path, name: str, kind: str, where: int, value: Any) -> None:
     at = where % len(raw)
     if kind in ("set", "remove"):
         content = json.loads(raw)
-        key = sorted(content)[where % len(content)]
+        keys = sorted({*content, *KNOWN_KEYS.get(name, ())} if kind == "set" else content)
+        key = keys[where % len(keys)]
         content[key] = value
         if kind == "remove":
             del content[key]
@@ -163,6 +167,11 @@ def damage(folder: Path, name: str, kind: str, where: int, value: Any) -> None:
         )
 
 
+# keys that transformers and PEFT read, whether or not a file has them
+KNOWN_KEYS = {
+    "config.json": ("num_labels", *GPT2Config.attribute_map, *GPT2Config().to_dict()),
+    "adapter_config.json": tuple(field.name for field in dataclasses.fields(LoraConfig)),
+}
 BASE_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
 ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
 # keys that say how a model computes: another value of them is another model, not damage unsaid
