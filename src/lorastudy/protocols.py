@@ -25,7 +25,7 @@ TEXT_CLASSES: tuple[TargetClass, ...] = ("first", "text")
 
 # Tokens of rows with answers: what was asked, what the chat template writes around it, the answer,
 # and the token with which a model ends its turn.
-ANSWER_CLASSES: tuple[TargetClass, ...] = ("prompt", "header", "answer", "end-of-turn")
+ANSWER_CLASSES: tuple[AnswerClass, ...] = ("prompt", "header", "answer", "end-of-turn")
 
 PAPER_BATCH = 14  # rows of an evaluation batch in the published study: part of "batch-means"
 _COUNT = r"([1-9][0-9]{0,6})"

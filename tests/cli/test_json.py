@@ -15,6 +15,7 @@ KEYS = {  # command -> (arguments, keys that scripts rely on)
         ["FILE"],
         {"arms", "n_runs", "available_bytes", "overlap", "train_text", "validation_text", "notes"},
     ),
+    "preview": (["FILE"], {"name", "parts"}),
     "status": (["STUDY"], {"runs"}),
     "table": (["STUDY"], {"name", "arms", "runs", "missing"}),
     "report": (["STUDY"], {"report"}),

@@ -7,7 +7,10 @@ from lorastudy import cli
 from lorastudy.cli import app
 
 SOURCES = sorted(Path(cli.__file__).parent.glob("*.py"))
-SHARED = {"__init__", "completion", "console", "examples", "live", "options", "show", "terminal"}
+SHARED = {
+    *("__init__", "completion", "console", "examples", "live", "options", "preview_page", "show"),
+    *("show_check", "terminal"),
+}
 MOST_LINES = 40
 
 

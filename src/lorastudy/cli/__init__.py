@@ -18,6 +18,7 @@ from lorastudy.cli.export import export
 from lorastudy.cli.extend import extend
 from lorastudy.cli.fsck import fsck
 from lorastudy.cli.init import init
+from lorastudy.cli.preview import preview
 from lorastudy.cli.push import push
 from lorastudy.cli.report import report
 from lorastudy.cli.run import run
@@ -79,7 +80,21 @@ def _accept_version(
 
 
 for function in (
-    *(init, schema, run, check, status, table, report, run_one, extend, fsck, export, push),
+    *(
+        init,
+        schema,
+        run,
+        check,
+        preview,
+        status,
+        table,
+        report,
+        run_one,
+        extend,
+        fsck,
+        export,
+        push,
+    ),
     *(submit, evaluate, audit),
 ):
     name = function.__name__.replace("_", "-")

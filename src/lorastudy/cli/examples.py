@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lorastudy check demo --probe --price 1.20/h",
         "lorastudy check demo --json",
     ),
+    "preview": (
+        "lorastudy preview my-study.yaml",
+        "lorastudy preview demo -n 1 --part validation",
+        "lorastudy preview my-study.yaml --page rows.html",
+    ),
     "schema": ("lorastudy schema > lorastudy.schema.json",),
     "status": ("lorastudy status studies/demo", "lorastudy status studies/demo --watch"),
     "table": ("lorastudy table studies/demo", "lorastudy table studies/demo --format latex"),

@@ -103,6 +103,10 @@ class Reader:
             )
         return corpus
 
+    def answers_of(self, source: Source) -> AnswerSource | None:
+        """What is known of a source that was opened; None: it holds texts."""
+        return self._answers.get(_plain(source))
+
     def protocol(self, name: str, rows: Rows) -> SizedProtocol:
         """The protocol `name` for this model."""
         return size_protocol(name, row_length=rows.length, context=self.base.max_positions)
@@ -117,7 +121,7 @@ class Reader:
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
         end = self.tokenizer.end_id if rows.end == "scored" else None
         corpus = self.corpus(source, form, end=end)
-        if (answers := self._answers.get(_plain(source))) is not None:
+        if (answers := self.answers_of(source)) is not None:
             refuse_keys_of_texts(rows, answers)
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
             table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)
@@ -143,7 +147,7 @@ class Reader:
     def _count_text(
         self, source: Source, corpus: Corpus, table: RowTable, *, is_joined: bool
     ) -> TextCounts:
-        answers = self._answers.get(_plain(source))
+        answers = self.answers_of(source)
         kind = "" if answers is None else answers.kind
         counts = count_text(corpus, table, self.tokenizer.unknown_id, kind)
         n_documents = self._joined[_plain(source)] if is_joined else counts.n_documents
@@ -158,7 +162,7 @@ class Reader:
         """
         protocol = self.protocol(name, rows)
         corpus = self.corpus(benchmark, protocol.kind.form_of_documents(strip=rows.strip))
-        answers = self._answers.get(_plain(benchmark))
+        answers = self.answers_of(benchmark)
         refuse_protocol(protocol, benchmark.name, has_answers=answers is not None)
         if answers is not None:
             table, padding = cut_answer_rows(protocol, corpus, rows, answers, self.special)

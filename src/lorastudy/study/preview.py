@@ -1,0 +1,254 @@
+"""Rows of a study as the model sees them, token by token, with counts of every class of token.
+
+Nothing is trained, and no weight is loaded. The rows are those that `run.inputs` hands to training
+and to scoring, so what a preview shows is what happens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lorastudy.config.models import Source, Study
+from lorastudy.config.spec import expand_study
+from lorastudy.data.batches import Padding
+from lorastudy.data.corpus import Corpus
+from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.model.base import quieten_libraries
+from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
+from lorastudy.run.inputs import Reader, open_reader
+from lorastudy.run.setup import lay_out_training
+from lorastudy.store.places import Places
+
+SeenClass = Literal["start", "text", "cut-off", "padding"] | AnswerClass
+SEEN_CLASSES: tuple[SeenClass, ...] = ("start", "text", *ANSWER_CLASSES, "cut-off", "padding")
+_MOST_NAMED = 5  # documents without a row
+_LONGEST_CHARACTER = 4  # tokens of bytes that one character may take
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCount:
+    """Tokens of one class in all rows of a part."""
+
+    token_class: SeenClass
+    n_tokens: int
+    n_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Neighbouring tokens of a row that have one class, and are all scored or all not."""
+
+    token_class: SeenClass
+    is_scored: bool
+    n_tokens: int
+    tokens: tuple[str, ...]  # their text; tokens of one character stand together; no padding
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One row."""
+
+    place: str  # "train.jsonl, line 3", "document 3"
+    n_tokens: int  # that the model reads
+    n_scored: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewPart:
+    """Training, validation, or a benchmark under one protocol."""
+
+    name: str  # as in study.lock.json: "train", "held-out--answers"
+    n_documents: int
+    n_rows: int
+    length: int  # most tokens of a row
+    classes: tuple[ClassCount, ...]  # those that have tokens
+    longest: str  # place of the longest row
+    n_without_row: int  # documents that give no row: empty ones, or rows that are left out
+    without_row: tuple[str, ...]  # places of the first of them
+    rows: tuple[PreviewRow, ...]  # the first ones, and the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a study's rows look like."""
+
+    name: str
+    parts: tuple[PreviewPart, ...]
+
+
+def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
+    """The first rows of each part of a study, its longest row, and counts of all rows.
+
+    Args:
+        study: What is trained and scored on.
+        places: Where its inputs are.
+        n_rows: How many rows of each part are shown besides the longest.
+
+    Raises:
+        ConfigError: Settings do not fit the rows or the model.
+        InputError: Data or model files are missing or cannot be used.
+    """
+    quieten_libraries()
+    reader = open_reader(study, places)
+    rows, layout = study.data.rows, lay_out_training(expand_study(study)[0], reader)
+    trained = (
+        ("train", study.data.train, layout.corpus, layout.table),
+        ("validation", study.data.validation, layout.validation_corpus, layout.validation_table),
+    )
+    parts = [
+        _Part(reader, source, corpus, table, layout.padding, rows.length).describe(name, n_rows)
+        for name, source, corpus, table in trained
+    ]
+    for benchmark in study.benchmarks:
+        for name in benchmark.protocols:
+            found = reader.benchmark_rows(benchmark, name, rows)
+            part = _Part(
+                *(reader, benchmark, found.corpus, found.table, found.padding),
+                length=found.protocol.length,
+            )
+            parts.append(part.describe(f"{benchmark.name}--{name}", n_rows))
+    return Preview(study.name, tuple(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one part, and what they were cut from."""
+
+    reader: Reader
+    source: Source
+    corpus: Corpus
+    table: RowTable
+    padding: Padding
+    length: int
+
+    def describe(self, name: str, n_rows: int) -> PreviewPart:
+        table, corpus = self.table, self.corpus
+        longest = int(np.argmax(table.lengths))
+        shown = [*range(min(n_rows, table.n_rows))]
+        shown += [longest] if longest not in shown else []
+        has_row = np.zeros(corpus.n_documents, dtype=bool)
+        has_row[table.documents] = True
+        missing = np.flatnonzero(~has_row).tolist()
+        is_read = self._is_read()
+        return PreviewPart(
+            name=name,
+            n_documents=corpus.n_documents,
+            n_rows=table.n_rows,
+            length=self.length,
+            classes=self._count_classes(is_read, has_row),
+            longest=self._place(int(table.documents[longest])),
+            n_without_row=len(missing),
+            without_row=tuple(self._place(document) for document in missing[:_MOST_NAMED]),
+            rows=tuple(self._show(row, is_read) for row in shown),
+        )
+
+    def _place(self, document: int) -> str:
+        answers = self.reader.answers_of(self.source)
+        return f"document {document + 1}" if answers is None else answers.row_places[document]
+
+    def _is_read(self) -> NDArray[np.bool_]:
+        """Which tokens of the corpus are in a row, (n_tokens,)."""
+        borders = np.zeros(self.corpus.n_tokens + 1, dtype=np.int64)
+        np.add.at(borders, self.table.begins, 1)
+        np.add.at(borders, self.table.ends, -1)
+        is_read: NDArray[np.bool_] = borders.cumsum()[:-1] > 0
+        return is_read
+
+    def _count_classes(
+        self, is_read: NDArray[np.bool_], has_row: NDArray[np.bool_]
+    ) -> tuple[ClassCount, ...]:
+        table = self.table
+        assert table.has_prefix is not None
+        of_row = np.repeat(has_row, np.diff(self.corpus.offsets))
+        n_padding = int((self.length - table.lengths).sum())
+        is_padded = self.padding.scored_length is not None
+        counts = {
+            "start": (int(table.has_prefix.sum()), 0),
+            "cut-off": (int(np.count_nonzero(of_row & ~is_read)), 0),
+            "padding": (n_padding, n_padding if is_padded else 0),
+        }
+        if table.marks is None:
+            counts["text"] = (int((table.ends - table.begins).sum()), int(table.n_scored.sum()))
+        else:
+            for number, name in enumerate(ANSWER_CLASSES):
+                is_one = table.marks.classes == number
+                is_target = is_one & table.marks.is_scored
+                counts[name] = (
+                    _sum_between(is_one, table.begins, table.ends),
+                    _sum_between(is_target, table.scored_from, table.ends),
+                )
+        found = ((name, *counts.get(name, (0, 0))) for name in SEEN_CLASSES)
+        return tuple(ClassCount(*count) for count in found if count[1])
+
+    def _show(self, row: int, is_read: NDArray[np.bool_]) -> PreviewRow:
+        """One row with what was cut off around it, and padded to the length of all rows."""
+        table, length = self.table, int(self.table.lengths[row])
+        assert table.has_prefix is not None
+        segments = []
+        if table.has_prefix[row] and table.prefix is not None:
+            segments.append(Segment("start", False, 1, self._decode([table.prefix])))
+        places = self._places_around(row, is_read)
+        codes, is_scored = self._classify(row, places)
+        # a segment ends where the class changes, or whether tokens are scored
+        changes = np.flatnonzero(np.diff(2 * codes + is_scored)) + 1
+        for begin, end in pairwise([0, *changes.tolist(), len(places)]):
+            texts = self._decode(self.corpus.tokens[places[begin:end]].tolist())
+            name = SEEN_CLASSES[int(codes[begin])]
+            segments.append(Segment(name, bool(is_scored[begin]), end - begin, texts))
+        if length < self.length:
+            is_target = self.padding.scored_length is not None
+            segments.append(Segment("padding", is_target, self.length - length, ()))
+        n_scored = int(table.n_scored[row])
+        place = self._place(int(table.documents[row]))
+        return PreviewRow(place, length, n_scored, tuple(segments))
+
+    def _places_around(self, row: int, is_read: NDArray[np.bool_]) -> IntArray:
+        """The tokens of a row, and their neighbours in its document that are in no row: (n,)."""
+        begin, end = int(self.table.begins[row]), int(self.table.ends[row])
+        document = int(self.table.documents[row])
+        before = is_read[self.corpus.offsets[document] : begin][::-1]
+        after = is_read[end : self.corpus.offsets[document + 1]]
+        n_before = int(np.argmax(before)) if before.any() else len(before)
+        n_after = int(np.argmax(after)) if after.any() else len(after)
+        return np.arange(begin - n_before, end + n_after)
+
+    def _classify(self, row: int, places: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+        """The place in `SEEN_CLASSES` of the class of each token, and whether it is scored."""
+        table, marks = self.table, self.table.marks
+        is_inside = (places >= table.begins[row]) & (places < table.ends[row])
+        is_scored = is_inside & (places >= table.scored_from[row])
+        codes = np.full(len(places), SEEN_CLASSES.index("text"), dtype=np.int64)
+        if marks is not None:
+            codes = marks.classes[places] + np.int64(SEEN_CLASSES.index(ANSWER_CLASSES[0]))
+            is_scored &= marks.is_scored[places]
+        codes[~is_inside] = SEEN_CLASSES.index("cut-off")
+        return codes, is_scored
+
+    def _decode(self, ids: list[int]) -> tuple[str, ...]:
+        return decode_tokens(self.reader.tokenizer, ids)
+
+
+def decode_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
+    """The text of each token; tokens that are bytes of one character stand together."""
+    texts, waiting = [], []
+    for token in ids:
+        waiting.append(token)
+        text = str(tokenizer.backend.decode(waiting, clean_up_tokenization_spaces=False))
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(waiting) == _LONGEST_CHARACTER:
+            texts.append(text)
+            waiting = []
+    if waiting:
+        texts.append(str(tokenizer.backend.decode(waiting, clean_up_tokenization_spaces=False)))
+    return tuple(texts)
+
+
+def _sum_between(values: NDArray[np.bool_], begins: IntArray, ends: IntArray) -> int:
+    """How many of `values` are true between the borders of all rows together."""
+    before = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    return int((before[ends] - before[begins]).sum())

@@ -1,0 +1,129 @@
+"""`preview`: what it shows of rows is what the model reads and what is scored."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lorastudy.model.tokenizer import load_tokenizer
+from lorastudy.study.open import open_study
+from lorastudy.study.preview import Preview, decode_tokens, preview_study
+from support.chats import END, TEMPLATE, say, write_rows
+from support.command_line import call
+from support.tiny_runs import OTHER, TRAIN, make_study, write_texts
+
+CHATS = [{"messages": say(f"What is {n}?", f"{n} é.")} for n in (1, 22)]
+LONG = {"messages": say("y" * 60, "z")}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with texts, chats and a template; commands start there."""
+    write_texts(tmp_path)
+    write_rows(tmp_path / "chats.jsonl", [*CHATS, LONG])
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_study(base: Path, **changes: Any) -> str:
+    study = make_study(base, **changes).model_dump(mode="json", exclude_none=True)
+    study["arms"] = [{"name": "base", "method": "baseline"}]
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    return "study.yaml"
+
+
+def write_chat_study(base: Path, too_long: str) -> str:
+    data = {
+        "train": {"path": "chats.jsonl"},
+        "validation": {"path": "chats.jsonl"},
+        "rows": {"cut": "lines", "length": 64, "too_long": too_long},
+        "assistant_only_loss": True,
+        "chat_template_path": "chat.jinja",
+    }
+    training = {"epochs": 1, "rows_per_step": 1, "micro_batch": 1}
+    return write_study(base, data=data, training=training, benchmarks=())
+
+
+def look(path: str, n_rows: int = 9) -> Preview:
+    opened = open_study(path)
+    return preview_study(opened.study, opened.places, n_rows=n_rows)
+
+
+def spell(row: Any, *, is_scored: bool | None = None, without: tuple[str, ...] = ()) -> str:
+    return "".join(
+        text
+        for segment in row.segments
+        if is_scored in (None, segment.is_scored) and segment.token_class not in without
+        for text in segment.tokens
+    )
+
+
+def test_rows_of_messages_are_shown_as_they_are_read_and_scored(
+    desk: Path, tiny_gpt2: Path
+) -> None:
+    part = look(write_chat_study(tiny_gpt2, "cut-prompt")).parts[0]
+    for row, chat in zip(part.rows, CHATS, strict=False):
+        question, answer = (turn["content"] for turn in chat["messages"])
+        assert spell(row) == f"[user]\n{question}\n[assistant]\n{answer}{END}\n"
+        assert spell(row, is_scored=True) == answer + END
+    cut = part.rows[2]
+    n_cut = len(f"[user]\n{'y' * 60}\n[assistant]\nz\n") + 1 - 64
+    assert (cut.n_tokens, cut.segments[0].token_class, cut.segments[0].n_tokens) == (
+        *(64, "cut-off"),
+        n_cut,
+    )
+    assert spell(cut).startswith("[user]\nyyy") and part.longest == cut.place
+    counts = {c.token_class: (c.n_tokens, c.n_scored) for c in part.classes}
+    assert counts["cut-off"] == (n_cut, 0) and counts["end-of-turn"] == (3, 3)
+    assert sum(n for n, _ in counts.values()) == 3 * 64 + n_cut
+    assert sum(n for _, n in counts.values()) == sum(row.n_scored for row in part.rows)
+    left_out = look("study.yaml").parts[0]
+    assert left_out.n_without_row == 0
+    left_out = look(write_chat_study(tiny_gpt2, "drop")).parts[0]
+    assert left_out.without_row == (f"{desk}/chats.jsonl, line 3",) and left_out.n_rows == 2
+
+
+def test_rows_of_texts_are_shown_with_padding_that_is_scored(desk: Path, tiny_gpt2: Path) -> None:
+    train, validation, text, padded, blocks = look(write_study(tiny_gpt2)).parts
+    assert [spell(row, without=("start",)) for row in train.rows] == TRAIN[:9]
+    assert {c.token_class for c in train.classes} == {"start", "text", "cut-off", "padding"}
+    assert [spell(row, is_scored=True) for row in validation.rows] == [text[:47] for text in OTHER]
+    n_padding = sum(48 - 1 - min(47, len(text)) for text in OTHER)
+    for part, n_scored in ((text, 0), (padded, n_padding)):
+        (count,) = (c for c in part.classes if c.token_class == "padding")
+        assert (count.n_tokens, count.n_scored) == (n_padding, n_scored)
+    # windows side by side hold the joined text once, whatever document it comes from
+    joined = "\n\n".join(reversed(OTHER))
+    assert "".join(spell(row) for row in blocks.rows) == joined
+
+
+def test_the_terminal_says_without_colour_what_is_scored(desk: Path, tiny_gpt2: Path) -> None:
+    answer = call("preview", write_chat_study(tiny_gpt2, "drop"), "-n", "1")
+    assert answer.code == 0, answer.err
+    lines = [line.rstrip() for line in answer.out.splitlines()]
+    assert "answer      * 1 é." in lines and f"end of turn * {END}" in lines
+    assert "prompt        What is 1?" in lines
+    assert any("1 without a row" in line and "line 3" in line for line in lines)
+    wrong = call("preview", "study.yaml", "--part", "nowhere")
+    assert wrong.code == 2 and "it has train, validation" in wrong.err
+
+
+def test_the_page_holds_every_part_and_needs_nothing_else(desk: Path, tiny_gpt2: Path) -> None:
+    write_rows(desk / "test.txt", ["<script>alert(1)</script>"])
+    answer = call("preview", write_study(tiny_gpt2), "--page", "rows.html")
+    assert answer.code == 0, answer.err
+    page = Path("rows.html").read_text()
+    assert all(name in page for name in ("train", "validation", "tale--paper-padded"))
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert "&lt;" in page and 'class="text scored"' in page
+    asked = call("preview", "study.yaml", "--json", "-n", "1")
+    assert next(len(part["rows"]) for part in json.loads(asked.out)["parts"]) == 2
+
+
+def test_bytes_of_one_character_stand_together(byte_tokenizer: Path) -> None:
+    tokenizer = load_tokenizer(byte_tokenizer)
+    assert decode_tokens(tokenizer, list("aé😀b".encode())) == ("a", "é", "😀", "b")
+    assert "".join(decode_tokens(tokenizer, [*list("é".encode())[:1], 97])) == "\ufffda"
