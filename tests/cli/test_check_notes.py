@@ -54,6 +54,14 @@ def test_text_that_no_row_reads_is_counted_and_noted(
     assert f"{n_dropped / text['n_tokens']:.0%}" in note
 
 
+def test_composite_model_is_noted_as_one_of_which_the_text_part_is_taken(tmp_path: Path) -> None:
+    found = check(tmp_path, family="mistral3", cut="lines", length=64)
+    note = next(note for note in found["notes"] if "text part" in note)
+    assert note.startswith("The base model is a Mistral3ForConditionalGeneration. Only its text")
+    (arm,) = found["arms"]
+    assert {path.partition(".layers.")[0] for path in arm["modules"]} == {"model.language_model"}
+
+
 @pytest.mark.parametrize(("rank", "is_noted"), [(16, False), (17, True), (32, True)])
 def test_rank_above_the_width_of_a_layer_is_noted(
     rank: int, is_noted: bool, tmp_path: Path

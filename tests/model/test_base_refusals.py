@@ -198,20 +198,19 @@ def test_buffer_of_another_value_is_a_foreign_weight(
             read(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "gemma3"])
 @pytest.mark.parametrize("is_equal", [True, False])
 def test_head_is_counted_as_it_is_trained(family: str, is_equal: bool, tmp_path: Path) -> None:
     save_family(family, tmp_path, tie_word_embeddings=True)
     tensors = load_file(tmp_path / "model.safetensors")
-    embedding = tensors[
-        "transformer.wte.weight" if family == "gpt2" else "model.embed_tokens.weight"
-    ]
-    add_tensors(tmp_path, {"lm_head.weight": embedding.clone() + (not is_equal)})
+    (embedding,) = (t for n, t in tensors.items() if n.endswith(("wte.weight", "tokens.weight")))
+    head = "language_model.lm_head.weight" if family == "gemma3" else "lm_head.weight"
+    add_tensors(tmp_path, {head: embedding.clone() + (not is_equal)})
     described = describe_base(tmp_path)
     trained = sum(p.numel() for p in attach(tmp_path, FULL).trained_tensors().values())
     assert described.total_parameters == trained
-    head = next(module for module in described.linear_modules if module.path == "lm_head")
-    assert (head.tied_to is not None) == is_equal
+    output = next(module for module in described.linear_modules if module.path == "lm_head")
+    assert (output.tied_to is not None) == is_equal
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

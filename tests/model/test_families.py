@@ -1,19 +1,39 @@
-"""A score is that of the document alone, in every family, by every implementation and protocol."""
+"""Every family of models: its adapters are trained and stored whole, and its scores are right.
 
+A score is that of the document alone, by every implementation and protocol.
+"""
+
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines
-from lorastudy.model.base import load_base
+from lorastudy.model.adapters import attach_arm, merge_adapter
+from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.base import describe_base, load_base, save_model
 from lorastudy.model.scoring import make_scorer
-from support.families import FAMILIES, save_family
-from support.tiny_arms import CPU
+from lorastudy.store.training_state import Progress
+from lorastudy.train.loop import StepDone, train
+from support.families import FAMILIES, MAPPED, layer_types_of, load_plain, save_family
+from support.methods import assert_everybody_reads, prepare
+from support.tiny_arms import (
+    CPU,
+    FULL,
+    RANK,
+    adapted,
+    as_if_trained,
+    attach,
+    logits_of,
+    lora,
+)
 
 PAD = 256
 LENGTHS = (40, 3, 17, 9, 30, 2)  # tokens of the documents; rows have one more
@@ -62,6 +82,51 @@ def test_every_implementation_scores_what_transformers_does(
             torch.testing.assert_close(nats, alone, rtol=1e-6, atol=1e-5)
     fast = score(network, tokens, lines, Padding(PAD, 42), "fast")
     torch.testing.assert_close(fast, padded, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's advice to readers
+@pytest.mark.parametrize("family", MAPPED)
+def test_adapters_of_every_layer_type_are_counted_trained_and_read_by_peft(
+    family: str, tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path / "base")
+    arm = lora("lora-4").model_copy(update={"placement": layer_types_of(family)})
+    base, plain = describe_base(folder), load_plain(folder)
+    placed = resolve_arm(arm, base)
+    model = attach_arm(load_base(folder, device=CPU), arm, placed, seed=0)
+    assert adapted(model) == placed.paths
+    assert model.n_trained == placed.adapter_parameters(RANK)
+    start = logits_of(model.network)
+    assert torch.equal(start, logits_of(plain))
+
+    assert len([e for e in train(prepare(model, arm), Progress()) if isinstance(e, StepDone)]) == 3
+    trained = logits_of(model.network.eval())
+    assert not torch.allclose(trained, start, rtol=1e-3)
+    model.save(tmp_path / "best")
+    read = PeftModel.from_pretrained(plain, str(tmp_path / "best")).eval()
+    torch.testing.assert_close(logits_of(read), trained, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "mistral3", "qwen3_5"])
+def test_what_is_trained_in_a_text_part_is_read_in_the_composite_model(
+    family: str, tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path / "base")
+    stored = load_file(folder / "model.safetensors")
+    others = [name for name in stored if re.search("vision|visual|projector", name)]
+    for arm in (FULL, lora("lora-4")):
+        model = as_if_trained(attach(folder, arm))
+        assert not any(re.search("vision|visual|projector", n) for n in model.stored_tensors())
+        assert_everybody_reads(model, arm, folder, tmp_path / arm.name)
+        if model.adapter is not None:
+            expected, whole = logits_of(model.network), tmp_path / "merged"
+            save_model(merge_adapter(model), whole)
+            merged = logits_of(load_plain(whole))
+            torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-4)
+        else:
+            whole = tmp_path / arm.name
+        written = load_file(whole / "model.safetensors")
+        assert others and all(torch.equal(written[name], stored[name]) for name in others)
 
 
 def rope(form: str, **values: object) -> dict[str, object]:

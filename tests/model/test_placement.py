@@ -6,17 +6,17 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from transformers import AutoConfig
 
-from lorastudy.config.models import LAYER_TYPES
 from lorastudy.errors import ConfigError
 from lorastudy.model.base import BaseDescription, describe_base
 from lorastudy.model.placement import (
     LinearModule,
     ModelShape,
     ResolvedPlacement,
+    layer_of,
     resolve_placement,
 )
+from support.families import COMPOSITES, EXPERTS, MAPPED, layer_types_of, make_config
 
 GPT2_124M = {
     "architectures": ["GPT2LMHeadModel"],
@@ -29,36 +29,7 @@ GPT2_124M = {
     "bos_token_id": 50256,
     "eos_token_id": 50256,
 }
-SMALL = {
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "vocab_size": 50,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
-}
-FAMILIES: dict[str, dict[str, object]] = {
-    "gpt2": {},
-    "gpt_bigcode": {},
-    "bloom": {},
-    "falcon": {"head_dim": None},  # which it computes
-    "llama": {},
-    "mistral": {},
-    "qwen2": {},
-    "qwen3": {},
-    "gemma": {},
-    "gemma2": {},
-    "phi3": {},
-    "gpt_neox": {},
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
-    "olmo": {},
-    "olmo2": {},
-    "smollm3": {},
-}
+TRIED = (*MAPPED, *COMPOSITES)
 WHOLE = ("attention", "projection", "feed-forward", "output")
 
 
@@ -72,10 +43,9 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> BaseDescription:
 @pytest.fixture(scope="module")
 def describe_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BaseDescription]:
     @cache
-    def describe(model_type: str) -> BaseDescription:
-        folder = tmp_path_factory.mktemp(model_type)
-        values = {k: v for k, v in (SMALL | FAMILIES[model_type]).items() if v is not None}
-        AutoConfig.for_model(model_type, **values).save_pretrained(folder)
+    def describe(family: str) -> BaseDescription:
+        folder = tmp_path_factory.mktemp(family)
+        make_config(family).save_pretrained(folder)
         return describe_base(folder)
 
     return describe
@@ -140,41 +110,69 @@ def test_pattern_may_name_single_layers(gpt2: BaseDescription) -> None:
     assert resolved.paths == ("transformer.h.3.attn.c_attn", "transformer.h.11.mlp.c_fc")
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_every_layer_type_of_a_family_is_in_every_layer(
-    model_type: str, describe_family: Callable[[str], BaseDescription]
+@pytest.mark.parametrize("family", TRIED)
+def test_every_layer_has_every_layer_type(
+    family: str, describe_family: Callable[[str], BaseDescription]
 ) -> None:
-    base = describe_family(model_type)
-    for layer_type in LAYER_TYPES:
+    base = describe_family(family)
+    for layer_type in layer_types_of(family):
         paths = resolve(base, layer_type).paths
-        if layer_type != "output":
-            in_first = [path for path in paths if ".0." in path]
-            assert in_first and len(paths) == 2 * len(in_first), layer_type
+        everywhere = {None} if layer_type == "output" else set(range(base.n_layers))
+        assert {layer_of(path) for path in paths} == everywhere, layer_type
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("family", TRIED)
 def test_layer_types_together_are_every_linear_module(
-    model_type: str, describe_family: Callable[[str], BaseDescription]
+    family: str, describe_family: Callable[[str], BaseDescription]
 ) -> None:
-    base = describe_family(model_type)
-    assert resolve(base, *WHOLE).targets == base.linear_modules
+    base = describe_family(family)
+    targets = resolve(base, *layer_types_of(family)).targets
+    others = [module for module in base.linear_modules if module not in targets]
+    # Gemma 4 has embeddings of its own in every layer
+    assert all("per_layer" in module.path for module in others)
+    assert bool(others) == family.startswith("gemma4")
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("family", TRIED)
 def test_projection_leads_back_to_the_residual_stream(
-    model_type: str, describe_family: Callable[[str], BaseDescription]
+    family: str, describe_family: Callable[[str], BaseDescription]
 ) -> None:
-    base = describe_family(model_type)
+    base = describe_family(family)
     projection = resolve(base, "projection").targets
-    assert len(projection) == 2 * base.n_layers
     assert {target.out_features for target in projection} == {base.hidden_size}
-    assert set(resolve(base, "attention-projection").paths) < {t.path for t in projection}
+    of_attention = resolve(base, "attention-projection").paths
+    assert len(of_attention) == base.n_layers
+    assert len(projection) == base.n_layers * (1 if family in EXPERTS else 2)
+    assert set(of_attention) <= {target.path for target in projection}
+
+
+@pytest.mark.parametrize("family", TRIED)
+def test_query_key_and_value_divide_attention(
+    family: str, describe_family: Callable[[str], BaseDescription]
+) -> None:
+    base = describe_family(family)
+    if family.startswith("qwen3_5"):  # linear attention has gates besides
+        with pytest.raises(ConfigError, match="'query' is not mapped for model type 'qwen3_5_text"):
+            resolve(base, "query")
+        return
+    thirds, whole = resolve(base, "query", "key", "value"), resolve(base, "attention")
+    assert thirds.targets == whole.targets
+    rows = {path: sum(part.n_rows for part in parts) for path, parts in thirds.parts.items()}
+    assert rows == {t.path: t.out_features for t in whole.targets if t.path in rows}
 
 
 def test_every_mapped_family_is_tried_here() -> None:
     from lorastudy.model import layer_types
 
-    assert set(layer_types._FAMILIES) == set(FAMILIES)
+    tried = {*MAPPED, *(text for text, _, _ in COMPOSITES.values())}
+    assert set(layer_types._FAMILIES) == tried
+
+
+def test_layer_type_of_experts_is_refused_with_the_reason(
+    describe_family: Callable[[str], BaseDescription],
+) -> None:
+    with pytest.raises(ConfigError, match="no linear modules for layer type 'feed-forward'; its e"):
+        resolve(describe_family("gpt_oss"), "feed-forward")
 
 
 def test_pattern_that_matches_nothing_is_told_what_there_is(gpt2: BaseDescription) -> None:

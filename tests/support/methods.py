@@ -10,7 +10,6 @@ from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from lorastudy.config.models import Arm, Optimizer, Schedule, Training
 from lorastudy.data.batches import Padding, make_batch
@@ -28,6 +27,7 @@ from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.loop import StepDone, train
 from lorastudy.train.optimizer import make_optimizer, read_moments, restore_moments, scale_rates
 from lorastudy.train.schedule import lay_out_schedule
+from support.families import load_plain
 from support.tiny_arms import CPU, logits_of
 
 KINDS = tuple(sorted(str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
@@ -102,7 +102,7 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
     _assert_implementations_agree(model)
 
     # train to the end, and once more from the middle
-    inputs = _prepare(model, arm)
+    inputs = prepare(model, arm)
     before = logits_of(model.network.eval())
     middle: dict[str, dict[str, Tensor]] = {}
     for event in train(inputs, Progress()):
@@ -115,7 +115,7 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
     trained_logits = logits_of(model.network.eval())
     assert not torch.equal(trained_logits, before), "training changed nothing"
     again = attach_anew(folder, arm)
-    inputs = _prepare(again, arm)
+    inputs = prepare(again, arm)
     again.load_trained(middle["weights"])
     restore_moments(inputs.optimizer, again.trained_tensors(), middle["moments"])
     for _ in train(inputs, progress):
@@ -126,24 +126,28 @@ def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
         assert torch.equal(one, other), f"{name} differs after a resume"
     assert torch.equal(logits_of(again.network.eval()), trained_logits)
 
-    # everybody reads the same model from what was stored
-    model.save(scratch)
+    assert_everybody_reads(model, arm, folder, scratch)
     if arm.trains_adapter:
         assert sum(t.numel() for t in load_file(scratch / WEIGHTS).values()) == size.stored
+    return Tried(n_trained=size.trained)
+
+
+def assert_everybody_reads(model: ArmModel, arm: Arm, folder: Path, scratch: Path) -> None:
+    """Store a trained arm of the base model in `folder`, and read the same model from there."""
+    trained_logits = logits_of(model.network.eval())
+    model.save(scratch)
+    if arm.trains_adapter:
         ours = logits_of(load_adapter(load_base(folder, device=CPU), scratch).network)
-        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's advice to readers
-            theirs = PeftModel.from_pretrained(plain, str(scratch))
+            theirs = PeftModel.from_pretrained(load_plain(folder), str(scratch))
     else:
-        ours = logits_of(load_base(scratch, device=CPU))
-        theirs = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32)
+        ours, theirs = logits_of(load_base(scratch, device=CPU)), load_plain(scratch)
     assert torch.equal(logits_of(theirs.eval()), ours)
     best = attach_anew(folder, arm)
     best.load_best(scratch)
     for logits in (trained_logits, logits_of(best.network.eval())):
         torch.testing.assert_close(logits, ours, rtol=1e-5, atol=1e-4)
-    return Tried(n_trained=size.trained)
 
 
 def attach_anew(folder: Path, arm: Arm) -> ArmModel:
@@ -180,7 +184,8 @@ def _make_rows() -> tuple[np.ndarray, RowTable]:
     return tokens, cut_lines(offsets, 16, PAD)
 
 
-def _prepare(model: ArmModel, arm: Arm) -> TrainingInputs:
+def prepare(model: ArmModel, arm: Arm) -> TrainingInputs:
+    """What training an arm on a few rows takes, in three optimizer steps."""
     tokens, table = _make_rows()
     plan = StepPlan(table.n_rows, 1, SETTINGS.rows_per_step, SETTINGS.micro_batch, "full", seed=3)
     trained = model.trained_tensors()

@@ -175,21 +175,23 @@ def _describe_arm(arm: Arm) -> str:
 
 
 def _usage(run: StoredRun, form: ExportForm) -> str:
+    # a composite base model is loaded by its own class
+    loader = (run.manifest.text_part_of if run.manifest else None) or "AutoModelForCausalLM"
     base = run.study.base_model.id or "BASE_MODEL_FOLDER"
     if form == "adapter":
         lines = [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
+            f"from transformers import {loader}",
             "",
-            f"base = AutoModelForCausalLM.from_pretrained({_quoted(base)}"
+            f"base = {loader}.from_pretrained({_quoted(base)}"
             + (f", revision={_quoted(run.study.base_model.revision)})" if _has_id(run) else ")"),
             'model = PeftModel.from_pretrained(base, "THIS_FOLDER")',
         ]
     else:
         lines = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {', '.join(sorted((loader, 'AutoTokenizer')))}",
             "",
-            'model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")',
+            f'model = {loader}.from_pretrained("THIS_FOLDER")',
             'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
         ]
     score = f"lorastudy evaluate {shlex.quote(base)} --adapter THIS_FOLDER"

@@ -94,6 +94,8 @@ def write_adapter(
     save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
     config = copy.copy(config)
     config.inference_mode = True
+    # PEFT shortens long lists to endings, which other parts of a composite model may have as well
+    config.target_modules = set(adapter.targeted_module_names)  # type: ignore[attr-defined]
     config.save_pretrained(str(folder))
     _sort_names(folder / CONFIG)
 

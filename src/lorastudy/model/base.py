@@ -13,12 +13,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from transformers import PretrainedConfig, PreTrainedModel
 
 from lorastudy.config.models import BaseWeights
 from lorastudy.errors import reading_user_files
-from lorastudy.model.base_folder import choose_attention, read_config
+from lorastudy.model.base_folder import choose_attention, choose_class, read_config
 from lorastudy.model.base_refusals import (
     read_tensor,
     reading_weights,
@@ -35,8 +34,20 @@ from lorastudy.model.base_weights import (
     widen_products,
 )
 from lorastudy.model.fast.held import count_elements
+from lorastudy.model.linear_modules import (
+    count_matrices,
+    list_linear_modules,
+    list_other_modules,
+)
 from lorastudy.model.placement import LinearModule, ModelShape
 from lorastudy.model.stored_weights import make_reading_class
+from lorastudy.model.text_part import (
+    find_body,
+    is_composite,
+    leave_out_other_parts,
+    leave_out_text,
+    path_of,
+)
 
 _TRIED_OUT_BYTES = 1_000_000_000  # of files; twice GPT-2 in float32, loaded in a second or two
 CausalModel = PreTrainedModel  # the name for other parts; only this one imports transformers
@@ -59,14 +70,21 @@ class BaseDescription:
     n_key_heads: int  # of keys and values; fewer than n_heads where heads share them
     attention: str  # "sdpa", or "eager" where the family knows no other
     attention_dropout: float  # in training; above 0, torch does not use its fused kernel on a CPU
+    body: str  # path of the module under the output layer
     linear_modules: tuple[LinearModule, ...]
     other_modules: tuple[LinearModule, ...] = ()  # that hold parameters, such as norms
+    text_part_of: str | None = None  # class of a composite model, of which the rest is not loaded
 
     @property
     def shape(self) -> ModelShape:
         """What a placement has to know."""
         return ModelShape(
-            self.model_type, self.linear_modules, self.n_layers, self.n_heads, self.n_key_heads
+            self.model_type,
+            self.linear_modules,
+            self.n_layers,
+            self.n_heads,
+            self.n_key_heads,
+            self.body,
         )
 
 
@@ -81,28 +99,30 @@ def describe_base(folder: Path) -> BaseDescription:
     with reading_user_files(
         f"{folder / 'config.json'}: no model can be built from it", "Correct the file."
     ):
-        network = build_without_weights(folder)
+        network, text = build_without_weights(folder), config.get_text_config()
         embedding: Any = network.get_input_embeddings().weight
-        max_positions = getattr(config, "max_position_embeddings", None)
+        max_positions = getattr(text, "max_position_embeddings", None)
         has_limit = isinstance(max_positions, int) and max_positions > 0
-        n_heads = int(getattr(config, "num_attention_heads", None) or 0)
-        linear, embeddings = _count_matrices(network)
+        n_heads = int(getattr(text, "num_attention_heads", None) or 0)
+        linear, embeddings = count_matrices(network)
         return BaseDescription(
             folder=folder,
-            model_type=config.model_type,
+            model_type=text.model_type,
             total_parameters=count_parameters(network),
             linear_parameters=linear,
             embedding_parameters=embeddings,
             vocabulary_size=embedding.shape[0],
             max_positions=max_positions if has_limit else None,
             hidden_size=embedding.shape[1],
-            n_layers=int(config.num_hidden_layers),
+            n_layers=int(text.num_hidden_layers),
             n_heads=n_heads,
-            n_key_heads=_count_key_heads(config) or n_heads,
+            n_key_heads=_count_key_heads(text) or n_heads,
             attention=attention,
-            attention_dropout=_attention_dropout(config),
+            attention_dropout=_attention_dropout(text),
+            body=path_of(network, find_body(network)),
             linear_modules=list_linear_modules(network),
-            other_modules=_list_other_modules(network),
+            other_modules=list_other_modules(network),
+            text_part_of=type(network).__name__ if is_composite(config) else None,
         )
 
 
@@ -110,9 +130,10 @@ def build_without_weights(folder: Path) -> PreTrainedModel:
     """The base model of `folder` on torch's "meta" device: modules and shapes, but no numbers."""
     config = read_config(folder)
     with torch.device("meta"):
-        network: PreTrainedModel = AutoModelForCausalLM.from_config(
+        network: PreTrainedModel = choose_class(config)._from_config(
             config, attn_implementation=choose_attention(config)
         )
+    leave_out_other_parts(network)
     _untie_own_head(folder, network)
     return network
 
@@ -120,18 +141,6 @@ def build_without_weights(folder: Path) -> PreTrainedModel:
 def count_parameters(network: nn.Module) -> int:
     """The numbers that the parameters of `network` stand for, those of packed weights included."""
     return sum(count_elements(parameter) for parameter in network.parameters())
-
-
-def _count_matrices(network: PreTrainedModel) -> tuple[int, int]:
-    """Weights of linear modules, and those of embeddings and the output layer, each once."""
-    head = network.get_output_embeddings()
-    outer = {
-        id(module.weight): module.weight.numel()
-        for module in network.modules()
-        if isinstance(module, nn.Embedding) or module is head
-    }
-    linear = [m.weight for m in network.modules() if isinstance(m, (nn.Linear, Conv1D))]
-    return sum(w.numel() for w in linear if id(w) not in outer), sum(outer.values())
 
 
 def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
@@ -142,11 +151,8 @@ def _untie_own_head(folder: Path, network: PreTrainedModel) -> None:
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         return
-    paths = {id(module): path for path, module in network.named_modules()}
-    stored = [
-        read_tensor(folder, f"{paths[id(module)]}.weight", network.base_model_prefix)
-        for module in (head, embedding)
-    ]
+    names = [path_of(network, module).rpartition(".")[2] for module in (head, embedding)]
+    stored = [read_tensor(folder, f"{name}.weight") for name in names]
     if all(tensor is not None for tensor in stored) and not torch.equal(*stored):  # type: ignore[arg-type]
         head.weight = nn.Parameter(embedding.weight.detach().clone())
 
@@ -167,36 +173,6 @@ def _count_key_heads(config: PretrainedConfig) -> int:
     return int(next(filter(None, named), 0))
 
 
-def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
-    """Every nn.Linear and Conv1D of `network` in model order, with shared weights named."""
-    owners: dict[int, str] = {
-        id(module.weight): path
-        for path, module in network.named_modules()
-        if isinstance(module, nn.Embedding)
-    }
-    head = getattr(network, "get_output_embeddings", lambda: None)()
-    found = []
-    for path, module in network.named_modules():
-        if isinstance(module, Conv1D):
-            n_in, n_out = module.weight.shape  # Conv1D stores (in, out)
-        elif isinstance(module, nn.Linear):
-            n_out, n_in = module.weight.shape
-        else:
-            continue
-        owner = owners.get(id(module.weight))
-        found.append(LinearModule(path, n_in, n_out, owner, is_output=module is head))
-    return tuple(found)
-
-
-def _list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:
-    """Modules that are not linear and hold parameters themselves; they have no features here."""
-    return tuple(
-        LinearModule(path, 0, 0)
-        for path, module in network.named_modules()
-        if not isinstance(module, (nn.Linear, Conv1D)) and module._parameters
-    )
-
-
 def load_base(
     folder: Path, *, device: torch.device, base_weights: BaseWeights = "float32"
 ) -> PreTrainedModel:
@@ -211,9 +187,16 @@ def load_base(
     """
     refuse_base_weights(base_weights)
     is_held = base_weights != "float32"
+
+    def prepare(network: PreTrainedModel) -> None:
+        leave_out_other_parts(network)
+        if is_held:
+            ask_for_bfloat16(network)
+
+    _check_names(folder)
     network = _read_weights(
         folder,
-        ask_for_bfloat16 if is_held else None,
+        prepare,
         device_map=str(device) if base_weights in PACKED else None,
         quantization_config=packing_of(base_weights),
     )
@@ -235,24 +218,39 @@ def check_weights(folder: Path) -> None:
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _TRIED_OUT_BYTES:
         load_base(folder, device=torch.device("cpu"))
     else:
-        _read_weights(folder, None, device_map="meta")
+        _check_names(folder)
+        _read_weights(folder, leave_out_other_parts, device_map="meta")
+
+
+def _check_names(folder: Path) -> None:
+    """Check without weights that all are there, since a wrong shape would be filled at random."""
+    network, report = _load_weights(folder, choose_class(read_config(folder)), device_map="meta")
+    refuse_incomplete(folder, network, report)
 
 
 def _read_weights(
-    folder: Path, prepare: Callable[[nn.Module], None] | None, **others: Any
+    folder: Path, prepare: Callable[[PreTrainedModel], None], **others: Any
 ) -> PreTrainedModel:
-    """The model of `folder`, whose files and numbers are sound; `prepare` sets types before."""
-    # first without weights, since a wrong shape would be filled with random numbers
-    family = type(_load_weights(folder, AutoModelForCausalLM, device_map="meta"))
-    not_finite: list[str] = []
-    network = _load_weights(folder, make_reading_class(family, prepare, not_finite), **others)
+    """The model of `folder` without what `prepare` takes out before weights are read.
+
+    Raises:
+        InputError: A file is damaged, or a number is not finite.
+    """
+    family, not_finite = choose_class(read_config(folder)), list[str]()
+    reader = make_reading_class(family, prepare, not_finite)
+    network, _ = _load_weights(folder, reader, **others)
     network.__class__ = family
     refuse_not_finite(folder, not_finite)
     return network
 
 
-def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
-    """The model of `folder`, loaded by the class `family`; `others` are for transformers."""
+def _load_weights(
+    folder: Path, family: Any, **others: Any
+) -> tuple[PreTrainedModel, dict[str, object]]:
+    """The model of `folder`, loaded by the class `family`, and transformers' report on its weights.
+
+    `others` are for transformers.
+    """
     config = read_config(folder)
     refuse_other_formats(folder)
     with reading_weights(folder):
@@ -269,8 +267,7 @@ def _load_weights(folder: Path, family: Any, **others: Any) -> PreTrainedModel:
         )
         network, report = loaded
         assert isinstance(network, PreTrainedModel)
-        refuse_incomplete(folder, network, report)
-    return network
+    return network, report
 
 
 def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -282,7 +279,14 @@ def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedMode
 def save_model(
     network: PreTrainedModel, folder: Path, tensors: dict[str, Tensor] | None = None
 ) -> None:
-    """Write a whole model folder, with `tensors` instead of the model's own weights."""
+    """Write a whole model folder, with `tensors` instead of the model's own weights.
+
+    The parts of a composite model that were left out are read again from where it was loaded.
+    """
+    if is_composite(network.config):
+        others = _read_weights(Path(str(network.config.name_or_path)), leave_out_text)
+        left_out = others.to(network.dtype).state_dict()  # type: ignore[arg-type]
+        tensors = {**left_out, **(tensors or network.state_dict())}
     network.save_pretrained(str(folder), state_dict=tensors)
 
 

@@ -1,27 +1,30 @@
 """Find the folder of a base model or tokenizer, and read its `config.json`.
 
 A folder is looked for as `MIRROR/<id>`, then in the hub's cache, then on the hub. What is not a
-plain decoder-only language model is refused here, before any weight is read.
+decoder-only language model, alone or as the text part of a composite model, is refused here, before
+any weight is read.
 """
 
 import hashlib
 import importlib.resources
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
 )
 
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.adapter_files import find_adapter_file, find_numbers
+from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file
 
 # what a tokenizer may consist of, its chat templates included
@@ -119,8 +122,16 @@ def digest_base(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def copy_processors(folder: Path, to: Path) -> None:
+    """Copy the settings of images and sound that a composite model has beside its tokenizer."""
+    for path in folder.glob("*processor_config.json"):
+        shutil.copyfile(path, to / path.name)
+
+
 def read_config(folder: Path) -> PretrainedConfig:
-    """The model configuration, refused unless it is a plain decoder-only language model.
+    """The model configuration, refused unless it is that of a decoder-only language model.
+
+    It may have other parts beside the text part (`is_composite`).
 
     Raises:
         InputError: Unreadable, remote code, quantised, encoder-only or encoder-decoder; or the
@@ -141,18 +152,21 @@ def read_config(folder: Path) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
         is_quantised = bool(raw.get("quantization_config"))
-        n_layers = int(getattr(config, "num_hidden_layers", 1))
+        text = config.get_text_config()
+        n_layers = int(getattr(text, "num_hidden_layers", 1))
+        is_causal = is_composite(config) or (
+            type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and any(map(_names_decoder, named))
+        )
     if is_quantised:
         raise InputError(
             f"{folder}: the base model is quantised already. "
             "Give the unquantised model; base_weights of an arm says how it is held."
         )
-    is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if not is_causal or config.is_encoder_decoder or not any(_names_decoder(n) for n in named):
+    if not is_causal or config.is_encoder_decoder or text.is_encoder_decoder:
         raise InputError(
             f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is not a "
             "decoder-only language model. Give one whose architecture is a ...ForCausalLM or "
-            "...LMHeadModel."
+            "...LMHeadModel, or a composite model whose text part is one."
         )
     if not 1 <= n_layers <= _MOST_LAYERS:
         raise InputError(
@@ -178,7 +192,15 @@ def _names_decoder(architecture: str) -> bool:
     return architecture.endswith(("CausalLM", "LMHeadModel", "Model"))
 
 
+def choose_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class of transformers for the whole model that a configuration describes."""
+    mapping: Any = (
+        MODEL_FOR_MULTIMODAL_LM_MAPPING if is_composite(config) else MODEL_FOR_CAUSAL_LM_MAPPING
+    )
+    family: type[PreTrainedModel] = mapping[type(config)]
+    return family
+
+
 def choose_attention(config: PretrainedConfig) -> str:
     """The attention of transformers that a family is run with: "sdpa", or else "eager"."""
-    family: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return "sdpa" if family._supports_sdpa else "eager"
+    return "sdpa" if choose_class(config)._supports_sdpa else "eager"

@@ -47,14 +47,14 @@ def refuse_other_formats(folder: Path) -> None:
         )
 
 
-def read_tensor(folder: Path, name: str, prefix: str = "") -> Tensor | None:
-    """A stored tensor by its name, with or without `prefix`; None: it is not there."""
-    names = {name, name.removeprefix(f"{prefix}.")}
+def read_tensor(folder: Path, name: str) -> Tensor | None:
+    """A stored tensor by its name or by the last parts of it; None: it is not there."""
     for path in sorted(folder.glob("*.safetensors")):
         with reading_weights(folder), safe_open(path, framework="pt") as file:
-            for found in names.intersection(file.keys()):
-                tensor: Tensor = file.get_tensor(found)
-                return tensor
+            for found in file.keys():  # noqa: SIM118
+                if f".{found}".endswith(f".{name}"):
+                    tensor: Tensor = file.get_tensor(found)
+                    return tensor
     return None
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lorastudy.errors import ConfigError
 from lorastudy.model.fast.dropout import FastFunctionalDropout, draw_by_row, remember_draws
 from lorastudy.model.fast.remade import keep_no_recipes
+from lorastudy.model.text_part import find_body
 
 
 def checkpoint_layers(network: PreTrainedModel, *, drops_by_function: bool) -> None:
@@ -40,18 +41,19 @@ def _make_contexts(
     network: PreTrainedModel, drops_by_function: bool
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What surrounds a layer in forward, and again in backward; made when forward begins."""
-    attention = network.config._attn_implementation
+    config = find_body(network).config
+    attention = config._attn_implementation
     streams = remember_draws()
 
     @contextmanager
     def compute_again() -> Iterator[None]:
-        before = network.config._attn_implementation
-        network.config._attn_implementation = attention
+        before = config._attn_implementation
+        config._attn_implementation = attention
         dropout = FastFunctionalDropout() if drops_by_function else nullcontext()
         try:
             with keep_no_recipes(), draw_by_row(streams), dropout:
                 yield
         finally:
-            network.config._attn_implementation = before
+            config._attn_implementation = before
 
     return keep_no_recipes(), compute_again()

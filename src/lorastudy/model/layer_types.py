@@ -1,12 +1,14 @@
 """Layer types by name for the common families of causal language models.
 
-`attention` means the modules that compute queries, keys and values. `attention-projection` maps
-the heads back to the residual stream. `feed-forward` is the widening part of the MLP. `projection`
-is *every* map back to the residual stream, both that of attention and that of the MLP; this is
-what the suffix `c_proj` meant in the published study. `output` is the language-model head.
+`attention` means the modules that compute queries, keys and values, and the gates of linear
+attention. `attention-projection` maps the heads back to the residual stream. `feed-forward` is the
+widening part of the MLP. `projection` is *every* map back to the residual stream, both that of
+attention and that of the MLP; this is what the suffix `c_proj` meant in the published study.
+`output` is the language-model head, which is found in every model.
 
 `query`, `key` and `value` are thirds of `attention`. Some families compute them in one fused
-module; then the layer type means a part of the module's output rows.
+module; then the layer type means a part of the module's output rows. Families that mix linear
+attention with the usual kind do not have these thirds.
 """
 
 from dataclasses import dataclass, replace
@@ -18,68 +20,77 @@ QKV = ("query", "key", "value")
 
 @dataclass(frozen=True, slots=True)
 class FamilyLayers:
-    """Path patterns of one family; each starts at the root of the causal model."""
+    """Names of a family's modules within a layer. A layer need not have all of them."""
 
+    layers: str  # where the layers are, in the module under the output layer
     attention: tuple[str, ...]  # of queries, keys and values, in this order; or of all in one
     attention_projection: tuple[str, ...]
-    feed_forward: tuple[str, ...]
-    feed_forward_projection: tuple[str, ...]
-    output: tuple[str, ...] = ("lm_head",)
+    feed_forward: tuple[str, ...] = ()  # empty: experts, which are tensors without modules
+    feed_forward_projection: tuple[str, ...] = ()
     # rows of a fused module: all queries, all keys, all values; or these of one head after another
     fused: FusedLayout = "blocks"
 
 
-def _llama_like(*, qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")) -> FamilyLayers:
-    return FamilyLayers(
-        attention=tuple(f"model.layers.*.self_attn.{name}" for name in qkv),
-        attention_projection=("model.layers.*.self_attn.o_proj",),
-        feed_forward=("model.layers.*.mlp.gate_proj", "model.layers.*.mlp.up_proj"),
-        feed_forward_projection=("model.layers.*.mlp.down_proj",),
-    )
+def _qkv(parent: str) -> tuple[str, ...]:
+    return tuple(f"{parent}.{letter}_proj" for letter in "qkv")
 
 
-_GPT2 = FamilyLayers(
-    attention=("transformer.h.*.attn.c_attn",),
-    attention_projection=("transformer.h.*.attn.c_proj",),
-    feed_forward=("transformer.h.*.mlp.c_fc",),
-    feed_forward_projection=("transformer.h.*.mlp.c_proj",),
-)
-_GPT_NEOX = FamilyLayers(
-    attention=("gpt_neox.layers.*.attention.query_key_value",),
-    attention_projection=("gpt_neox.layers.*.attention.dense",),
-    feed_forward=("gpt_neox.layers.*.mlp.dense_h_to_4h",),
-    feed_forward_projection=("gpt_neox.layers.*.mlp.dense_4h_to_h",),
-    fused="heads",
+_WIDEN, _NARROW = ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",)
+_LLAMA = FamilyLayers("layers", _qkv("self_attn"), ("self_attn.o_proj",), _WIDEN, _NARROW)
+_LLAMA_LIKE = (
+    *("llama", "mistral", "ministral", "ministral3", "granite", "smollm3"),
+    *("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma4_text"),
+    *("olmo", "olmo2", "olmo3"),
+    *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"),
 )
 _BLOOM = FamilyLayers(
-    attention=("transformer.h.*.self_attention.query_key_value",),
-    attention_projection=("transformer.h.*.self_attention.dense",),
-    feed_forward=("transformer.h.*.mlp.dense_h_to_4h",),
-    feed_forward_projection=("transformer.h.*.mlp.dense_4h_to_h",),
+    "h",
+    ("self_attention.query_key_value",),
+    ("self_attention.dense",),
+    ("mlp.dense_h_to_4h",),
+    ("mlp.dense_4h_to_h",),
     fused="heads",
 )
-_OPT = FamilyLayers(
-    attention=tuple(f"model.decoder.layers.*.self_attn.{n}_proj" for n in "qkv"),
-    attention_projection=("model.decoder.layers.*.self_attn.out_proj",),
-    feed_forward=("model.decoder.layers.*.fc1",),
-    feed_forward_projection=("model.decoder.layers.*.fc2",),
-)
-_PHI3 = FamilyLayers(
-    attention=("model.layers.*.self_attn.qkv_proj",),
-    attention_projection=("model.layers.*.self_attn.o_proj",),
-    feed_forward=("model.layers.*.mlp.gate_up_proj",),
-    feed_forward_projection=("model.layers.*.mlp.down_proj",),
-)
-_LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "smollm3", "olmo", "olmo2")
+_GPT2 = FamilyLayers("h", ("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",))
 _FAMILIES: dict[str, FamilyLayers] = {
+    **dict.fromkeys(_LLAMA_LIKE, _LLAMA),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(_GPT2, fused="heads"),
+    "gpt_neo": FamilyLayers(
+        "h", _qkv("attn.attention"), ("attn.attention.out_proj",), ("mlp.c_fc",), ("mlp.c_proj",)
+    ),
+    "gptj": FamilyLayers("h", _qkv("attn"), ("attn.out_proj",), ("mlp.fc_in",), ("mlp.fc_out",)),
+    "gpt_neox": FamilyLayers(
+        "layers",
+        ("attention.query_key_value",),
+        ("attention.dense",),
+        ("mlp.dense_h_to_4h",),
+        ("mlp.dense_4h_to_h",),
+        fused="heads",
+    ),
     "bloom": _BLOOM,
     "falcon": _BLOOM,
-    "gpt_neox": _GPT_NEOX,
-    "opt": _OPT,
-    "phi3": _PHI3,
-    **dict.fromkeys(_LLAMA_LIKE, _llama_like()),
+    "opt": FamilyLayers(
+        "decoder.layers", _qkv("self_attn"), ("self_attn.out_proj",), ("fc1",), ("fc2",)
+    ),
+    "phi": FamilyLayers(
+        "layers", _qkv("self_attn"), ("self_attn.dense",), ("mlp.fc1",), ("mlp.fc2",)
+    ),
+    "phi3": FamilyLayers(
+        "layers", ("self_attn.qkv_proj",), ("self_attn.o_proj",), ("mlp.gate_up_proj",), _NARROW
+    ),
+    # three layers of linear attention, then one of the usual kind
+    "qwen3_5_text": FamilyLayers(
+        "layers",
+        (
+            *_qkv("self_attn"),
+            *(f"linear_attn.in_proj_{name}" for name in ("qkv", "z", "b", "a")),
+        ),
+        ("self_attn.o_proj", "linear_attn.out_proj"),
+        _WIDEN,
+        _NARROW,
+    ),
+    "gpt_oss": FamilyLayers("layers", _qkv("self_attn"), ("self_attn.o_proj",)),
 }
 
 
@@ -92,23 +103,36 @@ class LayerPattern:
     layout: FusedLayout = "blocks"
 
 
-def patterns_of(model_type: str, layer_type: str) -> tuple[LayerPattern, ...] | None:
-    """Patterns of a layer type in a family (`config.model_type`); None if it is not mapped."""
+def patterns_of(model_type: str, layer_type: str, body: str) -> tuple[LayerPattern, ...] | None:
+    """Patterns of a layer type in a family (`config.model_type`); None if it is not mapped.
+
+    `body` is the path of the module under the output layer. There is no pattern for what the family
+    holds in tensors instead of linear modules.
+    """
     family = _FAMILIES.get(model_type)
     if family is None:
         return None
-    if layer_type in QKV:
-        if len(family.attention) == len(QKV):
-            return (LayerPattern(family.attention[QKV.index(layer_type)]),)
-        return (LayerPattern(family.attention[0], layer_type, family.fused),)
-    patterns = {
-        "attention": family.attention,
-        "attention-projection": family.attention_projection,
-        "projection": family.attention_projection + family.feed_forward_projection,
-        "feed-forward": family.feed_forward,
-        "output": family.output,
-    }
-    return tuple(LayerPattern(pattern) for pattern in patterns[layer_type])
+    names: tuple[str, ...] = ()
+    part: str | None = None
+    match layer_type:
+        case "attention":
+            names = family.attention
+        case "attention-projection":
+            names = family.attention_projection
+        case "projection":
+            names = family.attention_projection + family.feed_forward_projection
+        case "feed-forward":
+            names = family.feed_forward
+        case _ if len(family.attention) == len(QKV):
+            names = (family.attention[QKV.index(layer_type)],)
+        case _ if len(family.attention) == 1:
+            names, part = family.attention, layer_type
+        case _:
+            return None
+    return tuple(
+        LayerPattern(f"{body}.{family.layers}.*.{name}", part, family.fused if part else "blocks")
+        for name in names
+    )
 
 
 def rows_of_part(

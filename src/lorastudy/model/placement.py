@@ -15,6 +15,7 @@ from lorastudy.errors import ConfigError, show_names
 from lorastudy.model.layer_types import QKV, LayerPattern, patterns_of, rows_of_part
 
 ALL_LINEAR = "all-linear"  # every linear module but the output layer, as PEFT means it
+OUTPUT = "output"  # the output layer, wherever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class ModelShape:
     n_layers: int
     n_heads: int
     n_key_heads: int
+    body: str = ""  # path of the module under the output layer
 
 
 def resolve_placement(
@@ -136,34 +138,38 @@ def match_entry(
     Raises:
         ConfigError: A pattern matches nothing, or nothing in `layers`.
     """
-    for meant in _expand(arm, entry, shape):
-        hits = [m for m in shape.modules if _is_meant(meant.pattern, m)]
-        if not hits:
-            why = "" if meant.pattern == entry else f" (layer type {entry!r})"
-            raise ConfigError(
-                f"placement of arm {arm!r}: pattern {meant.pattern!r}{why} matches no linear "
-                f"module. This model has {_summarise_modules(shape)}. "
-                "Use one of these as the pattern."
-            )
-        if layers is not None:
-            hits = _keep_layers(arm, entry, hits, layers, shape.n_layers)
-        for module in hits:
-            yield module.path, _cut_part(arm, meant, module, shape)
+    patterns = _expand(arm, entry, shape)
+    hits = [(m, meant) for meant in patterns for m in shape.modules if _is_meant(meant.pattern, m)]
+    if not hits:
+        first = patterns[0].pattern
+        why = "" if first == entry else f" (layer type {entry!r})"
+        raise ConfigError(
+            f"placement of arm {arm!r}: pattern {first!r}{why} matches no linear module. This "
+            f"model has {_summarise_modules(shape)}. Use one of these as the pattern."
+        )
+    if layers is not None:
+        hits = _keep_layers(arm, entry, hits, layers, shape.n_layers)
+    for module, meant in hits:
+        yield module.path, _cut_part(arm, meant, module, shape)
 
 
 def _keep_layers(
-    arm: str, entry: str, hits: list[LinearModule], layers: range, n_layers: int
-) -> list[LinearModule]:
+    arm: str,
+    entry: str,
+    hits: list[tuple[LinearModule, LayerPattern]],
+    layers: range,
+    n_layers: int,
+) -> list[tuple[LinearModule, LayerPattern]]:
     """The modules in `layers`; their number is the first one in a path."""
     refuse_other_layers(arm, layers, n_layers)
-    numbers = {module.path: layer_of(module.path) for module in hits}
+    numbers = {module.path: layer_of(module.path) for module, _ in hits}
     outside = [path for path, number in numbers.items() if number is None]
     if outside:
         raise ConfigError(
             f"placement of arm {arm!r}: {show_names(outside, most=3)} ({entry!r}) is in no layer. "
             "Leave out layers, or this entry."
         )
-    kept = [module for module in hits if numbers[module.path] in layers]
+    kept = [hit for hit in hits if numbers[hit[0].path] in layers]
     if not kept:
         raise ConfigError(
             f"placement of arm {arm!r}: {entry!r} matches no module in the layers {layers.start} "
@@ -212,9 +218,15 @@ def _cut_part(
 
 
 def _expand(arm: str, entry: str, shape: ModelShape) -> tuple[LayerPattern, ...]:
-    if entry not in LAYER_TYPES or entry == ALL_LINEAR:
+    if entry not in LAYER_TYPES or entry in (ALL_LINEAR, OUTPUT):
         return (LayerPattern(entry),)
-    patterns = patterns_of(shape.model_type, entry)
+    patterns = patterns_of(shape.model_type, entry, shape.body)
+    if patterns == ():
+        raise ConfigError(
+            f"placement of arm {arm!r}: model type {shape.model_type!r} has no linear modules for "
+            f"layer type {entry!r}; its experts are tensors that adapters do not take. "
+            "Use attention and attention-projection."
+        )
     if patterns is None:
         unknown = (
             "Where one module computes queries, keys and values, it is not known which of its rows "
@@ -231,6 +243,8 @@ def _expand(arm: str, entry: str, shape: ModelShape) -> tuple[LayerPattern, ...]
 def _is_meant(pattern: str, module: LinearModule) -> bool:
     if pattern == ALL_LINEAR:
         return module.in_features > 0 and not module.is_output
+    if pattern == OUTPUT:
+        return module.is_output
     return _matches(pattern, module.path)
 
 

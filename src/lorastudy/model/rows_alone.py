@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
+from lorastudy.model.text_part import find_body
 
 _CLOSE = 1e-4  # of the largest hidden value; rounding is about 1e-6
 _N_PROBED = 8  # tokens whose hidden states are compared
@@ -103,7 +104,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, object]:
 @torch.no_grad()
 def _run_beside(network: PreTrainedModel, position: int) -> Tensor:
     """Hidden states of tokens 0 to 7 where a further token stands at `position`, (8, H)."""
-    body: Any = getattr(network, network.base_model_prefix)
+    body: Any = find_body(network)
     device = next(network.parameters()).device
     ids = torch.arange(1, _N_PROBED + 2, device=device)[None]
     positions = torch.tensor([[*range(_N_PROBED), position]], device=device)

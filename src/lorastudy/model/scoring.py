@@ -35,6 +35,7 @@ from lorastudy.model.fast.speed_up import (
     speed_up,
 )
 from lorastudy.model.rows_alone import KeptState, find_state_of_batches, split_rows
+from lorastudy.model.text_part import find_body
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
 
@@ -182,8 +183,7 @@ def make_scorer(
 
 def run_body(network: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Hidden states before the output layer, (B, T, H)."""
-    body = getattr(network, network.base_model_prefix)
-    hidden: Tensor = body(
+    hidden: Tensor = find_body(network)(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=False
     ).last_hidden_state
     return hidden
@@ -227,7 +227,7 @@ def _nats_in_place(logits: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def _head_is_separate(network: PreTrainedModel) -> bool:
     head = network.get_output_embeddings()
-    if head is None or not hasattr(network, network.base_model_prefix):
+    if head is None or find_body(network) is network:
         return False
     was_training = network.training
     network.eval()

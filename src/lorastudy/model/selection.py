@@ -75,4 +75,5 @@ def untie_head(network: PreTrainedModel) -> None:
     base = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
     if isinstance(base, nn.Linear) and base.weight is embedding.weight:
         base.weight = nn.Parameter(base.weight.detach().clone())
-        network.config.tie_word_embeddings = False
+        for config in (network.config, network.config.get_text_config()):
+            config.tie_word_embeddings = False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 _PART = 1 << 18  # elements that are read at once
@@ -98,10 +98,10 @@ def _list_tensors(path: Path, not_finite: list[str]) -> Iterator[StoredTensor]:
 
 def make_reading_class(
     family: type[PreTrainedModel],
-    prepare: Callable[[nn.Module], None] | None,
+    prepare: Callable[[PreTrainedModel], None],
     not_finite: list[str],
 ) -> Any:
-    """`family` with another way of reading files; `prepare` sets the types before.
+    """`family` with another way of reading files; `prepare` is called before, to set types.
 
     The names of tensors with numbers that are not finite are added to `not_finite`. The class of
     what was loaded is `family` again once its owner says so.
@@ -109,8 +109,7 @@ def make_reading_class(
 
     def prepared(self: Any, *arguments: Any, **named: Any) -> None:
         family.__init__(self, *arguments, **named)
-        if prepare is not None:
-            prepare(self)
+        prepare(self)
 
     def load(model: Any, tensors: Any, files: list[str], *others: Any, **named: Any) -> Any:
         stored = {t.name: t for file in files for t in _list_tensors(Path(file), not_finite)}

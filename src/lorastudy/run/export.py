@@ -22,6 +22,7 @@ from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.score import score_rows
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base
+from lorastudy.model.base_folder import copy_processors
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader, refuse_other_base
 from lorastudy.run.served import list_forms, write_merged
@@ -95,6 +96,7 @@ def export_run(
             shutil.copytree(folder.best, partial, dirs_exist_ok=True, ignore=no_hashes)
         if is_merged or not is_adapter:
             reader.tokenizer.save(partial)
+            copy_processors(reader.base.folder, partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         copy = _load(partial, reader, is_adapter=is_adapter and not is_merged, base_weights=held)
         found.append(_compare(original, copy, spec, reader))

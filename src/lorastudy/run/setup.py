@@ -282,4 +282,5 @@ def _describe_run(
             uses_bitsandbytes=uses_bitsandbytes(spec.training, [spec.arm]),
         ),
         base_weights=spec.arm.base_weights,
+        text_part_of=reader.base.text_part_of,
     )

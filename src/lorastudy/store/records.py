@@ -119,6 +119,8 @@ class Manifest(Record):
     base_weights: Annotated[BaseWeights, Field(exclude_if=lambda held: held == "float32")] = (
         "float32"  # number format that the base's frozen weights are held in
     )
+    # class of the base model, if only its text part was loaded
+    text_part_of: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
 
 
 class CheckpointFile(Record):

@@ -13,8 +13,9 @@ from lorastudy.study.check import ArmCheck, StudyCheck
 
 
 def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
-    """Sentences about texts, weights, slow arithmetic, and ranks above the width of a layer."""
+    """Sentences about texts, weights, parts that are left out, slow arithmetic, and large ranks."""
     yield from note_texts(study, checked.lock)
+    yield from _note_text_part(checked.reader.base)
     yield from _note_attention(checked.reader.base)
     if not holds_weights(checked.reader.base.folder):
         yield (
@@ -106,6 +107,14 @@ def _note_overlap(found: Overlap) -> str:
             "by memory too."
         )
     return f"{shared}{found.benchmark} are in the training split: its scores show memory too."
+
+
+def _note_text_part(base: BaseDescription) -> Iterator[str]:
+    if base.text_part_of is not None:
+        yield (
+            f"The base model is a {base.text_part_of}. Only its text part is loaded, counted and "
+            "trained. Its other parts are copied unchanged into every whole model that is written."
+        )
 
 
 def _note_attention(base: BaseDescription) -> Iterator[str]:

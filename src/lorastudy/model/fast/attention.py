@@ -30,14 +30,14 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # arguments that change at
 
 
 @contextmanager
-def attend_within_rows(network: PreTrainedModel) -> Iterator[None]:
-    """Inside, `network` accepts `flat_rows=` and keeps rows apart; outside it is unchanged."""
-    before = network.config._attn_implementation
-    network.config._attn_implementation = IMPLEMENTATION
+def attend_within_rows(body: PreTrainedModel) -> Iterator[None]:
+    """Inside, `body` accepts `flat_rows=` and keeps rows apart; outside it is unchanged."""
+    before = body.config._attn_implementation
+    body.config._attn_implementation = IMPLEMENTATION
     try:
         yield
     finally:
-        network.config._attn_implementation = before
+        body.config._attn_implementation = before
 
 
 def attend(

@@ -23,6 +23,7 @@ from lorastudy.model.fast.frozen import keep_low_copy
 from lorastudy.model.fast.lora import can_be_fast, make_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
 from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm
+from lorastudy.model.text_part import find_body
 
 _CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
 
@@ -62,8 +63,8 @@ def run_flat_rows(
     network: PreTrainedModel, input_ids: Tensor, positions: Tensor, flat_rows: FlatRows
 ) -> Tensor:
     """Hidden states in front of the output layer of a flat row: (T,), (T,) -> (T, E)."""
-    body = getattr(network, network.base_model_prefix)
-    with attend_within_rows(network):
+    body: Any = find_body(network)
+    with attend_within_rows(body):
         hidden: Tensor = body(
             input_ids=input_ids[None],
             position_ids=positions[None],
@@ -85,7 +86,7 @@ def packs_rows(network: PreTrainedModel) -> bool:
     try:
         together = _run_pair(network, first, second)
         beside_other = _run_pair(network, other, second)
-        body = getattr(network, network.base_model_prefix)
+        body: Any = find_body(network)
         alone = body(input_ids=second[None], use_cache=False).last_hidden_state[0]
     except Exception:  # a family that does not take these arguments may raise anything
         return False
@@ -143,7 +144,7 @@ def packs_hidden_keys(network: PreTrainedModel) -> bool:
     visible = torch.cat([torch.ones_like(first), mask]).bool()
     try:
         packed = _run_pair(network, first, second, visible)
-        body = getattr(network, network.base_model_prefix)
+        body: Any = find_body(network)
         padded = body(
             input_ids=second[None], attention_mask=mask[None], use_cache=False
         ).last_hidden_state[0]

@@ -41,11 +41,12 @@ def build_module_table(findings: Findings) -> Table:
         Column("modules", ("n_modules",)),
         Column("by path, with the number of layers", ("modules",), "wrap"),
     )
-    rows = []
+    rows, composites = [], set[str]()
     for arm in findings.arms:
         manifests = [
             e.manifest for e in findings.evidence.runs if e.run.arm == arm.arm and e.manifest
         ]
+        composites.update(m.text_part_of for m in manifests if m.text_part_of)
         modules = manifests[0].modules if manifests else None
         if modules is None:
             shown = Cell("not known: no manifest", (None,))
@@ -55,8 +56,15 @@ def build_module_table(findings: Findings) -> Table:
             )
         n = None if modules is None else len(modules)
         rows.append((text_cell(arm.arm), Cell(ABSENT if n is None else str(n), (n,)), shown))
-    note = "As resolved before the first step; the full paths are in manifest.json of each run."
-    return Table("Modules that received adapters", columns, tuple(rows), (Note("", note),))
+    notes = ["As resolved before the first step; the full paths are in manifest.json of each run."]
+    notes += [
+        f"The base model is a {name}. Only its text part was loaded and counted; its other parts "
+        "are unchanged."
+        for name in sorted(composites)
+    ]
+    return Table(
+        "Modules that received adapters", columns, tuple(rows), tuple(Note("", n) for n in notes)
+    )
 
 
 def _describe_modules(manifest: Manifest) -> str:
