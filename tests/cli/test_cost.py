@@ -49,3 +49,45 @@ def test_a_price_that_cannot_be_read_is_answered_with_the_right_form(price: str)
     assert answer.code == 2 and "1.20/h" in answer.err and len(answer.err) < 300
     with pytest.raises(ls.StudyError, match=r"1\.20/h"):
         ls.check("demo", price=price)
+
+
+def test_a_card_is_known_by_its_name_or_its_memory(study_file: Path) -> None:
+    by_name = json.loads(call("check", study_file, "--gpu", "NVIDIA GeForce rtx3060", "--json").out)
+    by_size = json.loads(call("check", study_file, "--device-memory", "12GiB", "--json").out)
+    memory = by_name["device_memory"]
+    assert (memory["device"], memory["bytes"]) == ("RTX 3060", 12 * 2**30)
+    assert memory["arms"] == by_size["device_memory"]["arms"]
+    for arm in memory["arms"]:
+        for held in arm["formats"]:
+            assert sum(held["parts"].values()) == held["predicted_peak_bytes"]
+            assert held["fits"] and held["most_rows"] == 4
+    assert ls.check(study_file, gpu="RTX 3060").device_memory.bytes == 12 * 2**30
+
+
+def test_what_to_change_is_a_command(study_file: Path) -> None:
+    answer = call("check", study_file, "--device-memory", "1.2MB", "--device", "cpu")
+    assert answer.code == 0 and "full does not fit, whatever is changed" in answer.out
+    peaks = json.loads(call("check", study_file, "--gpu", "T4", "--json").out)["device_memory"]
+    needed = max(arm["formats"][0]["predicted_peak_bytes"] for arm in peaks["arms"])
+    answer = call("check", study_file, "--device-memory", f"{(needed + 500 * 2**20 - 1) / 1e3}kB")
+    assert f"lorastudy run {study_file} --set training.token_budget=" in answer.out
+    assert "full fits with training.token_budget" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        (("--device-memory", "12"), "12GB"),
+        (("--device-memory=-3GB",), "12GB"),
+        (("--device-memory", ""), "12GB"),
+        (("--device-memory", "much"), "12GB"),
+        (("--gpu", "RTX 3066"), "did you mean 'RTX 3060'?"),
+        (("--gpu", "abacus"), "--device-memory 12GB"),
+        (("--gpu", "T4", "--device-memory", "12GB"), "one of them"),
+    ],
+)
+def test_a_device_that_cannot_be_read_is_answered_with_what_can(
+    arguments: tuple[str, ...], form: str
+) -> None:
+    answer = call("check", "demo", *arguments)
+    assert answer.code == 2 and form in answer.err

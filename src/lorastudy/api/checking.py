@@ -1,13 +1,18 @@
 """`lorastudy.check`: everything about a study that can be known before it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from lorastudy.api.facts import CheckFacts, describe_check
+from lorastudy.api.memory import describe_fits
 from lorastudy.api.study import Study, open_for
 from lorastudy.launch.probe import time_study
 from lorastudy.machine.environment import choose_device
+from lorastudy.study.cards import Card, read_card
 from lorastudy.study.check import StudyCheck, check_study
+from lorastudy.study.fitting import fit_study
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.price import Price, read_price
 from lorastudy.study.run_seconds import predict_study
@@ -21,6 +26,8 @@ def check(
     offline: bool = False,
     probe: bool = False,
     price: str | None = None,
+    device_memory: str | None = None,
+    gpu: str | None = None,
 ) -> CheckFacts:
     """Validate everything short of training; the facts of `lorastudy check --json`.
 
@@ -31,6 +38,8 @@ def check(
         offline: Never ask the hub.
         probe: Measure the first steps of every arm instead of counting what they compute.
         price: Of an hour on this machine, as "1.20/h".
+        device_memory: Of a device that every arm is to fit into, as "12GB".
+        gpu: The same by the name of a card, as "RTX 3060".
 
     Raises:
         StudyError: Settings that cannot be carried out with this model or device, or a value of
@@ -38,7 +47,10 @@ def check(
         lorastudy.errors.InputError: Data or model files that are missing or unfit.
     """
     opened = open_for(study, mirror=mirror, offline=offline)
-    return look_ahead(opened, read_wishes(device=device, probe=probe, price=price))[1]
+    wishes = read_wishes(
+        device=device, probe=probe, price=price, device_memory=device_memory, gpu=gpu
+    )
+    return look_ahead(opened, wishes)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +60,23 @@ class Wishes:
     device: str
     probe: bool
     price: Price | None
+    card: Card | None
 
 
-def read_wishes(*, device: str, probe: bool, price: str | None) -> Wishes:
+def read_wishes(
+    *, device: str, probe: bool, price: str | None, device_memory: str | None, gpu: str | None
+) -> Wishes:
     """The options of `lorastudy check` and the arguments of `check`, understood.
 
     Raises:
         ConfigError: One of them cannot be read; the message shows the right form.
     """
-    return Wishes(device=device, probe=probe, price=None if price is None else read_price(price))
+    return Wishes(
+        device=device,
+        probe=probe,
+        price=None if price is None else read_price(price),
+        card=read_card(device_memory, gpu),
+    )
 
 
 def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFacts]:
@@ -69,5 +89,11 @@ def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFa
     checked = check_study(study, opened.places, choose_device(device))
     whole = [arm.spec.model_copy(update={"benchmarks": study.benchmarks}) for arm in checked.arms]
     tried = time_study(study, whole, opened.places, device) if wishes.probe else None
-    times = predict_study(study, checked, tried)
-    return checked, describe_check(study, checked, times, wishes.price)
+    facts = describe_check(study, checked, predict_study(study, checked, tried), wishes.price)
+    if wishes.card is None:
+        return checked, facts
+    # a card is meant where nothing else is said
+    where = torch.device("cpu" if device == "cpu" else "cuda")
+    usable = wishes.card.usable_bytes(where.type)
+    fits = fit_study(checked, usable_bytes=usable, device=where)
+    return checked, replace(facts, device_memory=describe_fits(wishes.card, usable, fits, checked))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lorastudy.api.memory import DeviceMemory
 from lorastudy.config.models import Study
 from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.study.check import ArmCheck, StudyCheck
@@ -53,6 +54,7 @@ class CheckFacts:
     predicted_disk_bytes: int  # of all finished runs
     is_probed: bool  # seconds follow from measured steps; else roughly from shapes
     predicted_cost: float | None = None  # of all runs, in the currency of the price
+    device_memory: DeviceMemory | None = None  # None: no device was named
 
 
 def describe_check(

@@ -22,6 +22,18 @@ PriceOfHour = Annotated[
         "--price", metavar="AMOUNT/h", help="Of an hour on this machine, e.g. 1.20/h: add the cost."
     ),
 ]
+MemoryOfDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device-memory",
+        metavar="SIZE",
+        help="Of a GPU, e.g. 12GB: memory of every arm by part, and what to change to make it fit.",
+    ),
+]
+Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", metavar="NAME", help='The same by name of a card, e.g. "RTX 3060".'),
+]
 
 
 def check(
@@ -33,13 +45,17 @@ def check(
     overrides: Overrides = None,
     probe: Probe = False,
     price: PriceOfHour = None,
+    device_memory: MemoryOfDevice = None,
+    gpu: Gpu = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate everything short of training: weights, modules, steps, memory, time."""
     options.check_device(device)
     from lorastudy.api.checking import look_ahead, read_wishes
 
-    wishes = read_wishes(device=device, probe=probe, price=price)
+    wishes = read_wishes(
+        device=device, probe=probe, price=price, device_memory=device_memory, gpu=gpu
+    )
     opened = open_study(study, overrides=overrides or (), mirror=mirror, offline=offline)
     from lorastudy.study.notes import list_texts, note_overlaps
 
@@ -47,9 +63,11 @@ def check(
     if as_json:
         options.print_json(asdict(facts))
         return
-    from lorastudy.cli.show_check import print_check
+    from lorastudy.cli.show_check import print_check, print_memory
 
     print_check(opened.study, checked, facts, wishes)
+    if facts.device_memory is not None:
+        print_memory(facts.device_memory, study)
     for line in list_texts(checked.lock):
         print(line)
     for note in (*facts.notes, *note_overlaps(checked.lock)):

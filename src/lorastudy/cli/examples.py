@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check": (
         "lorastudy check my-study.yaml",
         "lorastudy check demo --probe --price 1.20/h",
+        'lorastudy check demo --gpu "RTX 3060"',
         "lorastudy check demo --json",
     ),
     "preview": (

@@ -1,9 +1,13 @@
 """What `check` says about a study, on a terminal."""
 
+import shlex
+
+from rich import box
 from rich.table import Table
 
 from lorastudy.api.checking import Wishes
 from lorastudy.api.facts import CheckFacts
+from lorastudy.api.memory import DeviceMemory
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
@@ -68,3 +72,84 @@ def write_time(facts: CheckFacts, price: Price | None) -> str:
         f"{write_duration(facts.predicted_seconds)}{cost} ({how}). They keep "
         f"{write_mib(facts.predicted_disk_bytes)} MiB on the disk."
     )
+
+
+def print_memory(memory: DeviceMemory, study: str) -> None:
+    """The memory of every arm by part, which rows fit, and what to change."""
+    console = make_console(max(console_width(), 100))
+    name = f"{memory.device}: " if not memory.device[:1].isdecimal() else ""
+    console.print(
+        f"\n{name}{write_mib(memory.bytes)} MiB, {write_mib(memory.usable_bytes)} MiB of them "
+        "for tensors. Predicted MiB:"
+    )
+    console.print(_make_parts_table(memory))
+    console.print("Full rows that fit at once, at most those of a step, by the format of weights:")
+    console.print(_make_rows_table(memory))
+    for line in list_advice(memory, study):
+        print(line)  # unbroken, so that a command can be copied
+
+
+_PARTS = {  # the columns: what of the prediction is shown together
+    "weights": ("weights",),
+    "gradients": ("gradients",),
+    "optimizer": ("optimizer",),
+    "layers": ("base_activations",),
+    "adapter inputs": ("adapter_inputs",),
+    "dropout masks": ("dropout_masks",),
+    "logits": ("logits",),
+    "other": ("libraries", "workspace"),
+}
+
+
+def _make_parts_table(memory: DeviceMemory) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # many columns
+    table.add_column("arm", overflow="fold", min_width=8)
+    for title in (*_PARTS, "sum", "fits"):
+        table.add_column(title, justify="right")
+    for arm in memory.arms:
+        own = arm.formats[0]
+        sums = [sum(getattr(own.parts, part) for part in parts) for parts in _PARTS.values()]
+        total = own.predicted_peak_bytes
+        table.add_row(arm.arm, *map(write_mib, (*sums, total)), "yes" if own.fits else "no")
+    return table
+
+
+def _make_rows_table(memory: DeviceMemory) -> Table:
+    table = Table()
+    table.add_column("arm", overflow="fold")
+    formats = list(dict.fromkeys(f.base_weights for arm in memory.arms for f in arm.formats))
+    for held in formats:
+        table.add_column(held, justify="right")
+    for arm in memory.arms:
+        rows = {one.base_weights: str(one.most_rows) for one in arm.formats}
+        table.add_row(arm.arm, *(rows.get(held, "") for held in formats))
+    return table
+
+
+_HARM = {
+    "none": "This changes only rounding.",
+    "named": "These are other settings, so name them beside the results.",
+    "other data": "Rows are cut shorter, so this is another study.",
+}
+
+
+def list_advice(memory: DeviceMemory, study: str) -> list[str]:
+    """A line for each arm that does not fit, and the command with which all of them do."""
+    lines = []
+    for arm in memory.arms:
+        if arm.fits:
+            continue
+        if not arm.change:
+            lines.append(f"{arm.arm} does not fit, whatever is changed. Use a smaller base model.")
+            continue
+        changes = ", ".join(f"{key}: {write_value(v)}" for key, v in arm.change.items())
+        lines.append(f"{arm.arm} fits with {changes}. {_HARM[arm.harm]}")
+    if memory.change:
+        options = " ".join(f"--set {key}={write_value(v)}" for key, v in memory.change.items())
+        lines.append(f"For all arms:  lorastudy run {shlex.quote(study)} {options}")
+    return lines
+
+
+def write_value(value: object) -> str:
+    """A value as a study file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -33,7 +33,7 @@ from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.counts import Overlap
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
-from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
+from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +176,25 @@ def _check_arm(
 ) -> ArmCheck:
     size = measure_arm(spec.arm, reader.base, placement)
     layout = lay_out_training(spec, reader)
-    table = layout.table
-    # rows with answers are no longer than the longest of them, and few of their tokens are scored
-    has_answers = table.marks is not None
-    peak = predict_peak(
-        reader.base,
+    peak = predict_arm_peak(
+        spec.arm,
         spec.training,
-        row_length=int(table.lengths.max()) if has_answers else spec.data.rows.length,
-        targets_per_row=int(table.n_scored.max()) if has_answers else None,
-        trained_parameters=size.trained,
-        added_parameters=size.added,
-        adapted_in_features=sum(target.in_features for target in placement.targets),
-        dropout=spec.arm.dropout,
-        base_weights=spec.arm.held_weights,
+        reader.base,
+        placement,
+        size,
+        row=find_longest_row(layout, spec),
         device=device,
     )
     return ArmCheck(spec, placement, size, layout, peak)
+
+
+def find_longest_row(layout: TrainingLayout, spec: RunSpec) -> LongestRow:
+    """The row that the peak is predicted for: a full one, unless rows have prompts and answers."""
+    table = layout.table
+    if table.marks is None:
+        return LongestRow(spec.data.rows.length, spec.data.rows.length)
+    # these are no longer than the longest of them, and few of their tokens are scored
+    return LongestRow(int(table.lengths.max()), int(table.n_scored.max()))
 
 
 def _refuse_equal_arms(study: Study, placements: dict[str, ResolvedPlacement]) -> None:

@@ -1,12 +1,14 @@
-"""The peak memory of a run, predicted only from shapes."""
+"""The peak memory of a run, predicted only from shapes, in parts whose sum is the peak."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from lorastudy.config.models import BaseWeights, Training
+from lorastudy.config.models import Arm, BaseWeights, Training
+from lorastudy.model.arm_size import ArmSize
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
+from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import SCORE_CHUNK
 from lorastudy.units import MIB
 
@@ -28,30 +30,58 @@ _BYTES: dict[BaseWeights, tuple[float, int]] = {
 class PeakPrediction:
     """Predicted peak bytes of one run, by part; an estimate, not an upper bound."""
 
-    libraries: int
-    weights: int
-    gradients_and_moments: int
-    activations: int
+    libraries: int  # resident before a model is loaded; on a GPU 0, since it counts allocations
+    weights: int  # of the base model as they are held, and of the adapter
+    gradients: int
+    optimizer: int  # two moments of each trained parameter
+    base_activations: int  # what layers keep for the backward pass
+    adapter_inputs: int  # what adapters keep besides: their inputs after dropout
+    dropout_masks: int  # of the adapters
     logits: int
+    workspace: int  # needed for a moment, beside all of the above
+
+    @property
+    def activations(self) -> int:
+        """All that is kept from forward to backward, but for the logits."""
+        return self.base_activations + self.adapter_inputs + self.dropout_masks
 
     @property
     def total(self) -> int:
         """The sum of all parts."""
-        return (
-            self.libraries
-            + self.weights
-            + self.gradients_and_moments
-            + self.activations
-            + self.logits
-        )
+        parts: list[int] = [getattr(self, field.name) for field in fields(self)]
+        return sum(parts)
 
 
-def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
-    """Bytes of the base model's parameters: linear weights, embeddings with the head, others."""
-    of_linear, of_embedding = _BYTES[base_weights]
-    others = base.total_parameters - base.linear_parameters - base.embedding_parameters
-    return round(
-        of_linear * base.linear_parameters + of_embedding * base.embedding_parameters + 4 * others
+@dataclass(frozen=True, slots=True)
+class LongestRow:
+    """The shape of the rows that need the most memory."""
+
+    length: int  # tokens
+    n_targets: int  # scored tokens; only these have logits
+
+
+def predict_arm_peak(
+    arm: Arm,
+    training: Training,
+    base: BaseDescription,
+    placement: ResolvedPlacement,
+    size: ArmSize,
+    *,
+    row: LongestRow,
+    device: torch.device,
+) -> PeakPrediction:
+    """The predicted peak of a run of `arm`; see `predict_peak`."""
+    return predict_peak(
+        base,
+        training,
+        row_length=row.length,
+        targets_per_row=row.n_targets,
+        trained_parameters=size.trained,
+        added_parameters=size.added,
+        adapted_in_features=sum(target.in_features for target in placement.targets),
+        dropout=arm.dropout,
+        base_weights=arm.held_weights,
+        device=device,
     )
 
 
@@ -83,93 +113,132 @@ def predict_peak(
     wrong by some tenths, and `check` says "predicted".
     """
     on_cpu = device.type == "cpu"
+    n_targets = row_length if targets_per_row is None else targets_per_row
+    rows = _Rows(count_rows_at_once(training, row_length), row_length, n_targets)
     is_fast = training.implementation != "reference" and trained_parameters > 0
-    activations, logits = (_count_fast if is_fast else _count_reference)(
+    kept = (_count_fast if is_fast else _count_reference)(
         base,
-        training,
-        row_length=row_length,
-        targets_per_row=row_length if targets_per_row is None else targets_per_row,
+        rows,
         trained_parameters=trained_parameters,
         adapted_in_features=adapted_in_features,
         dropout=dropout,
         on_cpu=on_cpu,
     )
-    return PeakPrediction(
+    if training.activation_checkpointing and trained_parameters:
+        kept = _with_checkpointing(kept, rows.n_positions, base)
+    return replace(
+        kept,
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
         weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients_and_moments=_bytes_per_trained(training) * trained_parameters,
-        activations=activations,
-        logits=logits,
+        gradients=4 * trained_parameters,
+        optimizer=(8 if training.optimizer.name == "adamw" else 2) * trained_parameters,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows that are computed at once, all of full length."""
+
+    n_rows: int
+    length: int
+    targets_per_row: int
+
+    @property
+    def n_positions(self) -> int:
+        return self.n_rows * self.length
+
+    @property
+    def n_targets(self) -> int:
+        return self.n_rows * self.targets_per_row
+
+
+def count_rows_at_once(training: Training, row_length: int) -> int:
+    """Full rows of a micro-batch, or of the part of it that the token budget allows."""
+    if training.token_budget is None:
+        return training.micro_batch
+    return max(1, min(training.micro_batch, training.token_budget // row_length))
+
+
+def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
+    """Bytes of the base model's parameters: linear weights, embeddings with the head, others."""
+    of_linear, of_embedding = _BYTES[base_weights]
+    others = base.total_parameters - base.linear_parameters - base.embedding_parameters
+    return round(
+        of_linear * base.linear_parameters + of_embedding * base.embedding_parameters + 4 * others
+    )
+
+
+_NOTHING = PeakPrediction(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def _count_reference(
     base: BaseDescription,
-    training: Training,
+    rows: _Rows,
     *,
-    row_length: int,
-    targets_per_row: int,
     trained_parameters: int,
     adapted_in_features: int,
     dropout: float,
     on_cpu: bool,
-) -> tuple[int, int]:
-    """Bytes of activations and of logits in the reference implementation."""
-    positions = training.micro_batch * row_length
-    activations = positions * base.hidden_size * 16
-    if trained_parameters:
-        widths = 24 if trained_parameters < base.total_parameters else 30
-        activations = positions * widths * base.hidden_size * base.n_layers * 4
-        if dropout:
-            activations += positions * adapted_in_features * (8 if on_cpu else 5)
-        if on_cpu and base.attention_dropout:
-            activations += 3 * 4 * positions * row_length * base.n_heads * base.n_layers
-        activations = _with_checkpointing(activations, positions, base, training)
-    n_targets = training.micro_batch * targets_per_row
-    n_logits = n_targets if trained_parameters else min(n_targets, SCORE_CHUNK)
-    return activations, n_logits * base.vocabulary_size * 4 * 3
+) -> PeakPrediction:
+    """Activations and logits in the reference implementation."""
+    positions = rows.n_positions
+    if not trained_parameters:
+        return replace(
+            _NOTHING,
+            base_activations=positions * base.hidden_size * 16,
+            logits=3 * 4 * min(rows.n_targets, SCORE_CHUNK) * base.vocabulary_size,
+        )
+    widths = 24 if trained_parameters < base.total_parameters else 30
+    activations = positions * widths * base.hidden_size * base.n_layers * 4
+    if on_cpu and base.attention_dropout:
+        activations += 3 * 4 * positions * rows.length * base.n_heads * base.n_layers
+    adapted = positions * adapted_in_features if dropout else 0
+    return replace(
+        _NOTHING,
+        base_activations=activations,
+        adapter_inputs=4 * adapted,
+        dropout_masks=(4 if on_cpu else 1) * adapted,
+        logits=3 * 4 * rows.n_targets * base.vocabulary_size,
+    )
 
 
 def _count_fast(
     base: BaseDescription,
-    training: Training,
+    rows: _Rows,
     *,
-    row_length: int,
-    targets_per_row: int,
     trained_parameters: int,
     adapted_in_features: int,
     dropout: float,
     on_cpu: bool,
-) -> tuple[int, int]:
-    """Bytes of activations and of logits in the fast implementation."""
-    n_rows = training.micro_batch
-    if training.token_budget is not None:
-        n_rows = max(1, min(n_rows, training.token_budget // row_length))
-    positions = n_rows * row_length
+) -> PeakPrediction:
+    """Activations and logits in the fast implementation."""
+    positions = rows.n_positions
     is_frozen = trained_parameters < base.total_parameters
     widths = 10 if is_frozen else 17
     activations = positions * widths * base.hidden_size * base.n_layers * 4
-    if is_frozen:
-        activations += positions * adapted_in_features * (5 if dropout else 4)
     if on_cpu and base.attention_dropout:
-        activations += positions * row_length * base.n_heads * base.n_layers
-    activations = _with_checkpointing(activations, positions, base, training)
-    logits = 2 * min(n_rows * targets_per_row, HEAD_CHUNK) * base.vocabulary_size * 4
-    if not is_frozen:
-        logits += base.vocabulary_size * base.hidden_size * 4
-    return activations, logits
-
-
-def _bytes_per_trained(training: Training) -> int:
-    """Bytes of a gradient and two moments."""
-    return 12 if training.optimizer.name == "adamw" else 6
+        activations += positions * rows.length * base.n_heads * base.n_layers
+    adapted = positions * adapted_in_features if is_frozen else 0
+    return replace(
+        _NOTHING,
+        base_activations=activations,
+        adapter_inputs=4 * adapted,
+        dropout_masks=adapted if dropout else 0,
+        logits=2 * 4 * min(rows.n_targets, HEAD_CHUNK) * base.vocabulary_size,
+        workspace=0 if is_frozen else 4 * base.vocabulary_size * base.hidden_size,
+    )
 
 
 def _with_checkpointing(
-    activations: int, positions: int, base: BaseDescription, training: Training
-) -> int:
+    kept: PeakPrediction, positions: int, base: BaseDescription
+) -> PeakPrediction:
     """With activation checkpointing: the inputs of all layers, and all values of one layer."""
-    if not training.activation_checkpointing:
-        return activations
     inputs = 4 * positions * base.hidden_size * base.n_layers
-    return min(activations, inputs + activations // base.n_layers)
+    if inputs + kept.activations // base.n_layers >= kept.activations:
+        return kept
+    return replace(
+        kept,
+        base_activations=inputs + kept.base_activations // base.n_layers,
+        adapter_inputs=kept.adapter_inputs // base.n_layers,
+        dropout_masks=kept.dropout_masks // base.n_layers,
+    )

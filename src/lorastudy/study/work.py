@@ -19,7 +19,7 @@ from lorastudy.machine.speed import MachineSpeed
 from lorastudy.model.base import BaseDescription
 
 # Of one layer in forward; chosen for the demo and a model of the size of SmolLM2-135M
-# (benchmarks/prediction_2cores_202611).
+# .
 _PASSED_WIDTHS = 60  # hidden widths that are read or written per position
 _OPERATIONS = 60
 _PASSED_LOGITS = 6  # times that the logits are read or written, forward and backward
