@@ -214,6 +214,12 @@ def scores_padding(name: str) -> bool:
     return protocol is not None and protocol.scores_padding
 
 
+def scores_answers(name: str) -> bool:
+    """Whether `name` scores the answers of rows; False for a name that is not in the table."""
+    protocol = _match(name)
+    return protocol is not None and protocol.scores_answers
+
+
 def unit_of(name: str) -> str:
     """The unit of a cross-entropy under the protocol `name`, and of differences of two of them."""
     protocol = _match(name)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lorastudy.analysis.answer_parts import AnswerScore, split_answer_scores
 from lorastudy.analysis.answers import Answer, answer_claims
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.evidence import Evidence, find_doubts, read_evidence
@@ -52,6 +53,7 @@ class Findings:
     comparisons: tuple[Comparison, ...]  # one for each score
     changes: tuple[Change, ...]
     fronts: tuple[Front, ...]
+    answer_scores: tuple[AnswerScore, ...]  # of answers, split by class
     padded: tuple[PaddedScore, ...]
     text_shares: tuple[TextShare, ...]
     answers: tuple[Answer, ...]
@@ -71,6 +73,7 @@ class Findings:
             changes=tuple(c for c in self.changes if c.key in kept),
             fronts=tuple(front for front in self.fronts if front.key in kept),
             padded=tuple(p for p in self.padded if p.key in kept),
+            answer_scores=tuple(s for s in self.answer_scores if s.key in kept),
             text_shares=tuple(share for share in self.text_shares if share.key in kept),
             answers=tuple(a for a in self.answers if a.key is None or a.key in kept),
         )
@@ -124,6 +127,7 @@ def make_findings(
         changes=measure_changes(arms, comparisons, results.forgetting),
         fronts=find_fronts(arms, comparisons, evidence, kind),
         padded=split_padded_scores(arms, keys),
+        answer_scores=split_answer_scores(arms, keys),
         text_shares=find_text_shares(results, keys),
         answers=answer_claims(arms, comparisons, study, kind, doubts, margin=margin),
     )

@@ -9,7 +9,7 @@ and a difference of two arms is split the same way. Sums come from the records o
 figures are means over its seeds, as everywhere in the report.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import mean
@@ -17,12 +17,12 @@ from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.protocols import TEXT_CLASSES
 from lorastudy.store.records import ClassSum, StudyResults
 
-_CLASSES = (TEXT_CLASSES, ("first-padding",), ("other-padding",))
+_GROUPS = (TEXT_CLASSES, ("first-padding",), ("other-padding",))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one class of target costs."""
+    """What one class of target costs, or a group of classes."""
 
     nats: float | None  # a target of the class; None: there is none
     share_of_score: float  # nats of the class over all targets; adds up to the score
@@ -100,26 +100,32 @@ def _split_score(arms: Sequence[ArmSummary], key: ScoreKey) -> PaddedScore:
 
 
 def _split_arm(arm: ArmSummary, key: ScoreKey) -> PaddedParts | None:
+    n_seeds, parts = split_by_class(arm, key, _GROUPS)
+    return PaddedParts(arm.arm, n_seeds, *parts) if parts else None
+
+
+def split_by_class(
+    arm: ArmSummary, key: ScoreKey, groups: Sequence[Collection[str]]
+) -> tuple[int, tuple[Part, ...]]:
+    """How many seeds of an arm have sums by class under `key`, and their mean for each group.
+
+    No parts if there is no such seed.
+    """
     of_seeds = [
-        _split(evaluation.classes)
+        [_split(evaluation.classes, group) for group in groups]
         for run in arm.runs
         for evaluation in run.evaluations
         if score_key(evaluation) == key and evaluation.classes
     ]
-    if not of_seeds:
-        return None
-    return PaddedParts(arm.arm, len(of_seeds), *map(_average, zip(*of_seeds, strict=True)))
+    return len(of_seeds), tuple(map(_average, zip(*of_seeds, strict=True)))
 
 
-def _split(classes: Sequence[ClassSum]) -> list[Part]:
-    """Text, first padding and other padding of one run."""
+def _split(classes: Sequence[ClassSum], group: Collection[str]) -> Part:
+    """The classes of one group in one run."""
     total = sum(c.n_targets for c in classes)
-    parts = []
-    for names in _CLASSES:
-        n_targets = sum(c.n_targets for c in classes if c.target_class in names)
-        nats = sum(c.sum_nats for c in classes if c.target_class in names)
-        parts.append(Part(nats / n_targets if n_targets else None, nats / total))
-    return parts
+    n_targets = sum(c.n_targets for c in classes if c.target_class in group)
+    nats = sum(c.sum_nats for c in classes if c.target_class in group)
+    return Part(nats / n_targets if n_targets else None, nats / total)
 
 
 def _average(parts: Sequence[Part]) -> Part:

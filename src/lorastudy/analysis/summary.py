@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean
-from lorastudy.protocols import scores_padding, unit_of
+from lorastudy.protocols import scores_answers, scores_padding, unit_of
 from lorastudy.store.rates import choose_learning_rate
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
@@ -34,6 +34,11 @@ class ScoreKey:
     def scores_padding(self) -> bool:
         """Padding is among the scored targets, so this is not a perplexity of text."""
         return scores_padding(self.protocol)
+
+    @property
+    def scores_answers(self) -> bool:
+        """Its targets are answers, told apart by class."""
+        return scores_answers(self.protocol)
 
     @property
     def unit(self) -> str:

@@ -2,7 +2,8 @@
 
     report/index.html                the page; needs nothing else
     report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
-                                     learning_rates, tuned_minus_baseline, fronts, documents, times
+                                     learning_rates, tuned_minus_baseline, fronts, documents, times,
+                                     answer_classes where answers are scored
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lorastudy.analysis.findings import Findings
 from lorastudy.report.page.integrity import write_results_json
+from lorastudy.report.tables.answer_classes import build_answer_class_table
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import (
     build_all_pairs,
@@ -76,6 +78,7 @@ def write_report(findings: Findings, study_dir: Path, *, with_plain: bool = Fals
 
 def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, Table]:
     """Every table that is also written to files, by the name of its files."""
+    of_answers = build_answer_class_table(findings.answer_scores)
     return {
         "table1": build_table1(findings),
         "comparisons": build_all_pairs(findings, with_plain=with_plain),
@@ -86,6 +89,7 @@ def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, T
         "fronts": build_front_table(findings.fronts),
         "documents": build_document_table(findings),
         "times": build_time_table(findings),
+        **({"answer_classes": of_answers} if of_answers.rows else {}),
     }
 
 

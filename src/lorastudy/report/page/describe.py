@@ -53,6 +53,8 @@ def _describe_inputs(study: Study) -> list[Fact]:
     rows = "one row per document" if data.rows.cut == "lines" else "text joined, full rows only"
     rows += "" if data.rows.strip else ", white space around texts kept"
     rows += ", an end-of-text token after each text scored" if data.rows.end == "scored" else ""
+    rows += ", of messages only the assistant's answers scored" if data.assistant_only_loss else ""
+    rows += ", prompts scored too" if data.completion_only_loss is False else ""
     return [
         Fact("base model", describe_source(study.base_model)),
         Fact("training data", describe_source(data.train)),

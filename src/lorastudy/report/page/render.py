@@ -40,6 +40,7 @@ from lorastudy.report.page.integrity import (
     list_warnings,
 )
 from lorastudy.report.page.verdict import state_verdict
+from lorastudy.report.tables.answer_classes import build_answer_class_table
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import (
     build_group_table,
@@ -206,6 +207,7 @@ def _tables(report: Report) -> dict[str, object]:
         "sound": render_html(build_table1(findings.restrict(sound))),
         "published": render_html(build_table1(findings.restrict(padded))) if is_both else None,
         "padding": _render_rows(stored["padding"]),
+        "answer_classes": _render_rows(build_answer_class_table(findings.answer_scores)),
         "groups": _render_rows(build_group_table(findings)),
         "beside_reference": _render_rows(
             build_reference_table(findings, with_plain=report.with_plain)

@@ -1,0 +1,63 @@
+"""What scores of answers are made of, as a table."""
+
+from collections.abc import Callable, Sequence
+
+from lorastudy.analysis.answer_parts import AnswerParts, AnswerScore
+from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
+from lorastudy.report.numerals import ABSENT, write_number, write_signed
+from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
+
+HOW = (
+    "Means over seeds, of scored targets only. The last columns are the arm's loss minus that of "
+    "full fine-tuning, and the parts of this difference that come from answers and from the tokens "
+    "that end them, in nats per target of any kind."
+)
+
+
+def build_answer_class_table(scores: Sequence[AnswerScore]) -> Table:
+    """One row for each arm under each score of answers; classes without targets are left out."""
+    names = [
+        name
+        for name in ANSWER_CLASSES
+        if any(arm.part(name).nats is not None for score in scores for arm in score.arms)
+    ]
+    columns = (
+        *SCORE_COLUMNS,
+        Column("arm", ("arm", "n_seeds"), "left"),
+        Column("loss", ("cross_entropy",)),
+        *(
+            Column(
+                name.replace("-", " "),
+                (f"{name.replace('-', '_')}_nats",),
+                group="nats per target of",
+            )
+            for name in names
+        ),
+        Column("all", ("minus_full",), group="minus full"),
+        Column("from answers", ("minus_full_answer",), group="minus full"),
+        Column("from ends", ("minus_full_end_of_turn",), group="minus full"),
+    )
+    rows = tuple(_cells(score, arm, names) for score in scores for arm in score.arms)
+    return Table("What scores of answers are made of", columns, rows, (Note("", HOW),))
+
+
+def _cells(score: AnswerScore, arm: AnswerParts, names: Sequence[AnswerClass]) -> tuple[Cell, ...]:
+    def minus_full(read: Callable[[AnswerParts], float]) -> Cell:
+        if score.full is None or score.full.arm == arm.arm:
+            return Cell(ABSENT, (None,))
+        difference = read(arm) - read(score.full)
+        return Cell(write_signed(difference), (difference,))
+
+    return (
+        *score_cells(score.key),
+        Cell(arm.arm, (arm.arm, arm.n_seeds), detail=f"({arm.n_seeds})"),
+        _nats_cell(arm.score),
+        *(_nats_cell(arm.part(name).nats) for name in names),
+        minus_full(lambda a: a.score),
+        minus_full(lambda a: a.part("answer").share_of_score),
+        minus_full(lambda a: a.part("end-of-turn").share_of_score),
+    )
+
+
+def _nats_cell(value: float | None) -> Cell:
+    return Cell(ABSENT if value is None else write_number(value, 4), (value,))
