@@ -183,6 +183,9 @@ def test_claims_about_disturbed_times_are_undecided(tmp_path: Path) -> None:
     assert answers_to(quiet, tmp_path, "trains faster")[""].verdict == "holds"
     answer = answers_to(busy, tmp_path, "trains faster")[""]
     assert answer.verdict == "undecided" and answer.remark.startswith("timing disturbed: ")
+    equal = with_times(results, dict.fromkeys(seconds, 500.0), waited_share=0.5)
+    answer = answers_to(equal, tmp_path, "trains faster")[""]
+    assert answer.verdict == "undecided" and answer.remark.startswith("timing disturbed: ")
 
 
 def test_a_step_down_refutes_that_a_cost_grows(tmp_path: Path) -> None:

@@ -172,9 +172,9 @@ def _answer_cost(
     of_pairs = _judge_costs(claim, relation, values, names)
     answer = replace(_combine(relation, of_pairs, len(pairs)), unit=unit)
     unsure = [arm.arm for pair in pairs for arm in pair if arm.arm in disturbed]
-    if claim.quantity == "training time" and unsure and answer.verdict != "undecided":
-        remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}."
-        answer = replace(answer, verdict="undecided", remark=remark)
+    if claim.quantity == "training time" and unsure:
+        remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}. {answer.remark}"
+        answer = replace(answer, verdict="undecided", remark=remark.strip())
     return answer
 
 
