@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,10 @@ def test_column_of_categories_that_are_numbers_is_refused(tmp_path: Path) -> Non
         ("a.feather", "table"),
         ("a.pdf", "document"),
         ("a.pkl", "Python objects"),
+        ("a.txt.br", "compressed"),
+        ("a.HTM", "markup"),
+        ("a.xml.gz", "markup"),
+        ("a.yml", "table"),
     ],
 )
 def test_format_that_is_not_read_is_refused_by_its_name(
@@ -118,6 +123,34 @@ def test_format_that_is_not_read_is_refused_by_its_name(
 def test_json_lines_are_never_read_as_plain_text(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(JSON_LINES)
     assert "Rename it to .jsonl" in refusal_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (json.dumps([{"text": text} for text in TEXTS], indent=1), ".json."),
+        (CSV, ".csv."),
+        (CSV.replace(",", "\t"), ".tsv."),
+        ('"text"|"n"\n"a"|1\n', "with commas"),
+        ("text;label\na;1\n\nb;2", "with commas"),
+        ("<!DOCTYPE html>\n<p>The river ran high.", "markup"),
+        ('\n<?xml version="1.0"?><a/>', "markup"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.cvs", "a"])
+def test_structure_under_another_name_is_never_scored_as_text(
+    name: str, text: str, advice: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert advice in refusal_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text", ["text, image and sound\nare media", "text,n", "<b> is a tag", "[1]"]
+)
+def test_prose_about_tables_is_plain_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text + "\nYes.")
+    assert read(tmp_path / "a.txt") == [*text.split("\n"), "Yes."]
 
 
 @pytest.mark.parametrize("text", ["{1, 2} is a set.\nIt has two members.", '{"a": 1} is JSON.'])
@@ -162,6 +195,13 @@ def test_path_that_cannot_be_one_is_refused(named: str, tmp_path: Path) -> None:
     for find in (find_files, lambda named, base: local_path(named, base, key="path")):
         with pytest.raises(InputError, match="path"):
             find(named, tmp_path)
+
+
+def test_what_is_no_file_is_not_called_absent(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for named in ("pipe", "/dev/null"):
+        with pytest.raises(InputError, match="is not a file of texts"):
+            find_files(named, tmp_path)
 
 
 def test_file_that_is_reached_twice_through_a_link_is_refused(tmp_path: Path) -> None:

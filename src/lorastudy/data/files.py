@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorastudy.data.examples import COLUMNS, Example, choose_columns, read_example
-from lorastudy.data.formats import name_format, read_bytes, refuse_json
+from lorastudy.data.formats import name_format, read_bytes, refuse_structure
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
@@ -62,7 +62,7 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
                 sign = "," if found.format == "CSV" else "\t"
                 return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
             case "plain text":
-                refuse_json(path, text)
+                refuse_structure(path, text, column)
                 return _split_plain(text, sample_by)
 
 

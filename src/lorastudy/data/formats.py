@@ -8,6 +8,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,13 +31,24 @@ FORMATS: dict[str, Format] = {
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _NOT_READ = {
-    "an archive; unpack it": (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar", ".lz4", ".z"),
+    "an archive; unpack it": (
+        *(".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".7z", ".rar", ".jar", ".cab"),
+    ),
+    "compressed in a way that is not read; decompress it": (
+        *(".z", ".lz", ".lz4", ".lzma", ".lzo", ".br", ".sz", ".snappy", ".zlib"),
+    ),
     "a table of a format that is not read; save it as .parquet, .csv or .jsonl": (
         *(".arrow", ".feather", ".orc", ".avro", ".xls", ".xlsx", ".ods", ".sqlite", ".db"),
-        *(".json5", ".psv", ".ssv", ".tfrecord"),
+        *(".json5", ".jsonc", ".geojson", ".psv", ".ssv", ".tfrecord", ".yaml", ".yml", ".bson"),
+        *(".msgpack", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".sas7bdat", ".duckdb"),
+    ),
+    "markup; save its text as .txt, or what is to be scored as it stands in .jsonl": (
+        *(".html", ".htm", ".xhtml", ".mhtml", ".xml", ".svg", ".rss", ".warc", ".eml", ".mbox"),
+        *(".srt", ".vtt"),
     ),
     "a document of a format that is not read; save its text as .txt": (
-        *(".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ipynb"),
+        *(".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".mobi", ".fb2", ".ps", ".djvu"),
+        *(".ppt", ".pptx", ".ipynb"),
     ),
     "a file of Python objects, which can run code when it is read; save its text as .jsonl": (
         *(".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".bin"),
@@ -53,7 +65,10 @@ _FIRST_BYTES = {
     b"%PDF": "a PDF document (.pdf)",
     b"SQLite format 3": "a database (.sqlite)",
 }
-_N_TRIED = 3  # lines of plain text that show whether they are JSON
+_MARKUP = ("<!doctype ", "<html", "<?xml", "<mediawiki")
+_SIGNS = (",", "\t", ";", "|")
+_NAME = re.compile(r"\w[\w.-]{0,40}")  # of a column
+_N_TRIED = 3  # lines of plain text that show whether they are JSON or a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +118,48 @@ def read_bytes(path: Path, found: FileFormat) -> bytes:
     return raw
 
 
-def refuse_json(path: Path, text: str) -> None:
-    """See that plain text is not JSON lines under another name.
+def refuse_structure(path: Path, text: str, column: str) -> None:
+    """See that plain text is not JSON, a table or markup under another name.
 
     Raises:
-        InputError: The first lines are JSON objects, so that their syntax would be trained on.
+        InputError: It is, so that its syntax would be scored as text.
     """
     lines = [line for line in text[:100_000].split("\n") if line.strip()][:_N_TRIED]
     if lines and all(_is_json_object(line) for line in lines):
-        raise InputError(
-            f"{path} would be read as plain text, and its lines are JSON objects, so braces and "
-            "keys would be scored as text. Rename it to .jsonl."
-        )
+        what, advice = "its lines are JSON objects", "Rename it to .jsonl."
+    elif text.lstrip()[:1] in ("[", "{") and _is_json_table(text):
+        what, advice = "it is a list of JSON objects", "Rename it to .json."
+    elif text.lstrip()[:100].lower().startswith(_MARKUP):
+        what, advice = "it is markup", "Save its text, or put it into .jsonl as it stands."
+    elif sign := _find_sign(lines, column):
+        ending = {",": "Rename it to .csv.", "\t": "Rename it to .tsv."}
+        what = f"its first line names columns, {column!r} among them"
+        advice = ending.get(sign, "Write it with commas as .csv.")
+    else:
+        return
+    raise InputError(
+        f"{path} would be read as plain text, and {what}, so syntax would be scored as text. "
+        f"{advice}"
+    )
+
+
+def _find_sign(lines: list[str], column: str) -> str | None:
+    """What separates the columns of a table whose first line names them; None: it is no table."""
+    for sign in _SIGNS:
+        names = [name.strip().strip('"') for name in lines[0].split(sign)] if lines else []
+        is_header = len(names) > 1 and column in names and all(map(_NAME.fullmatch, names))
+        if is_header and all(line.count(sign) >= len(names) - 1 for line in lines):
+            return sign
+    return None
+
+
+def _is_json_table(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    rows = found if isinstance(found, list) else [found]
+    return bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
 def _is_json_object(line: str) -> bool:

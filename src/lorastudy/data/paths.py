@@ -41,6 +41,8 @@ def find_files(pattern: str, base: Path) -> tuple[Path, ...]:
         raise InputError(
             f"path {pattern!r}: {literal} is a folder. Name its files, such as {pattern}/*.txt."
         )
+    if literal.exists():
+        raise InputError(f"path {pattern!r}: {literal} is not a file of texts. Correct it.")
     named = Path(pattern).expanduser()
     whole = str(named) if named.is_absolute() else f"{escape(str(base))}/{named}"
     found = sorted(Path(name) for name in glob(whole, recursive=True))  # noqa: PTH207
