@@ -1,6 +1,7 @@
 """`check` says what is lost of a text and what else is allowed and may not be meant."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,15 @@ def test_family_that_runs_with_eager_attention_is_noted(
     assert any("eager" in note for note in notes) == is_noted
 
 
-def test_base_model_without_weights_is_noted_and_one_with_other_weights_is_refused(
+def test_weights_that_are_missing_or_not_read_are_noted_and_other_formats_are_refused(
     tmp_path: Path,
 ) -> None:
     assert not any("weights" in note for note in check(tmp_path)["notes"])
     weights = tmp_path / "base" / "model.safetensors"
+    shutil.copy(weights, tmp_path / "base" / "old.safetensors")
+    answer = call("check", tmp_path / "study.yaml")
+    assert answer.code == 0 and "old.safetensors, which is not read" in " ".join(answer.out.split())
+    (tmp_path / "base" / "old.safetensors").unlink()
     weights.unlink()
     answer = call("check", tmp_path / "study.yaml")
     assert answer.code == 0 and "has no weights" in " ".join(answer.out.split())

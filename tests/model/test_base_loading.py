@@ -133,6 +133,16 @@ def test_shard_that_is_missing_is_refused(copy: Path) -> None:
         load_base(copy, device=CPU)
 
 
+def test_one_file_of_weights_beside_several_is_refused(copy: Path) -> None:
+    whole = (copy / "model.safetensors").read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
+    (copy / "model.safetensors").unlink()
+    model.save_pretrained(copy, max_shard_size="40KB")
+    (copy / "model.safetensors").write_bytes(whole)
+    with pytest.raises(InputError, match="not clear which weights are meant"):
+        load_base(copy, device=CPU)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -211,6 +211,9 @@ def test_head_is_counted_as_it_is_trained(family: str, is_equal: bool, tmp_path:
     assert described.total_parameters == trained
     output = next(module for module in described.linear_modules if module.path == "lm_head")
     assert (output.tied_to is not None) == is_equal
+    other = {"lm_head.weight": embedding + 7}  # of a file that transformers does not read
+    save_file(other, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    assert describe_base(tmp_path).total_parameters == trained
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

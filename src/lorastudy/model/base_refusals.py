@@ -5,6 +5,7 @@ make has to predict each token from the tokens before it. transformers itself wo
 layers with random numbers and ignore what is left over.
 """
 
+import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lorastudy.model.stored_constants import is_known_constant
 
 # Of a text that is tried out; with up to 16, torch's fused attention hides a NaN.
 _N_TRIED = 33
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 
 
@@ -34,22 +36,48 @@ def holds_weights(folder: Path) -> bool:
     return any(path.suffix in _WEIGHT_SUFFIXES for path in folder.iterdir())
 
 
+def list_weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads weights from: one, or those that an index names."""
+    is_single = (folder / _SINGLE).is_file()
+    return [folder / _SINGLE] if is_single else _list_shards(folder)
+
+
+def _list_shards(folder: Path) -> list[Path]:
+    if not (folder / _INDEX).is_file():
+        return []
+    with reading_weights(folder):
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+def list_unread_weights(folder: Path) -> list[str]:
+    """Names of safetensors files in `folder` that are not read."""
+    read = {path.name for path in list_weight_files(folder)}
+    return sorted({path.name for path in folder.glob("*.safetensors")} - read)
+
+
 def refuse_other_formats(folder: Path) -> None:
-    """Check that the weights in `folder` are safetensors.
+    """Check that the weights in `folder` are safetensors, and which of them are meant.
 
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, or a single file beside several with an index.
     """
     if not list(folder.glob("*.safetensors")):
         raise InputError(
             f"{folder}: no .safetensors file. Other formats can run code when they are read; "
             "convert the model with save_pretrained first."
         )
+    single = folder / _SINGLE
+    if single.is_file() and any(path.is_file() and path != single for path in _list_shards(folder)):
+        raise InputError(
+            f"{folder} holds {_SINGLE} and also {_INDEX} with other files, so it is not clear "
+            "which weights are meant. Move one of the two away."
+        )
 
 
 def read_tensor(folder: Path, name: str) -> Tensor | None:
     """A stored tensor by its name or by the last parts of it; None: it is not there."""
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in list_weight_files(folder):
         with reading_weights(folder), safe_open(path, framework="pt") as file:
             for found in file.keys():  # noqa: SIM118
                 if f".{found}".endswith(f".{name}"):
@@ -87,7 +115,7 @@ def refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str, 
 
 def _stored_names(folder: Path) -> set[str]:
     names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
+    for path in list_weight_files(folder):
         with safe_open(path, framework="pt") as file:
             names.update(file.keys())
     return names
@@ -119,7 +147,7 @@ def try_out(folder: Path, network: Any) -> None:
         InputError: They are not, or the model cannot be run.
     """
     n_vocabulary = network.get_input_embeddings().weight.shape[0]
-    limit = getattr(network.config, "max_position_embeddings", None)
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     n_tokens = min(_N_TRIED, limit) if isinstance(limit, int) and limit > 1 else _N_TRIED
     ids = torch.arange(1, n_tokens + 1, device=network.device)[None] % n_vocabulary
     others = ids.clone()

@@ -1,12 +1,13 @@
 """What a person should know of a study before it runs, although nothing is wrong with it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from lorastudy.config.models import Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.base import BaseDescription
-from lorastudy.model.base_refusals import holds_weights
+from lorastudy.model.base_refusals import holds_weights, list_unread_weights
 from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.store.records import StudyLock
 from lorastudy.study.check import ArmCheck, StudyCheck
@@ -17,11 +18,7 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     yield from note_texts(study, checked.lock)
     yield from _note_text_part(checked.reader.base)
     yield from _note_attention(checked.reader.base)
-    if not holds_weights(checked.reader.base.folder):
-        yield (
-            f"{checked.reader.base.folder} has no weights, so they are not checked. `run` needs "
-            "them as safetensors."
-        )
+    yield from _note_weights(checked.reader.base.folder)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
         yield slow
     for arm in checked.arms:
@@ -115,6 +112,13 @@ def _note_text_part(base: BaseDescription) -> Iterator[str]:
             f"The base model is a {base.text_part_of}. Only its text part is loaded, counted and "
             "trained. Its other parts are copied unchanged into every whole model that is written."
         )
+
+
+def _note_weights(folder: Path) -> Iterator[str]:
+    if not holds_weights(folder):
+        yield f"{folder} has no weights, so they are not checked. `run` needs them as safetensors."
+    elif unread := list_unread_weights(folder):
+        yield f"{folder} also holds {show_names(unread, most=3)}, which is not read."
 
 
 def _note_attention(base: BaseDescription) -> Iterator[str]:
