@@ -206,7 +206,7 @@ def test_a_command_that_runs_out_of_memory_ends_with_its_code(
     def run_out(*_: object, **__: object) -> None:
         raise error
 
-    place = {"check": "study.check.check_study", "evaluate": "run.evaluate_model.evaluate_model"}
+    place = {"check": "api.checking.check_study", "evaluate": "run.evaluate_model.evaluate_model"}
     monkeypatch.setattr(f"lorastudy.{place[command]}", run_out)
     rest = () if command == "check" else ("--benchmark", "imdb", "--protocol", "rows-text")
     answer = call(command, "demo", *rest)
