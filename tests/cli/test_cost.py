@@ -91,3 +91,31 @@ def test_a_device_that_cannot_be_read_is_answered_with_what_can(
 ) -> None:
     answer = call("check", "demo", *arguments)
     assert answer.code == 2 and form in answer.err
+
+
+def test_a_study_says_before_it_starts_what_it_can_separate(study_file: Path) -> None:
+    two_seeds = call("check", study_file, "--difference", "0.02", "--json")
+    (found,) = json.loads(two_seeds.out)["separable"]
+    assert (found["benchmark"], found["n_seeds"], found["n_documents"]) == ("tale", 2, 2)
+    assert found["smallest_difference"] is None and found["n_pairs"] == 3
+    answer = call("check", study_file, "--set", "seeds=[0, 1, 2, 3]", "--difference", "0.02")
+    assert "tale (rows-text, 2 documents): differences from about" in answer.out
+    assert "documents, however many seeds." in answer.out
+    one = call("check", study_file, "--set", "seeds=[0]")
+    assert "nothing about training" in one.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "form"),
+    [
+        (("--difference", "-0.02"), "as 0.02"),
+        (("--difference", "nan"), "as 0.02"),
+        (("--difference", "1e-300"), "as 0.02"),
+        (("--difference", "x"), "--difference"),
+        (("--like", "nowhere"), "nowhere"),
+        (("--like", ""), "--like"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_refused(arguments: tuple[str, ...], form: str) -> None:
+    answer = call("check", "demo", *arguments)
+    assert answer.code == 2 and form in answer.err

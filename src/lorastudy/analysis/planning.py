@@ -45,6 +45,18 @@ def seeds_needed(
     return _count_seeds(lambda n: power_of(difference, distance, n, level), power)
 
 
+def documents_needed(
+    spread: float, wanted: float, *, n_pairs: int = 1, power: float = POWER
+) -> int:
+    """Documents without which no number of seeds separates a true difference of `wanted` nats.
+
+    `spread` is the standard deviation of one document, over endlessly many seeds. Power and level
+    are those of `seeds_needed`.
+    """
+    distance = ndtri(power) - ndtri(SIGNIFICANCE / n_pairs / 2)
+    return math.ceil((spread * float(distance) / wanted) ** 2)
+
+
 def seeds_for_equivalence(
     difference: Difference, margin: float, *, n_pairs: int = 1, power: float = POWER
 ) -> int | None:

@@ -7,7 +7,9 @@ import torch
 
 from lorastudy.api.facts import CheckFacts, describe_check
 from lorastudy.api.memory import describe_fits
+from lorastudy.api.outlook import look_out_for
 from lorastudy.api.study import Study, open_for
+from lorastudy.errors import ConfigError
 from lorastudy.launch.probe import time_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.study.cards import Card, read_card
@@ -28,6 +30,8 @@ def check(
     price: str | None = None,
     device_memory: str | None = None,
     gpu: str | None = None,
+    like: str | Path | None = None,
+    difference: float | None = None,
 ) -> CheckFacts:
     """Validate everything short of training; the facts of `lorastudy check --json`.
 
@@ -40,6 +44,8 @@ def check(
         price: Of an hour on this machine, as "1.20/h".
         device_memory: Of a device that every arm is to fit into, as "12GB".
         gpu: The same by the name of a card, as "RTX 3060".
+        like: Folder of a finished study, whose runs spread over seeds as these will.
+        difference: In nats per token, that the study is to separate: how many seeds it needs.
 
     Raises:
         StudyError: Settings that cannot be carried out with this model or device, or a value of
@@ -48,7 +54,13 @@ def check(
     """
     opened = open_for(study, mirror=mirror, offline=offline)
     wishes = read_wishes(
-        device=device, probe=probe, price=price, device_memory=device_memory, gpu=gpu
+        device=device,
+        probe=probe,
+        price=price,
+        device_memory=device_memory,
+        gpu=gpu,
+        like=None if like is None else Path(like),
+        difference=difference,
     )
     return look_ahead(opened, wishes)[1]
 
@@ -61,10 +73,19 @@ class Wishes:
     probe: bool
     price: Price | None
     card: Card | None
+    like: Path | None
+    difference: float | None  # nats per target
 
 
 def read_wishes(
-    *, device: str, probe: bool, price: str | None, device_memory: str | None, gpu: str | None
+    *,
+    device: str,
+    probe: bool,
+    price: str | None,
+    device_memory: str | None,
+    gpu: str | None,
+    like: Path | None,
+    difference: float | None,
 ) -> Wishes:
     """The options of `lorastudy check` and the arguments of `check`, understood.
 
@@ -76,6 +97,17 @@ def read_wishes(
         probe=probe,
         price=None if price is None else read_price(price),
         card=read_card(device_memory, gpu),
+        like=like,
+        difference=_read_difference(difference),
+    )
+
+
+def _read_difference(difference: float | None) -> float | None:
+    if difference is None or 1e-6 <= difference <= 10:
+        return difference
+    raise ConfigError(
+        f"--difference {difference} is not a difference of two losses. Write it in nats per token, "
+        "as 0.02, which is 2 % of a perplexity."
     )
 
 
@@ -90,6 +122,8 @@ def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFa
     whole = [arm.spec.model_copy(update={"benchmarks": study.benchmarks}) for arm in checked.arms]
     tried = time_study(study, whole, opened.places, device) if wishes.probe else None
     facts = describe_check(study, checked, predict_study(study, checked, tried), wishes.price)
+    outlooks = tuple(look_out_for(study, checked, wishes.like, wishes.difference))
+    facts = replace(facts, separable=outlooks)
     if wishes.card is None:
         return checked, facts
     # a card is meant where nothing else is said

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lorastudy.analysis.outlook import Outlook
 from lorastudy.api.memory import DeviceMemory
 from lorastudy.config.models import Study
 from lorastudy.store.counts import Overlap, TextCounts
@@ -55,6 +56,7 @@ class CheckFacts:
     is_probed: bool  # seconds follow from measured steps; else roughly from shapes
     predicted_cost: float | None = None  # of all runs, in the currency of the price
     device_memory: DeviceMemory | None = None  # None: no device was named
+    separable: tuple[Outlook, ...] = ()  # what each benchmark can find out
 
 
 def describe_check(

@@ -1,12 +1,21 @@
 """`check`: everything about a study that can be known before it runs."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorastudy.cli import options
-from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Overrides, StudyName
+from lorastudy.cli.options import (
+    AsJson,
+    Device,
+    Mirror,
+    Offline,
+    Overrides,
+    StudyName,
+    named_path,
+)
 from lorastudy.study.open import open_study
 
 Probe = Annotated[
@@ -34,6 +43,20 @@ Gpu = Annotated[
     str | None,
     typer.Option("--gpu", metavar="NAME", help='The same by name of a card, e.g. "RTX 3060".'),
 ]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a finished study whose runs spread over seeds as these will.",
+        parser=named_path,
+        metavar="DIR",
+    ),
+]
+WantedDifference = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS", help="Say how many seeds separate arms that differ by this, e.g. 0.02."
+    ),
+]
 
 
 def check(
@@ -47,6 +70,8 @@ def check(
     price: PriceOfHour = None,
     device_memory: MemoryOfDevice = None,
     gpu: Gpu = None,
+    like: Like = None,
+    difference: WantedDifference = None,
     as_json: AsJson = False,
 ) -> None:
     """Validate everything short of training: weights, modules, steps, memory, time."""
@@ -54,7 +79,13 @@ def check(
     from lorastudy.api.checking import look_ahead, read_wishes
 
     wishes = read_wishes(
-        device=device, probe=probe, price=price, device_memory=device_memory, gpu=gpu
+        device=device,
+        probe=probe,
+        price=price,
+        device_memory=device_memory,
+        gpu=gpu,
+        like=like,
+        difference=difference,
     )
     opened = open_study(study, overrides=overrides or (), mirror=mirror, offline=offline)
     from lorastudy.study.notes import list_texts, note_overlaps
@@ -63,9 +94,11 @@ def check(
     if as_json:
         options.print_json(asdict(facts))
         return
-    from lorastudy.cli.show_check import print_check, print_memory
+    from lorastudy.cli.show_check import list_outlooks, print_check, print_memory
 
     print_check(opened.study, checked, facts, wishes)
+    for line in list_outlooks(facts.separable, difference):
+        print(line)
     if facts.device_memory is not None:
         print_memory(facts.device_memory, study)
     for line in list_texts(checked.lock):

@@ -1,10 +1,14 @@
 """What `check` says about a study, on a terminal."""
 
+import math
 import shlex
+from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
 
+from lorastudy.analysis.outlook import Outlook
+from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.api.checking import Wishes
 from lorastudy.api.facts import CheckFacts
 from lorastudy.api.memory import DeviceMemory
@@ -153,3 +157,47 @@ def list_advice(memory: DeviceMemory, study: str) -> list[str]:
 def write_value(value: object) -> str:
     """A value as a study file has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def list_outlooks(outlooks: Sequence[Outlook], wanted: float | None) -> list[str]:
+    """What each benchmark can find out, one line for each, and what the numbers rest on."""
+    if not outlooks:
+        return []
+    first = outlooks[0]
+    lines = [
+        f"{one.benchmark} ({one.protocol}, {one.n_documents:,} documents): {_say_outlook(one)}"
+        + (f" {_say_needed(one, wanted)}" if wanted is not None else "")
+        for one in outlooks
+    ]
+    return [
+        f"What {_count(first.n_seeds, 'seed')} can separate, with a chance of 80 %, among "
+        f"{_count(first.n_pairs, 'pair')} of arms (spread of {first.spread.source}):",
+        *lines,
+    ]
+
+
+def _say_outlook(one: Outlook) -> str:
+    if one.n_seeds == 1:
+        return "nothing about training, since that needs several seeds."
+    if one.n_documents == 1:
+        return "nothing, since one document says nothing about others."
+    if one.smallest_difference is None:
+        return "nothing yet: so few arms need 3 seeds."
+    return f"differences from about {_write_nats(one.smallest_difference)} on."
+
+
+def _say_needed(one: Outlook, wanted: float) -> str:
+    about = f"For {_write_nats(wanted)}:"
+    if one.documents_needed is not None:
+        return f"{about} at least {one.documents_needed:,} documents, however many seeds."
+    if one.seeds_needed is None or one.seeds_needed > MOST_SEEDS:
+        return f"{about} more than {MOST_SEEDS:,} seeds."
+    return f"{about} about {_count(one.seeds_needed, 'seed')}."
+
+
+def _write_nats(nats: float) -> str:
+    return f"{nats:.2g} nats per token ({100 * math.expm1(nats):.2g} % of a perplexity)"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
