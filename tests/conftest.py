@@ -4,6 +4,8 @@ The environment is set before anything imports torch or transformers, which read
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +24,21 @@ settings.register_profile("shared machine", deadline=None)  # seconds say nothin
 settings.load_profile("shared machine")
 
 ROOT = Path(__file__).resolve().parent.parent
+IN_MEMORY = Path("/dev/shm")  # no process that a test starts waits for a disk there
+if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("TMPDIR", str(IN_MEMORY))
+    tempfile.tempdir = None  # chosen again
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Workers for `-n auto`: none for single files, or where output is to be seen (`-s`)."""
+    """Workers for `-n auto`: none for single files, or where output is to be seen (`-s`).
+
+    One for each core, and one more, since some tests mostly wait for processes that they started.
+    """
     if config.option.capture == "no" or all(".py" in argument for argument in config.args):
         return 0
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

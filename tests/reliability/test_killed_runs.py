@@ -1,7 +1,7 @@
 """R1 and R3: a run that is killed anywhere, once or twice, ends bitwise equal to one left alone.
 
-Killed is a fork of this process that ends by SIGKILL or `os._exit` at the nth hit of a point in the
-code: no handler, no flush, no unlock. Dropout is on in model and adapter, steps accumulate
+Killed is a fork of a run that ends by SIGKILL or `os._exit` at the nth hit of a point in the code:
+no handler, no flush, no unlock. Dropout is on in model and adapter, steps accumulate
 micro-batches, points lie within epochs, and the best epoch, not always the last, is taken back at
 the end; both implementations are killed. Compared are every step, epoch and score, and all trained
 tensors, bit for bit.
@@ -10,7 +10,8 @@ tensors, bit for bit.
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from support.tiny_runs import (
     SOUND,
     Case,
     assert_same_run,
+    in_child,
     kill_at,
     make_study,
     note_in,
@@ -41,6 +43,9 @@ PHASES = (
 )  # passed in every step; the other points are passed at the end of an epoch or of the run
 
 
+Hit = tuple[str, int]  # a point of the code, and how often it was passed before
+
+
 @dataclass(frozen=True)
 class Reference:
     """A run that nothing happened to, and how often it passed each point."""
@@ -49,13 +54,13 @@ class Reference:
     folder: RunFolder
     points: tuple[str, ...]
 
-    def hits(self) -> Iterator[tuple[str, int]]:
+    def hits(self) -> Iterator[Hit]:
         """Every point with each of its hits, in no particular order."""
         for point in POINTS:
             yield from ((point, nth) for nth in range(self.points.count(point)))
 
 
-def middle_hits(reference: Reference) -> list[tuple[str, int]]:
+def middle_hits(reference: Reference) -> list[Hit]:
     """Every point once, halfway through the run."""
     return [(point, (reference.points.count(point) - 1) // 2) for point in POINTS]
 
@@ -85,33 +90,55 @@ def references(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     }
 
 
-def trial(reference: Reference, parent: Path, *kills: tuple[str, int]) -> Callable[[], None]:
-    """Kill a run at each of `kills`, one after the other; finish it; compare; tidy up."""
+def kill_at_all(reference: Reference, parent: Path, hits: Iterable[Hit]) -> dict[Hit, RunFolder]:
+    """What a kill at each of `hits` leaves behind, each in a folder of its own.
+
+    One run is executed. At each hit a fork of it is killed, and its folder copied as it is then.
+    """
+    wanted, seen = set(hits), Counter[str]()
+    left = {hit: reference.case.folder(parent, "{}.{}".format(*hit)) for hit in wanted}
+    running = reference.case.folder(parent, "running")
+
+    def handler(point: str, _stop: object) -> None:
+        hit = point, seen[point]
+        seen[point] += 1
+        if hit in wanted:
+            assert in_child(die if seen[point] % 2 else leave) in (KILLED, -signal.SIGKILL)
+            shutil.copytree(running.path, left[hit].path)
+
+    assert reference.case.child(running, handler) == 0
+    assert all(folder.path.is_dir() for folder in left.values())
+    return left
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave() -> None:
+    os._exit(KILLED)
+
+
+def trial(reference: Reference, folder: RunFolder, again: Hit | None = None) -> Callable[[], None]:
+    """Resume a killed run, which is killed once more at `again`; finish it; compare; tidy up."""
 
     def carry_out() -> None:
-        name = "-".join(f"{point}.{nth}" for point, nth in kills).replace(":", "_")
-        folder = reference.case.folder(parent, name)
-        for place, (point, nth) in enumerate(kills):
-            by = kill_at(point, nth) if (nth + place) % 2 else sigkill_at(point, nth)
-            code = reference.case.child(folder, by)
-            # after the first kill there may be fewer hits left than `nth`
-            assert code in ({KILLED, -signal.SIGKILL} | ({0} if place else set())), code
+        if again is not None:
+            code = reference.case.child(folder, kill_at(*again))
+            assert code in (KILLED, 0), code  # there may be fewer hits left
         if folder.read_result() is None:
             reference.case.execute_with(folder, None)
         assert_same_run(reference.folder, folder)
-        shutil.rmtree(folder.path.parent)
+        shutil.rmtree(folder.path)
 
     return carry_out
 
 
-def sigkill_at(point: str, nth: int) -> Callable:
-    count = iter(range(10**9))
-
-    def handler(reached: str, _stop: object) -> None:
-        if reached == point and next(count) == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return handler
+def trials(reference: Reference, parent: Path, hits: Iterable[Hit]) -> list[Callable[[], None]]:
+    """A trial of a run that is killed once, for each of `hits`."""
+    name = reference.case.spec.run_id
+    left = kill_at_all(reference, parent / name, hits)
+    return [trial(reference, folder) for folder in left.values()]
 
 
 def test_every_hook_point_of_the_source_is_hit_in_every_kind_of_run(
@@ -133,18 +160,20 @@ def test_r1_a_killed_lora_run_resumes_to_the_same_bits(
     references: dict[str, Reference], tmp_path: Path
 ) -> None:
     row = Row("R1")
-    sound, paper = references["lora-sound"], references["lora-paper"]
-    once = [trial(sound, tmp_path, hit) for hit in sound.hits()]
-    once += [trial(paper, tmp_path / "paper", hit) for hit in list(paper.hits())[::3]]
-    once += [
-        trial(references["lora-reference"], tmp_path / "reference", hit)
-        for hit in middle_hits(references["lora-reference"])
-    ]
+    sound = references["lora-sound"]
     hits = list(sound.hits())
+    chosen = {
+        "lora-sound": hits,
+        "lora-paper": list(references["lora-paper"].hits())[::3],
+        "lora-reference": middle_hits(references["lora-reference"]),
+    }
+    once = [
+        one for name, some in chosen.items() for one in trials(references[name], tmp_path, some)
+    ]
+    killed = kill_at_all(sound, tmp_path / "twice", hits[::4])
     twice = [
-        trial(sound, tmp_path / "twice", hit, hits[(7 * place) % len(hits)])
-        for place, hit in enumerate(hits)
-        if place % 4 == 0
+        trial(sound, killed[hit], hits[(28 * place) % len(hits)])
+        for place, hit in enumerate(hits[::4])
     ]
     failed = count_failures([*once, *twice])
     n_phases = len(set(sound.points))
@@ -161,19 +190,17 @@ def test_r3_a_killed_full_fine_tuning_resumes_to_the_same_bits(
     references: dict[str, Reference], tmp_path: Path
 ) -> None:
     row = Row("R3")
-    trials = []
+    found = []
     for name in ("full-sound", "full-paper", "full-reference"):
-        reference = references[name]
-        trials += [trial(reference, tmp_path / name, hit) for hit in middle_hits(reference)]
+        found += trials(references[name], tmp_path / name, middle_hits(references[name]))
     for name in ("full-sound", "full-paper"):
-        reference = references[name]
-        last = {point: reference.points.count(point) - 1 for point in POINTS}
-        trials += [
-            trial(
-                reference, tmp_path / name / "twice", (p, last[p] // 3), ("run:after-step-line", 1)
-            )
-            for p in PHASES
+        points = references[name].points
+        hits = [(phase, (points.count(phase) - 1) // 3) for phase in PHASES]
+        killed = kill_at_all(references[name], tmp_path / name / "twice", hits)
+        found += [
+            trial(references[name], folder, ("run:after-step-line", 1))
+            for folder in killed.values()
         ]
-    failed = count_failures(trials)
-    row.show(f"{len(trials) - failed} of {len(trials)} equal, {2 * len(PHASES)} of them twice")
-    assert len(trials) >= 20 and failed == 0
+    failed = count_failures(found)
+    row.show(f"{len(found) - failed} of {len(found)} equal, {2 * len(PHASES)} of them twice")
+    assert len(found) >= 20 and failed == 0

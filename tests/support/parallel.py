@@ -1,4 +1,4 @@
-"""How the tests are shared out between the processes of pytest-xdist, one for each core.
+"""How the tests are shared out between the processes of pytest-xdist.
 
 A file stays on one worker, so what its fixtures make is made once. Tests that measure seconds
 or start processes on every core follow each other on one worker: they would disturb each other.
