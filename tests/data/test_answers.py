@@ -187,6 +187,27 @@ def test_a_bad_row_is_refused_with_its_line(message: str, row: Any, tmp_path: Pa
     assert message in str(refused.value)
 
 
+json_values = st.recursive(
+    st.none() | st.integers(-2, 2) | st.sampled_from(["", "q", "user", "assistant", "[]"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "name"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(json_values, min_size=1, max_size=2))
+@settings(max_examples=150)
+def test_any_values_are_a_row_with_an_answer_or_are_refused(values: list[Any]) -> None:
+    try:
+        example = read_example("row 1", values)
+    except InputError as error:
+        assert str(error).startswith("row 1")
+    else:
+        assert example.texts[-1].strip()
+
+
 def test_rows_of_two_kinds_are_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [*PAIRS, *CHATS])
     with pytest.raises(InputError, match=r"line 3 holds messages, and .*line 1 holds prompts"):
@@ -198,7 +219,6 @@ def test_rows_of_two_kinds_are_refused(tmp_path: Path) -> None:
     [
         (None, AnswerRules(), InputError, "row 1 holds messages, and the tokenizer has no chat"),
         (WITHOUT_MARKS, ONLY_ASSISTANT, ConfigError, "does not mark answers"),
-        (TEMPLATE, AnswerRules(completion_only_loss=True), ConfigError, "without a prompt"),
         (TEMPLATE.replace(END_OF_TEXT, ""), ONLY_ASSISTANT, InputError, "would not learn to stop"),
         (
             TEMPLATE.replace(

@@ -131,6 +131,18 @@ def test_a_study_remembers_that_its_losses_are_those_of_answers(
     assert collect_results(folder).training_protocol == "answers"
 
 
+def test_a_benchmark_of_plain_prompts_fits_a_study_of_messages(
+    desk: tuple[Path, Path, Path],
+) -> None:
+    base, texts, tmp_path = desk
+    keys = {"assistant_only_loss": True, "chat_template_path": "chat.jinja"}
+    training = {**SOUND, "rows_per_step": 2}
+    study = study_of(base, "chats", benchmarks=(ANSWERS,), training=training, **keys)
+    counts = check(study, texts, tmp_path).lock.texts["sums--answers"].answers
+    n_targets = sum(len(pair["completion"]) + 1 for pair in PAIRS)
+    assert counts == AnswerCounts("prompts and completions", n_targets, 0, 0)
+
+
 def test_two_masks_of_the_same_tokens_are_two_corpora(
     tiny_gpt2: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +171,11 @@ REFUSED: dict[str, tuple[type[UserError], str, dict[str, Any]]] = {
     "data.rows.cut: stream": (ConfigError, "pairs", {"rows": {"cut": "stream"}}),
     "data.rows.end: scored": (ConfigError, "pairs", {"rows": {"end": "scored"}}),
     "data.rows.strip: false": (ConfigError, "pairs", {"rows": {"strip": False}}),
+    "data.completion_only_loss: .* holds messages": (
+        ConfigError,
+        "chats",
+        {"completion_only_loss": True, "chat_template_path": "chat.jinja"},
+    ),
     "data.assistant_only_loss is for messages": (
         ConfigError,
         "pairs",

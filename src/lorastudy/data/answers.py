@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.data.examples import Example, Turns
+from lorastudy.data.examples import Example, ExampleKind, Turns
 from lorastudy.data.turns import ANSWER, END, HEADER, PROMPT, AnswerTokenizer, TurnReader, Written
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 
@@ -59,35 +59,39 @@ def read_marks(marks: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.
     return marks >= _SCORED, (marks & (_SCORED - 1)).astype(np.uint8)
 
 
-def refuse_rules(examples: Sequence[Example], rules: AnswerRules, template: str | None) -> None:
-    """Check that `rules` mean something for rows of this kind.
+def refuse_unfit_rules(kind: ExampleKind, label: str, rules: AnswerRules) -> None:
+    """Check that every rule means something for rows of this kind.
 
     Raises:
-        ConfigError: They do not.
-        InputError: The rows are messages, and there is no chat template.
+        ConfigError: One does not.
     """
-    kind, origin = examples[0].kind, examples[0].place
     if rules.completion_only_loss is not None and kind == "messages":
         raise ConfigError(
-            f"data.completion_only_loss: {origin} holds messages, without a prompt and a "
+            f"data.completion_only_loss: {label} holds messages, without a prompt and a "
             "completion. Leave it out; data.assistant_only_loss: true scores answers alone."
         )
-    if kind == "prompts and completions":
-        for key, is_set in (
-            ("data.assistant_only_loss", rules.assistant_only_loss),
-            ("data.chat_template_path", rules.has_own_template),
-        ):
-            if is_set:
-                raise ConfigError(
-                    f"{key} is for messages, but {origin} holds a prompt and a completion in "
-                    "plain text. Leave it out."
-                )
+    if kind != "prompts and completions":
+        return
+    for key, is_set in (
+        ("data.assistant_only_loss", rules.assistant_only_loss),
+        ("data.chat_template_path", rules.has_own_template),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"{key} is for messages, but {label} holds prompts and completions in plain text. "
+                "Leave it out."
+            )
+
+
+def _refuse_template(examples: Sequence[Example], rules: AnswerRules, template: str | None) -> None:
+    """Check that there is a chat template for messages, with the marks that `rules` need."""
+    if examples[0].kind == "prompts and completions":
         return
     if template is None:
         raise InputError(
-            f"{origin} holds messages, and the tokenizer has no chat template that says how they "
-            "are written. Name one with data.chat_template_path, or choose a base model that has "
-            "one, as most models for chats do."
+            f"{examples[0].place} holds messages, and the tokenizer has no chat template that says "
+            "how they are written. Name one with data.chat_template_path, or choose a base model "
+            "that has one, as most models for chats do."
         )
     if rules.assistant_only_loss and not _GENERATION.search(template):
         raise ConfigError(
@@ -100,14 +104,14 @@ def refuse_rules(examples: Sequence[Example], rules: AnswerRules, template: str 
 def encode_examples(
     examples: Sequence[Example], tokenizer: AnswerTokenizer, rules: AnswerRules
 ) -> Iterator[EncodedExample]:
-    """Every row as tokens.
+    """Every row as tokens. Rules that mean nothing for rows of this kind are left aside.
 
     Raises:
-        ConfigError: The rules do not fit rows of this kind.
+        ConfigError: The chat template lacks the marks that a rule needs.
         InputError: A template fails or a row has no target, with the row's place; or no end of a
             turn is ever scored.
     """
-    refuse_rules(examples, rules, tokenizer.chat_template)
+    _refuse_template(examples, rules, tokenizer.chat_template)
     encoder = _Encoder(tokenizer, rules)
     has_answer = has_end = False
     for begin in range(0, len(examples), _BATCH):

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from lorastudy.config.arm_words import list_places, list_settings, name_method
 from lorastudy.config.models import Arm, BaseModelRef, Source
 from lorastudy.exchange.stored_runs import StoredRun
-from lorastudy.protocols import protocol_of_rows
+from lorastudy.protocols import protocol_of_rows, scores_answers
 from lorastudy.store.records import EvaluationRecord
 
 ExportForm = Literal["adapter", "merged", "model"]
@@ -197,9 +197,11 @@ def _usage(run: StoredRun, form: ExportForm) -> str:
     score = f"lorastudy evaluate {shlex.quote(base)} --adapter THIS_FOLDER"
     if form != "adapter":
         score = "lorastudy evaluate THIS_FOLDER"
+    has_answers = any(scores_answers(e.protocol) for e in run.result.evaluations)
+    protocol = protocol_of_rows(has_answers=has_answers).pattern
     return (
         "```python\n" + "\n".join(lines) + "\n```\n\n"
-        f"Score it again: `{score} --benchmark FILE --protocol rows-text "
+        f"Score it again: `{score} --benchmark FILE --protocol {protocol} "
         f"--length {run.spec.data.rows.length}{'' if run.spec.data.rows.strip else ' --no-strip'}`."
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorastudy.config.models import Rows
-from lorastudy.data.answers import AnswerRules
+from lorastudy.data.answers import AnswerRules, refuse_unfit_rules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.examples import Example, ExampleKind
@@ -60,12 +60,13 @@ def cut_answer_rows(
     return table, padding
 
 
-def refuse_keys_of_texts(rows: Rows, source: AnswerSource) -> None:
-    """Check that no key is set that is for texts only.
+def refuse_unfit_keys(rows: Rows, rules: AnswerRules, source: AnswerSource) -> None:
+    """Check that no key is set that is for texts only, or for answers of another kind.
 
     Raises:
         ConfigError: One is.
     """
+    refuse_unfit_rules(source.kind, source.label, rules)
     found = f"{source.label} holds rows with answers ({source.kind})"
     if rows.cut == "stream":
         raise ConfigError(

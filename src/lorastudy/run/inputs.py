@@ -30,8 +30,8 @@ from lorastudy.run.answer_rows import (
     AnswerSource,
     cut_answer_rows,
     refuse_keys_of_answers,
-    refuse_keys_of_texts,
     refuse_protocol,
+    refuse_unfit_keys,
 )
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.files import read_record
@@ -122,7 +122,7 @@ class Reader:
         end = self.tokenizer.end_id if rows.end == "scored" else None
         corpus = self.corpus(source, form, end=end)
         if (answers := self.answers_of(source)) is not None:
-            refuse_keys_of_texts(rows, answers)
+            refuse_unfit_keys(rows, self.rules, answers)
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
             table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)
             return corpus, table
