@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chats import write_rows
+from support.chats import TEMPLATE, say, write_rows
 from support.command_line import call
 
 
@@ -41,6 +41,11 @@ def test_evaluate_scores_answers_and_says_where_a_row_has_none(
     answer = call("evaluate", tiny_gpt2, "--benchmark", "questions/test.jsonl", *how)
     (score,) = json.loads(answer.out)["evaluations"]
     assert score["n_tokens"] == 3 * len(" 31.") + 3
+    write_rows(questions / "chats.jsonl", [{"messages": say("Who?", "I.")}])
+    (questions / "chat.jinja").write_text(TEMPLATE)
+    chats = ("--chat-template", "questions/chat.jinja", "--assistant-only-loss")
+    answer = call("evaluate", tiny_gpt2, "--benchmark", "questions/chats.jsonl", *chats, *how)
+    assert json.loads(answer.out)["evaluations"][0]["n_tokens"] == len("I.") + 1
     write_rows(questions / "bad.jsonl", [{"prompt": "a", "completion": ""}])
     refused = call("evaluate", tiny_gpt2, "--benchmark", "questions/bad.jsonl", *how)
     assert refused.code == 3 and "bad.jsonl, line 1 has no answer" in refused.err

@@ -163,7 +163,7 @@ def test_two_masks_of_the_same_tokens_are_two_corpora(
 REFUSED: dict[str, tuple[type[UserError], str, dict[str, Any]]] = {
     "wide.jsonl, line 2: the answer.* needs a row of 92 tokens": (InputError, "wide", {}),
     "holds messages, and the tokenizer has no chat": (InputError, "chats", {}),
-    "chat_template_path: .*none.jinja cannot be read": (
+    "chat template .*none.jinja cannot be read": (
         InputError,
         "chats",
         {"chat_template_path": "none.jinja"},

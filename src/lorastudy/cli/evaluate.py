@@ -28,10 +28,24 @@ from lorastudy.study.open import places_here
 
 Model = Annotated[str, typer.Argument(help="Model folder, hub id, or demo.", metavar="MODEL")]
 ProtocolNames = Annotated[
-    list[str], typer.Option(help="rows-text, lm-eval-wikitext, ... (repeatable).")
+    list[str], typer.Option(help="rows-text, answers, lm-eval-wikitext, ... (repeatable).")
 ]
 Adapter = Annotated[Path | None, typer.Option(help="PEFT folder, such as a run's best/.")]
 Length = Annotated[int, typer.Option(min=2, help="Tokens per row, for row protocols.")]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        help="For messages: file with the chat template, in Jinja; default: the tokenizer's.",
+        metavar="PATH",
+    ),
+]
+AssistantOnly = Annotated[
+    bool,
+    typer.Option(
+        "--assistant-only-loss",
+        help="For messages: score only what the chat template marks with {% generation %}.",
+    ),
+]
 Sample = Annotated[
     int | None,
     typer.Option(min=2, help="Score only this many random documents; prints the standard error."),
@@ -50,6 +64,8 @@ def evaluate(
     sample_by: SampleBy = None,
     limit: Limit = None,
     sample: Sample = None,
+    chat_template: ChatTemplate = None,
+    assistant_only_loss: AssistantOnly = False,
     precision: Precision = "float32",
     mirror: Mirror = None,
     offline: Offline = False,
@@ -62,18 +78,17 @@ def evaluate(
     source = find_benchmark(
         *(benchmark, protocol), limit=limit, sample=sample, column=column, sample_by=sample_by
     )
+    from lorastudy.data.answers import AnswerRules
     from lorastudy.run.evaluate_model import evaluate_model
 
     records = evaluate_model(
-        model_reference(model),
-        adapter,
-        source,
-        places_here(mirror, offline=offline),
+        *(model_reference(model), adapter, source, places_here(mirror, offline=offline)),
         length=length,
         device=device,
         precision=precision,
         implementation="reference" if is_reference else "fast",
         strip=strip,
+        rules=AnswerRules(None, assistant_only_loss, chat_template),
     )
     _print_json(model, records) if as_json else _print_records(records)
 

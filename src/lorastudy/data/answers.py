@@ -29,11 +29,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
-    """Which tokens of a row with an answer are scored."""
+    """How rows with answers are written, and which of their tokens are scored."""
 
     completion_only_loss: bool | None = None  # None: yes, where there are completions
     assistant_only_loss: bool = False
-    has_own_template: bool = False  # the study names a chat template
+    chat_template_path: str | None = None  # None: the chat template is that of the tokenizer
 
 
 ALL_ANSWERS = AnswerRules()  # what a study scores that says nothing
@@ -74,7 +74,7 @@ def refuse_unfit_rules(kind: ExampleKind, label: str, rules: AnswerRules) -> Non
         return
     for key, is_set in (
         ("data.assistant_only_loss", rules.assistant_only_loss),
-        ("data.chat_template_path", rules.has_own_template),
+        ("data.chat_template_path", rules.chat_template_path is not None),
     ):
         if is_set:
             raise ConfigError(

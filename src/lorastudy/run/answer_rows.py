@@ -93,7 +93,7 @@ def refuse_keys_of_answers(rows: Rows, rules: AnswerRules, label: str) -> None:
     keys = {
         "data.completion_only_loss": rules.completion_only_loss is not None,
         "data.assistant_only_loss": rules.assistant_only_loss,
-        "data.chat_template_path": rules.has_own_template,
+        "data.chat_template_path": rules.chat_template_path is not None,
         "data.rows.too_long": rows.too_long != "cut-prompt",
     }
     for key, is_set in keys.items():

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lorastudy.config.models import BaseModelRef, Benchmark, Rows
+from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import InputError
 from lorastudy.evaluate.score import RowScores
 from lorastudy.machine.environment import (
@@ -35,10 +36,12 @@ def evaluate_model(
     precision: str,
     implementation: str = "fast",
     strip: bool = True,
+    rules: AnswerRules = ALL_ANSWERS,
 ) -> tuple[EvaluationRecord, ...]:
     """One record for each protocol of `benchmark`.
 
-    `length` and `strip` are those of `data.rows`; only row protocols use them.
+    `length` and `strip` are those of `data.rows`; only row protocols use them. `rules` are for rows
+    with answers.
 
     Raises:
         InputError: The model, adapter or data cannot be used.
@@ -51,7 +54,7 @@ def evaluate_model(
     refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
     rows = Rows(cut="lines", length=length, strip=strip)
-    laid_out = _lay_out(make_reader(folder, places), benchmark, rows)
+    laid_out = _lay_out(make_reader(folder, places, rules), benchmark, rows)
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)

@@ -7,7 +7,7 @@ belongs to which source, so that a run opens its memory maps without reading the
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lorastudy.config.models import Benchmark, Data, Rows, Source, Study
+from lorastudy.config.models import Benchmark, Rows, Source, Study
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
@@ -226,16 +226,15 @@ def _read_source(source: Source, form: Form, places: Places) -> Documents:
     return read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
 
 
-def make_reader(folder: Path, places: Places, data: Data | None = None) -> Reader:
-    """A reader for the model in `folder`; `data` may say how rows with answers are read.
+def make_reader(folder: Path, places: Places, rules: AnswerRules = ALL_ANSWERS) -> Reader:
+    """A reader for the model in `folder`, which reads rows with answers as `rules` say.
 
     Raises:
         InputError: Model, tokenizer or chat template cannot be used, or they do not belong
             together.
     """
-    template = None
-    if data is not None and data.chat_template_path is not None:
-        template = _read_template(data.chat_template_path, places.base)
+    named = rules.chat_template_path
+    template = None if named is None else _read_template(named, places.base)
     base, tokenizer = describe_base(folder), load_tokenizer(folder, template)
     for name, token in (("start", tokenizer.start_id), ("end", tokenizer.end_id)):
         if token >= base.vocabulary_size:
@@ -243,24 +242,19 @@ def make_reader(folder: Path, places: Places, data: Data | None = None) -> Reade
                 f"{folder}: the tokenizer's {name}-of-text id {token} has no row in the embedding "
                 f"of {base.vocabulary_size}. The tokenizer belongs to another model."
             )
-    if data is None:
-        return Reader(base, tokenizer, places)
-    rules = AnswerRules(
-        data.completion_only_loss, data.assistant_only_loss, has_own_template=template is not None
-    )
     return Reader(base, tokenizer, places, rules)
 
 
 def _read_template(named: str, base: Path) -> str:
     """The chat template in a Jinja file, or in a folder of a tokenizer that has one."""
-    path = possible_path(base / named, key="data.chat_template_path: ")
+    path = possible_path(base / named, key="chat template ")
     path = path / "chat_template.jinja" if path.is_dir() else path
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"data.chat_template_path: {path} cannot be read: {reason_of(error)}. "
-            "Name a file with a chat template in Jinja."
+            f"the chat template {path} cannot be read: {reason_of(error)}. Name a file with a chat "
+            "template in Jinja."
         ) from error
 
 
@@ -296,7 +290,11 @@ def open_reader(study: Study, places: Places) -> Reader:
     folder = find_base_folder(
         pinned, mirror=places.mirror, offline=places.offline, base=places.base
     )
-    reader = make_reader(folder, places, study.data)
+    data = study.data
+    rules = AnswerRules(
+        data.completion_only_loss, data.assistant_only_loss, data.chat_template_path
+    )
+    reader = make_reader(folder, places, rules)
     if named.id is not None and folder.parent.name == "snapshots":  # of the hub's cache, by commit
         reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
     base = reader.base
