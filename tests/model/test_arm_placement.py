@@ -16,7 +16,7 @@ from lorastudy.model.arm_size import measure_arm
 from lorastudy.model.base import describe_base
 from lorastudy.model.layer_types import QKV, rows_of_part
 from lorastudy.model.placement import ResolvedPlacement
-from support.families import save_family
+from support.families import make_config, save_family
 
 LAYOUTS = ("tiny_gpt2", "tiny_llama")
 FUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -65,6 +65,20 @@ def test_layers_are_counted_from_the_first_or_from_the_end(
     paths = resolve(folder, "projection", layers=layers).paths
     assert {path.split(".")[2] for path in paths} == kept
     assert len(paths) == 2 * len(kept)
+
+
+def test_all_linear_within_layers_leaves_out_what_is_in_none(tmp_path: Path) -> None:
+    make_config("gemma4_text").save_pretrained(tmp_path)
+    assert "model.per_layer_model_projection" in resolve(tmp_path, "all-linear").paths
+    paths = resolve(tmp_path, "all-linear", layers="last-1").paths
+    assert paths and all(path.startswith("model.layers.3.") for path in paths)
+
+
+def test_all_linear_leaves_out_routers_that_are_no_linear_map(tmp_path: Path) -> None:
+    keys = {"num_local_experts": 2, "num_hidden_layers": 1}
+    make_config("phimoe", **keys).save_pretrained(tmp_path)
+    names = {path.rpartition(".")[2] for path in resolve(tmp_path, "all-linear").paths}
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
 def test_query_key_and_value_of_separate_modules_are_these_modules(tiny_llama: Path) -> None:

@@ -36,9 +36,10 @@ _HYBRID = {  # a layer of linear attention below one of the usual kind
     "linear_num_value_heads": 4,
 }
 _GEMMA4 = {
-    **{**_LLAMA, "num_hidden_layers": 3, "sliding_window": 12},
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    "num_kv_shared_layers": 1,  # the third layer has the keys and values of the first
+    **{**_LLAMA, "num_hidden_layers": 4, "sliding_window": 12},
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 1,  # the last layer has the keys and values of the second
+    **{"attention_k_eq_v": True, "num_global_key_value_heads": 1},  # full: values are the keys
     "hidden_size_per_layer_input": 8,
     "vocab_size_per_layer_input": N_VOCABULARY,
     "global_head_dim": 16,

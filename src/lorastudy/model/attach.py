@@ -143,7 +143,7 @@ def refuse_unfit(adapter: PeftModel, arm: str, paths: Sequence[str]) -> None:
         return
     raise ConfigError(
         f"arm {arm!r}: PEFT's {name_kind(config)} cannot be an arm, since {why}. "
-        "Choose another method."
+        "Choose another method or other modules."
     )
 
 

@@ -169,7 +169,10 @@ def _count_key_heads(config: PretrainedConfig) -> int:
         config, "new_decoder_architecture", False
     ):
         return 1
-    named = (getattr(config, n, None) for n in ("num_key_value_heads", "num_kv_heads"))
+    try:
+        named = [getattr(config, n, None) for n in ("num_key_value_heads", "num_kv_heads")]
+    except RuntimeError:  # layers have different numbers of them, as in Gemma 4
+        return 0
     return int(next(filter(None, named), 0))
 
 

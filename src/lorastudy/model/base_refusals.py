@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
+from lorastudy.model.text_part import is_composite
 
 # Of a text that is tried out; with up to 16, torch's fused attention hides a NaN.
 _N_TRIED = 33
@@ -152,7 +153,8 @@ def try_out(folder: Path, network: Any) -> None:
     ids = torch.arange(1, n_tokens + 1, device=network.device)[None] % n_vocabulary
     others = ids.clone()
     others[0, -1] = (ids[0, -1] + 1) % n_vocabulary
-    with reading_user_files(f"{folder}: the model cannot be run", "Choose another base model."):
+    alone = "'s text part cannot be run alone" if is_composite(network.config) else " cannot be run"
+    with reading_user_files(f"{folder}: the model{alone}", "Choose another base model."):
         first, second = (
             network(input_ids=x, use_cache=False).logits[0, :-1] for x in (ids, others)
         )

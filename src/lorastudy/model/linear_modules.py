@@ -1,6 +1,7 @@
 """The modules of a network that a placement may name, and how many weights they hold."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -8,7 +9,10 @@ from lorastudy.model.placement import LinearModule
 
 
 def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
-    """Every nn.Linear and Conv1D of `network` in model order, with shared weights named."""
+    """Every nn.Linear and Conv1D of `network` in model order, with shared weights named.
+
+    Subclasses that compute something else, such as routers of experts, are left out.
+    """
     owners: dict[int, str] = {
         id(module.weight): path
         for path, module in network.named_modules()
@@ -23,9 +27,24 @@ def list_linear_modules(network: nn.Module) -> tuple[LinearModule, ...]:
             n_out, n_in = module.weight.shape
         else:
             continue
+        if not _maps_linearly(module, n_in, n_out):
+            continue
         owner = owners.get(id(module.weight))
         found.append(LinearModule(path, n_in, n_out, owner, is_output=module is head))
     return tuple(found)
+
+
+@torch.no_grad()
+def _maps_linearly(module: nn.Module, n_in: int, n_out: int) -> bool:
+    """Whether `module` makes (..., n_out) of (..., n_in), which a subclass need not do."""
+    if type(module) in (nn.Linear, Conv1D):
+        return True
+    device = next(module.parameters()).device
+    try:
+        output = module(torch.zeros(1, 1, n_in, device=device))
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(output, Tensor) and output.shape == (1, 1, n_out)
 
 
 def list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:

@@ -164,7 +164,7 @@ def _keep_layers(
     refuse_other_layers(arm, layers, n_layers)
     numbers = {module.path: layer_of(module.path) for module, _ in hits}
     outside = [path for path, number in numbers.items() if number is None]
-    if outside:
+    if outside and entry != ALL_LINEAR:  # which is then meant within these layers
         raise ConfigError(
             f"placement of arm {arm!r}: {show_names(outside, most=3)} ({entry!r}) is in no layer. "
             "Leave out layers, or this entry."

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Batch
 from lorastudy.data.rows import IntArray
+from lorastudy.errors import is_out_of_memory
 from lorastudy.model.fast.compiled import compile_layers
 from lorastudy.model.fast.dropout import FastFunctionalDropout, draw_for_row
 from lorastudy.model.fast.flat_rows import FlatRows
@@ -236,7 +237,9 @@ def _head_is_separate(network: PreTrainedModel) -> bool:
     try:
         apart = head(run_body(network, ids, None))
         whole = network(input_ids=ids, use_cache=False).logits
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         return False
     finally:
         network.train(was_training)
