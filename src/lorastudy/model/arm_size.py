@@ -64,8 +64,10 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
 
 
 def _count_stored(model: ArmModel) -> int:
-    tensors = {id(tensor): tensor for tensor in model.stored_tensors().values()}
-    return sum(tensor.numel() for tensor in tensors.values())
+    tensors = list(model.stored_tensors().values())
+    if model.adapter is None:  # a whole model's file holds a shared tensor once
+        tensors = list({id(tensor): tensor for tensor in tensors}.values())
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def _is_taken_out(model: ArmModel) -> bool:
