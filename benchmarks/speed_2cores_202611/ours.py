@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,26 +34,46 @@ PLACEMENTS = {
 }
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "bfloat16-base": {"base_weights": "bfloat16"},
+}
+VERA = {"peft_type": "VERA", "r": 64, "vera_dropout": 0.1}
+
+
 def make_arm(name: str, rank: int = 16) -> Arm:
-    """An arm of the study."""
+    """An arm of the study, perhaps in a variant: `lora-2+dora`."""
     if name == "full":
         return Arm(name=name, method="full", learning_rates=(1e-4,))
+    plain, _, variant = name.partition("+")
+    if variant == "vera":
+        return Arm(
+            name="vera",
+            method="peft",
+            peft=VERA,
+            placement=PLACEMENTS[plain],
+            learning_rates=(1e-3,),
+        )
     return Arm(
-        name=name,
+        name=plain,
         method="lora",
-        placement=PLACEMENTS[name],
+        placement=PLACEMENTS[plain],
         rank=rank,
         alpha=2.0 * rank,
         dropout=0.1,
-        allow_tied=name == "lora-4",
+        allow_tied=plain == "lora-4",
         learning_rates=(1e-3,),
+        **VARIANTS[variant],
     )
 
 
 def load_arm(folder: Path, arm: Arm, seed: int, device: torch.device = CPU) -> ArmModel:
     """The base model with what the arm trains."""
     placement = resolve_arm(arm, describe_base(folder))
-    model = attach_arm(load_base(folder, device=device), arm, placement, seed=seed)
+    base = load_base(folder, device=device, base_weights=arm.base_weights)
+    model = attach_arm(base, arm, placement, seed=seed)
     move_model(model.network, device)
     return model
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 from documents import Documents, Rows, join_to_blocks
 from meter import peak_bytes, report, report_step, side_parser, silence_output, wait_for_turn
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, VeraConfig, get_peft_model
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
     AutoModelForCausalLM,
@@ -78,18 +78,27 @@ class OnCommand(TrainerCallback):
 
 
 def load_model(base: Path, arm: str, rank: int = 16) -> torch.nn.Module:
-    """The base model, with an adapter unless everything is trained."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    """The base model, with an adapter unless everything is trained; variants as in ours.py."""
+    arm, _, variant = arm.partition("+")
+    dtype = torch.bfloat16 if variant == "bfloat16-base" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     if arm == "full":
         return model
     family = model.config.model_type
+    shared = {
+        "target_modules": TARGETS[family][arm],
+        "task_type": "CAUSAL_LM",
+        "fan_in_fan_out": family == "gpt2",
+    }
+    if variant == "vera":
+        return get_peft_model(model, VeraConfig(r=64, vera_dropout=0.1, **shared))
     settings = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.1,
-        target_modules=TARGETS[family][arm],
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=family == "gpt2",
+        use_rslora=variant == "rslora",
+        use_dora=variant == "dora",
+        **shared,
     )
     return get_peft_model(model, settings)
 
