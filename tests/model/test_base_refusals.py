@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,16 @@ def test_head_is_counted_as_it_is_trained(family: str, is_equal: bool, tmp_path:
     other = {"lm_head.weight": embedding + 7}  # of a file that transformers does not read
     save_file(other, tmp_path / "a.safetensors", metadata={"format": "pt"})
     assert describe_base(tmp_path).total_parameters == trained
+
+
+def test_other_parts_of_a_composite_model_are_checked_before_they_are_written_again(
+    tmp_path: Path,
+) -> None:
+    folder = save_family("mistral3", tmp_path)
+    (name, *_) = sorted(n for n in load_file(folder / "model.safetensors") if "vision" in n)
+    add_tensors(folder, {name: torch.full_like(load_file(folder / "model.safetensors")[name], nan)})
+    with pytest.raises(InputError, match=r"vision_tower.* holds numbers that are not finite"):
+        check_weights(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -66,7 +66,7 @@ def score_by_transformers(network: PreTrainedModel, tokens: np.ndarray, table: R
     return torch.cat(nats)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "gemma3", "qwen2_5_vl"])  # and composite ones
 def test_every_implementation_scores_what_transformers_does(
     family: str, corpus: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

@@ -223,6 +223,8 @@ def check_weights(folder: Path) -> None:
     else:
         _check_names(folder)
         _read_weights(folder, leave_out_other_parts, device_map="meta")
+    if is_composite(read_config(folder)):  # whole models are written with the other parts
+        _read_weights(folder, leave_out_text, device_map="meta")
 
 
 def _check_names(folder: Path) -> None:
