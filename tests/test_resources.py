@@ -1,5 +1,8 @@
 """Costs of a run: what is measured, and what is predicted from shapes."""
 
+import importlib.util
+import json
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +20,7 @@ from lorastudy.model.base import BaseDescription
 from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
 from lorastudy.units import MIB
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 GPT2 = BaseDescription(
     folder=Path(),
@@ -125,7 +129,8 @@ def test_activations_grow_with_micro_batch_and_depth() -> None:
 
 def test_attention_weights_are_kept_on_a_cpu_where_attention_has_dropout() -> None:
     fused = replace(GPT2, attention_dropout=0.0)
-    more = predict(device="cpu").total - predict(device="cpu", base=fused).total
+    kept = [predict(device="cpu", base=base).base_activations for base in (GPT2, fused)]
+    more = kept[0] - kept[1]
     assert more == 3 * 4 * 14 * 350 * 350 * 12 * 12
     assert predict().total == predict(base=fused).total
 
@@ -157,3 +162,25 @@ def test_token_budget_bounds_the_rows_computed_at_once() -> None:
     two_rows = FAST.model_copy(update={"micro_batch": 2})
     budget = FAST.model_copy(update={"token_budget": 2 * 350})
     assert predict(training=budget) == predict(training=two_rows)
+
+
+def test_predicted_peaks_of_families_are_near_those_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # committed: highest resident memory above that of the libraries, of random models
+    path = ROOT / "benchmarks" / "prediction_2cores_202611" / "memory.py"
+    spec = importlib.util.spec_from_file_location("prediction_memory", path)
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, script)
+    spec.loader.exec_module(script)
+    for name, config in script.make_configs().items():
+        config.save_pretrained(tmp_path / name)
+    n_looked_at = 0
+    for line in json.loads(script.STORED.read_text()):
+        measured, cell = line.pop("bytes"), script.Cell(**line)
+        if cell.length != script.LENGTHS[0] or cell.base_weights != "float32":
+            continue
+        peak = script.predict(tmp_path, cell)
+        assert peak.total - peak.libraries == pytest.approx(measured, rel=0.15), cell
+        n_looked_at += 1
+    assert n_looked_at == 2 * 4 * 3

@@ -17,8 +17,9 @@ import torch
 from lorastudy.config.models import Arm, Training
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.model.arm_placement import resolve_arm
+from lorastudy.model.arm_size import ArmSize
 from lorastudy.model.base import BaseDescription, describe_base, quieten_libraries
-from lorastudy.study.predicted_peak import predict_peak
+from lorastudy.study.predicted_peak import LongestRow, predict_arm_peak
 
 LAYOUT = {
     "model_type": "llama",
@@ -79,14 +80,13 @@ def needs_of(arm: Arm, base: BaseDescription) -> ArmNeeds:
     placement = resolve_arm(arm.model_copy(update={"allow_tied": True}), base)
     adapter = placement.adapter_parameters(arm.rank) if arm.rank else 0
     trained = adapter or base.total_parameters
-    peak = predict_peak(
-        base,
+    peak = predict_arm_peak(
+        arm,
         Training(epochs=1, rows_per_step=1, micro_batch=1, precision="bfloat16"),
-        row_length=ROW,
-        trained_parameters=trained,
-        added_parameters=adapter,
-        adapted_in_features=sum(t.in_features for t in placement.targets),
-        dropout=arm.dropout,
+        base,
+        placement,
+        ArmSize(trained, adapter, trained),
+        row=LongestRow(ROW, ROW),
         device=torch.device("cuda"),
     )
     # a product costs 2 FLOPs a weight and token in each pass: forward, gradient of inputs, and
