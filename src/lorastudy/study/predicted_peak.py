@@ -10,6 +10,7 @@ from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import SCORE_CHUNK
+from lorastudy.study.kept_values import count_distinct_inputs, count_kept
 from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
@@ -79,28 +80,11 @@ def predict_arm_peak(
         trained_parameters=size.trained,
         added_parameters=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
-        kept_in_features=_count_distinct_inputs(placement),
+        kept_in_features=count_distinct_inputs(placement),
         dropout=arm.dropout,
         base_weights=arm.held_weights,
         device=device,
     )
-
-
-_LAST_OF_BLOCK = ("o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc2", "w2", "wo")
-
-
-def _count_distinct_inputs(placement: ResolvedPlacement) -> int:
-    """Features of the inputs of all adapted modules, those that modules share counted once.
-
-    Queries, keys and values read one tensor, and so do the two widening maps of a gated MLP.
-    """
-    inputs = {}
-    for target in placement.targets:
-        parent, _, name = target.path.rpartition(".")
-        is_last = name.endswith(_LAST_OF_BLOCK) or "4h_to_h" in name
-        key = target.path if is_last or target.is_output else parent
-        inputs[key, target.in_features] = target.in_features
-    return sum(inputs.values())
 
 
 def predict_peak(
@@ -120,8 +104,8 @@ def predict_peak(
     """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
     Counted are the weights as they are held, a gradient and two moments of every trained parameter,
-    and what `_KEPT` says that layers keep from forward to backward. Adapters with dropout keep a
-    copy of each input and a mask; the fast implementation keeps inputs that adapters share
+    and what `count_kept` says that layers keep from forward to backward. Adapters with dropout keep
+    a copy of each input and a mask; the fast implementation keeps inputs that adapters share
     (`kept_in_features`) once, and one byte for a mask. Attention with dropout on a CPU keeps
     weights: three arrays (heads, T, T) per row and layer, or one byte for each in the fast
     implementation. Only scored tokens have logits: `targets_per_row` of them, or all tokens of a
@@ -191,54 +175,11 @@ def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Numbers that a layer keeps per position: multiples of hidden and of inner widths."""
-
-    hidden: float
-    inner: float  # the width between the two maps of the MLP
-    trained_hidden: float  # more, where linear weights are trained
-    trained_inner: float
-
-
-# By implementation and family, counted with torch's hooks on saved tensors. A gated MLP keeps its
-# gate before and after its activation, and what the gate multiplies; GPT-2's written-out GELU keeps
-# four arrays.
-_KEPT = {
-    ("fast", "gpt2"): _Kept(6, 1, 1.5, 0),
-    ("fast", "opt"): _Kept(5.5, 1, 1, 0),
-    ("fast", "gated"): _Kept(5.2, 3, 5.3, 1),
-    ("fast", "plain"): _Kept(6, 1, 1, 1),
-    ("reference", "gpt2"): _Kept(8, 4, 5, 0.25),
-    ("reference", "opt"): _Kept(7.6, 1, 2.8, 0),
-    ("reference", "gated"): _Kept(4, 3, 5, 1),
-    ("reference", "plain"): _Kept(6.5, 1, 3.7, 1),
-}
-
-
 # What a CPU needs beside all that is kept, as a share of activations and logits: values of the
 # layer that is computed, and holes that freed arrays leave. First where linear weights are frozen,
 # then where all are trained: there, gradients come while activations go. Chosen so that all cells
 # of `benchmarks/prediction_2cores_202611` are within 15 % of what was measured.
 _WORKSPACE = {"fast": (0.41, 0.25), "reference": (0.55, 0.22)}
-
-
-def _count_kept(base: BaseDescription, trained_parameters: int, *, is_fast: bool) -> int:
-    """Numbers that all layers keep per position."""
-    inner = max(
-        (module.in_features for module in base.linear_modules if not module.is_output),
-        default=4 * base.hidden_size,
-    )
-    widening = [m for m in base.linear_modules if m.out_features == inner and not m.is_output]
-    form = "gated" if len(widening) >= 2 * base.n_layers else "plain"
-    implementation = "fast" if is_fast else "reference"
-    kept = _KEPT.get((implementation, base.model_type), _KEPT[implementation, form])
-    is_trained = trained_parameters == base.total_parameters
-    hidden = kept.hidden + kept.trained_hidden * is_trained
-    return round(
-        base.n_layers
-        * (hidden * base.hidden_size + (kept.inner + kept.trained_inner * is_trained) * inner)
-    )
 
 
 _NOTHING = PeakPrediction(0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -262,7 +203,7 @@ def _count_reference(
             base_activations=positions * base.hidden_size * 16,
             logits=3 * 4 * min(rows.n_targets, SCORE_CHUNK) * base.vocabulary_size,
         )
-    activations = 4 * positions * _count_kept(base, trained_parameters, is_fast=False)
+    activations = 4 * positions * count_kept(base, trained_parameters, is_fast=False)
     if on_cpu and base.attention_dropout:
         activations += 3 * 4 * positions * rows.length * base.n_heads * base.n_layers
     adapted = positions * adapted_in_features if dropout else 0
@@ -288,7 +229,7 @@ def _count_fast(
     """Activations and logits in the fast implementation."""
     positions = rows.n_positions
     is_frozen = trained_parameters < base.total_parameters
-    activations = 4 * positions * _count_kept(base, trained_parameters, is_fast=True)
+    activations = 4 * positions * count_kept(base, trained_parameters, is_fast=True)
     if on_cpu and base.attention_dropout:
         activations += positions * rows.length * base.n_heads * base.n_layers
     return replace(

@@ -18,8 +18,8 @@ from lorastudy.evaluate.score import MAX_POSITIONS
 from lorastudy.machine.speed import MachineSpeed
 from lorastudy.model.base import BaseDescription
 
-# Of one layer in forward; chosen for the demo and a model of the size of SmolLM2-135M
-# .
+# Of one layer in forward; chosen for the demo and a model of the size of SmolLM2-135M, which
+# `benchmarks/prediction_2cores_202611/seconds.py` compares with runs.
 _PASSED_WIDTHS = 60  # hidden widths that are read or written per position
 _OPERATIONS = 60
 _PASSED_LOGITS = 6  # times that the logits are read or written, forward and backward
