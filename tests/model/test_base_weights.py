@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorastudy.config.models import Arm
 from lorastudy.data.rows import RowTable
 from lorastudy.errors import ConfigError
-from lorastudy.model import stored_weights
+from lorastudy.model import packing, stored_weights
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import count_parameters, describe_base, load_base
 from lorastudy.model.base_weights import (
@@ -179,6 +179,31 @@ def test_packed_weights_are_counted_as_what_they_stand_for(
     n_bytes = sum(p.nbytes for p in packed)
     factor = 1 if base_weights == "int8" else 2
     assert n_bytes * factor == describe_base(folder).linear_parameters
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("is_double", [False, True])
+def test_a_weight_that_is_packed_part_by_part_has_the_same_bits(
+    is_double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bitsandbytes import functional
+
+    weight = torch.randn(97, 51)  # its last block of 64 numbers is not full
+    how = {"quant_type": "nf4", "compress_statistics": is_double, "blocksize": 64}
+
+    def pack() -> list[Tensor]:
+        packed, state = functional.quantize_4bit(weight, **how)
+        others = [state.offset, state.state2.absmax] if is_double else []
+        in_8_bits, scales, _ = functional.int8_vectorwise_quant(weight.half())
+        wide = functional.dequantize_4bit(packed, state)
+        return [packed, state.absmax, wide, in_8_bits, scales, *others]
+
+    monkeypatch.setattr(packing, "_PART", 1 << 10)
+    whole = pack()
+    with packing.packing_by_parts():
+        by_parts = pack()
+    for one, other in zip(whole, by_parts, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("base_weights", PACKED)

@@ -152,3 +152,9 @@ def set_up_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
+
+
+def release_free_memory() -> None:
+    """Give the memory that is free in this process back to the system, where glibc can."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

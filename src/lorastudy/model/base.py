@@ -6,6 +6,7 @@ are refused: transformers would fill a missing layer with random numbers and go 
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from lorastudy.config.models import BaseWeights
 from lorastudy.errors import reading_user_files
+from lorastudy.machine.environment import release_free_memory
 from lorastudy.model.base_folder import choose_attention, choose_class, read_config
 from lorastudy.model.base_refusals import (
     read_tensor,
@@ -39,6 +41,7 @@ from lorastudy.model.linear_modules import (
     list_linear_modules,
     list_other_modules,
 )
+from lorastudy.model.packing import packing_by_parts
 from lorastudy.model.placement import LinearModule, ModelShape
 from lorastudy.model.stored_weights import make_reading_class
 from lorastudy.model.text_part import (
@@ -197,12 +200,16 @@ def load_base(
             ask_for_bfloat16(network)
 
     _check_names(folder)
-    network = _read_weights(
-        folder,
-        prepare,
-        device_map=str(device) if base_weights in PACKED else None,
-        quantization_config=packing_of(base_weights),
-    )
+    is_packed = base_weights in PACKED
+    with packing_by_parts() if is_packed else nullcontext():
+        network = _read_weights(
+            folder,
+            prepare,
+            device_map=str(device) if is_packed else None,
+            quantization_config=packing_of(base_weights),
+        )
+    if is_packed:
+        release_free_memory()
     if is_held:
         widen_products(network)
     network.eval()

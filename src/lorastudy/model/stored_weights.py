@@ -6,6 +6,7 @@ converted at once, so that no more than the weights and one part is in memory.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lorastudy.machine.environment import release_free_memory
+
 _PART = 1 << 18  # elements that are read at once
+_LARGE = 1 << 23  # elements of a tensor that is read into memory of its own
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -54,6 +58,8 @@ class StoredTensor:
         Raises:
             OSError: The file cannot be read, or is shorter than its head says.
         """
+        if math.prod(self.shape) >= _LARGE:
+            release_free_memory()  # what other tensors left behind, in pieces that are too small
         whole = torch.empty(self.shape, dtype=dtype or self.dtype, device=device)
         flat = whole.view(-1)
         with self.path.open("rb", buffering=0) as file:

@@ -22,7 +22,8 @@ def widen(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight.to(dtype)
     if weight.dtype == torch.int8:
         scales: Tensor = weight.SCB  # type: ignore[attr-defined]
-        return weight.detach().to(dtype) * (scales.to(weight.device)[:, None] / 127).to(dtype)
+        by_row = (scales.to(weight.device)[:, None] / 127).to(dtype)
+        return weight.detach().to(dtype).mul_(by_row)
     from bitsandbytes.functional import dequantize_4bit
 
     # As one long row: with AVX-512, bitsandbytes 0.50 mixes up scales if a block spans two rows.

@@ -24,6 +24,7 @@ from lorastudy.model.fast.remade import Recipe, recipe_of
 
 LEAST_PRODUCTS = 1 << 22  # below, setting oneDNN up costs more than it saves
 WIDENED = 1 << 22  # elements of a held weight that are widened at once: 16 MiB of float32
+_FEW = 16  # tokens, whose product takes less time than the widening, in parts of any size
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,7 +47,7 @@ def _multiply_held(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if is_packed(weight) or weight.numel() <= WIDENED:
         return multiply(x, widen(weight, x.dtype), bias)
     y = x.new_empty(len(x), len(weight))
-    for rows in _parts(weight):
+    for rows in _parts(weight, WIDENED if len(x) > _FEW else WIDENED >> 3):
         part_of_bias = None if bias is None else bias[rows]
         y[:, rows] = multiply(x, widen(weight[rows], x.dtype), part_of_bias)
     return y
@@ -57,14 +58,14 @@ def multiply_back(dy: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == dy.dtype or is_packed(weight) or weight.numel() <= WIDENED:
         return multiply(dy, widen(weight, dy.dtype).t())
     dx = dy.new_zeros(len(dy), weight.shape[1])
-    for rows in _parts(weight):
+    for rows in _parts(weight, WIDENED):
         dx.addmm_(dy[:, rows], widen(weight[rows], dy.dtype))
     return dx
 
 
-def _parts(weight: Tensor) -> Iterator[slice]:
-    """The rows of a large weight, part by part."""
-    n_rows = max(1, WIDENED // weight.shape[1])
+def _parts(weight: Tensor, n_most: int) -> Iterator[slice]:
+    """The rows of a large weight, in parts of `n_most` elements."""
+    n_rows = max(1, n_most // weight.shape[1])
     return (slice(begin, begin + n_rows) for begin in range(0, len(weight), n_rows))
 
 
