@@ -52,6 +52,24 @@ def test_a_message_of_an_error_has_no_controls(tmp_path: Path) -> None:
     assert answer.code == 2 and "\x1b" not in answer.err and "[2Jno" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"), [(">/dev/full", 74, "write was refused"), (">&-", 0, "")]
+)
+def test_output_that_nothing_takes_ends_in_no_traceback(
+    redirection: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m lorastudy table {FINISHED} --format json {redirection}",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and len(done.stderr.splitlines()) <= 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("command", ["status", "table"])
 def test_what_an_encoding_lacks_is_replaced(command: str, encoding: str) -> None:

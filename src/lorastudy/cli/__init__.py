@@ -28,12 +28,14 @@ from lorastudy.cli.status import status
 from lorastudy.cli.submit import submit
 from lorastudy.cli.table import table
 from lorastudy.cli.terminal import (
-    replace_what_cannot_be_encoded,
+    is_refused_write,
+    prepare_streams,
     show_controls,
     with_plain_output,
 )
 from lorastudy.errors import (
     OutOfMemoryError,
+    StorageError,
     UserError,
     is_out_of_memory,
     reason_of,
@@ -110,11 +112,12 @@ def _point_to_help(error: TyperException) -> str:
 
 def main() -> None:
     """Run the command line and exit with the code that the documentation promises."""
-    replace_what_cannot_be_encoded()
+    prepare_streams()
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED_IN_TYPER:
             raise typer.Abort
+        sys.stdout.flush()  # here, where a full disk can still be said
     except UserError as error:
         print(f"lorastudy: {show_controls(redact_secrets(str(error)))}", file=sys.stderr)
         code = error.exit_code
@@ -130,14 +133,19 @@ def main() -> None:
     except BrokenPipeError:
         code = 0  # the reader of our output, such as `head`, has closed it
     except Exception as error:
-        if not is_out_of_memory(error):
+        if is_refused_write(error):
+            said, code = "a write was refused", StorageError.exit_code
+            advice = "Make room where the output goes."
+        elif is_out_of_memory(error):
+            said, code = "there is not enough memory", OutOfMemoryError.exit_code
+            advice = (
+                "End other programs, or give less at once: shorter texts, a smaller micro-batch or "
+                "model."
+            )
+        else:
             raise
-        print(
-            f"lorastudy: there is not enough memory ({show_controls(reason_of(error))}). End other "
-            "programs, or give less at once: shorter texts, a smaller micro-batch or model.",
-            file=sys.stderr,
-        )
-        code = OutOfMemoryError.exit_code
+        reason = show_controls(reason_of(error))
+        print(f"lorastudy: {said} ({reason}). {advice}", file=sys.stderr)
     code = code if isinstance(code, int) else 0
     say_exit_code(code)
     sys.exit(code)

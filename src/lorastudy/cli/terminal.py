@@ -4,6 +4,8 @@ Study files, data files and folders of other people may contain escape sequences
 characters that the terminal cannot show. This is the one place that makes them harmless.
 """
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -14,6 +16,7 @@ from typing import Any, TextIO
 
 # control characters except tab and newline; characters that reverse the direction of writing
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _SHOWN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -52,8 +55,25 @@ def with_plain_output(command: Callable[..., None]) -> Callable[..., None]:
     return print_plainly
 
 
-def replace_what_cannot_be_encoded() -> None:
-    """Let output that the terminal's encoding does not have become "?", in place of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+def prepare_streams() -> None:
+    """Let output that the terminal's encoding does not have become "?", in place of an error.
+
+    Output to a stream that is closed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def is_refused_write(error: Exception) -> bool:
+    """Whether a disk or device took no more; what standard output still holds is dropped then."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:  # it would be tried once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
