@@ -16,6 +16,7 @@ from lorastudy.store.lines import append_record
 from lorastudy.store.records import ResumeRecord
 from lorastudy.store.status import read_status
 from lorastudy.store.weights import refuse_changed_weights
+from lorastudy.store.written import note_written
 from support.command_line import call
 
 FINISHED = Path(__file__).resolve().parents[1] / "support" / "finished_study" / "study"
@@ -107,6 +108,17 @@ def test_runs_without_hashes_are_read_and_said_to_be_unverified(study: Path) -> 
     after = call("table", study, "--format", "md")
     assert after.out == before.out and "not verified" not in before.err
     assert len(after.err.splitlines()) == 1 and "not verified" in after.err and RUN in after.err
+
+
+def test_hashes_that_were_deleted_are_missed_where_records_are_noted(study: Path) -> None:
+    run = StudyFolder(study).run(RUN)
+    note_written(run.path, run.list_records())  # as every run of today has it
+    said = f"{RUN}/SHA256SUMS is missing"
+    assert said not in call("fsck", study).err
+    (run.path / "SHA256SUMS").unlink()
+    assert said in call("fsck", study).err
+    found = next(r for r in collect_results(StudyFolder(study)).runs if r.run_id == RUN)
+    assert found.status == "damaged"
 
 
 def test_a_file_that_did_not_change_is_hashed_once(

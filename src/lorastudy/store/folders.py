@@ -20,7 +20,7 @@ from lorastudy.store.files import read_record, remove_leftovers, storage_errors,
 from lorastudy.store.hashes import HASHES, MISSING, Change, find_changes, read_hashes
 from lorastudy.store.leases import is_owned, own
 from lorastudy.store.records import Lease, RunResult
-from lorastudy.store.written import find_rewritten, note_one, note_written
+from lorastudy.store.written import WRITTEN, find_rewritten, note_one, note_written
 
 _LOG = "log.txt"
 BEST = "best/"  # what weights begin with in SHA256SUMS
@@ -163,8 +163,11 @@ class RunFolder:
 
     @property
     def is_verifiable(self) -> bool:
-        """Whether the finished run says what its files were; early versions did not write it."""
-        return (self.path / HASHES).exists()
+        """Whether the finished run says what its files were; early versions did not write it.
+
+        Versions that note how far records are written have hashes too, so theirs were deleted.
+        """
+        return (self.path / HASHES).exists() or (self.path / WRITTEN).exists()
 
     def find_record_changes(self) -> list[Change]:
         """What differs from the records that the finished run wrote; `best/` is not read.
