@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lorastudy.config.models import Arm
 from lorastudy.data.rows import RowTable
 from lorastudy.errors import ConfigError
-from lorastudy.model import packing, stored_weights
+from lorastudy.model import base_refusals, packing, stored_weights
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import count_parameters, describe_base, load_base
 from lorastudy.model.base_weights import (
@@ -255,6 +255,7 @@ def test_no_more_than_the_held_weights_is_resident_while_they_are_read(
     folder = save_family("gpt2", tmp_path, n_embd=512, vocab_size=50_000)
     monkeypatch.setattr(products, "WIDENED", 1 << 18)
     monkeypatch.setattr(stored_weights, "_PART", 1 << 16)
+    monkeypatch.setattr(base_refusals, "_N_TRIED", 8)  # tokens, whose logits are large here
     n_bytes = 2 * describe_base(folder).total_parameters
     held_base(tiny_gpt2, "bfloat16")  # whatever is imported and set up once
     ctypes.CDLL(None).malloc_trim(0)  # memory that is free here would hide what is taken
