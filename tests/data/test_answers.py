@@ -144,6 +144,13 @@ def test_every_format_gives_the_same_rows(rows: list[dict[str, Any]], tmp_path: 
     assert len(found[0]) == 2 and read(lines, limit=1).examples[0].place.endswith("line 1")
 
 
+def test_columns_that_would_change_messages_may_be_there_if_they_are_empty(
+    tmp_path: Path,
+) -> None:
+    rows = [{**CHATS[0], "tools": None, "chat_template_kwargs": {}}]
+    assert read(write_rows(tmp_path / "rows.jsonl", rows)).examples[0].kind == "messages"
+
+
 def test_the_named_column_is_read_where_it_is_there(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"text": "t", **PAIRS[0], "turns": say("q", "a")}])
     assert read(path).texts == ("t",)
@@ -156,7 +163,7 @@ REFUSED = {
     "no answer: its completion is blank": {"prompt": "q", "completion": " "},
     "the prompt is empty": {"prompt": "", "completion": "a"},
     "prompt is text and completion is a list": {"prompt": "q", "completion": ASKED[1:]},
-    "completion is nothing": {"prompt": "q", "completion": None},
+    "no answer: its completion is nothing (null)": {"prompt": "q", "completion": None},
     "the prompt ends with a message of 'assistant'": {
         "prompt": ASKED,
         "completion": say("q", "a"),
@@ -174,6 +181,7 @@ REFUSED = {
     "'tools' changes how messages are written": {"messages": ASKED, "tools": [1]},
     "is of another kind": {"text": "t"},
     "has no column 'text'": {"prompt": "q"},
+    "prompt is of type int, neither text nor": {"prompt": 1, "completion": "a"},
     "NUL": {"prompt": "q", "completion": "a\0"},
 }
 

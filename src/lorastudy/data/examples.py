@@ -64,13 +64,11 @@ class Example:
         )
 
 
-def choose_columns(place: str, names: Iterable[str], column: str) -> tuple[str, ...]:
+def choose_columns(names: Iterable[str], column: str) -> tuple[str, ...]:
     """The columns that are read: `column`, if it is there, else those of rows with answers.
 
-    Empty if there are neither.
-
-    Raises:
-        InputError: A column that belongs to messages is not read here.
+    Columns that have to be empty, since they would change how messages are written, come last.
+    There are no columns if there is neither a text nor an answer.
     """
     known = set(names)
     if column in known:
@@ -78,20 +76,28 @@ def choose_columns(place: str, names: Iterable[str], column: str) -> tuple[str, 
     chosen = PAIR if known.issuperset(PAIR) else (CONVERSATION,)
     if not known.issuperset(chosen):
         return ()
-    if unread := [name for name in _NOT_READ if name in known]:
-        raise InputError(
-            f"{place}: the column {unread[0]!r} changes how messages are written, and is not read. "
-            "Leave it out, or write its content into the messages."
-        )
-    return chosen
+    return (*chosen, *(name for name in _NOT_READ if name in known))
 
 
-def read_example(place: str, values: Sequence[Any]) -> Example:
+def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ()) -> Example:
     """The row at `place`, of a conversation, or of a prompt and its completion.
+
+    Args:
+        place: Where the row is, for people.
+        values: One value for a conversation, else two; then those of columns that are not read.
+        columns: Their names.
 
     Raises:
         InputError: A value has another form, an answer is missing, or roles are out of order.
     """
+    unread = [pair for pair in zip(columns, values, strict=False) if pair[0] in _NOT_READ]
+    for name, value in unread:
+        if value not in (None, "", [], {}, "[]", "{}"):
+            raise InputError(
+                f"{place}: the column {name!r} changes how messages are written, and is not read. "
+                "Leave it out, or write its content into the messages."
+            )
+    values = values[: len(values) - len(unread)]
     if len(values) == 1:
         turns = _read_turns(place, CONVERSATION, values[0])
         _check_roles(place, turns)
@@ -105,6 +111,13 @@ def read_example(place: str, values: Sequence[Any]) -> Example:
                 f"{place}: the prompt is empty, so nothing stands before the answer. {_REPAIR}"
             )
         return Example(place, prompt, completion)
+    if completion is None:
+        raise InputError(f"{place} has no answer: its completion is nothing (null). {_REPAIR}")
+    for name, value in zip(PAIR, values, strict=True):
+        if not isinstance(value, str | list):
+            raise InputError(
+                f"{place}: {name} is {_say(value)}, neither text nor a list of messages. {_REPAIR}"
+            )
     if isinstance(prompt, str) or isinstance(completion, str):
         raise InputError(
             f"{place}: prompt is {_say(prompt)} and completion is {_say(completion)}. "
@@ -207,4 +220,4 @@ def _check_roles(place: str, turns: Turns) -> None:
 
 def _say(value: Any) -> str:
     names = {str: "text", list: "a list", dict: "an object", type(None): "nothing (null)"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    return names.get(type(value), f"of type {type(value).__name__}")

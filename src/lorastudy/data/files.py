@@ -141,7 +141,7 @@ def make_rows(place: str, found: Iterable[_Values], column: str) -> Rows:
     for number, columns, values in found:
         at = f"{place} {number}"
         if columns != (column,) or isinstance(values[0], list):
-            examples.append(read_example(at, values))
+            examples.append(read_example(at, values, columns))
             for text in examples[-1].texts:
                 check_text(at, text)
         elif isinstance(values[0], str):
@@ -212,7 +212,7 @@ def _named_twice(place: str, column: str) -> InputError:
 def _require_columns(place: str, names: Iterable[str], column: str) -> tuple[str, ...]:
     """The columns that are read; none of them is there twice."""
     known = list(names)
-    columns = choose_columns(place, known, column)
+    columns = choose_columns(known, column)
     if not columns:
         raise missing_column(place, column, known)
     for name in columns:

@@ -129,7 +129,7 @@ def _read_all(files: Sequence[Path], source: Source) -> list[str | Example]:
 def _read_hub(source: Source, repository: str, split: str, *, offline: bool) -> Documents:
     rows = _load_from_hub(source, repository, split, offline=offline)
     origin = "/".join(filter(None, (repository, source.config, split)))
-    columns = choose_columns(origin, rows.column_names, source.column)
+    columns = choose_columns(rows.column_names, source.column)
     if not columns:
         raise missing_column(origin, source.column, rows.column_names)
     values = zip(*(rows[name] for name in columns), strict=True)
