@@ -40,7 +40,7 @@ def test_without_a_probe_time_is_said_to_be_rough(study_file: Path) -> None:
     answer = call("check", study_file, "--price", "3600 EUR/h")
     assert answer.code == 0, answer.err
     text = " ".join(answer.out.split())
-    assert "time, about" in text and "EUR (from shapes" in text and "--probe" in text
+    assert "one run, about" in text and "EUR (from shapes" in text and "--probe" in text
 
 
 @pytest.mark.parametrize("price", ["x", "1.20", "1,20/h", "-1/h", "1e3/h", "9" * 5000 + "/h", ""])

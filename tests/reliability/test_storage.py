@@ -6,6 +6,7 @@ where this process may mount one.
 """
 
 import errno
+import math
 import os
 import resource
 import shutil
@@ -181,9 +182,11 @@ def small_disk(whole: RunFolder, tmp_path: Path) -> Iterator[Path]:
     """A file system that holds one checkpoint, and not two of them with the best epoch."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    n_bytes = 0.5 * sum(path.stat().st_size for path in whole.path.rglob("*"))
-    n_bytes += 2 * resource.getpagesize()  # written.json, and the next one beside it
-    size = f"size={n_bytes / 1024:.0f}k"
+    page = resource.getpagesize()
+    files = (path for path in whole.path.rglob("*") if path.is_file())
+    n_pages = 0.4 * sum(math.ceil(file.stat().st_size / page) for file in files)
+    n_pages += 2  # written.json, and the next one beside it
+    size = f"size={n_pages * page / 1024:.0f}k"
     command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0

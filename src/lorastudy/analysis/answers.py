@@ -173,8 +173,9 @@ def _answer_cost(
     answer = replace(_combine(relation, of_pairs, len(pairs)), unit=unit)
     unsure = [arm.arm for pair in pairs for arm in pair if arm.arm in disturbed]
     if claim.quantity == "training time" and unsure:
-        remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}. {answer.remark}"
-        answer = replace(answer, verdict="undecided", remark=remark.strip())
+        remark = f"timing disturbed: {show_names(dict.fromkeys(unsure))}"
+        remark = f"{remark}; {answer.remark}" if answer.remark else f"{remark}."
+        answer = replace(answer, verdict="undecided", remark=remark)
     return answer
 
 

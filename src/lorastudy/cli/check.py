@@ -88,20 +88,10 @@ def check(
         difference=difference,
     )
     opened = open_study(study, overrides=overrides or (), mirror=mirror, offline=offline)
-    from lorastudy.study.notes import list_texts, note_overlaps
-
     checked, facts = look_ahead(opened, wishes)
     if as_json:
         options.print_json(asdict(facts))
         return
-    from lorastudy.cli.show_check import list_outlooks, print_check, print_memory
+    from lorastudy.cli.show_check import print_check
 
-    print_check(opened.study, checked, facts, wishes)
-    for line in list_outlooks(facts.separable, difference):
-        print(line)
-    if facts.device_memory is not None:
-        print_memory(facts.device_memory, study)
-    for line in list_texts(checked.lock):
-        print(line)
-    for note in (*facts.notes, *note_overlaps(checked.lock)):
-        print(f"Note: {note}")
+    print_check(opened.study, checked, facts, wishes, name=study)

@@ -16,12 +16,31 @@ from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.study.check import StudyCheck
+from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
 from lorastudy.units import write_duration, write_mib
 
 
-def print_check(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wishes) -> None:
-    """What a study will do and cost, for each arm."""
+def print_check(
+    study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wishes, *, name: str
+) -> None:
+    """What a study will do, cost and find out, and what to know before it runs.
+
+    Args:
+        name: What the command line calls the study.
+    """
+    _print_arms(study, checked, facts, wishes)
+    for line in list_outlooks(facts.separable, wishes.difference):
+        print(line)
+    if facts.device_memory is not None:
+        print_memory(facts.device_memory, name)
+    for line in list_texts(checked.lock):
+        print(line)
+    for note in (*facts.notes, *note_overlaps(checked.lock)):
+        print(f"Note: {note}")
+
+
+def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wishes) -> None:
     console = make_console(max(console_width(), 100))
     base = checked.reader.base
     console.print(
@@ -43,7 +62,7 @@ def print_check(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
 def _make_table(facts: CheckFacts, *, by_budget: bool) -> Table:
     table = Table()
     table.add_column("arm", overflow="fold")  # only names give way, so no number is cut
-    kind = ("peak MiB", "time") if facts.is_probed else ("predicted peak MiB", "time, about")
+    kind = ("peak MiB", "one run") if facts.is_probed else ("predicted peak MiB", "one run, about")
     names = ("trainable", "steps", "warm-up", kind[0], "fits", kind[1])
     for name in ("modules", *(["rank"] if by_budget else []), *names):
         table.add_column(name, justify="right", no_wrap=True)
