@@ -59,7 +59,7 @@ def scorer_of(folder: Path, arm: Arm, implementation: str) -> tuple[Scorer, dict
     return scorer, model.trained_tensors()
 
 
-@pytest.mark.parametrize(("layout", "arm"), [("tiny_gpt2", lora("lora-3")), ("tiny_llama", FULL)])
+@pytest.mark.parametrize(("layout", "arm"), [("flat_gpt2", lora("lora-3")), ("tiny_llama", FULL)])
 def test_one_trace_for_all_token_counts_has_the_gradients_of_the_fast_implementation(
     layout: str, arm: Arm, request: pytest.FixtureRequest
 ) -> None:

@@ -20,13 +20,14 @@ from lorastudy.model.adapter_files import WEIGHTS
 from lorastudy.model.adapters import ArmModel, attach_arm, load_adapter
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import measure_arm
-from lorastudy.model.base import describe_base, load_base
+from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.store.training_state import Progress
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.loop import StepDone, train
 from lorastudy.train.optimizer import make_optimizer, read_moments, restore_moments, scale_rates
 from lorastudy.train.schedule import lay_out_schedule
+from support.bases import copy_base, description_of
 from support.families import load_plain
 from support.tiny_arms import CPU, logits_of
 
@@ -91,7 +92,7 @@ def arm_of(kind: str, layout: str) -> Arm:
 
 def try_arm(arm: Arm, folder: Path, scratch: Path) -> Tried:
     """Train, resume, store and reload an arm; every difference is an AssertionError."""
-    base = describe_base(folder)
+    base = description_of(folder)
     try:
         placement = resolve_arm(arm, base)
         size = measure_arm(arm, base, placement)
@@ -152,9 +153,8 @@ def assert_everybody_reads(model: ArmModel, arm: Arm, folder: Path, scratch: Pat
 
 def attach_anew(folder: Path, arm: Arm) -> ArmModel:
     """The base model with the arm as it begins, which may follow from training rows."""
-    placement = resolve_arm(arm, describe_base(folder))
-    rows = read_rows()
-    return attach_arm(load_base(folder, device=CPU), arm, placement, seed=1, rows=rows)
+    placement = resolve_arm(arm, description_of(folder))
+    return attach_arm(copy_base(folder), arm, placement, seed=1, rows=read_rows())
 
 
 def read_rows() -> list[Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor
 from lorastudy.config.models import Arm
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.arm_placement import resolve_arm
-from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.placement import ResolvedPlacement
+from support.bases import copy_base, description_of
 
 CPU = torch.device("cpu")
 RANK = 4
@@ -37,11 +37,11 @@ def lora(name: str) -> Arm:
 
 
 def place(folder: Path, arm: Arm) -> ResolvedPlacement:
-    return resolve_arm(arm, describe_base(folder))
+    return resolve_arm(arm, description_of(folder))
 
 
 def attach(folder: Path, arm: Arm, *, seed: int = 0) -> ArmModel:
-    return attach_arm(load_base(folder, device=CPU), arm, place(folder, arm), seed=seed)
+    return attach_arm(copy_base(folder), arm, place(folder, arm), seed=seed)
 
 
 def as_if_trained(model: ArmModel) -> ArmModel:

@@ -24,11 +24,7 @@ from lorastudy.units import write_duration, write_mib
 def print_check(
     study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wishes, *, name: str
 ) -> None:
-    """What a study will do, cost and find out, and what to know before it runs.
-
-    Args:
-        name: What the command line calls the study.
-    """
+    """What a study, called `name` by the user, will do, cost and find out, and notes on it."""
     _print_arms(study, checked, facts, wishes)
     for line in list_outlooks(facts.separable, wishes.difference):
         print(line)

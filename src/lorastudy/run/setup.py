@@ -139,6 +139,29 @@ def choose_padding(training: Training, reader: Reader, cut: str, length: int) ->
     return Padding(reader.special.end_id, length)
 
 
+def _attach_to_base(
+    context: RunContext, placement: ResolvedPlacement, layout: TrainingLayout
+) -> ArmModel:
+    """The base model with the arm: on the device, or on the CPU if a team will divide it."""
+    arm, base = context.spec.arm, context.reader.base
+    cpu = torch.device("cpu")
+    at_last = cpu if context.team.strategy == "fsdp2" else context.device
+    # an adapter's start is computed on the CPU, so that it is rounded alike on every device
+    starts_from_weights = arm.trains_adapter and not arm.has_plain_start
+    at_first = cpu if starts_from_weights and arm.base_weights not in PACKED else at_last
+    network = load_base(base.folder, device=at_first, base_weights=arm.held_weights)
+    model = attach_arm(
+        network,
+        arm,
+        placement,
+        seed=context.spec.seed,
+        base=context.spec.base_model,
+        rows=read_first_rows(layout),
+    )
+    move_model(network, at_last)
+    return model
+
+
 def set_up_run(context: RunContext) -> RunSetup:
     """Load the base model, attach the arm, and make the manifest.
 
@@ -151,28 +174,15 @@ def set_up_run(context: RunContext) -> RunSetup:
     refuse_team(team.size, spec.training, spec.arm)
     placement = resolve_arm(spec.arm, reader.base)
     layout = lay_out_training(spec, reader)
-    holds_parts = team.strategy == "fsdp2"
-    if holds_parts:
+    if team.strategy == "fsdp2":
         _refuse_divided(spec, placement)
-    # an adapter's start is computed on the CPU, so that it is rounded alike on every device
-    is_packed = spec.arm.base_weights in PACKED
-    starts_from_weights = spec.arm.trains_adapter and not spec.arm.has_plain_start and not is_packed
-    at_first = torch.device("cpu") if holds_parts or starts_from_weights else device
-    network = load_base(reader.base.folder, device=at_first, base_weights=spec.arm.held_weights)
-    model = attach_arm(
-        network,
-        spec.arm,
-        placement,
-        seed=spec.seed,
-        base=spec.base_model,
-        rows=read_first_rows(layout),
-    )
-    move_model(network, at_first if holds_parts else device)
+    model = _attach_to_base(context, placement, layout)
+    network = model.network
     alone = make_scorer(
         network,
         spec.training.precision,
         implementation=spec.training.implementation,
-        keep_copies=not holds_parts,
+        keep_copies=team.strategy != "fsdp2",
     )
     if spec.training.activation_checkpointing:
         checkpoint_layers(network, drops_by_function=alone.drops_by_function)
