@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lorastudy.config.models import Study, Training
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable, cut_stream
-from lorastudy.launch.probe import TriedArm
+from lorastudy.launch.attempt import TriedArm
 from lorastudy.machine.speed import MachineSpeed
 from lorastudy.model.adapters import attach_arm
 from lorastudy.model.arm_placement import resolve_arm

@@ -6,37 +6,17 @@ micro-batch it would be another study. `lorastudy check --probe` also measures t
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import OutOfMemoryError, UserError
 from lorastudy.launch import local
-from lorastudy.run.probe import ProbedSeconds
+from lorastudy.launch.attempt import Attempt, TriedArm
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import ProbedArm, StudyLock
 from lorastudy.units import write_mib
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a process that tries an arm is told."""
-
-    study: Study
-    run: RunSpec
-    places: Places
-    device: str
-    is_timed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TriedArm:
-    """What trying an arm found."""
-
-    probed: ProbedArm
-    seconds: ProbedSeconds | None = None  # None: it was not timed, or it does not fit
 
 
 def time_study(

@@ -16,7 +16,7 @@ import torch
 from lorastudy.errors import UserError, is_out_of_memory, redact_secrets
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
-from lorastudy.launch.probe import Attempt, TriedArm
+from lorastudy.launch.attempt import Attempt, TriedArm
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
 from lorastudy.machine.memory import measure_peak_memory
 from lorastudy.machine.team import device_of_member, join_team

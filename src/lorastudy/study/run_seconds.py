@@ -12,7 +12,7 @@ from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.batches import Padding
 from lorastudy.data.rows import RowTable
-from lorastudy.launch.probe import TriedArm
+from lorastudy.launch.attempt import TriedArm
 from lorastudy.machine.speed import MachineSpeed, measure_speed
 from lorastudy.run.probe import ProbedSeconds
 from lorastudy.run.served import list_forms
