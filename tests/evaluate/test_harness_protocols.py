@@ -14,7 +14,8 @@ from lorastudy.config.models import Benchmark, Rows
 from lorastudy.data.texts import detokenise_page
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.inputs import BenchmarkRows, make_reader
+from lorastudy.run.inputs import BenchmarkRows
+from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentSums, EvaluationRecord

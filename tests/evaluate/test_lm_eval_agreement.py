@@ -15,7 +15,7 @@ from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.model.base import load_base
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.inputs import make_reader
+from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord

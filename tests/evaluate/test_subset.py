@@ -14,7 +14,7 @@ from lorastudy.evaluate.subset import draw_subset, estimate_error, units_of
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.protocols import find_protocol
-from lorastudy.run.inputs import make_reader
+from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord

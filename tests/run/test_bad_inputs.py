@@ -19,7 +19,7 @@ from lorastudy.errors import UserError
 from lorastudy.model.base import check_weights
 from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
-from lorastudy.run.inputs import open_reader
+from lorastudy.run.readers import open_reader
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study

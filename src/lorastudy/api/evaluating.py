@@ -7,7 +7,7 @@ from typing import Any
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import InputError
 from lorastudy.run.evaluate_model import evaluate_model, evaluate_network
-from lorastudy.run.inputs import make_reader
+from lorastudy.run.readers import make_reader
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
 

@@ -8,7 +8,7 @@ from lorastudy.exchange.card import ExportForm, make_card
 from lorastudy.exchange.stored_runs import read_run
 from lorastudy.model.base import quieten_libraries
 from lorastudy.run.export import Exported, MergedWeights, check_export, export_run
-from lorastudy.run.inputs import open_reader
+from lorastudy.run.readers import open_reader
 from lorastudy.study.open import OpenedStudy
 
 

@@ -7,7 +7,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import choose_device
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base, quieten_libraries
-from lorastudy.run.inputs import open_reader, refuse_other_base
+from lorastudy.run.readers import open_reader, refuse_other_base
 from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.study.open import OpenedStudy
 

@@ -25,8 +25,8 @@ from lorastudy.model.base import quieten_libraries
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
-from lorastudy.run.inputs import open_reader
 from lorastudy.run.probe import probe_arm, time_arm
+from lorastudy.run.readers import open_reader
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder

@@ -19,7 +19,8 @@ from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base, quieten_libraries
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import Scorer, make_scorer
-from lorastudy.run.inputs import BenchmarkRows, Reader, make_reader
+from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord

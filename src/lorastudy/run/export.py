@@ -24,7 +24,8 @@ from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base
 from lorastudy.model.base_folder import copy_processors
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.inputs import Reader, refuse_other_base
+from lorastudy.run.inputs import Reader
+from lorastudy.run.readers import refuse_other_base
 from lorastudy.run.served import list_forms, write_merged
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder

@@ -5,16 +5,15 @@ belongs to which source, so that a run opens its memory maps without reading the
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from lorastudy.config.models import Benchmark, Rows, Source, Study
+from lorastudy.config.models import Benchmark, Rows, Source
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import Documents, read_documents
 from lorastudy.data.text_counts import count_text
-from lorastudy.errors import ConfigError, InputError, possible_path, reason_of
+from lorastudy.errors import InputError
 from lorastudy.evaluate.protocols import (
     SizedProtocol,
     SpecialTokens,
@@ -22,9 +21,8 @@ from lorastudy.evaluate.protocols import (
     size_protocol,
 )
 from lorastudy.evaluate.subset import draw_subset, units_of
-from lorastudy.model.base import BaseDescription, describe_base
-from lorastudy.model.base_folder import digest_base, find_base_folder
-from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
+from lorastudy.model.base import BaseDescription
+from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import Form, form_of_rows, protocol_of_rows
 from lorastudy.run.answer_rows import (
     AnswerSource,
@@ -34,10 +32,7 @@ from lorastudy.run.answer_rows import (
     refuse_unfit_keys,
 )
 from lorastudy.store.counts import TextCounts
-from lorastudy.store.files import read_record
-from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places, name_revision
-from lorastudy.store.records import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,83 +219,3 @@ def _read_source(source: Source, form: Form, places: Places) -> Documents:
         changes["revision"] = places.pin("datasets", source.id, source.revision)
     read = source.model_copy(update=changes)
     return read_documents(read, mirror=places.mirror, offline=places.offline, base=places.base)
-
-
-def make_reader(folder: Path, places: Places, rules: AnswerRules = ALL_ANSWERS) -> Reader:
-    """A reader for the model in `folder`, which reads rows with answers as `rules` say.
-
-    Raises:
-        InputError: Model, tokenizer or chat template cannot be used, or they do not belong
-            together.
-    """
-    named = rules.chat_template_path
-    template = None if named is None else _read_template(named, places.base)
-    base, tokenizer = describe_base(folder), load_tokenizer(folder, template)
-    for name, token in (("start", tokenizer.start_id), ("end", tokenizer.end_id)):
-        if token >= base.vocabulary_size:
-            raise InputError(
-                f"{folder}: the tokenizer's {name}-of-text id {token} has no row in the embedding "
-                f"of {base.vocabulary_size}. The tokenizer belongs to another model."
-            )
-    return Reader(base, tokenizer, places, rules)
-
-
-def _read_template(named: str, base: Path) -> str:
-    """The chat template in a Jinja file, or in a folder of a tokenizer that has one."""
-    path = possible_path(base / named, key="chat template ")
-    path = path / "chat_template.jinja" if path.is_dir() else path
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the chat template {path} cannot be read: {reason_of(error)}. Name a file with a chat "
-            "template in Jinja."
-        ) from error
-
-
-def refuse_other_base(run: RunFolder, reader: Reader, *, needs_weights: bool) -> None:
-    """Check that `reader` has the base model and the tokenizer that a finished run began with.
-
-    An adapter means nothing on other weights, and its stored scores would not be true of them.
-
-    Raises:
-        InputError: It does not; weights are compared only if the run's model needs them.
-    """
-    began, folder = read_record(run.manifest, Manifest), reader.base.folder
-    same_weights = not needs_weights or digest_base(folder) == began.base_digest
-    if not same_weights or reader.tokenizer.digest != began.tokenizer_digest:
-        what = "tokenizer" if same_weights else "base model"
-        raise InputError(
-            f"{folder} does not hold the {what} that {run.path.name} began with: it changed since. "
-            "Restore it, or run the study again in a new folder."
-        )
-
-
-def open_reader(study: Study, places: Places) -> Reader:
-    """Find and describe the base model and load its tokenizer.
-
-    Raises:
-        InputError: It is missing or cannot be used.
-        ConfigError: Training rows are longer than its context.
-    """
-    named = study.base_model
-    pinned = named.model_copy(
-        update={"revision": places.pin("models", str(named.id), named.revision)}
-    )
-    folder = find_base_folder(
-        pinned, mirror=places.mirror, offline=places.offline, base=places.base
-    )
-    data = study.data
-    rules = AnswerRules(
-        data.completion_only_loss, data.assistant_only_loss, data.chat_template_path
-    )
-    reader = make_reader(folder, places, rules)
-    if named.id is not None and folder.parent.name == "snapshots":  # of the hub's cache, by commit
-        reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
-    base = reader.base
-    if base.max_positions is not None and study.data.rows.length > base.max_positions:
-        raise ConfigError(
-            f"data.rows.length: {study.data.rows.length} tokens are longer than the "
-            f"{base.max_positions} positions of the base model. Use a shorter length."
-        )
-    return reader

@@ -27,7 +27,8 @@ from lorastudy.model.base_weights import (
 )
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
-from lorastudy.run.inputs import BenchmarkRows, Reader, open_reader
+from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.readers import open_reader
 from lorastudy.run.setup import TrainingLayout, lay_out_training
 from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.counts import Overlap

@@ -136,7 +136,7 @@ def make_counter(base_model: BaseModelRef, column: str) -> Counter:
 def _count_exactly(base_model: BaseModelRef, column: str, places: Places) -> Counter:
     from lorastudy.model.base import quieten_libraries  # slow: imports torch
     from lorastudy.model.base_folder import find_base_folder
-    from lorastudy.run.inputs import make_reader
+    from lorastudy.run.readers import make_reader
 
     quieten_libraries()
     folder = find_base_folder(base_model, mirror=None, offline=True, base=places.base)

@@ -20,7 +20,8 @@ from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
-from lorastudy.run.inputs import Reader, open_reader
+from lorastudy.run.inputs import Reader
+from lorastudy.run.readers import open_reader
 from lorastudy.run.setup import lay_out_training
 from lorastudy.store.places import Places
 
