@@ -81,9 +81,7 @@ class RowTable:
         """Number of targets of each row: (N,)."""
         if self.marks is None:
             return self.ends - self.scored_from
-        before = np.concatenate([[0], np.cumsum(self.marks.is_scored, dtype=np.int64)])
-        counts: IntArray = before[self.ends] - before[self.scored_from]
-        return counts
+        return count_between(self.marks.is_scored, self.scored_from, self.ends)
 
     def n_tokens(self, rows: ArrayLike | slice = slice(None)) -> int:
         """Number of tokens in `rows`, with prefixes and without padding; all rows by default."""
@@ -102,6 +100,23 @@ class RowTable:
             has_prefix=self.has_prefix[chosen],
             marks=self.marks,
         )
+
+
+def find_read_tokens(table: RowTable, n_tokens: int) -> NDArray[np.bool_]:
+    """Which tokens of the corpus are in a row, (n_tokens,); rows may overlap."""
+    # +1 where a row begins and -1 where one ends; a token is read while the sum is above 0
+    borders = np.zeros(n_tokens + 1, dtype=np.int64)
+    np.add.at(borders, table.begins, 1)
+    np.add.at(borders, table.ends, -1)
+    is_read: NDArray[np.bool_] = borders.cumsum()[:-1] > 0
+    return is_read
+
+
+def count_between(values: NDArray[np.bool_], begins: IntArray, ends: IntArray) -> IntArray:
+    """How many of `values` are true from each of `begins` to before its end: (N,)."""
+    before = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    counts: IntArray = before[ends] - before[begins]
+    return counts
 
 
 def cut_lines(offsets: ArrayLike, length: int, prefix: int | None) -> RowTable:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from lorastudy.data.corpus import Corpus
-from lorastudy.data.rows import RowTable
+from lorastudy.data.rows import RowTable, find_read_tokens
 from lorastudy.store.counts import AnswerCounts, Overlap, TextCounts
 
 
@@ -21,11 +21,7 @@ def count_text(
         unknown_id: Token for unknown text; None: the tokenizer knows every text.
         kind: What rows with answers consist of.
     """
-    # +1 where a row begins and -1 where one ends; a token is read while the sum is above 0
-    borders = np.zeros(corpus.n_tokens + 1, dtype=np.int64)
-    np.add.at(borders, table.begins, 1)
-    np.add.at(borders, table.ends, -1)
-    n_read = int(np.count_nonzero(borders.cumsum()[:-1]))
+    n_read = int(np.count_nonzero(find_read_tokens(table, corpus.n_tokens)))
     is_unknown = corpus.tokens == unknown_id if unknown_id is not None else np.zeros(0)
     return TextCounts(
         n_documents=corpus.n_documents,

@@ -16,7 +16,7 @@ from lorastudy.config.models import Source, Study
 from lorastudy.config.spec import expand_study
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
-from lorastudy.data.rows import IntArray, RowTable
+from lorastudy.data.rows import IntArray, RowTable, count_between, find_read_tokens
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
@@ -136,7 +136,7 @@ class _Part:
         has_row = np.zeros(corpus.n_documents, dtype=bool)
         has_row[table.documents] = True
         missing = np.flatnonzero(~has_row).tolist()
-        is_read = self._is_read()
+        is_read = find_read_tokens(table, corpus.n_tokens)
         return PreviewPart(
             name=name,
             n_documents=corpus.n_documents,
@@ -152,14 +152,6 @@ class _Part:
     def _place(self, document: int) -> str:
         answers = self.reader.answers_of(self.source)
         return f"document {document + 1}" if answers is None else answers.row_places[document]
-
-    def _is_read(self) -> NDArray[np.bool_]:
-        """Which tokens of the corpus are in a row, (n_tokens,)."""
-        borders = np.zeros(self.corpus.n_tokens + 1, dtype=np.int64)
-        np.add.at(borders, self.table.begins, 1)
-        np.add.at(borders, self.table.ends, -1)
-        is_read: NDArray[np.bool_] = borders.cumsum()[:-1] > 0
-        return is_read
 
     def _count_classes(
         self, is_read: NDArray[np.bool_], has_row: NDArray[np.bool_]
@@ -181,8 +173,8 @@ class _Part:
                 is_one = table.marks.classes == number
                 is_target = is_one & table.marks.is_scored
                 counts[name] = (
-                    _sum_between(is_one, table.begins, table.ends),
-                    _sum_between(is_target, table.scored_from, table.ends),
+                    int(count_between(is_one, table.begins, table.ends).sum()),
+                    int(count_between(is_target, table.scored_from, table.ends).sum()),
                 )
         found = ((name, *counts.get(name, (0, 0))) for name in SEEN_CLASSES)
         return tuple(ClassCount(*count) for count in found if count[1])
@@ -247,9 +239,3 @@ def decode_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
     if waiting:
         texts.append(str(tokenizer.backend.decode(waiting, clean_up_tokenization_spaces=False)))
     return tuple(texts)
-
-
-def _sum_between(values: NDArray[np.bool_], begins: IntArray, ends: IntArray) -> int:
-    """How many of `values` are true between the borders of all rows together."""
-    before = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    return int((before[ends] - before[begins]).sum())
