@@ -101,6 +101,16 @@ def test_rows_of_texts_are_shown_with_padding_that_is_scored(desk: Path, tiny_gp
     assert "".join(spell(row) for row in blocks.rows) == joined
 
 
+def test_a_sampled_benchmark_shows_all_its_rows_and_one_is_the_longest(
+    desk: Path, tiny_gpt2: Path
+) -> None:
+    benchmark = {"name": "tale", "path": "test.txt", "protocols": ("blocks-16",)}
+    whole = look(write_study(tiny_gpt2, benchmarks=(benchmark,))).parts[2]
+    assert look(write_study(tiny_gpt2, benchmarks=({**benchmark, "sample": 2},))).parts[2] == whole
+    shown = call("preview", "study.yaml", "--part", "tale--blocks-16", "-n", "3").out
+    assert shown.count("document 1: 16 tokens") == 3 and shown.count("the longest row") == 1
+
+
 def test_the_terminal_says_without_colour_what_is_scored(desk: Path, tiny_gpt2: Path) -> None:
     answer = call("preview", write_chat_study(tiny_gpt2, "drop"), "-n", "1")
     assert answer.code == 0, answer.err
@@ -108,15 +118,17 @@ def test_the_terminal_says_without_colour_what_is_scored(desk: Path, tiny_gpt2: 
     assert "answer      * 1 é." in lines and f"end of turn * {END}" in lines
     assert "prompt        What is 1?" in lines
     said = "".join(answer.out.split())  # lines are broken anywhere, for a path is long
-    assert re.search(r"1withoutarow:\S+chats\.jsonl,line3", said)
+    assert re.search(r"1documentsgivenorow:\S+chats\.jsonl,line3", said)
     wrong = call("preview", "study.yaml", "--part", "nowhere")
-    assert wrong.code == 2 and "it has train, validation" in wrong.err
+    assert wrong.code == 2 and "one of train, validation" in wrong.err
 
 
 def test_the_page_holds_every_part_and_needs_nothing_else(desk: Path, tiny_gpt2: Path) -> None:
     write_rows(desk / "test.txt", ["<script>alert(1)</script>"])
     answer = call("preview", write_study(tiny_gpt2), "--page", "rows.html")
     assert answer.code == 0, answer.err
+    assert call("preview", "study.yaml", "--page", "other.html", "--part", "tale").code == 2
+    assert not Path("other.html").exists()
     page = Path("rows.html").read_text()
     assert all(name in page for name in ("train", "validation", "tale--paper-padded"))
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")

@@ -63,6 +63,10 @@ def preview(
     from lorastudy.study.preview import preview_study
 
     found = preview_study(opened.study, opened.places, n_rows=n_rows)
+    chosen = next((p for p in found.parts if p.name == part), None)
+    if chosen is None:
+        known = show_names(p.name for p in found.parts)
+        raise ConfigError(f"--part {part}: this study has no such part. Use one of {known}.")
     if page is not None:
         write_text(page, render_preview(found))
     if as_json:
@@ -71,10 +75,6 @@ def preview(
     if page is not None:
         print(f"Wrote {page}.")
         return
-    chosen = next((p for p in found.parts if p.name == part), None)
-    if chosen is None:
-        known = show_names(p.name for p in found.parts)
-        raise ConfigError(f"--part {part}: this study does not have it; it has {known}.")
     _print_part(chosen)
     others = [p.name for p in found.parts if p is not chosen]
     print(f"Other parts, with --part: {show_names(others)}")
@@ -92,13 +92,11 @@ def _print_part(part: "PreviewPart") -> None:
         label = _label(count.token_class, is_scored=count.n_scored > 0)
         console.print(Text.assemble(label, f"{count.n_tokens:>10,} tokens  {scored}"))
     if part.n_without_row:
-        named = show_names(
-            [*part.without_row, *[""] * (part.n_without_row - len(part.without_row))]
-        )
-        rows = f"{part.n_without_row:,} without a row: {named}"
-        console.print(rows)
+        rest = part.n_without_row - len(part.without_row)
+        named = ", ".join(part.without_row) + (f" and {rest:,} more" if rest else "")
+        console.print(f"{part.n_without_row:,} documents give no row: {named}")
     for row in part.rows:
-        _print_row(row, is_longest=row.place == part.longest)
+        _print_row(row, is_longest=row is part.longest_row)
 
 
 def _print_row(row: "PreviewRow", *, is_longest: bool) -> None:

@@ -1,7 +1,8 @@
 """Rows of a study as the model sees them, token by token, with counts of every class of token.
 
 Nothing is trained, and no weight is loaded. The rows are those that `run.inputs` hands to training
-and to scoring, so what a preview shows is what happens.
+and to scoring, so what a preview shows is what happens. Of a benchmark with a `sample`, it shows
+all rows from which the sample is drawn.
 """
 
 from collections.abc import Sequence
@@ -74,6 +75,11 @@ class PreviewPart:
     without_row: tuple[str, ...]  # places of the first of them
     rows: tuple[PreviewRow, ...]  # the first ones, and the longest
 
+    @property
+    def longest_row(self) -> PreviewRow:
+        """The first of the longest rows; a document may have several rows with its place."""
+        return max(self.rows, key=lambda row: row.n_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -106,7 +112,8 @@ def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
         _Part(reader, source, corpus, table, layout.padding, rows.length).describe(name, n_rows)
         for name, source, corpus, table in trained
     ]
-    for benchmark in study.benchmarks:
+    for sampled in study.benchmarks:
+        benchmark = sampled.model_copy(update={"sample": None})
         for name in benchmark.protocols:
             found = reader.benchmark_rows(benchmark, name, rows)
             part = _Part(
