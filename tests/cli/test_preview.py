@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import yaml
+from tokenizers.decoders import Fuse, Replace, Sequence, Strip
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.study.open import open_study
@@ -141,3 +145,13 @@ def test_bytes_of_one_character_stand_together(byte_tokenizer: Path) -> None:
     tokenizer = load_tokenizer(byte_tokenizer)
     assert decode_tokens(tokenizer, list("aé😀b".encode())) == ("a", "é", "😀", "b")
     assert "".join(decode_tokens(tokenizer, [*list("é".encode())[:1], 97])) == "\ufffda"
+
+
+def test_spaces_stay_where_a_tokenizer_removes_one_from_the_beginning(tmp_path: Path) -> None:
+    words = {"<unk>": 0, "</s>": 1, "▁the": 2, "▁cat": 3, "s": 4}
+    made = tokenizers.Tokenizer(BPE(words, [], unk_token="<unk>"))
+    made.decoder = Sequence([Replace("▁", " "), Fuse(), Strip(" ", 1, 0)])
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert decode_tokens(tokenizer, [2, 3, 4, 3]) == ("the", " cat", "s", " cat")
+    assert decode_tokens(tokenizer, [3], before=2) == (" cat",)

@@ -191,14 +191,18 @@ class _Part:
         table, length = self.table, int(self.table.lengths[row])
         assert table.has_prefix is not None
         segments = []
+        before = None  # the token before a segment
         if table.has_prefix[row] and table.prefix is not None:
-            segments.append(Segment("start", False, 1, self._decode([table.prefix])))
+            before = table.prefix
+            segments.append(Segment("start", False, 1, self._decode([before])))
         places = self._places_around(row, is_read)
         codes, is_scored = self._classify(row, places)
         # a segment ends where the class changes, or whether tokens are scored
         changes = np.flatnonzero(np.diff(2 * codes + is_scored)) + 1
         for begin, end in pairwise([0, *changes.tolist(), len(places)]):
-            texts = self._decode(self.corpus.tokens[places[begin:end]].tolist())
+            ids = self.corpus.tokens[places[begin:end]].tolist()
+            texts = self._decode(ids, before)
+            before = ids[-1]
             name = SEEN_CLASSES[int(codes[begin])]
             segments.append(Segment(name, bool(is_scored[begin]), end - begin, texts))
         if length < self.length:
@@ -230,19 +234,29 @@ class _Part:
         codes[~is_inside] = SEEN_CLASSES.index("cut-off")
         return codes, is_scored
 
-    def _decode(self, ids: list[int]) -> tuple[str, ...]:
-        return decode_tokens(self.reader.tokenizer, ids)
+    def _decode(self, ids: list[int], before: int | None = None) -> tuple[str, ...]:
+        return decode_tokens(self.reader.tokenizer, ids, before)
 
 
-def decode_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
-    """The text of each token; tokens that are bytes of one character stand together."""
-    texts, waiting = [], []
+def decode_tokens(
+    tokenizer: Tokenizer, ids: Sequence[int], before: int | None = None
+) -> tuple[str, ...]:
+    """The text of each token; tokens that are bytes of one character stand together.
+
+    `before` is the token before the first one. Each text is decoded together with what stands
+    before it, since tokenizers such as Llama 2's remove a space where decoding begins.
+    """
+    texts, text = [], ""
+    waiting: list[int] = []
+    known = [] if before is None else [before]
     for token in ids:
         waiting.append(token)
-        text = str(tokenizer.backend.decode(waiting, clean_up_tokenization_spaces=False))
+        text = _decode(tokenizer, [*known, *waiting]).removeprefix(_decode(tokenizer, known))
         if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(waiting) == _LONGEST_CHARACTER:
             texts.append(text)
-            waiting = []
-    if waiting:
-        texts.append(str(tokenizer.backend.decode(waiting, clean_up_tokenization_spaces=False)))
-    return tuple(texts)
+            known, waiting = waiting, []
+    return (*texts, text) if waiting else tuple(texts)
+
+
+def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return str(tokenizer.backend.decode(ids, clean_up_tokenization_spaces=False))
