@@ -5,7 +5,6 @@ are refused: transformers would fill a missing layer with random numbers and go 
 """
 
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,8 @@ from lorastudy.config.models import BaseWeights
 from lorastudy.errors import reading_user_files
 from lorastudy.machine.environment import release_free_memory
 from lorastudy.model.base_folder import choose_attention, choose_class, read_config
-from lorastudy.model.base_refusals import (
-    read_tensor,
-    reading_weights,
-    refuse_incomplete,
-    refuse_not_finite,
-    refuse_other_formats,
-    try_out,
-)
+from lorastudy.model.base_reading import check_names, read_weights
+from lorastudy.model.base_refusals import read_tensor, try_out
 from lorastudy.model.base_weights import (
     PACKED,
     ask_for_bfloat16,
@@ -43,7 +36,6 @@ from lorastudy.model.linear_modules import (
 )
 from lorastudy.model.packing import packing_by_parts
 from lorastudy.model.placement import LinearModule, ModelShape
-from lorastudy.model.stored_weights import make_reading_class
 from lorastudy.model.text_part import (
     find_body,
     is_composite,
@@ -199,10 +191,10 @@ def load_base(
         if is_held:
             ask_for_bfloat16(network)
 
-    _check_names(folder)
+    check_names(folder)
     is_packed = base_weights in PACKED
     with packing_by_parts() if is_packed else nullcontext():
-        network = _read_weights(
+        network = read_weights(
             folder,
             prepare,
             device_map=str(device) if is_packed else None,
@@ -228,58 +220,10 @@ def check_weights(folder: Path) -> None:
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _TRIED_OUT_BYTES:
         load_base(folder, device=torch.device("cpu"))
     else:
-        _check_names(folder)
-        _read_weights(folder, leave_out_other_parts, device_map="meta")
+        check_names(folder)
+        read_weights(folder, leave_out_other_parts, device_map="meta")
     if is_composite(read_config(folder)):  # whole models are written with the other parts
-        _read_weights(folder, leave_out_text, device_map="meta")
-
-
-def _check_names(folder: Path) -> None:
-    """Check without weights that all are there, since a wrong shape would be filled at random."""
-    network, report = _load_weights(folder, choose_class(read_config(folder)), device_map="meta")
-    refuse_incomplete(folder, network, report)
-
-
-def _read_weights(
-    folder: Path, prepare: Callable[[PreTrainedModel], None], **others: Any
-) -> PreTrainedModel:
-    """The model of `folder` without what `prepare` takes out before weights are read.
-
-    Raises:
-        InputError: A file is damaged, or a number is not finite.
-    """
-    family, not_finite = choose_class(read_config(folder)), list[str]()
-    reader = make_reading_class(family, prepare, not_finite)
-    network, _ = _load_weights(folder, reader, **others)
-    network.__class__ = family
-    refuse_not_finite(folder, not_finite)
-    return network
-
-
-def _load_weights(
-    folder: Path, family: Any, **others: Any
-) -> tuple[PreTrainedModel, dict[str, object]]:
-    """The model of `folder`, loaded by the class `family`, and transformers' report on its weights.
-
-    `others` are for transformers.
-    """
-    config = read_config(folder)
-    refuse_other_formats(folder)
-    with reading_weights(folder):
-        loaded: Any = family.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the report names them; refused below
-            attn_implementation=choose_attention(config),
-            **others,
-        )
-        network, report = loaded
-        assert isinstance(network, PreTrainedModel)
-    return network, report
+        read_weights(folder, leave_out_text, device_map="meta")
 
 
 def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -296,7 +240,7 @@ def save_model(
     The parts of a composite model that were left out are read again from where it was loaded.
     """
     if is_composite(network.config):
-        others = _read_weights(Path(str(network.config.name_or_path)), leave_out_text)
+        others = read_weights(Path(str(network.config.name_or_path)), leave_out_text)
         left_out = others.to(network.dtype).state_dict()  # type: ignore[arg-type]
         tensors = {**left_out, **(tensors or network.state_dict())}
     network.save_pretrained(str(folder), state_dict=tensors)
