@@ -18,7 +18,7 @@ from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines
 from lorastudy.model.adapters import attach_arm, merge_adapter
 from lorastudy.model.arm_placement import resolve_arm
-from lorastudy.model.base import describe_base, load_base, save_model
+from lorastudy.model.base import check_weights, describe_base, load_base, save_model
 from lorastudy.model.scoring import make_scorer
 from lorastudy.store.training_state import Progress
 from lorastudy.train.loop import StepDone, train
@@ -107,14 +107,16 @@ def test_adapters_of_every_layer_type_are_counted_trained_and_read_by_peft(
     torch.testing.assert_close(logits_of(read), trained, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gemma3", "gemma4", "mistral3", "qwen3_5"])
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "mistral3", "qwen3_5", "llama4"])
 def test_what_is_trained_in_a_text_part_is_read_in_the_composite_model(
     family: str, tmp_path: Path
 ) -> None:
     folder = save_family(family, tmp_path / "base")
     stored = load_file(folder / "model.safetensors")
     others = [name for name in stored if re.search("vision|visual|projector", name)]
-    for arm in (FULL, lora("lora-4")):
+    adapter = lora("lora-4").model_copy(update={"placement": ("all-linear", "output")})
+    check_weights(folder)
+    for arm in (FULL, adapter):
         model = as_if_trained(attach(folder, arm))
         assert not any(re.search("vision|visual|projector", n) for n in model.stored_tensors())
         assert_everybody_reads(model, arm, folder, tmp_path / arm.name)

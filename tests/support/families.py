@@ -137,6 +137,18 @@ COMPOSITES: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
     "qwen2_5_vl": ("qwen2_5_vl_text", _MROPE, _QWEN),
     "qwen3_vl": ("qwen3_vl_text", {}, _QWEN),
 }
+OTHER_COMPOSITES: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
+    "llama4": (  # its output layer is a part of the module with the text configuration
+        *("llama4_text", {"num_local_experts": 2, "intermediate_size_mlp": 48, "pad_token_id": 0}),
+        {
+            "vision_config": {
+                **{**_TOWER, "pixel_shuffle_ratio": 0.5, "vision_output_dim": 16},
+                **dict.fromkeys(("projector_input_dim", "projector_output_dim"), 16),
+            }
+        },
+    ),
+}
+_COMPOSITES = {**COMPOSITES, **OTHER_COMPOSITES}
 
 
 EXPERTS = ("gpt_oss",)  # families whose feed-forward layers are not linear modules
@@ -150,8 +162,8 @@ def layer_types_of(family: str) -> tuple[str, ...]:
 
 def make_config(family: str, **values: object) -> PretrainedConfig:
     """The configuration of a tiny model of `family`, which may be composite."""
-    if family in COMPOSITES:
-        text, own, others = COMPOSITES[family]
+    if family in _COMPOSITES:
+        text, own, others = _COMPOSITES[family]
         keys = {"model_type": text, **_keys_of(text), **own, **values}
         return AutoConfig.for_model(family, text_config=keys, **others)
     return AutoConfig.for_model(family, **{**_keys_of(family), **values})
@@ -165,7 +177,7 @@ def _keys_of(family: str) -> dict[str, object]:
 
 def save_family(family: str, folder: Path, **values: object) -> Path:
     """A random model of `family` whose logits differ from token to token."""
-    auto_class = AutoModelForMultimodalLM if family in COMPOSITES else AutoModelForCausalLM
+    auto_class = AutoModelForMultimodalLM if family in _COMPOSITES else AutoModelForCausalLM
     config = make_config(family, **values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -241,7 +241,10 @@ def save_model(
     """
     if is_composite(network.config):
         others = read_weights(Path(str(network.config.name_or_path)), leave_out_text)
-        left_out = others.to(network.dtype).state_dict()  # type: ignore[arg-type]
+        left_out = {
+            name: tensor.to(network.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in others.state_dict().items()
+        }
         tensors = {**left_out, **(tensors or network.state_dict())}
     network.save_pretrained(str(folder), state_dict=tensors)
 

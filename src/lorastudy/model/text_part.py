@@ -40,9 +40,11 @@ def leave_out_other_parts(network: PreTrainedModel) -> None:
 
 def leave_out_text(network: PreTrainedModel) -> None:
     """Take out of a composite model what `leave_out_other_parts` keeps, in place."""
-    for kept in (_find_text(network), network.get_output_embeddings()):
-        parent, _, name = path_of(network, kept).rpartition(".")
-        setattr(network.get_submodule(parent), name, None)
+    kept = (_find_text(network), network.get_output_embeddings())  # the second may be in the first
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if child in kept:
+                setattr(parent, name, None)
     _forget_lost_ties(network)
 
 
