@@ -322,11 +322,7 @@ IA3 = {"method": "peft", "peft": {"peft_type": "IA3"}}
     [
         ({}, "adapter", "An adapter (LoRA) for"),
         ({"use_dora": True}, "merged", "An adapter (DoRA) merged into"),
-        (
-            {"method": "peft", "peft": {"peft_type": "IA3"}},
-            "adapter",
-            "An adapter (PEFT's IA3) for",
-        ),
+        (IA3, "adapter", "An adapter (PEFT's IA3) for"),
         ({"method": "bitfit"}, "model", "Fine-tuning of all biases (BitFit) in"),
         ({"method": "full"}, "model", "Full fine-tuning of"),
     ],

@@ -118,7 +118,7 @@ def _refuse_loftq(arm: Arm, keys: Mapping[str, Any]) -> None:
     if keys.get("init_lora_weights") == "loftq":
         raise ConfigError(
             f"arm {arm.name!r}, init_lora_weights: loftq replaces the base weights by others, "
-            "which PEFT rounds with a code of its own, on a CUDA or XPU device only. They are "
+            "which PEFT rounds with code of its own, on a CUDA or XPU device only. They are "
             "neither the base model nor one that base_weights names, so nobody could load the "
             "adapter on it. Leave the key out, and give base_weights: nf4 for LoRA on 4 bits."
         )

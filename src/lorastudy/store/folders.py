@@ -163,9 +163,9 @@ class RunFolder:
 
     @property
     def is_verifiable(self) -> bool:
-        """Whether the finished run says what its files were; early versions did not write it.
+        """Whether the version that finished the run wrote hashes of its files; early ones did not.
 
-        Versions that note how far records are written have hashes too, so theirs were deleted.
+        A run with `written.json` is of a version that did: if it has no hashes, they were deleted.
         """
         return (self.path / HASHES).exists() or (self.path / WRITTEN).exists()
 
