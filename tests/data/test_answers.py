@@ -133,14 +133,16 @@ def test_every_format_gives_the_same_rows(rows: list[dict[str, Any]], tmp_path: 
     one.write_text(json.dumps(rows))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     csv = tmp_path / "rows.csv"
+    named = {"column": "messages"} if "messages" in rows[0] else {}
     cells = [[v if isinstance(v, str) else json.dumps(v) for v in row.values()] for row in rows]
     quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in cells]
     csv.write_text("\n".join([",".join(rows[0]), *quoted]) + "\n")
     found = [
-        [(e.prompt, e.completion) for e in read(path).examples]
+        [(e.prompt, e.completion) for e in read(path, **keys).examples]
         for path in (lines, one, tmp_path / "rows.parquet", csv)
+        for keys in ({}, named)
     ]
-    assert found[0] == found[1] == found[2] == found[3]
+    assert all(rows == found[0] for rows in found)
     assert len(found[0]) == 2 and read(lines, limit=1).examples[0].place.endswith("line 1")
 
 
@@ -156,6 +158,21 @@ def test_the_named_column_is_read_where_it_is_there(tmp_path: Path) -> None:
     assert read(path).texts == ("t",)
     assert read(path, column="prompt").texts == ("2 + 2 =",)
     assert read(path, column="turns").examples[0].kind == "messages"
+    with pytest.raises(InputError, match="message 1 of turns has the keys from"):
+        read(write_rows(path, [{"turns": [{"from": "user"}]}]), column="turns")
+
+
+def test_a_column_of_messages_may_hold_texts_if_it_is_named(tmp_path: Path) -> None:
+    texts = ("a", "[b] c", "[1]")
+    path = write_rows(tmp_path / "rows.jsonl", [{"messages": text} for text in texts])
+    assert read(path, column="messages").texts == texts
+
+
+def test_columns_that_change_messages_are_refused_where_messages_are_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [{**CHATS[0], "tools": [1], "text": "t"}])
+    assert read(path).texts == ("t",)
+    with pytest.raises(InputError, match="'tools' changes how messages"):
+        read(path, column="messages")
 
 
 ASKED = say("q", "a")
@@ -175,7 +192,7 @@ REFUSED = {
     "the role 'tool' is not one of": {"messages": [{"role": "tool", "content": "x"}]},
     "messages is an empty list": {"messages": []},
     "messages is text, not a list": {"messages": "q"},
-    "not role and content. Rename from and value": {"messages": [{"from": "user", "value": "q"}]},
+    "not role and content. Rename from to role": {"messages": [{"from": "user", "value": "q"}]},
     "the content is a list": {"messages": [{"role": "user", "content": ["q"]}]},
     "also has tool_calls": {"messages": [ASKED[0], {**ASKED[1], "tool_calls": [1]}]},
     "'tools' changes how messages are written": {"messages": ASKED, "tools": [1]},

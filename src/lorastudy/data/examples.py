@@ -71,12 +71,21 @@ def choose_columns(names: Iterable[str], column: str) -> tuple[str, ...]:
     There are no columns if there is neither a text nor an answer.
     """
     known = set(names)
-    if column in known:
+    if column in known and column != CONVERSATION:
         return (column,)
-    chosen = PAIR if known.issuperset(PAIR) else (CONVERSATION,)
+    is_pair = column not in known and known.issuperset(PAIR)
+    chosen = PAIR if is_pair else (CONVERSATION,)
     if not known.issuperset(chosen):
         return ()
     return (*chosen, *(name for name in _NOT_READ if name in known))
+
+
+def is_conversation(column: str, value: Any) -> bool:
+    """Whether a value of the column that a source names is a conversation, and not a text."""
+    if column == CONVERSATION and isinstance(value, str):
+        value = _parse_list(value)
+        return isinstance(value, list) and all(isinstance(message, dict) for message in value)
+    return isinstance(value, list)
 
 
 def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ()) -> Example:
@@ -99,7 +108,7 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
             )
     values = values[: len(values) - len(unread)]
     if len(values) == 1:
-        turns = _read_turns(place, CONVERSATION, values[0])
+        turns = _read_turns(place, columns[0] if columns else CONVERSATION, values[0])
         _check_roles(place, turns)
         return Example(place, (), turns)
     prompt, completion = values
@@ -165,9 +174,7 @@ _REPAIR = "Repair or remove the row."
 
 
 def _read_turns(place: str, column: str, value: Any) -> Turns:
-    if isinstance(value, str):  # as in a CSV file
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = _parse_list(value)
     if not isinstance(value, list) or not value:
         what = "an empty list" if value == [] else _say(value)
         raise InputError(
@@ -180,11 +187,20 @@ def _read_turns(place: str, column: str, value: Any) -> Turns:
     )
 
 
+def _parse_list(value: Any) -> Any:
+    """The list that a text such as that of a CSV file holds as JSON; other values as they are."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
 def _read_message(place: str, value: Any) -> Message:
     if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
         found = f"the keys {show_names(value)}" if isinstance(value, dict) else _say(value)
-        advice = " Rename from and value." if isinstance(value, dict) and "from" in value else ""
-        raise InputError(f"{place} has {found}, not role and content.{advice} {_REPAIR}")
+        is_renamed = isinstance(value, dict) and {"from", "value"} <= value.keys()
+        advice = "Rename from to role, and value to content." if is_renamed else _REPAIR
+        raise InputError(f"{place} has {found}, not role and content. {advice}")
     role, content = value["role"], value["content"]
     if role not in _ROLES:
         raise InputError(f"{place}: the role {role!r} is not one of {show_names(_ROLES)}.")

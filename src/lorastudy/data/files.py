@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lorastudy.data.examples import COLUMNS, Example, choose_columns, read_example
+from lorastudy.data.examples import COLUMNS, Example, choose_columns, is_conversation, read_example
 from lorastudy.data.formats import name_format, read_bytes, refuse_structure
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
@@ -70,8 +70,8 @@ def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
     """The error for a table without `column`; it names the columns that exist."""
     return InputError(
         f"{place} has no column {column!r}; its columns are {show_names(names)}. "
-        "Set `column` to the one that holds the text, or name the columns of rows with answers "
-        "prompt and completion, or messages."
+        "Set `column` to the one that holds the text. If its rows are questions with answers, "
+        "rename their columns to prompt and completion, or to messages."
     )
 
 
@@ -140,7 +140,7 @@ def make_rows(place: str, found: Iterable[_Values], column: str) -> Rows:
     examples: list[Example] = []
     for number, columns, values in found:
         at = f"{place} {number}"
-        if columns != (column,) or isinstance(values[0], list):
+        if columns[0] != column or is_conversation(column, values[0]):
             examples.append(read_example(at, values, columns))
             for text in examples[-1].texts:
                 check_text(at, text)
@@ -252,7 +252,7 @@ def _parquet_values(path: Path, raw: bytes, column: str) -> list[_Values]:
         with pq.ParquetFile(pa.BufferReader(raw)) as file:
             schema = file.schema_arrow
             columns = _require_columns(str(path), schema.names, column)
-            if columns == (column,):
+            if columns[0] == column:
                 kind = schema.field(column).type
                 of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
                 types = (*_text_types(pa), pa.types.is_list, pa.types.is_large_list)
