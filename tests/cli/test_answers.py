@@ -46,6 +46,9 @@ def test_evaluate_scores_answers_and_says_where_a_row_has_none(
     chats = ("--chat-template", "questions/chat.jinja", "--assistant-only-loss")
     answer = call("evaluate", tiny_gpt2, "--benchmark", "questions/chats.jsonl", *chats, *how)
     assert json.loads(answer.out)["evaluations"][0]["n_tokens"] == len("I.") + 1
+    for unfit in (("--assistant-only-loss",), ("--chat-template", "questions/chat.jinja")):
+        refused = call("evaluate", tiny_gpt2, "--benchmark", "questions/test.jsonl", *unfit, *how)
+        assert refused.code == 2 and "is for messages, but" in refused.err
     write_rows(questions / "bad.jsonl", [{"prompt": "a", "completion": ""}])
     refused = call("evaluate", tiny_gpt2, "--benchmark", "questions/bad.jsonl", *how)
     assert refused.code == 3 and "bad.jsonl, line 1 has no answer" in refused.err

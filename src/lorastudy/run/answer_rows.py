@@ -60,12 +60,27 @@ def cut_answer_rows(
     return table, padding
 
 
-def refuse_unfit_keys(rows: Rows, rules: AnswerRules, source: AnswerSource) -> None:
-    """Check that no key is set that is for texts only, or for answers of another kind.
+def refuse_unfit_keys(
+    rows: Rows, rules: AnswerRules, label: str, answers: AnswerSource | None
+) -> None:
+    """Check that every key that is set means something for the rows of a source.
+
+    Args:
+        rows: How they are cut.
+        rules: How rows with answers are written, and which of their tokens are scored.
+        label: The source, for people.
+        answers: What is known of its rows with answers; None: it holds texts.
 
     Raises:
-        ConfigError: One is.
+        ConfigError: A key is for the other kind of rows, or for answers of another kind.
     """
+    if answers is None:
+        _refuse_keys_of_answers(rows, rules, label)
+    else:
+        _refuse_keys_of_texts(rows, rules, answers)
+
+
+def _refuse_keys_of_texts(rows: Rows, rules: AnswerRules, source: AnswerSource) -> None:
     refuse_unfit_rules(source.kind, source.label, rules)
     found = f"{source.label} holds rows with answers ({source.kind})"
     if rows.cut == "stream":
@@ -84,12 +99,7 @@ def refuse_unfit_keys(rows: Rows, rules: AnswerRules, source: AnswerSource) -> N
         )
 
 
-def refuse_keys_of_answers(rows: Rows, rules: AnswerRules, label: str) -> None:
-    """Check that no key is set that is for rows with answers only.
-
-    Raises:
-        ConfigError: One is.
-    """
+def _refuse_keys_of_answers(rows: Rows, rules: AnswerRules, label: str) -> None:
     keys = {
         "data.completion_only_loss": rules.completion_only_loss is not None,
         "data.assistant_only_loss": rules.assistant_only_loss,

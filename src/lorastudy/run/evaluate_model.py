@@ -19,6 +19,7 @@ from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base, quieten_libraries
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import Scorer, make_scorer
+from lorastudy.run.answer_rows import refuse_unfit_keys
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
@@ -46,7 +47,7 @@ def evaluate_model(
 
     Raises:
         InputError: The model, adapter or data cannot be used.
-        ConfigError: A protocol does not fit the model.
+        ConfigError: A protocol does not fit the model, or a setting does not fit the rows.
     """
     quieten_libraries()
     set_up_memory()
@@ -55,7 +56,9 @@ def evaluate_model(
     refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)
     rows = Rows(cut="lines", length=length, strip=strip)
-    laid_out = _lay_out(make_reader(folder, places, rules), benchmark, rows)
+    reader = make_reader(folder, places, rules)
+    laid_out = _lay_out(reader, benchmark, rows)
+    refuse_unfit_keys(rows, rules, benchmark.label, reader.answers_of(benchmark))
     network = load_base(folder, device=where)
     if adapter is not None:
         load_adapter(network, adapter)

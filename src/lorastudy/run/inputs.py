@@ -27,7 +27,6 @@ from lorastudy.protocols import Form, form_of_rows, protocol_of_rows
 from lorastudy.run.answer_rows import (
     AnswerSource,
     cut_answer_rows,
-    refuse_keys_of_answers,
     refuse_protocol,
     refuse_unfit_keys,
 )
@@ -116,12 +115,12 @@ class Reader:
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
         end = self.tokenizer.end_id if rows.end == "scored" else None
         corpus = self.corpus(source, form, end=end)
-        if (answers := self.answers_of(source)) is not None:
-            refuse_unfit_keys(rows, self.rules, answers)
+        answers = self.answers_of(source)
+        refuse_unfit_keys(rows, self.rules, source.label, answers)
+        if answers is not None:
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
             table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)
             return corpus, table
-        refuse_keys_of_answers(rows, self.rules, source.label)
         table = (
             cut_lines(corpus.offsets, rows.length, self.tokenizer.start_id)
             if rows.cut == "lines"

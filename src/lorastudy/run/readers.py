@@ -45,8 +45,9 @@ def _read_template(named: str, base: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else reason_of(error)
         raise InputError(
-            f"the chat template {path} cannot be read: {reason_of(error)}. Name a file with a chat "
+            f"the chat template {path} cannot be read: {reason}. Name a file with a chat "
             "template in Jinja."
         ) from error
 
