@@ -153,7 +153,7 @@ PROTOCOLS = (
         pattern="answers",
         example="answers",
         version=1,
-        description="rows with a prompt and an answer as in training; only answers are scored",
+        description="rows with answers as in training; what training scores is scored",
         cut="answers",
         reads="row",
     ),

@@ -24,8 +24,8 @@ _GROUPS = (TEXT_CLASSES, ("first-padding",), ("other-padding",))
 class Part:
     """What one class of target costs, or a group of classes."""
 
-    nats: float | None  # a target of the class; None: there is none
-    share_of_score: float  # nats of the class over all targets; adds up to the score
+    nats: float | None  # per target of the class; None: there is none
+    share_of_score: float  # nats of the class per target of any class; adds up to the score
 
 
 @dataclass(frozen=True, slots=True)
