@@ -146,18 +146,16 @@ def test_a_benchmark_of_plain_prompts_fits_a_study_of_messages(
 def test_two_masks_of_the_same_tokens_are_two_corpora(
     tiny_gpt2: Path, texts: Path, tmp_path: Path
 ) -> None:
-    digests = {
-        check(
-            study_of(
-                tiny_gpt2, "chats", chat_template_path="chat.jinja", **keys, training=training
-            ),
-            texts,
-            tmp_path,
-        ).lock.corpora["train"]
-        for training in [{**SOUND, "rows_per_step": 2}]
-        for keys in ({}, {"assistant_only_loss": True})
-    }
-    assert len(digests) == 2
+    keys = {"chat_template_path": "chat.jinja", "training": {**SOUND, "rows_per_step": 2}}
+    every, answers = (
+        check(study_of(tiny_gpt2, "chats", **keys, **only), texts, tmp_path).lock
+        for only in ({}, {"assistant_only_loss": True})
+    )
+    assert every.corpora["train"] != answers.corpora["train"]
+    counts = every.texts["train"]
+    assert counts.answers.n_scored == counts.n_tokens - len(CHATS)  # not the first of each row
+    said = [chat["messages"][1]["content"] for chat in CHATS]
+    assert answers.texts["train"].answers.n_scored == sum(len(text) + 1 for text in said)
 
 
 REFUSED: dict[str, tuple[type[UserError], str, dict[str, Any]]] = {
