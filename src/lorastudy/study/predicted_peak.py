@@ -109,23 +109,21 @@ def predict_peak(
     (`kept_in_features`) once, and one byte for a mask. Attention with dropout on a CPU keeps
     weights: three arrays (heads, T, T) per row and layer, or one byte for each in the fast
     implementation. Only scored tokens have logits: `targets_per_row` of them, or all tokens of a
-    row (None), and three copies, or those of one chunk twice. On a CPU, a share of what
-    is kept is added (`_WORKSPACE`).
+    row (None). They are there three times, or twice for one chunk in the fast implementation. On a
+    CPU, a share of what is kept is added (`_WORKSPACE`).
     `benchmarks/prediction_2cores_202611` compares the sum with measured peaks.
     """
     on_cpu = device.type == "cpu"
     n_targets = row_length if targets_per_row is None else targets_per_row
     rows = _Rows(count_rows_at_once(training, row_length), row_length, n_targets)
-    is_fast = training.implementation != "reference" and trained_parameters > 0
-    kept = (_count_fast if is_fast else _count_reference)(
-        base,
-        rows,
-        trained_parameters=trained_parameters,
+    trained = _Trained(
+        trained_parameters,
         adapted_in_features=adapted_in_features,
         kept_in_features=adapted_in_features if kept_in_features is None else kept_in_features,
-        dropout=dropout,
-        on_cpu=on_cpu,
+        has_dropout=dropout > 0,
     )
+    is_fast = training.implementation != "reference" and trained_parameters > 0
+    kept = (_count_fast if is_fast else _count_reference)(base, rows, trained, on_cpu=on_cpu)
     if training.activation_checkpointing and trained_parameters:
         kept = _with_checkpointing(kept, rows.n_positions, base)
     if on_cpu and trained_parameters:
@@ -159,6 +157,16 @@ class _Rows:
         return self.n_rows * self.targets_per_row
 
 
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What an arm trains, and what its adapters read."""
+
+    n_parameters: int
+    adapted_in_features: int  # of all adapted modules
+    kept_in_features: int  # the same, inputs that adapters share counted once
+    has_dropout: bool
+
+
 def count_rows_at_once(training: Training, row_length: int) -> int:
     """Full rows of a micro-batch, or of the part of it that the token budget allows."""
     if training.token_budget is None:
@@ -177,8 +185,8 @@ def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
 
 # What a CPU needs beside all that is kept, as a share of activations and logits: values of the
 # layer that is computed, and holes that freed arrays leave. First where linear weights are frozen,
-# then where all are trained: there, gradients come while activations go. Chosen so that all cells
-# of `benchmarks/prediction_2cores_202611` are within 15 % of what was measured.
+# then where all are trained: there, gradients come while activations go. Chosen on four families of
+# `benchmarks/prediction_2cores_202611`; all of its cells are within 15 % of what was measured.
 _WORKSPACE = {"fast": (0.41, 0.25), "reference": (0.55, 0.22)}
 
 
@@ -188,25 +196,22 @@ _NOTHING = PeakPrediction(0, 0, 0, 0, 0, 0, 0, 0, 0)
 def _count_reference(
     base: BaseDescription,
     rows: _Rows,
+    trained: _Trained,
     *,
-    trained_parameters: int,
-    adapted_in_features: int,
-    kept_in_features: int,
-    dropout: float,
     on_cpu: bool,
 ) -> PeakPrediction:
     """Activations and logits in the reference implementation."""
     positions = rows.n_positions
-    if not trained_parameters:
+    if not trained.n_parameters:
         return replace(
             _NOTHING,
             base_activations=positions * base.hidden_size * 16,
             logits=3 * 4 * min(rows.n_targets, SCORE_CHUNK) * base.vocabulary_size,
         )
-    activations = 4 * positions * count_kept(base, trained_parameters, is_fast=False)
+    activations = 4 * positions * count_kept(base, trained.n_parameters, is_fast=False)
     if on_cpu and base.attention_dropout:
         activations += 3 * 4 * positions * rows.length * base.n_heads * base.n_layers
-    adapted = positions * adapted_in_features if dropout else 0
+    adapted = positions * trained.adapted_in_features if trained.has_dropout else 0
     return replace(
         _NOTHING,
         base_activations=activations,
@@ -219,24 +224,23 @@ def _count_reference(
 def _count_fast(
     base: BaseDescription,
     rows: _Rows,
+    trained: _Trained,
     *,
-    trained_parameters: int,
-    adapted_in_features: int,
-    kept_in_features: int,
-    dropout: float,
     on_cpu: bool,
 ) -> PeakPrediction:
     """Activations and logits in the fast implementation."""
     positions = rows.n_positions
-    is_frozen = trained_parameters < base.total_parameters
-    activations = 4 * positions * count_kept(base, trained_parameters, is_fast=True)
+    is_frozen = trained.n_parameters < base.total_parameters
+    activations = 4 * positions * count_kept(base, trained.n_parameters, is_fast=True)
     if on_cpu and base.attention_dropout:
         activations += positions * rows.length * base.n_heads * base.n_layers
     return replace(
         _NOTHING,
         base_activations=activations,
-        adapter_inputs=4 * positions * kept_in_features if is_frozen else 0,
-        dropout_masks=positions * adapted_in_features if is_frozen and dropout else 0,
+        adapter_inputs=4 * positions * trained.kept_in_features if is_frozen else 0,
+        dropout_masks=positions * trained.adapted_in_features
+        if is_frozen and trained.has_dropout
+        else 0,
         logits=2 * 4 * min(rows.n_targets, HEAD_CHUNK) * base.vocabulary_size,
         workspace=0 if is_frozen else 4 * base.vocabulary_size * base.hidden_size,
     )
