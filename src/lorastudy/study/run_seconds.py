@@ -61,12 +61,11 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
         added_parameters=size.added,
     )
     held_out = [(layout.validation_table, layout.padding), (layout.train_slice, layout.padding)]
-    written = 4.0 * (3 * size.trained + size.stored)
     return replace(
         seconds,
         training=epoch.seconds_at(speed) * spec.training.epochs,
         validation=sum(evaluate(*part) for part in held_out) * spec.training.epochs,
-        checkpoints=written / _WRITTEN_BYTES * spec.training.epochs,
+        checkpoints=arm.bytes_in_the_making / _WRITTEN_BYTES * spec.training.epochs,
     )
 
 

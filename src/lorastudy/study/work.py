@@ -48,9 +48,8 @@ class Work:
 
     def seconds_at(self, speed: MachineSpeed) -> float:
         """Seconds that it takes."""
-        of_products = self.flops / speed.flops
         return (
-            of_products
+            self.flops / speed.flops
             + self.passed_bytes / speed.passed_bytes
             + self.operations / speed.operations
         )
