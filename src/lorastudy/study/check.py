@@ -50,14 +50,24 @@ class ArmCheck:
     @property
     def disk_bytes(self) -> int:
         """Bytes that a finished run keeps: two checkpoints (with moments) and its best epoch."""
-        of_weight = 4 if self.spec.arm.trained_weights == "float32" else 2
-        return (8 + of_weight) * KEPT * self.size.trained + of_weight * self.size.stored
+        return KEPT * self._checkpoint_bytes + self._best_bytes
 
     @property
     def bytes_in_the_making(self) -> int:
         """Bytes that exist only for a moment: one more checkpoint and best epoch."""
-        of_weight = 4 if self.spec.arm.trained_weights == "float32" else 2
-        return (8 + of_weight) * self.size.trained + of_weight * self.size.stored
+        return self._checkpoint_bytes + self._best_bytes
+
+    @property
+    def _checkpoint_bytes(self) -> int:
+        return (8 + self._bytes_per_weight) * self.size.trained
+
+    @property
+    def _best_bytes(self) -> int:
+        return self._bytes_per_weight * self.size.stored
+
+    @property
+    def _bytes_per_weight(self) -> int:
+        return 4 if self.spec.arm.trained_weights == "float32" else 2
 
     @property
     def trains(self) -> bool:
