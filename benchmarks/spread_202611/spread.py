@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lorastudy.analysis.findings import read_findings
-from lorastudy.analysis.outlook import read_spread
+from lorastudy.analysis.outlook import read_spreads
 
 ASSUMED = Path(__file__).parents[1] / "scored-padding_2cores_202611" / "demo-masked"
 
@@ -21,10 +21,10 @@ def main() -> None:
         print(f"{folder.parent.name}/{folder.name}: nats per target, standard deviations")
         print("| score | of seeds | of documents | of both |")
         print("|---|--:|--:|--:|")
+        spreads = read_spreads(folder)
         keys = [(c.key.benchmark, c.key.protocol) for c in read_findings(folder).main]
-        for key in (None, *keys):
-            spread = read_spread(folder, key)
-            name = ", ".join(key) if key else "all"
+        of_keys = ((", ".join(key), spreads.of(*key)) for key in keys)
+        for name, spread in (("all", spreads.of_others), *of_keys):
             print(f"| {name} | {spread.seeds:.4f} | {spread.documents:.3f} | {spread.both:.3f} |")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lorastudy.analysis.findings import read_findings
-from lorastudy.analysis.outlook import DEFAULT_SPREAD, Outlook, Score, look_out, read_spread
+from lorastudy.analysis.outlook import DEFAULT_SPREAD, Outlook, Score, look_out, read_spreads
 from lorastudy.errors import ConfigError
 from lorastudy.study.open import open_folder
 
@@ -23,12 +23,12 @@ def look(score: Score = SCORE, *, n_seeds: int = 3, wanted: float | None = None)
 def test_a_plan_with_the_spread_of_a_study_says_what_its_report_says() -> None:
     study = open_folder(DEMO).study
     n_arms = len(study.arms)
-    n_looked_at = 0
+    spreads, n_looked_at = read_spreads(DEMO), 0
     for comparison in read_findings(DEMO, with_bootstrap=False).main:
         key = (comparison.key.benchmark, comparison.key.protocol)
         planned = look_out(
             Score(*key, comparison.n_documents, is_joined=False),
-            read_spread(DEMO, key),
+            spreads.of(*key),
             n_seeds=len(study.seeds),
             n_trained=n_arms,
             n_arms=n_arms,
@@ -72,10 +72,10 @@ def test_one_seed_or_document_says_nothing_and_two_seeds_need_three_trained_arms
 
 def test_a_study_without_several_seeds_has_no_spread() -> None:
     with pytest.raises(ConfigError, match="several seeds"):
-        read_spread(BENCHMARKS / "smollm2_2cores_202611")
+        read_spreads(BENCHMARKS / "smollm2_2cores_202611")
 
 
 def test_the_spread_that_is_assumed_is_that_of_the_committed_study() -> None:
-    found = read_spread(DEMO)
+    found = read_spreads(DEMO).of_others
     for name in ("seeds", "documents", "both"):
         assert getattr(DEFAULT_SPREAD, name) == pytest.approx(getattr(found, name), rel=0.03)

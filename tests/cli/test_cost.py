@@ -1,13 +1,17 @@
 """What `check` says about the cost of a study before it starts."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import lorastudy as ls
+from lorastudy.analysis.outlook import read_spreads
 from support.command_line import call, names_in, write_study
 from support.forked_studies import call_study
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,19 @@ def test_a_study_says_before_it_starts_what_it_can_separate(study_file: Path) ->
     assert "nothing about training" in one.out
 
 
+def test_a_plan_has_the_spread_of_a_study_that_it_is_like(study_file: Path) -> None:
+    like = BENCHMARKS / "scored-padding_2cores_202611" / "demo-masked"
+    arguments = ("check", study_file, "--like", like)
+    (found,) = json.loads(call(*arguments, "--json").out)["separable"]
+    assert found["spread"] == asdict(read_spreads(like).of_others)
+    (same,) = json.loads(call(*arguments, "--set", "benchmarks.tale.name=licences", "--json").out)[
+        "separable"
+    ]
+    assert same["spread"] == asdict(read_spreads(like).of("licences", "rows-text"))
+    assert same["spread"] != found["spread"]
+    assert f"(spread of {like})" in call(*arguments).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "form"),
     [
@@ -114,8 +131,9 @@ def test_a_study_says_before_it_starts_what_it_can_separate(study_file: Path) ->
         (("--difference", "x"), "--difference"),
         (("--like", "nowhere"), "nowhere"),
         (("--like", ""), "--like"),
+        (("--like", BENCHMARKS / "smollm2_2cores_202611"), "several seeds"),
     ],
 )
-def test_a_plan_that_cannot_be_read_is_refused(arguments: tuple[str, ...], form: str) -> None:
+def test_a_plan_that_cannot_be_read_is_refused(arguments: tuple[object, ...], form: str) -> None:
     answer = call("check", "demo", *arguments)
     assert answer.code == 2 and form in answer.err

@@ -5,7 +5,7 @@ over both together. They are those of an earlier study, or of one that comes wit
 errors are those that the verdict of the report will use.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from pathlib import Path
@@ -117,32 +117,58 @@ def _plan_difference(score: Score, spread: Spread, n_seeds: int, n_trained: int)
     )
 
 
-def read_spread(folder: Path, key: tuple[str, str] | None = None) -> Spread:
-    """The spread in the finished study in `folder`: the median over its pairs of trained arms.
+@dataclass(frozen=True, slots=True)
+class Spreads:
+    """The spread that is expected under each score."""
 
-    Of its score with this benchmark and protocol if there is one, else of all its first scores.
+    by_score: Mapping[tuple[str, str], Spread]  # benchmark and protocol
+    of_others: Spread
+
+    def of(self, benchmark: str, protocol: str) -> Spread:
+        """That of one score."""
+        return self.by_score.get((benchmark, protocol), self.of_others)
+
+
+ASSUMED_SPREADS = Spreads({}, DEFAULT_SPREAD)
+
+
+def read_spreads(folder: Path) -> Spreads:
+    """The spreads in the finished study in `folder`: the median over pairs of trained arms.
+
+    Scores that it does not have are expected to spread as its first scores together.
 
     Raises:
         ConfigError: It is not the folder of a study, or no two trained arms have two seeds.
     """
     findings = read_findings(folder, with_bootstrap=False)
     constant = {arm.arm for arm in findings.arms if arm.is_baseline}
-    same = [c for c in findings.comparisons if (c.key.benchmark, c.key.protocol) == key]
-    found = list(_list_differences(same or findings.main, constant))
-    if not found:
+    by_score = {
+        (one.key.benchmark, one.key.protocol): list(_list_differences([one], constant))
+        for one in findings.comparisons
+    }
+    first = list(_list_differences(findings.main, constant))
+    if not first:
         raise ConfigError(
             f"--like {folder}: no two trained arms of it have two seeds in common, so it says "
             "nothing about the spread over seeds. Name a study with several seeds, or leave "
             "--like out."
         )
+    source = str(folder)
+    return Spreads(
+        by_score={key: _take_median(found, source) for key, found in by_score.items() if found},
+        of_others=_take_median(first, source),
+    )
+
+
+def _take_median(differences: Sequence[Difference], source: str) -> Spread:
     return Spread(
-        seeds=median(sqrt((d.seed_variance or 0.0) * d.n_seeds) for d in found),
+        seeds=median(sqrt((d.seed_variance or 0.0) * d.n_seeds) for d in differences),
         documents=median(
             sqrt(max((d.document_variance or 0.0) - d.shared_variance, 0.0) * d.n_documents)
-            for d in found
+            for d in differences
         ),
-        both=median(sqrt(d.shared_variance * d.n_seeds * d.n_documents) for d in found),
-        source=str(folder),
+        both=median(sqrt(d.shared_variance * d.n_seeds * d.n_documents) for d in differences),
+        source=source,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from lorastudy.analysis.outlook import ASSUMED_SPREADS, Spreads, read_spreads
 from lorastudy.api.facts import CheckFacts, describe_check
 from lorastudy.api.memory import describe_fits
 from lorastudy.api.outlook import look_out_for
@@ -73,7 +74,7 @@ class Wishes:
     probe: bool
     price: Price | None
     card: Card | None
-    like: Path | None
+    spreads: Spreads
     difference: float | None  # nats per target
 
 
@@ -90,14 +91,14 @@ def read_wishes(
     """The options of `lorastudy check` and the arguments of `check`, understood.
 
     Raises:
-        ConfigError: One of them cannot be read; the message shows the right form.
+        ConfigError: One of them cannot be read, or has no use; the message says what does.
     """
     return Wishes(
         device=device,
         probe=probe,
         price=None if price is None else read_price(price),
         card=read_card(device_memory, gpu),
-        like=like,
+        spreads=ASSUMED_SPREADS if like is None else read_spreads(like),
         difference=_read_difference(difference),
     )
 
@@ -106,8 +107,8 @@ def _read_difference(difference: float | None) -> float | None:
     if difference is None or 1e-6 <= difference <= 10:
         return difference
     raise ConfigError(
-        f"--difference {difference} is not a difference of two losses. Write it in nats per token, "
-        "as 0.02, which is 2 % of a perplexity."
+        f"--difference {difference} is not between 0.000001 and 10. Write it in nats per token, as "
+        "0.02, which is 2 % of a perplexity."
     )
 
 
@@ -122,7 +123,7 @@ def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFa
     whole = [arm.spec.model_copy(update={"benchmarks": study.benchmarks}) for arm in checked.arms]
     tried = time_study(study, whole, opened.places, device) if wishes.probe else None
     facts = describe_check(study, checked, predict_study(study, checked, tried), wishes.price)
-    outlooks = tuple(look_out_for(study, checked, wishes.like, wishes.difference))
+    outlooks = tuple(look_out_for(study, checked, wishes.spreads, wishes.difference))
     facts = replace(facts, separable=outlooks)
     if wishes.card is None:
         return checked, facts
