@@ -1,6 +1,7 @@
 """What `check` says about the cost of a study before it starts."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_without_a_probe_time_is_said_to_be_rough(study_file: Path) -> None:
     answer = call("check", study_file, "--price", "3600 EUR/h")
     assert answer.code == 0, answer.err
     text = " ".join(answer.out.split())
-    assert "one run, about" in text and "EUR (from shapes" in text and "--probe" in text
+    assert "one run, about" in text and "EUR (a rough guess" in text and "--probe" in text
+    assert "too long if other programs used the CPU" in text
 
 
 @pytest.mark.parametrize("price", ["x", "1.20", "1,20/h", "-1/h", "1e3/h", "9" * 5000 + "/h", ""])
@@ -66,6 +68,8 @@ def test_a_card_is_known_by_its_name_or_its_memory(study_file: Path) -> None:
             assert sum(held["parts"].values()) == held["predicted_peak_bytes"]
             assert held["fits"] and held["most_rows"] == 4
     assert ls.check(study_file, gpu="RTX 3060").device_memory.bytes == 12 * 2**30
+    smaller_than_a_driver = ls.check(study_file, device_memory="1MB").device_memory
+    assert smaller_than_a_driver.usable_bytes == 0
 
 
 def test_what_to_change_is_a_command(study_file: Path) -> None:
@@ -103,8 +107,11 @@ def test_a_study_says_before_it_starts_what_it_can_separate(study_file: Path) ->
     assert (found["benchmark"], found["n_seeds"], found["n_documents"]) == ("tale", 2, 2)
     assert found["smallest_difference"] is None and found["n_pairs"] == 3
     answer = call("check", study_file, "--set", "seeds=[0, 1, 2, 3]", "--difference", "0.02")
-    assert "tale (rows-text, 2 documents): differences from about" in answer.out
+    assert "tale (rows-text, 2 documents): differences of at least about" in answer.out
     assert "documents, however many seeds." in answer.out
+    windows = ("seeds=[0, 1, 2, 3]", "benchmarks.tale.protocols=[blocks-8]")
+    answer = call("check", study_file, *(part for value in windows for part in ("--set", value)))
+    assert re.search(r"tale \(blocks-8, \d+ windows\): differences of at least", answer.out)
     one = call("check", study_file, "--set", "seeds=[0]")
     assert "nothing about training" in one.out
 
@@ -119,7 +126,7 @@ def test_a_plan_has_the_spread_of_a_study_that_it_is_like(study_file: Path) -> N
     ]
     assert same["spread"] == asdict(read_spreads(like).of("licences", "rows-text"))
     assert same["spread"] != found["spread"]
-    assert f"(spread of {like})" in call(*arguments).out
+    assert f"(spread as in {like})" in call(*arguments).out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lorastudy.api.memory import DeviceMemory
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
+from lorastudy.protocols import find_protocol
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
@@ -82,8 +83,8 @@ def write_time(facts: CheckFacts, price: Price | None) -> str:
     how = (
         "from the first steps of every arm"
         if facts.is_probed
-        else "from shapes and half a second of measuring, so perhaps half or twice as long; "
-        "--probe tries every arm"
+        else "a rough guess from shapes and half a second of measuring, much too long if other "
+        "programs used the CPU meanwhile; --probe tries every arm"
     )
     cost = f" and {price.write_cost(facts.predicted_seconds)}" if price else ""
     return (
@@ -180,13 +181,13 @@ def list_outlooks(outlooks: Sequence[Outlook], wanted: float | None) -> list[str
         return []
     first = outlooks[0]
     lines = [
-        f"{one.benchmark} ({one.protocol}, {one.n_documents:,} documents): {_say_outlook(one)}"
-        + (f" {_say_needed(one, wanted)}" if wanted is not None else "")
+        f"{one.benchmark} ({one.protocol}, {_count(one.n_documents, _unit_of(one))}): "
+        f"{_say_outlook(one)}" + (f" {_say_needed(one, wanted)}" if wanted is not None else "")
         for one in outlooks
     ]
     return [
         f"What {_count(first.n_seeds, 'seed')} can separate, with a chance of 80 %, among "
-        f"{_count(first.n_pairs, 'pair')} of arms (spread of {first.spread.source}):",
+        f"{_count(first.n_pairs, 'pair')} of arms (spread as in {first.spread.source}):",
         *lines,
     ]
 
@@ -195,16 +196,21 @@ def _say_outlook(one: Outlook) -> str:
     if one.n_seeds == 1:
         return "nothing about training, since that needs several seeds."
     if one.n_documents == 1:
-        return "nothing, since one document says nothing about others."
+        return f"nothing, since one {_unit_of(one)} says nothing about others."
     if one.smallest_difference is None:
         return "nothing yet: so few arms need 3 seeds."
-    return f"differences from about {_write_nats(one.smallest_difference)} on."
+    return f"differences of at least about {_write_nats(one.smallest_difference)}."
+
+
+def _unit_of(one: Outlook) -> str:
+    return "window" if find_protocol(one.protocol).joins_documents else "document"
 
 
 def _say_needed(one: Outlook, wanted: float) -> str:
     about = f"For {_write_nats(wanted)}:"
     if one.documents_needed is not None:
-        return f"{about} at least {one.documents_needed:,} documents, however many seeds."
+        needed = _count(one.documents_needed, _unit_of(one))
+        return f"{about} at least {needed}, however many seeds."
     if one.seeds_needed is None or one.seeds_needed > MOST_SEEDS:
         return f"{about} more than {MOST_SEEDS:,} seeds."
     return f"{about} about {_count(one.seeds_needed, 'seed')}."

@@ -35,7 +35,7 @@ class Card:
 
     def usable_bytes(self, device_type: str) -> int:
         """What tensors may take; on a GPU, its driver needs some of it."""
-        return self.bytes - (_CONTEXT_BYTES if device_type == "cuda" else 0)
+        return max(0, self.bytes - (_CONTEXT_BYTES if device_type == "cuda" else 0))
 
 
 def read_card(memory: str | None, gpu: str | None) -> Card | None:
@@ -75,7 +75,7 @@ def _find_gpu(text: str) -> Card:
         )
         raise ConfigError(
             f"--gpu {text[:40]!r} is not a card whose memory is known{near}. Known: "
-            f"{', '.join(_GIB)}. For another one, give --device-memory 12GB."
+            f"{', '.join(_GIB)}. For another card, give its memory, as --device-memory 12GB."
         )
     return Card(name, _GIB[name] * 1024 * MIB)
 

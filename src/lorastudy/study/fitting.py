@@ -169,7 +169,7 @@ class _Fitting:
 
 
 def _with_rows(settings: Settings, n_rows: int) -> Settings:
-    """With a token budget for so many full rows; a micro-batch may have to be larger for it."""
+    """With a token budget for `n_rows` full rows, and a micro-batch of at least as many."""
     training = settings.training
     update = {
         "token_budget": n_rows * settings.row_length,
