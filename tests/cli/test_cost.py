@@ -82,6 +82,14 @@ def test_what_to_change_is_a_command(study_file: Path) -> None:
     assert "full fits with training.token_budget" in answer.out
 
 
+def test_an_adapter_that_is_larger_than_memory_is_refused_by_name(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorastudy.study.check.available_bytes", lambda device: 2**30)
+    answer = call("check", study_file, "--set", "arms.lora.rank=1000000000")
+    assert answer.code == 7 and "lora: with rank 1,000,000,000, the adapter alone" in answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "form"),
     [

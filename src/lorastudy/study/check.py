@@ -12,7 +12,7 @@ from lorastudy.config.models import Source, Study
 from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.sources import locate_files
 from lorastudy.data.text_counts import count_overlap
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, OutOfMemoryError
 from lorastudy.machine.environment import refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
@@ -35,6 +35,7 @@ from lorastudy.store.counts import Overlap
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
 from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
+from lorastudy.units import write_mib
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     Raises:
         ConfigError: Settings cannot be carried out with this model.
         InputError: Data or model files are missing or cannot be used.
+        OutOfMemoryError: An adapter is larger than the memory that is available now.
     """
     quieten_libraries()
     refuse_precision(device, study.training.precision)
@@ -185,6 +187,7 @@ def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
 def _check_arm(
     spec: RunSpec, reader: Reader, placement: ResolvedPlacement, device: torch.device
 ) -> ArmCheck:
+    _refuse_oversized_adapter(spec, placement)
     size = measure_arm(spec.arm, reader.base, placement)
     layout = lay_out_training(spec, reader)
     peak = predict_arm_peak(
@@ -197,6 +200,20 @@ def _check_arm(
         device=device,
     )
     return ArmCheck(spec, placement, size, layout, peak)
+
+
+def _refuse_oversized_adapter(spec: RunSpec, placement: ResolvedPlacement) -> None:
+    """Check that main memory can hold the adapter, which is made there to count its parameters."""
+    if spec.arm.method != "lora" or placement.rank is None:
+        return
+    needed = 4 * placement.adapter_parameters(placement.rank)
+    available = available_bytes(torch.device("cpu"))
+    if needed > available:
+        raise OutOfMemoryError(
+            f"{spec.arm.name}: with rank {placement.rank:,}, the adapter alone needs "
+            f"{write_mib(needed)} MiB, and {write_mib(available)} MiB are available. Give this arm "
+            "a smaller rank."
+        )
 
 
 def find_longest_row(layout: TrainingLayout, spec: RunSpec) -> LongestRow:
