@@ -1,6 +1,5 @@
 """What `check` says about a study, on a terminal."""
 
-import math
 import shlex
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.protocols import find_protocol
+from lorastudy.report.wording import write_percent
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
@@ -217,7 +217,7 @@ def _say_needed(one: Outlook, wanted: float) -> str:
 
 
 def _write_nats(nats: float) -> str:
-    return f"{nats:.2g} nats per token ({100 * math.expm1(nats):.2g} % of a perplexity)"
+    return f"{nats:.2g} nats per token (a perplexity {write_percent(nats)})"
 
 
 def _count(n: int, what: str) -> str:
