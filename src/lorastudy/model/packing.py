@@ -19,7 +19,7 @@ _PART = 1 << 18  # numbers of a weight that are packed at once; a multiple of ev
 
 @contextmanager
 def packing_by_parts() -> Iterator[None]:
-    """Weights on a CPU are packed part by part while the block lasts."""
+    """While the block lasts, weights are packed part by part: in int8, and on a CPU in 4 bits."""
     from bitsandbytes import functional
 
     in_4_bits, in_8_bits = functional.quantize_4bit, functional.int8_vectorwise_quant
