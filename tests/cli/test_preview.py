@@ -80,7 +80,9 @@ def test_rows_of_messages_are_shown_as_they_are_read_and_scored(
         *(64, "cut-off"),
         n_cut,
     )
-    assert spell(cut).startswith("[user]\nyyy") and part.longest == cut.place
+    assert (
+        spell(cut).startswith("[user]\nyyy") and part.longest == part.longest_row.place == cut.place
+    )
     counts = {c.token_class: (c.n_tokens, c.n_scored) for c in part.classes}
     assert counts["cut-off"] == (n_cut, 0) and counts["end-of-turn"] == (3, 3)
     assert sum(n for n, _ in counts.values()) == 3 * 64 + n_cut
