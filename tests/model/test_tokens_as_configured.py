@@ -42,3 +42,10 @@ def test_start_token_is_added_only_where_it_is_asked_for_and_not_there(starting:
 def test_tokenizer_that_adds_nothing_encodes_alike(byte_tokenizer: Path) -> None:
     tokenizer = load_tokenizer(byte_tokenizer)
     assert tokenizer.encode_as_configured(["ab", ""]) == tokenizer.encode(["ab", ""])
+
+
+def test_runs_of_spaces_are_text_also_where_they_are_added_tokens(byte_tokenizer: Path) -> None:
+    tokenizer = load_tokenizer(byte_tokenizer)
+    tokenizer.backend.add_tokens(["    ", "<|end|>"])
+    (spaces,), (end,) = tokenizer.encode(["    ", "<|end|>"])
+    assert spaces not in tokenizer.added_ids and end in tokenizer.added_ids

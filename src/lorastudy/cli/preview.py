@@ -85,7 +85,7 @@ def _print_part(part: "PreviewPart") -> None:
     console = make_console(options.console_width())
     console.print(
         f"{part.name}: {part.n_rows:,} rows of at most {part.length:,} tokens from "
-        f"{part.n_documents:,} documents; * is scored"
+        f"{part.n_documents:,} document{'s' * (part.n_documents != 1)}; * is scored"
     )
     for count in part.classes:
         scored = f"{count.n_scored:,} scored" if count.n_scored else ""

@@ -51,8 +51,12 @@ class Tokenizer:
 
     @cached_property
     def added_ids(self) -> frozenset[int]:
-        """Ids of tokens beside the vocabulary of texts, such as those that end a turn."""
-        return frozenset(self.backend.added_tokens_decoder)
+        """Ids of tokens that stand for no text, such as those that end a turn.
+
+        Some tokenizers have runs of spaces among their added tokens; these are text.
+        """
+        added = self.backend.added_tokens_decoder
+        return frozenset(i for i, token in added.items() if token.content.strip())
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files beside a model, so that the folder can be used alone."""
