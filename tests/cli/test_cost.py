@@ -23,7 +23,7 @@ def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_probe_predicts_every_run_and_leaves_nothing_behind(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # chosen once; TMPDIR is read no more
     before = names_in(study_file.parent)
     answer = call_study("check", study_file, "--probe", "--price", "$7.20/h", "--json")
     assert answer.code == 0, answer.err
@@ -96,6 +96,7 @@ def test_an_adapter_that_is_larger_than_memory_is_refused_by_name(
         (("--device-memory", "12"), "12GB"),
         (("--device-memory=-3GB",), "12GB"),
         (("--device-memory", ""), "12GB"),
+        (("--device-memory", "0GB"), "12GB"),
         (("--device-memory", "much"), "12GB"),
         (("--gpu", "RTX 3066"), "did you mean 'RTX 3060'?"),
         (("--gpu", "abacus"), "--device-memory 12GB"),

@@ -55,7 +55,7 @@ def read_card(memory: str | None, gpu: str | None) -> Card | None:
 
 def _read_bytes(text: str) -> int:
     found = _FORM.fullmatch(text.strip())
-    if found is None:
+    if found is None or float(found["number"]) == 0:
         raise ConfigError(
             f"--device-memory {text[:40]!r} is not an amount of memory with its unit. Write it as "
             "12GB, 11.5GiB or 12288MiB."
