@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -162,14 +163,14 @@ def test_r7_sigterm_leaves_a_durable_checkpoint_within_five_seconds(
     assert max(seconds) < 5
 
 
-_TOO_SLOW_SECONDS = 0.6  # twice what is demanded: machines differ, and torch alone takes longer
+_TOO_SLOW_SECONDS = 0.6  # of a CPU; twice what is demanded, and torch alone takes longer
 
 
-def measure(*arguments: str) -> float:
-    """Least seconds of six starts, of which the first may have bytecode to write."""
+def measure(*arguments: str) -> tuple[float, float]:
+    """Least seconds of six starts, of which the first may have bytecode to write; CPU seconds."""
 
-    def once() -> float:
-        began = time.perf_counter()
+    def once() -> tuple[float, float]:
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "lorastudy", *arguments]
         subprocess.run(
             command,
@@ -178,16 +179,19 @@ def measure(*arguments: str) -> float:
             env={**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": ""},
             cwd=ROOT,
         )
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return time.perf_counter() - began, cpu_seconds
 
-    return min(once() for _ in range(6))
+    seconds, cpu_seconds = zip(*(once() for _ in range(6)), strict=True)
+    return min(seconds), min(cpu_seconds)
 
 
 def test_r16_help_and_status_start_at_once(tiny_gpt2: Path, tmp_path: Path) -> None:
     row, study = Row("R16"), write_study(tmp_path, tiny_gpt2)
     answer = call_study("run", study, "--out", tmp_path / "out", "--arm", "baseline")
     assert answer.code == 0
-    help_seconds = measure("--help")
-    status_seconds = measure("status", str(tmp_path / "out"))
+    help_seconds, of_help = measure("--help")
+    status_seconds, of_status = measure("status", str(tmp_path / "out"))
     row.show(f"--help {help_seconds:.2f} s, status {status_seconds:.2f} s (demanded: 0.30)")
-    assert max(help_seconds, status_seconds) < _TOO_SLOW_SECONDS
+    assert max(of_help, of_status) < _TOO_SLOW_SECONDS  # other tests may hold the cores meanwhile
