@@ -16,12 +16,16 @@ from lorastudy.config.models import (
     BaseModelRef,
     Benchmark,
     Data,
+    EarlyStopping,
+    MixedSource,
     Optimizer,
     Rows,
     Schedule,
     Source,
     Study,
     Training,
+    TrainSource,
+    ValidationSource,
 )
 
 PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -29,10 +33,14 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("base_model", BaseModelRef),
     ("data", Data),
     ("data.train, data.validation, and each of benchmarks", Source),
+    ("data.train, besides the keys of a source", TrainSource),
+    ("each of data.train.mixture, besides the keys of a source", MixedSource),
+    ("data.validation, besides the keys of a source", ValidationSource),
     ("data.rows", Rows),
     ("training", Training),
     ("training.schedule", Schedule),
     ("training.optimizer", Optimizer),
+    ("training.early_stopping", EarlyStopping),
     ("each of arms", Arm),
     ("each of benchmarks, besides the keys of a source", Benchmark),
 )
@@ -56,7 +64,8 @@ def describe_page() -> str:
 
 
 def _section(title: str, part: type[BaseModel]) -> str:
-    inherited = set(Source.model_fields) if part is Benchmark else set()
+    is_source = issubclass(part, Source) and part is not Source
+    inherited = set(Source.model_fields) if is_source else set()
     described = part.model_json_schema()["properties"]
     rows = [
         f"| `{key}` | {_kind(field)} | {_default(field)} | {described[key]['description']} |"

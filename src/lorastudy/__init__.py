@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from lorastudy.api.results import Results, open_results
     from lorastudy.api.running import StudyFinished, StudyStarted, run
     from lorastudy.api.study import Study, StudyError, load_study
-    from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
+    from lorastudy.study.progress import (
+        EpochEnded,
+        RunDisturbed,
+        RunEnded,
+        RunStarted,
+        StepDone,
+        Validated,
+    )
 
 _HOMES = {
     "ArmFacts": "api.facts",
@@ -40,6 +47,7 @@ _HOMES = {
     "StudyError": "api.study",
     "StudyFinished": "api.running",
     "StudyStarted": "api.running",
+    "Validated": "study.progress",
     "check": "api.checking",
     "evaluate": "api.evaluating",
     "load_study": "api.study",
@@ -61,6 +69,7 @@ __all__ = [
     "StudyError",
     "StudyFinished",
     "StudyStarted",
+    "Validated",
     "__version__",
     "check",
     "evaluate",

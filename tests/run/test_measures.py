@@ -17,7 +17,7 @@ from lorastudy.machine.memory import read_cpu_times
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
-from lorastudy.run.setup import MOST_SLICE_ROWS, choose_slice, lay_out_training
+from lorastudy.run.layout import MOST_SLICE_ROWS, choose_slice, lay_out_training
 from lorastudy.store.collect import collect_results
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder

@@ -34,7 +34,13 @@ from lorastudy.run.inputs import Reader
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentSums, EpochRecord, RunResult, StepRecord
+from lorastudy.store.records import (
+    DocumentSums,
+    EpochRecord,
+    RunResult,
+    StepRecord,
+    ValidationRecord,
+)
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.check import check_study
 
@@ -280,6 +286,7 @@ def outcome(folder: RunFolder) -> dict[str, object]:
             e.model_dump(exclude={"train_seconds"})
             for e in read_records(folder.epochs, EpochRecord)
         ],
+        "validations": [v.model_dump() for v in read_records(folder.validations, ValidationRecord)],
         "evaluations": {
             path.name: DocumentSums.model_validate_json(path.read_bytes()).model_dump(
                 exclude={"evaluation": {"seconds"}}

@@ -285,7 +285,7 @@ def _is_far(benchmark: str, study: Study | None) -> bool:
     if study is None:
         return benchmark.casefold() in _FAR_NAMES
     sources = {b.name: _place(b) for b in study.benchmarks}
-    return sources.get(benchmark, ()) != _place(study.data.train)
+    return sources.get(benchmark, ()) not in map(_place, study.data.train.sources)
 
 
 def _place(source: Source) -> tuple[str | None, ...]:

@@ -152,15 +152,20 @@ def _of_training(findings: Findings, asked: Sequence[ArmSummary]) -> Iterator[Ca
 
 
 def _ends_best(arm: ArmSummary) -> bool:
-    """The best epoch of every seed was the last of several."""
-    ended = [(run.best_epoch, len(run.epochs)) for run in arm.runs]
-    return bool(ended) and all(best == n > 1 for best, n in ended)
+    """The last of several validations was the best for every seed, at the end of training."""
+    return bool(arm.runs) and all(
+        run.planned_steps is None
+        and len(losses := run.validation_losses) > 1
+        and run.best_epoch == len(run.epochs)
+        and run.best_step in (None, max(losses))
+        for run in arm.runs
+    )
 
 
 def _of_data(findings: Findings) -> Iterator[Caveat]:
-    limit = findings.study.data.train.limit if findings.study else None
-    if limit is not None:
-        yield Caveat("cut training data", value=limit)
+    sources = findings.study.data.train.sources if findings.study else ()
+    if limits := [source.limit for source in sources if source.limit is not None]:
+        yield Caveat("cut training data", value=sum(limits))
     if (lock := findings.evidence.lock) is None:
         return
     train = lock.texts.get("train")

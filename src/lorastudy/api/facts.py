@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from lorastudy.analysis.outlook import Outlook
 from lorastudy.api.memory import DeviceMemory
 from lorastudy.config.models import Study
-from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
 from lorastudy.study.check import ArmCheck, StudyCheck
 from lorastudy.study.notes import note_study
 from lorastudy.study.price import Price
 from lorastudy.study.run_seconds import RunSeconds, StudySeconds
+from lorastudy.train.validations import count_validations
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class ArmFacts:
     rank: int | None  # of LoRA, given or chosen by a budget
     optimizer_steps: int  # of a run
     warmup_steps: int
+    n_validations: int  # of a run that does not stop early
     train_rows: int
     predicted_peak_bytes: int
     predicted_disk_bytes: int  # of a finished run
@@ -48,6 +50,8 @@ class CheckFacts:
     available_bytes: int
     overlap: tuple[Overlap, ...]  # benchmarks that share documents with the training split
     validation_overlap: Overlap | None  # None: the validation split shares none
+    mixture: tuple[MixedRows, ...]  # what an epoch draws of each source; none: there is one
+    held_out: HeldOut | None  # documents of the training data; None: validation has its own
     train_text: TextCounts
     validation_text: TextCounts
     notes: tuple[str, ...]  # sentences about what is allowed and may not be meant
@@ -71,6 +75,8 @@ def describe_check(
         available_bytes=checked.available_bytes,
         overlap=tuple(part for part in found if part.benchmark is not None),
         validation_overlap=next((part for part in found if part.benchmark is None), None),
+        mixture=lock.mixture,
+        held_out=lock.held_out,
         train_text=lock.texts["train"],
         validation_text=lock.texts["validation"],
         notes=tuple(note_study(study, checked)),
@@ -95,6 +101,7 @@ def _describe_arm(arm: ArmCheck, checked: StudyCheck, times: StudySeconds) -> Ar
         rank=arm.placement.rank,
         optimizer_steps=plan.n_steps if arm.trains else 0,
         warmup_steps=schedule.n_warmup if arm.trains else 0,
+        n_validations=count_validations(arm.spec.training, plan) if arm.trains else 0,
         train_rows=plan.n_rows,
         predicted_peak_bytes=arm.peak.total,
         predicted_disk_bytes=arm.disk_bytes,

@@ -12,7 +12,9 @@ from lorastudy.config.spec import expand_study
 from lorastudy.store.records import EpochRecord, EvaluationRecord, RunResult
 
 _RUN = ("run_id", "arm", "seed")  # lead every table of runs
-_NESTED = frozenset({"epochs", "evaluations", "peak_memory_bytes", "drift", "classes"})
+_NESTED = frozenset(
+    {"epochs", "validations", "evaluations", "peak_memory_bytes", "drift", "classes"}
+)
 _PAIR = (
     *("benchmark", "protocol", "protocol_version", "first", "second", "difference", "low", "high"),
     *("p", "p_holm", "p_equivalence", "verdict", "n_seeds", "remark"),

@@ -12,7 +12,14 @@ from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle
-from lorastudy.study.progress import EpochEnded, RunDisturbed, RunEnded, RunStarted, StepDone
+from lorastudy.study.progress import (
+    EpochEnded,
+    RunDisturbed,
+    RunEnded,
+    RunStarted,
+    StepDone,
+    Validated,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,16 @@ class StudyFinished:
     missing: tuple[str, ...]
 
 
-Event = StudyStarted | RunStarted | StepDone | RunDisturbed | EpochEnded | RunEnded | StudyFinished
+Event = (
+    StudyStarted
+    | RunStarted
+    | StepDone
+    | RunDisturbed
+    | Validated
+    | EpochEnded
+    | RunEnded
+    | StudyFinished
+)
 
 
 def run(

@@ -21,6 +21,7 @@ from lorastudy.study.progress import (
     RunEnded,
     RunStarted,
     StepDone,
+    Validated,
 )
 from lorastudy.units import write_clock, write_mib
 
@@ -120,11 +121,11 @@ def _list_rates(overview: tuple[RunOverview, ...]) -> dict[str, str]:
 def _cells(run: RunOverview) -> dict[str, str]:
     """The text of each of `_COLUMNS`."""
     status = run.status
-    step, epoch = status.last_step, status.last_epoch
+    step, validated = status.last_step, (status.last_epoch, status.last_validation)
     cells = dict.fromkeys(_COLUMNS, "")
     cells["status"] = status.status
-    if epoch:
-        cells["valid"] = f"{epoch.validation_loss:.3f}"
+    if lines := [line for line in validated if line]:
+        cells["valid"] = f"{max(lines, key=lambda line: line.step).validation_loss:.3f}"
     if step:
         cells["epoch"] = f"{step.epoch}/{run.spec.training.epochs}"
         cells["step"] = str(step.step)
@@ -178,6 +179,11 @@ def _line_of(event: Event) -> str | None:
             return f"{event.run_id}  running"
         case RunEnded():
             return f"{event.run_id}  {event.state}" + (f": {event.reason}" if event.reason else "")
+        case Validated(validation=found):
+            return (
+                f"{event.run_id}  epoch {found.epoch}  step {found.step}  validation "
+                f"{found.validation_loss:.4f} nats/token"
+            )
         case EpochEnded(epoch=epoch, seconds_left=left):
             return (
                 f"{event.run_id}  epoch {epoch.epoch}  step {epoch.step}  train "

@@ -46,10 +46,10 @@ def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
     )
     console.print(_make_table(facts, by_budget=any(arm.budget for arm in study.arms)))
     layout = checked.arms[0].layout
-    share = layout.table.n_scored.sum() / (layout.table.n_rows * (study.data.rows.length - 1))
-    what = "text is" if layout.table.marks is None else "scored tokens are"
+    share = layout.epoch.n_scored.sum() / (layout.epoch.n_rows * (study.data.rows.length - 1))
+    what = "text is" if layout.epoch.marks is None else "scored tokens are"
     console.print(
-        f"{layout.table.n_rows:,} training rows; {what} {share:.1%} of what rows padded to "
+        f"{layout.epoch.n_rows:,} training rows; {what} {share:.1%} of what rows padded to "
         f"{study.data.rows.length} tokens would score. "
         f"{write_mib(checked.available_bytes)} MiB are available.",
     )

@@ -11,7 +11,16 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from lorastudy.config.arms import Arm, BaseWeights
-from lorastudy.config.sources import BaseModelRef, Source
+from lorastudy.config.sources import (
+    BaseModelRef,
+    MixedSource,
+    Part,
+    Source,
+    Split,
+    TrainSource,
+    ValidationSource,
+    plain_source,
+)
 from lorastudy.config.syntax import (
     FULL_OR_LORA,
     LAYER_TYPES,
@@ -27,7 +36,7 @@ from lorastudy.config.syntax import (
     refuse,
     repeated,
 )
-from lorastudy.config.training import Optimizer, Schedule, Training
+from lorastudy.config.training import EarlyStopping, Optimizer, Schedule, Training
 
 __all__ = [
     "EQUIVALENCE_MARGIN",
@@ -38,13 +47,18 @@ __all__ = [
     "BaseWeights",
     "Benchmark",
     "Data",
+    "EarlyStopping",
+    "MixedSource",
     "Optimizer",
+    "Part",
     "Rows",
     "Schedule",
     "Source",
     "Study",
     "StudyModel",
+    "TrainSource",
     "Training",
+    "ValidationSource",
 ]
 
 
@@ -73,9 +87,9 @@ class Rows(StudyModel):
 class Data(StudyModel):
     """The texts, or rows with answers, to train on, and those that choose the best epoch."""
 
-    train: Source
+    train: TrainSource
     """Documents to train on."""
-    validation: Source
+    validation: ValidationSource
     """Documents whose loss after each epoch chooses the best epoch."""
     rows: Rows
     """How both are cut into rows; row protocols of benchmarks use the same length."""
@@ -87,6 +101,33 @@ class Data(StudyModel):
         None
     )
     """File with the chat template, in Jinja; null: that of the base model's tokenizer."""
+
+    @property
+    def train_part(self) -> Part:
+        """The documents that are trained on."""
+        return Part(self.train.sources, self._split("train"))
+
+    @property
+    def validation_part(self) -> Part:
+        """The documents that are validated on."""
+        split = self._split("validation")
+        sources = self.train.sources if split else (plain_source(self.validation),)
+        return Part(sources, split)
+
+    def _split(self, side: Literal["train", "validation"]) -> Split | None:
+        share = self.validation.from_train
+        return None if share is None else Split(share, self.validation.seed, side)
+
+    def list_sources(self) -> dict[str, Source]:
+        """Every source that is read, by its key."""
+        if self.train.mixture is None:
+            found: dict[str, Source] = {"data.train": self.train}
+        else:
+            mixed = enumerate(self.train.mixture)
+            found = {f"data.train.mixture.{i}": one for i, one in mixed if one.weight > 0}
+        if self.validation.from_train is None:
+            found["data.validation"] = self.validation
+        return found
 
 
 class Benchmark(Source):

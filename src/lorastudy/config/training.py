@@ -41,6 +41,15 @@ class Optimizer(StudyModel):
     """Gradients with a larger norm are scaled down to this norm; null: never."""
 
 
+class EarlyStopping(StudyModel):
+    """When a run ends before its last step. The schedule stays that of all planned steps."""
+
+    patience: Count
+    """A run stops after this many validations in a row without an improvement."""
+    min_delta: Annotated[float, Field(ge=0, lt=10)] = 0.0
+    """The validation loss improves if it falls by more than this, in nats per target."""
+
+
 class Training(StudyModel):
     """One training protocol for all arms of the study."""
 
@@ -68,6 +77,12 @@ class Training(StudyModel):
     """Keep only the inputs of layers, and compute the layers again in backward: less memory."""
     first_group: Literal["full", "one"] = "full"
     """one: the first optimizer step follows a single micro-batch (the published protocol)."""
+    validate_every: Annotated[Count | None, Field(exclude_if=lambda steps: steps is None)] = None
+    """Validate after every N optimizer steps too; null: only after epochs. Each may be the best."""
+    early_stopping: Annotated[
+        EarlyStopping | None, Field(exclude_if=lambda stopping: stopping is None)
+    ] = None
+    """Stop runs whose validation loss no longer improves, all by this rule; null: never."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,5 +102,18 @@ class Training(StudyModel):
                 "lower it or count in optimizer-steps"
             )
             mistakes.append(("schedule.warmup", what))
+        if self.early_stopping is not None and self.validate_every is None:
+            mistakes += self._mistakes_of_stopping(self.early_stopping.patience)
         refuse(mistakes)
         return self
+
+    def _mistakes_of_stopping(self, patience: int) -> list[Mistake]:
+        """Whether a run that validates only after epochs could stop before the last one."""
+        if patience + 1 < self.epochs:
+            return []
+        what = (
+            f"{patience} can stop no run, since the first validation always improves and "
+            f"{self.epochs} epochs have {self.epochs}; lower it, or validate more often with "
+            "training.validate_every"
+        )
+        return [("early_stopping.patience", what)]

@@ -13,7 +13,7 @@ Rows and protocols refer to positions in `tokens`; later parts never see text.
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,7 @@ class Corpus:
     n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
     n_context: NDArray[np.int64]  # (n_documents,) first tokens that are read and never scored
     marks: Marks | None = None  # of rows with answers; None: texts
+    sizes: tuple[int, ...] = ()  # documents of each source; it is not stored
 
     @property
     def n_tokens(self) -> int:
@@ -131,6 +132,10 @@ def prepare_corpus(
         StorageError: The cache cannot be written.
     """
     source = CorpusSource.of(documents, form, limit=limit, end=end, rules=rules)
+    return replace(_open_or_make(source, tokenizer, cache), sizes=source.sizes)
+
+
+def _open_or_make(source: CorpusSource, tokenizer: TokenizerLike, cache: Path) -> Corpus:
     folder = cache / source.key(_LAYOUT, tokenizer)
     if (corpus := _open_if_whole(folder)) is not None:
         return corpus

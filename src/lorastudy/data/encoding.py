@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class CorpusSource:
 
     documents: Documents
     texts: tuple[Text, ...]  # none for rows with answers
+    sizes: tuple[int, ...]  # documents of each source
     digest: str  # SHA-256 of the content
     form: Form
     end: int | None  # token put after every text; None: nothing is
@@ -48,9 +50,15 @@ class CorpusSource:
     ) -> "CorpusSource":
         """The first `limit` documents that `form` makes of texts; or all rows with answers."""
         if documents.examples:
-            return cls(documents, (), digest_examples(documents.examples), form, None, rules)
-        texts = form_texts(documents.texts, form)[:limit]
-        return cls(documents, texts, digest_texts(texts), form, end, rules)
+            sizes = documents.sizes or (len(documents.examples),)
+            digest = digest_examples(documents.examples)
+            return cls(documents, (), sizes, digest, form, None, rules)
+        # each source by itself, so that no document and no row is of two
+        ends = accumulate(documents.sizes or (len(documents.texts),), initial=0)
+        formed = [form_texts(documents.texts[i:j], form)[:limit] for i, j in pairwise(ends)]
+        texts = tuple(text for of_source in formed for text in of_source)
+        sizes = tuple(map(len, formed))
+        return cls(documents, texts, sizes, digest_texts(texts), form, end, rules)
 
     def key(self, layout: str, tokenizer: TokenizerLike) -> str:
         """The name of the corpus in a cache: 32 hex digits over everything that decides it."""

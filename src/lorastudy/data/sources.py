@@ -33,6 +33,7 @@ class Documents:
     origin: str  # where they came from, for people; not a path of this machine
     revision: str | None  # commit on the hub; None if the source does not know it
     examples: tuple[Example, ...] = ()  # rows with answers; then there are no texts
+    sizes: tuple[int, ...] = ()  # how many are of each source, where several were joined
 
     @classmethod
     def of(cls, rows: Rows, origin: str, revision: str | None = None) -> "Documents":
@@ -45,6 +46,32 @@ class Documents:
                 "Keep them in different sources."
             )
         return cls(texts, origin, revision, examples)
+
+
+def join_documents(parts: Sequence[Documents]) -> Documents:
+    """The documents of several sources, one source after the other.
+
+    Raises:
+        InputError: They hold documents of different kinds.
+    """
+    origin = " and ".join(part.origin for part in parts)
+    with_answers = [part for part in parts if part.examples]
+    if with_answers and len(with_answers) < len(parts):
+        texts = next(part for part in parts if not part.examples)
+        raise InputError(
+            f"{texts.origin} holds texts, and {with_answers[0].origin} holds rows with answers. "
+            "A mixture has to be of one kind."
+        )
+    examples = tuple(example for part in parts for example in part.examples)
+    if examples:
+        require_one_kind(examples, origin)
+    return Documents(
+        texts=tuple(text for part in parts for text in part.texts),
+        origin=origin,
+        revision=None,
+        examples=examples,
+        sizes=tuple(len(part.examples or part.texts) for part in parts),
+    )
 
 
 def read_documents(

@@ -1,6 +1,7 @@
 """Which rows every training step sees, as a pure function of (seed, epoch, step).
 
-An epoch is a permutation of the rows, divided into micro-batches. Consecutive micro-batches form
+An epoch is a permutation of the rows (of a mixture: of those that it draws from each source),
+divided into micro-batches. Consecutive micro-batches form
 an accumulation group, and each group is one optimizer step. Nothing is drawn during training, so
 any step can be reached directly, every arm of a seed sees the same data in the same order, and a
 resumed run has no position to restore.
@@ -20,6 +21,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from lorastudy.data.mixture import Share, draw_copies
 from lorastudy.seeds import open_stream
 
 IntArray = npt.NDArray[np.int64]
@@ -29,12 +31,13 @@ IntArray = npt.NDArray[np.int64]
 class StepPlan:
     """How all epochs are divided into micro-batches and accumulation groups."""
 
-    n_rows: int
+    n_rows: int  # of an epoch
     epochs: int
     rows_per_step: int
     micro_batch: int  # rows; divides rows_per_step
     first_group: Literal["full", "one"]
     seed: int
+    shares: tuple[Share, ...] = ()  # of the sources of a mixture; none: each row once per epoch
 
     @property
     def accumulation(self) -> int:
@@ -83,9 +86,23 @@ class StepPlan:
         begin = first + position * self.accumulation
         return range(begin, min(begin + self.accumulation, first + self.micro_batches_per_epoch))
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether no micro-batch of its epoch follows an optimizer step."""
+        return self.group_of(step).stop % self.micro_batches_per_epoch == 0
+
+    def count_ended_epochs(self, step: int) -> int:
+        """Number of epochs that ended before the first micro-batch after `step`."""
+        return self.group_of(step + 1).start // self.micro_batches_per_epoch
+
+    def order_of(self, epoch: int) -> IntArray:
+        """Row numbers of an epoch in the drawn order, (n_rows,); of a mixture, those of copies."""
+        if self.shares:
+            return order_of_mixture(self.seed, epoch, self.n_rows, self.shares)
+        return order_of_epoch(self.seed, epoch, self.n_rows)
+
     def rows_of(self, index: int) -> IntArray:
         """Row numbers, (micro_batch,) or fewer, of one micro-batch in the drawn order."""
-        order = order_of_epoch(self.seed, self.epoch_of(index), self.n_rows)
+        order = self.order_of(self.epoch_of(index))
         begin = index % self.micro_batches_per_epoch * self.micro_batch
         return order[begin : begin + self.micro_batch]
 
@@ -132,5 +149,13 @@ def share_out(rows: IntArray, lengths: IntArray, n: int) -> list[IntArray]:
 def order_of_epoch(seed: int, epoch: int, n_rows: int) -> IntArray:
     """The permutation of rows of one epoch, (n_rows,); the same on every machine."""
     order: IntArray = open_stream(seed, "data-order", epoch).permutation(n_rows)
+    order.setflags(write=False)
+    return order
+
+
+@lru_cache(maxsize=2)
+def order_of_mixture(seed: int, epoch: int, n_rows: int, shares: tuple[Share, ...]) -> IntArray:
+    """As `order_of_epoch`, for the copies of rows that an epoch draws from several sources."""
+    order: IntArray = draw_copies(seed, epoch, shares)[order_of_epoch(seed, epoch, n_rows)]
     order.setflags(write=False)
     return order

@@ -11,10 +11,10 @@ from typing import Literal
 from huggingface_hub import EvalResult, ModelCardData
 
 from lorastudy.config.arm_words import list_places, list_settings, name_method
-from lorastudy.config.models import Arm, BaseModelRef, Source
+from lorastudy.config.models import Arm, BaseModelRef, Data, Source
 from lorastudy.exchange.stored_runs import StoredRun
 from lorastudy.protocols import protocol_of_rows, scores_answers
-from lorastudy.store.records import EvaluationRecord
+from lorastudy.store.records import EvaluationRecord, RunResult
 
 ExportForm = Literal["adapter", "merged", "model"]
 
@@ -64,7 +64,7 @@ def _metadata(run: StoredRun, form: ExportForm, *, name: str) -> str:
         library_name="peft" if form == "adapter" else "transformers",
         pipeline_tag="text-generation",
         tags=["lorastudy", *_tags(run.spec.arm)],
-        datasets=[train] if (train := run.study.data.train.id) else None,
+        datasets=[s.id for s in run.study.data.train.sources if s.id] or None,
         model_name=name,
         eval_results=[_metric(run, found) for found in run.result.evaluations] or None,
     )
@@ -102,12 +102,18 @@ def _summary(run: StoredRun, form: ExportForm, weights: str) -> str:
     }[form]
     return (
         f"{what} {_link(run.study.base_model)}: arm `{result.arm}`, seed {result.seed} of the "
-        f"study `{run.study.name}`, best epoch {result.best_epoch} of {len(result.epochs)} by "
-        f"validation loss. {result.trainable_parameters or 0:,} of "
-        f"{result.total_parameters or 0:,} parameters were trained. "
+        f"study `{run.study.name}`, {_best(result)} by validation loss. "
+        f"{result.trainable_parameters or 0:,} of {result.total_parameters or 0:,} parameters "
+        "were trained. "
         f"{'' if form == 'adapter' else f'Its weights are {weights}. '}"
         "Trained and measured with lorastudy."
     )
+
+
+def _best(result: RunResult) -> str:
+    if result.best_step is None:
+        return f"best epoch {result.best_epoch} of {len(result.epochs)}"
+    return f"best step {result.best_step:,} of {result.optimizer_steps:,}"
 
 
 def _link(base: BaseModelRef) -> str:
@@ -133,12 +139,13 @@ def _score_table(run: StoredRun) -> str:
 def _training(run: StoredRun) -> str:
     training, data = run.spec.training, run.spec.data
     facts = [
-        f"data: {_describe_source(data.train)}, validated on {_describe_source(data.validation)}",
+        f"data: {_describe_data(data)}",
         f"rows: {data.rows.cut}, at most {data.rows.length} tokens; padding {training.padding}",
         f"method: {_describe_arm(run.spec.arm)}",
         f"learning rate {run.result.learning_rate:g}, {training.schedule.shape} with "
         f"{training.schedule.warmup:g} warm-up, {_count(training.epochs, 'epoch')}, "
-        f"{training.rows_per_step} rows per optimizer step, {run.result.optimizer_steps} steps",
+        f"{training.rows_per_step} rows per optimizer step, {run.result.optimizer_steps} steps"
+        f"{_say_early_stop(run.result)}",
         f"AdamW: weight decay {training.optimizer.weight_decay:g}, betas "
         f"{training.optimizer.betas[0]:g} and {training.optimizer.betas[1]:g}, "
         f"eps {training.optimizer.eps:g}, gradient norm clipped at "
@@ -150,6 +157,19 @@ def _training(run: StoredRun) -> str:
         libraries = run.manifest.environment.libraries
         facts.append(", ".join(f"{name} {version}" for name, version in sorted(libraries.items())))
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _say_early_stop(result: RunResult) -> str:
+    if result.planned_steps is None:
+        return ""
+    return f" of {result.planned_steps} planned, since validation no longer improved"
+
+
+def _describe_data(data: Data) -> str:
+    train = " and ".join(map(_describe_source, data.train.sources))
+    if (share := data.validation.from_train) is not None:
+        return f"{train}, of whose documents {share:g} were held out to validate on"
+    return f"{train}, validated on {_describe_source(data.validation)}"
 
 
 def _count(n: int, what: str) -> str:

@@ -50,15 +50,15 @@ def _method_folder(run: StoredRun) -> str:
 def _train_config(run: StoredRun) -> dict[str, object]:
     training, arm = run.spec.training, run.spec.arm
     base = run.study.base_model
-    steps = run.result.optimizer_steps or 0
+    planned = run.result.planned_steps or run.result.optimizer_steps or 0
     return {
         "model_id": base.id or (base.builtin if base.builtin else "local folder"),
         "dtype": training.precision,
         "max_seq_length": run.spec.data.rows.length,
         "batch_size": training.rows_per_step,
         "batch_size_eval": training.micro_batch,
-        "max_steps": steps,
-        "eval_steps": steps // training.epochs,
+        "max_steps": planned,
+        "eval_steps": training.validate_every or planned // training.epochs,
         "compile": False,
         "use_gc": False,
         "query_template": "{query}",
@@ -117,7 +117,6 @@ def _final_metrics(run: StoredRun) -> dict[str, object]:
     result = run.result
     accuracies = [a for e in result.evaluations if (a := _accuracy(e)) is not None]
     best = next((e for e in result.epochs if e.epoch == result.best_epoch), None)
-    n_rows = run.manifest.train_rows if run.manifest else 0
     scores = {
         f"test perplexity {e.benchmark} {e.protocol}": e.perplexity for e in result.evaluations
     }
@@ -125,10 +124,17 @@ def _final_metrics(run: StoredRun) -> dict[str, object]:
         "step": result.optimizer_steps or 0,
         "test accuracy": accuracies[0] if accuracies else None,
         "train loss": best.train_loss if best else None,
-        "train samples": n_rows * len(result.epochs),
+        "train samples": _count_samples(run),
         "train total tokens": result.train_tokens or 0,
         **scores,
     }
+
+
+def _count_samples(run: StoredRun) -> int:
+    """Rows that the run was trained on; about, if it stopped early."""
+    if run.result.planned_steps is not None:
+        return (run.result.optimizer_steps or 0) * run.spec.training.rows_per_step
+    return (run.manifest.train_rows if run.manifest else 0) * len(run.result.epochs)
 
 
 def _accuracy(evaluation: EvaluationRecord) -> float | None:

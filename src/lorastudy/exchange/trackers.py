@@ -25,7 +25,7 @@ class Point:
 
 
 def list_points(run: StoredRun) -> Iterator[Point]:
-    """All curves of a run: steps, then epochs, then the final scores at the last step."""
+    """All curves of a run: steps, epochs, validations within them, final scores at the end."""
     last = 0
     for step in run.steps:
         yield Point("train/loss", step.step, step.loss)
@@ -35,6 +35,8 @@ def list_points(run: StoredRun) -> Iterator[Point]:
     for epoch in run.result.epochs:
         yield Point("epoch/train_loss", epoch.step, epoch.train_loss)
         yield Point("epoch/validation_loss", epoch.step, epoch.validation_loss)
+    for within in run.result.validations:
+        yield Point("step/validation_loss", within.step, within.validation_loss)
     for found in run.result.evaluations:
         name = f"test/{found.benchmark}--{found.protocol}"
         yield Point(f"{name}/cross_entropy", last, found.cross_entropy)

@@ -24,11 +24,19 @@ from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.served import score_served
 from lorastudy.run.setup import RunSetup, set_up_run
-from lorastudy.run.training import TrainingSession, measure_waited_share
+from lorastudy.run.training import Trained, TrainingSession, measure_waited_share
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import hash_files, write_hashes
-from lorastudy.store.records import EpochRecord, EvaluationRecord, Manifest, RunResult, ServedScore
+from lorastudy.store.records import (
+    EpochRecord,
+    EvaluationRecord,
+    Manifest,
+    RunResult,
+    ServedScore,
+    ValidationRecord,
+)
+from lorastudy.store.training_state import Progress
 from lorastudy.store.written import forget_written
 
 _CHANGING = ("checkpoints/", "quarantine/", "log.txt", "failure.json")  # not of the result
@@ -123,8 +131,7 @@ def _train_and_score(context: RunContext) -> RunResult:
         before=go_back_to_checkpoint(context, setup),
     )
     _write_manifest(context, manifest)
-    session = TrainingSession(context, setup, meter)
-    epochs = session.run()
+    trained = TrainingSession(context, setup, meter).run()
     # training, validation and checkpoints, as in the published study
     trained_peak, trained_seconds = meter.peak_memory_bytes, meter.total_seconds
     restore_best(setup, folder)
@@ -133,10 +140,8 @@ def _train_and_score(context: RunContext) -> RunResult:
         spec,
         setup,
         evaluations,
-        epochs=epochs,
-        train_seconds=session.progress.train_seconds,
+        trained=trained,
         train_and_validate_seconds=trained_seconds,
-        train_tokens=session.progress.train_tokens,
         total_seconds=meter.total_seconds,
         waited_share=measure_waited_share(folder),
         peak_memory_bytes=trained_peak,
@@ -171,15 +176,17 @@ def _describe_result(
     *,
     total_seconds: float,
     peak_memory_bytes: dict[str, int],
-    epochs: tuple[EpochRecord, ...] = (),
-    train_seconds: float | None = None,
+    trained: Trained | None = None,
     train_and_validate_seconds: float | None = None,
-    train_tokens: int | None = None,
     waited_share: float | None = None,
     served: tuple[ServedScore, ...] = (),
 ) -> RunResult:
-    manifest = setup.manifest
-    best = min(epochs, key=lambda e: (e.validation_loss, e.epoch), default=None)
+    manifest, planned = setup.manifest, setup.manifest.optimizer_steps
+    progress = trained.progress if trained else Progress()
+    n_steps, seconds = progress.step, progress.train_seconds if trained else None
+    lines: list[EpochRecord | ValidationRecord] = []
+    lines += [*trained.epochs, *trained.validations] if trained else []
+    best = min(lines, key=lambda line: (line.validation_loss, line.step), default=None)
     return RunResult.of(
         spec,
         status="done",
@@ -187,14 +194,17 @@ def _describe_result(
         total_parameters=manifest.total_parameters,
         adapted_modules=len(manifest.modules),
         best_epoch=best.epoch if best else None,
-        optimizer_steps=manifest.optimizer_steps,
-        epochs=epochs,
-        train_seconds=train_seconds,
+        best_step=best.step if best and spec.training.validate_every else None,
+        optimizer_steps=n_steps,
+        planned_steps=planned if n_steps < planned else None,
+        epochs=trained.epochs if trained else (),
+        validations=trained.validations if trained else (),
+        train_seconds=seconds,
         total_seconds=total_seconds,
         train_and_validate_seconds=train_and_validate_seconds,
-        train_tokens=train_tokens,
-        tokens_per_second=train_tokens / train_seconds if train_tokens and train_seconds else None,
-        steps_per_second=manifest.optimizer_steps / train_seconds if train_seconds else None,
+        train_tokens=progress.train_tokens if trained else None,
+        tokens_per_second=progress.train_tokens / seconds if seconds else None,
+        steps_per_second=n_steps / seconds if seconds else None,
         waited_share=waited_share,
         peak_memory_bytes=peak_memory_bytes,
         device=manifest.environment.device,

@@ -141,7 +141,7 @@ def _compare(original: CausalModel, copy: CausalModel, spec: RunSpec, reader: Re
 
 
 def _checked_rows(spec: RunSpec, reader: Reader) -> tuple[Corpus, RowTable]:
-    corpus, table = reader.training_rows(spec.data.validation, spec.data.rows)
+    corpus, table = reader.training_rows(spec.data.validation_part, spec.data.rows)
     return corpus, table.select(slice(CHECKED_ROWS))
 
 

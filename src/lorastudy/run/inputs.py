@@ -6,12 +6,14 @@ belongs to which source, so that a run opens its memory maps without reading the
 
 from dataclasses import dataclass, field, replace
 
-from lorastudy.config.models import Benchmark, Rows, Source
+from lorastudy.config.models import Benchmark, Part, Rows, Source
+from lorastudy.config.sources import plain_source
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
+from lorastudy.data.held_out import take_side
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
-from lorastudy.data.sources import Documents, read_documents
+from lorastudy.data.sources import Documents, join_documents, read_documents
 from lorastudy.data.text_counts import count_text
 from lorastudy.errors import InputError
 from lorastudy.evaluate.protocols import (
@@ -30,7 +32,7 @@ from lorastudy.run.answer_rows import (
     refuse_protocol,
     refuse_unfit_keys,
 )
-from lorastudy.store.counts import TextCounts
+from lorastudy.store.counts import HeldOut, TextCounts
 from lorastudy.store.places import Places, name_revision
 
 
@@ -43,45 +45,43 @@ class Reader:
     places: Places
     rules: AnswerRules = ALL_ANSWERS
     revisions: dict[str, str] = field(default_factory=dict)  # commits that were read from the hub
-    _joined: dict[Source, int] = field(default_factory=dict)  # documents of streams that were read
-    _answers: dict[Source, AnswerSource] = field(default_factory=dict)  # those with answers
-    _opened: dict[tuple[Source, Form, int | None], Corpus] = field(default_factory=dict)
+    _joined: dict[Part, int] = field(default_factory=dict)  # documents of streams that were read
+    _answers: dict[Part, AnswerSource] = field(default_factory=dict)  # those with answers
+    _held_out: dict[Part, HeldOut] = field(default_factory=dict)  # of parts that are one side
+    _opened: dict[tuple[Part, Form, int | None], Corpus] = field(default_factory=dict)
 
     @property
     def special(self) -> SpecialTokens:
         """Ids that rows need."""
         return SpecialTokens(self.tokenizer.start_id, self.tokenizer.end_id)
 
-    def corpus(self, source: Source, form: Form, *, end: int | None = None) -> Corpus:
-        """The tokenised documents of `source`, from the cache if it has them.
+    def corpus(self, text: Part | Source, form: Form, *, end: int | None = None) -> Corpus:
+        """The tokenised documents of a source or part, from the cache if it has them.
 
         Arms and protocols share sources, so each source is read once and kept open. Each text
         ends with the token `end`, unless it is None. Rows with answers have one form only.
 
         Raises:
             ConfigError: Keys about answers do not fit the rows.
-            InputError: The source cannot be read, or a token id has no embedding.
+            InputError: A source cannot be read, a token id has no embedding, or a side is empty.
         """
-        where = _plain(source)
-        if where in self._answers:
+        part = _as_part(text)
+        if part in self._answers:
             form, end = "texts", None
-        if (where, form, end) not in self._opened:
-            corpus = self._open(where, form, end)
+        if (part, form, end) not in self._opened:
+            corpus = self._open(part, form, end)
             if corpus.marks is not None:
                 form, end = "texts", None
-            self._opened[where, form, end] = corpus
-        return self._opened[where, form, end]
+            self._opened[part, form, end] = corpus
+        return self._opened[part, form, end]
 
-    def _open(self, source: Source, form: Form, end: int | None) -> Corpus:
-        documents = _read_source(source, form, self.places)
-        if source.id is not None and documents.revision is not None:
-            named = name_revision("datasets", source.id, source.revision)
-            self.revisions[named] = documents.revision
+    def _open(self, part: Part, form: Form, end: int | None) -> Corpus:
+        documents = self._read(part, form)
         if form == "stream":
-            self._joined[source] = sum(not text.isspace() for text in documents.texts if text)
+            self._joined[part] = sum(not text.isspace() for text in documents.texts if text)
         if documents.examples:
-            self._answers[source] = AnswerSource.of(source.label, documents.examples)
-        limit = source.limit if form == "pages" else None
+            self._answers[part] = AnswerSource.of(part.label, documents.examples)
+        limit = part.sources[0].limit if form == "pages" else None
         corpus = prepare_corpus(
             *(documents, self.tokenizer, self.places.cache / "corpora"),
             form=form,
@@ -92,21 +92,39 @@ class Reader:
         highest = int(corpus.tokens.max()) if corpus.n_tokens else 0
         if highest >= self.base.vocabulary_size:
             raise InputError(
-                f"{source.label}: token id {highest} has no row in the base model's "
+                f"{part.label}: token id {highest} has no row in the base model's "
                 f"embedding of {self.base.vocabulary_size}. The tokenizer belongs to another model."
             )
         return corpus
 
-    def answers_of(self, source: Source) -> AnswerSource | None:
-        """What is known of a source that was opened; None: it holds texts."""
-        return self._answers.get(_plain(source))
+    def _read(self, part: Part, form: Form) -> Documents:
+        """All documents of a part, source by source."""
+        found = []
+        for source in part.sources:
+            documents = _read_source(source, form, self.places)
+            if source.id is not None and documents.revision is not None:
+                named = name_revision("datasets", source.id, source.revision)
+                self.revisions[named] = documents.revision
+            found.append(documents)
+        joined = join_documents(found)
+        if part.split is not None:
+            joined, self._held_out[part] = take_side(joined, part.split)
+        return joined
+
+    def answers_of(self, text: Part | Source) -> AnswerSource | None:
+        """What is known of a source or part that was opened; None: it holds texts."""
+        return self._answers.get(_as_part(text))
+
+    def held_out_of(self, part: Part) -> HeldOut | None:
+        """How documents were divided, if an opened part is one side of them."""
+        return self._held_out.get(part)
 
     def protocol(self, name: str, rows: Rows) -> SizedProtocol:
         """The protocol `name` for this model."""
         return size_protocol(name, row_length=rows.length, context=self.base.max_positions)
 
-    def training_rows(self, source: Source, rows: Rows) -> tuple[Corpus, RowTable]:
-        """Corpus and rows of the train or validation split.
+    def training_rows(self, text: Part | Source, rows: Rows) -> tuple[Corpus, RowTable]:
+        """Corpus and rows of the train or validation split, each of them once.
 
         Raises:
             ConfigError: A key is for the other kind of rows.
@@ -114,9 +132,9 @@ class Reader:
         """
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
         end = self.tokenizer.end_id if rows.end == "scored" else None
-        corpus = self.corpus(source, form, end=end)
-        answers = self.answers_of(source)
-        refuse_unfit_keys(rows, self.rules, source.label, answers)
+        corpus = self.corpus(text, form, end=end)
+        answers = self.answers_of(text)
+        refuse_unfit_keys(rows, self.rules, text.label, answers)
         if answers is not None:
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
             table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)
@@ -128,23 +146,23 @@ class Reader:
         )
         if table.n_rows == 0:
             raise InputError(
-                f"{source.label}: less than one row of {rows.length} tokens. "
+                f"{text.label}: less than one row of {rows.length} tokens. "
                 "Give more text or a shorter data.rows.length."
             )
         return corpus, table
 
-    def count_training_text(self, source: Source, rows: Rows) -> TextCounts:
+    def count_training_text(self, text: Part | Source, rows: Rows) -> TextCounts:
         """Documents and tokens of the train or validation split, and what of them is lost."""
-        corpus, table = self.training_rows(source, rows)
-        return self._count_text(source, corpus, table, is_joined=rows.cut == "stream")
+        corpus, table = self.training_rows(text, rows)
+        return self._count_text(text, corpus, table, is_joined=rows.cut == "stream")
 
     def _count_text(
-        self, source: Source, corpus: Corpus, table: RowTable, *, is_joined: bool
+        self, text: Part | Source, corpus: Corpus, table: RowTable, *, is_joined: bool
     ) -> TextCounts:
-        answers = self.answers_of(source)
+        answers = self.answers_of(text)
         kind = "" if answers is None else answers.kind
         counts = count_text(corpus, table, self.tokenizer.unknown_id, kind)
-        n_documents = self._joined[_plain(source)] if is_joined else counts.n_documents
+        n_documents = self._joined[_as_part(text)] if is_joined else counts.n_documents
         return replace(counts, n_documents=n_documents)
 
     def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
@@ -204,9 +222,8 @@ def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Pla
     return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
 
 
-def _plain(source: Source) -> Source:
-    """The source alone, without what a benchmark adds to it."""
-    return Source.model_validate(source.model_dump(include=set(Source.model_fields)))
+def _as_part(text: Part | Source) -> Part:
+    return text if isinstance(text, Part) else Part((plain_source(text),))
 
 
 def _read_source(source: Source, form: Form, places: Places) -> Documents:

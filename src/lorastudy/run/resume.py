@@ -4,13 +4,12 @@ Records from after the checkpoint are dropped, since those steps will be repeate
 before the checkpoint have to exist.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lorastudy.data.steps import StepPlan
 from lorastudy.errors import StorageError
 from lorastudy.run.commit import MOMENTS, STATE, WEIGHTS
 from lorastudy.run.context import RunContext
@@ -19,11 +18,13 @@ from lorastudy.store.checkpoints import newest_sound_checkpoint
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records, replace_records
-from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord
+from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord, ValidationRecord
 from lorastudy.store.training_state import TrainerState
 from lorastudy.store.weights import refuse_changed_weights
 from lorastudy.store.written import forget_written
+from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.optimizer import restore_moments
+from lorastudy.train.validations import list_steps_between
 
 
 def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState | None:
@@ -35,7 +36,7 @@ def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState 
     """
     inputs = setup.inputs
     assert inputs is not None
-    checkpoint = _find_checkpoint(context, inputs.plan)
+    checkpoint = _find_checkpoint(context, inputs)
     if checkpoint is None:
         return None
     state = read_record(checkpoint / STATE, TrainerState)
@@ -49,22 +50,24 @@ def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState 
     return state
 
 
-def _find_checkpoint(context: RunContext, plan: StepPlan) -> Path | None:
+def _find_checkpoint(context: RunContext, inputs: TrainingInputs) -> Path | None:
     """The checkpoint to continue from, after the first member has put the folder in order."""
     folder, team = context.folder, context.team
     if team.is_first:
         checkpoint = newest_sound_checkpoint(folder.checkpoints)
-        _rewind(folder, checkpoint, plan)
+        _rewind(folder, checkpoint, inputs)
     team.wait()
     return checkpoint if team.is_first else newest_sound_checkpoint(folder.checkpoints)
 
 
-def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
+def _rewind(folder: RunFolder, checkpoint: Path | None, inputs: TrainingInputs) -> None:
     """Keep the lines up to the checkpoint, each once; all of them have to exist."""
     forget_written(folder.path)  # which goes for more lines; noted again with the manifest
     if checkpoint is None:
         replace_records(folder.steps, ())
         replace_records(folder.epochs, ())
+        if inputs.settings.validate_every is not None:
+            replace_records(folder.validations, ())
         return
     state = read_record(checkpoint / STATE, TrainerState)
 
@@ -75,24 +78,36 @@ def _rewind(folder: RunFolder, checkpoint: Path | None, plan: StepPlan) -> None:
 
     # one line for each epoch; the last one may have been trained and not yet validated
     ended = state.ended_epoch
-    known = ended.epoch if ended else _whole_epochs(plan, state.step)
+    known = ended.epoch if ended else inputs.plan.count_ended_epochs(state.step)
     recorded = read_records(folder.epochs, EpochRecord)
     epochs = {e.epoch: e for e in recorded if e.epoch <= known}
     validated = known - 1 if ended and known not in epochs else known
     _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
     replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
-    if epochs:
+    within = _rewind_validations(folder, state.step, inputs)
+    if epochs or within:
         refuse_changed_weights(folder)
     resumes = read_records(folder.resumes, ResumeRecord)
     replace_records(folder.resumes, (*resumes, ResumeRecord(step=state.step)))
 
 
-def _whole_epochs(plan: StepPlan, step: int) -> int:
-    """Number of epochs that ended before the first micro-batch after `step`."""
-    return plan.group_of(step + 1).start // plan.micro_batches_per_epoch
+def _rewind_validations(folder: RunFolder, step: int, inputs: TrainingInputs) -> bool:
+    """Keep the lines of validations within epochs up to `step`; whether there are any.
+
+    The last one may have been killed after its checkpoint.
+    """
+    if inputs.settings.validate_every is None:
+        return False
+    recorded = read_records(folder.validations, ValidationRecord)
+    found = {v.step: v for v in recorded if v.step <= step}
+    _refuse_gaps(
+        folder.validations, found, list_steps_between(inputs.settings, inputs.plan, step - 1)
+    )
+    replace_records(folder.validations, tuple(found[n] for n in sorted(found)))
+    return bool(found)
 
 
-def _refuse_gaps(path: Path, found: Collection[int], expected: range) -> None:
+def _refuse_gaps(path: Path, found: Collection[int], expected: Iterable[int]) -> None:
     lost = [number for number in expected if number not in found]
     if lost:
         raise StorageError(

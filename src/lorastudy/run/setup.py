@@ -1,17 +1,11 @@
-"""Prepare a run: data, base model, adapters, optimizer, schedule, and the manifest."""
+"""Prepare a run: base model, adapters, optimizer, and the manifest."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lorastudy.config.models import Arm, Training
 from lorastudy.config.spec import RunSpec
-from lorastudy.data.batches import Padding, make_batch
-from lorastudy.data.corpus import Corpus
-from lorastudy.data.rows import RowTable
-from lorastudy.data.steps import StepPlan, order_of_epoch
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
@@ -23,32 +17,11 @@ from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import AnyScorer, share_scorer
-from lorastudy.model.starts import N_ROWS
-from lorastudy.protocols import Protocol, protocol_of_rows
 from lorastudy.run.context import RunContext
-from lorastudy.run.inputs import Reader
-from lorastudy.seeds import open_stream
+from lorastudy.run.layout import TrainingLayout, lay_out_training, read_first_rows
 from lorastudy.store.records import Manifest
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.optimizer import make_optimizer, scale_rates
-from lorastudy.train.schedule import RateSchedule, lay_out_schedule
-
-MOST_SLICE_ROWS = 512  # keeps the measurement of training rows a small part of an epoch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingLayout:
-    """What is known about a run's training before any weight is loaded."""
-
-    plan: StepPlan
-    schedule: RateSchedule
-    corpus: Corpus
-    table: RowTable
-    padding: Padding
-    validation_corpus: Corpus
-    validation_table: RowTable
-    validation_protocol: Protocol
-    train_slice: RowTable  # training rows whose loss is measured like the validation loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,83 +33,6 @@ class RunSetup:
     layout: TrainingLayout
     inputs: TrainingInputs | None  # None: the baseline, which trains nothing
     manifest: Manifest
-
-
-def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
-    """Rows, steps and schedule of a run.
-
-    Raises:
-        ConfigError: Padding is to be scored, but rows are never padded; or splits are of two kinds.
-        InputError: A split has less than one row.
-    """
-    rows, training = spec.data.rows, spec.training
-    corpus, table = reader.training_rows(spec.data.train, rows)
-    validation_corpus, validation_table = reader.training_rows(spec.data.validation, rows)
-    has_answers = corpus.marks is not None
-    if has_answers != (validation_corpus.marks is not None):
-        raise ConfigError(
-            "data.validation: one of training and validation holds rows with answers, and the "
-            "other one holds texts, so their losses say different things. Use the same kind."
-        )
-    if has_answers and training.padding == "scored":
-        raise ConfigError(
-            "training.padding: scored is for texts, but data.train holds rows with answers. Use "
-            "masked."
-        )
-    plan = StepPlan(
-        n_rows=table.n_rows,
-        epochs=training.epochs,
-        rows_per_step=training.rows_per_step,
-        micro_batch=training.micro_batch,
-        first_group=training.first_group,
-        seed=spec.seed,
-    )
-    return TrainingLayout(
-        plan=plan,
-        schedule=lay_out_schedule(training.schedule, spec.learning_rate or 0.0, plan),
-        corpus=corpus,
-        table=table,
-        padding=choose_padding(training, reader, rows.cut, rows.length),
-        validation_corpus=validation_corpus,
-        validation_table=validation_table,
-        validation_protocol=protocol_of_rows(
-            scored_padding=training.padding == "scored", has_answers=has_answers
-        ),
-        train_slice=choose_slice(table, validation_table.n_rows),
-    )
-
-
-def choose_slice(table: RowTable, n_validation_rows: int) -> RowTable:
-    """Training rows to measure without dropout: as many as validation has, at most 512.
-
-    The draw is always the same, so every epoch, arm and seed of a study measures the same rows.
-    """
-    n_rows = min(table.n_rows, n_validation_rows, MOST_SLICE_ROWS)
-    order = open_stream(0, "train-slice").permutation(table.n_rows)
-    return table.select(np.sort(order[:n_rows]))
-
-
-def read_first_rows(layout: TrainingLayout) -> list[Tensor]:
-    """Token ids of the rows that training sees first, (T,) each: adapters may start from them."""
-    rows = order_of_epoch(layout.plan.seed, 1, layout.plan.n_rows)[:N_ROWS, None]
-    return [
-        make_batch(layout.corpus.tokens, layout.table, row, Padding(0)).input_ids[0] for row in rows
-    ]
-
-
-def choose_padding(training: Training, reader: Reader, cut: str, length: int) -> Padding:
-    """Padding of training and validation rows.
-
-    Raises:
-        ConfigError: Scored padding with rows that are never padded.
-    """
-    if training.padding == "masked":
-        return Padding(reader.special.end_id)
-    if cut != "lines":
-        raise ConfigError(
-            "training.padding: scored needs data.rows.cut: lines; rows of a stream are full."
-        )
-    return Padding(reader.special.end_id, length)
 
 
 def _attach_to_base(
@@ -202,7 +98,7 @@ def set_up_run(context: RunContext) -> RunSetup:
             schedule=layout.schedule,
             settings=spec.training,
             plan=layout.plan,
-            table=layout.table,
+            table=layout.drawn,
             tokens=layout.corpus.tokens,
             padding=layout.padding,
             device=device,
@@ -267,7 +163,7 @@ def refuse_team(size: int, training: Training, *arms: Arm) -> None:
 def _describe_run(
     context: RunContext, placement: ResolvedPlacement, layout: TrainingLayout, model: ArmModel
 ) -> Manifest:
-    spec, reader, table = context.spec, context.reader, layout.table
+    spec, reader, table = context.spec, context.reader, layout.epoch
     trains = spec.arm.method != "baseline"
     return Manifest(
         run_id=spec.run_id,

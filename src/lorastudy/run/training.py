@@ -2,11 +2,15 @@
 
 At the end of an epoch: checkpoint, validate, publish `best/` if it is the best so far, and
 only then append the epoch's line. A line in `epochs.jsonl` therefore means that everything before
-it is on the disk. After a crash in between, the validation is repeated, but not the epoch.
+it is on the disk. After a crash in between, the validation is repeated, but not the epoch. The same
+goes for validations within epochs and their lines in `validations.jsonl`.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from lorastudy import faults
 from lorastudy.data.corpus import Corpus
@@ -23,9 +27,19 @@ from lorastudy.store.files import flush_to_disk, publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import write_hashes
 from lorastudy.store.lines import append_record, read_records
-from lorastudy.store.records import EpochRecord, StepRecord
+from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord, losses_by_step
 from lorastudy.store.training_state import EndedEpoch, Progress, TrainerState
-from lorastudy.train.loop import StepDone, train
+from lorastudy.train.loop import EpochDone, StepDone, train
+from lorastudy.train.validations import should_stop, validates_between
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run's training came to."""
+
+    progress: Progress
+    epochs: tuple[EpochRecord, ...]
+    validations: tuple[ValidationRecord, ...]  # within epochs
 
 
 class TrainingSession:
@@ -33,35 +47,67 @@ class TrainingSession:
 
     def __init__(self, context: RunContext, setup: RunSetup, meter: RunMeter) -> None:
         self._context, self._setup, self._meter = context, setup, meter
-        state = meter.before
-        self.progress = state.progress if state else Progress()
+        state, folder = meter.before, context.folder
+        self._progress = state.progress if state else Progress()
         self._ended = state.ended_epoch if state else None  # trained, but perhaps not yet validated
-        self._epochs = read_records(context.folder.epochs, EpochRecord) if state else ()
+        self._epochs = read_records(folder.epochs, EpochRecord) if state else ()
+        self._validations = read_records(folder.validations, ValidationRecord) if state else ()
         self._cpu_times = read_cpu_times()
 
-    def run(self) -> tuple[EpochRecord, ...]:
-        """Train the remaining epochs and return the records of all epochs.
+    def run(self) -> Trained:
+        """Train the remaining epochs, or until validation no longer improves.
 
         Raises:
             DivergedError: A loss or gradient is not finite.
             InterruptedRunError: A signal came; a checkpoint was written.
         """
-        inputs, stop = self._setup.inputs, self._context.stop
+        inputs = self._setup.inputs
         assert inputs is not None
-        if self._ended is not None and self._ended.epoch > len(self._epochs):
-            self._finish_epoch(self._ended)
-        for event in train(inputs, self.progress):
-            self.progress = event.progress
+        self._validate_checkpoint()
+        is_over = self._is_over()  # it was killed after it had stopped early
+        for event in () if is_over else train(inputs, self._progress):
+            self._progress = event.progress
             if isinstance(event, StepDone):
-                self._record_step(event.record)
-                if not event.ends_epoch and stop.is_requested():
-                    self._commit(None)
-                    stop.poll()
+                self._end_step(event)
             elif event.ended.epoch > len(self._epochs):
-                self._commit(event.ended)
-                stop.poll()
-                self._finish_epoch(event.ended)
-        return self._epochs
+                self._end_epoch(event)
+            if self._is_over():
+                break
+        return Trained(self._progress, self._epochs, self._validations)
+
+    def _validate_checkpoint(self) -> None:
+        """Validate what the checkpoint holds, if a kill came between the two."""
+        ended, step = self._ended, self._progress.step
+        if ended is not None:
+            if ended.epoch > len(self._epochs):
+                self._finish_epoch(ended)
+        elif self._validates_after(step) and step not in {v.step for v in self._validations}:
+            self._validate_within(step)
+
+    def _validates_after(self, step: int) -> bool:
+        return validates_between(self._context.spec.training, self._setup.layout.plan, step)
+
+    def _is_over(self) -> bool:
+        stopping = self._context.spec.training.early_stopping
+        if stopping is None:
+            return False
+        return should_stop(losses_by_step(self._epochs, self._validations).values(), stopping)
+
+    def _end_step(self, event: StepDone) -> None:
+        self._record_step(event.record)
+        if event.ends_epoch:
+            return  # the end of the epoch follows
+        validates, stop = self._validates_after(event.record.step), self._context.stop
+        if validates or stop.is_requested():
+            self._commit(None)
+            stop.poll()
+        if validates:
+            self._validate_within(event.record.step)
+
+    def _end_epoch(self, event: EpochDone) -> None:
+        self._commit(event.ended)
+        self._context.stop.poll()
+        self._finish_epoch(event.ended)
 
     def _record_step(self, record: StepRecord) -> None:
         """Append the line of a step, with what was measured for this process."""
@@ -82,7 +128,7 @@ class TrainingSession:
     def _commit(self, ended: EndedEpoch | None) -> None:
         """Write a checkpoint; `ended` is the epoch that was trained just before, if any."""
         state = TrainerState(
-            **self.progress.model_dump(),
+            **self._progress.model_dump(),
             total_seconds=self._meter.total_seconds,
             peak_memory_bytes=self._meter.peak_memory_bytes,
             ended_epoch=ended,
@@ -90,24 +136,47 @@ class TrainingSession:
         commit_checkpoint(self._context, self._setup, state)
 
     def _finish_epoch(self, ended: EndedEpoch) -> None:
-        layout, folder = self._setup.layout, self._context.folder
-        loss = self._measure_loss(layout.validation_corpus, layout.validation_table)
-        _refuse_non_finite(ended.epoch, loss)
+        layout = self._setup.layout
+        loss = self._validate(f"epoch {ended.epoch}")
         train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
-        faults.hit("run:after-validation")
-        if loss < min((e.validation_loss for e in self._epochs), default=float("inf")):
-            publish_best(self._context, self._setup)
+        self._publish_if_best(loss)
         record = EpochRecord(
             **ended.model_dump(),
-            step=self.progress.step,
+            step=self._progress.step,
             validation_loss=loss,
             train_loss_eval=train_loss_eval,
         )
         self._epochs = (*self._epochs, record)
+        self._append(self._context.folder.epochs, record)
+
+    def _validate_within(self, step: int) -> None:
+        """Validate after a step that does not end an epoch."""
+        plan = self._setup.layout.plan
+        loss = self._validate(f"step {step}")
+        self._publish_if_best(loss)
+        epoch = plan.epoch_of(plan.group_of(step)[-1])
+        record = ValidationRecord(step=step, epoch=epoch, validation_loss=loss)
+        self._validations = (*self._validations, record)
+        self._append(self._context.folder.validations, record)
+
+    def _validate(self, when: str) -> float:
+        layout = self._setup.layout
+        loss = self._measure_loss(layout.validation_corpus, layout.validation_table)
+        _refuse_non_finite(when, loss)
+        return loss
+
+    def _publish_if_best(self, loss: float) -> None:
+        faults.hit("run:after-validation")
+        known = losses_by_step(self._epochs, self._validations)
+        if loss < min(known.values(), default=math.inf):
+            publish_best(self._context, self._setup)
+
+    def _append(self, path: Path, record: BaseModel) -> None:
+        """Write the line of a validation, with everything that it promises."""
         if self._context.team.is_first:
-            append_record(folder.epochs, record)
-            flush_to_disk(folder.epochs)
-            folder.note_written()
+            append_record(path, record)
+            flush_to_disk(path)
+            self._context.folder.note_written()
         faults.hit("run:after-epoch-line")
 
     def _measure_loss(self, corpus: Corpus, table: RowTable) -> float:
@@ -149,9 +218,9 @@ def measure_waited_share(folder: RunFolder) -> float | None:
     return waited / ready if ready else None
 
 
-def _refuse_non_finite(epoch: int, loss: float) -> None:
+def _refuse_non_finite(when: str, loss: float) -> None:
     if not math.isfinite(loss):
         raise DivergedError(
-            f"epoch {epoch}: the validation loss is {loss:g}; training stops here. "
+            f"{when}: the validation loss is {loss:g}; training stops here. "
             "Lower this arm's learning rate."
         )

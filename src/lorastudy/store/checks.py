@@ -27,6 +27,7 @@ from lorastudy.store.records import (
     RunResult,
     StepRecord,
     StudyResults,
+    ValidationRecord,
 )
 from lorastudy.store.weights import find_weight_changes
 
@@ -101,6 +102,7 @@ def _check_run(run: RunFolder) -> _Found:
     )
     found |= _check_lines(run.steps, StepRecord, lambda line: line.step)
     found |= _check_lines(run.epochs, EpochRecord, lambda line: line.epoch)
+    found |= _check_lines(run.validations, ValidationRecord)
     found |= _check_lines(run.resumes, ResumeRecord)
     # what can be read, and is not what was written
     _add(found, run, _list_changes(run))

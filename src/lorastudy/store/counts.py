@@ -79,3 +79,44 @@ class Overlap:
     benchmark: str | None  # None: the validation split, which chooses the best epoch
     documents: int
     of: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Documents of the training data that are validated on instead."""
+
+    n_documents: int  # on both sides; blank ones do not count
+    n_held_out: int
+    n_repeated: int  # documents that say the same as an earlier one
+    seed: int
+
+    def __str__(self) -> str:
+        repeated = (
+            f"; {self.n_repeated:,} say the same as another one, and are on its side"
+            if self.n_repeated
+            else ""
+        )
+        return (
+            f"{self.n_held_out:,} of the {self.n_documents:,} documents of data.train, chosen by "
+            f"seed {self.seed}; the others are trained on{repeated}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MixedRows:
+    """What an epoch reads of one source of a mixture."""
+
+    label: str
+    share: float  # of the rows of an epoch, as the study file asks
+    n_rows: int  # of the source
+    n_drawn: int  # per epoch
+
+    def __str__(self) -> str:
+        passes, rest = divmod(self.n_drawn, self.n_rows)
+        drawn = f"{self.label}: {self.n_drawn:,} rows per epoch ({self.share:.1%})"
+        if self.n_drawn < self.n_rows:
+            return f"{drawn}, a part of its {self.n_rows:,}; other ones in the next epoch"
+        if self.n_drawn == self.n_rows:
+            return f"{drawn}, each of its {self.n_rows:,} rows once"
+        times = f"{passes} times" if rest == 0 else f"{passes} or {passes + 1} times"
+        return f"{drawn}, each of its {self.n_rows:,} rows {times}"

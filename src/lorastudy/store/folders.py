@@ -3,7 +3,7 @@
 STUDY_DIR/
   study.yaml  study.lock.json
   runs/<arm>-s<seed>-<hash8>/
-    spec.json  manifest.json  steps.jsonl  epochs.jsonl  resumes.jsonl
+    spec.json  manifest.json  steps.jsonl  epochs.jsonl  validations.jsonl  resumes.jsonl
     checkpoints/  best/  evaluations/
     SHA256SUMS  result.json | failure.json      written last
   results.json  report/
@@ -52,6 +52,11 @@ class RunFolder:
     def epochs(self) -> Path:
         """One `EpochRecord` per line."""
         return self.path / "epochs.jsonl"
+
+    @property
+    def validations(self) -> Path:
+        """One `ValidationRecord` per line; missing if the run validates only after epochs."""
+        return self.path / "validations.jsonl"
 
     @property
     def resumes(self) -> Path:
@@ -198,9 +203,10 @@ class RunFolder:
 
     def list_records(self) -> list[Path]:
         """Every record that the run has now, except notes and hashes of the others."""
-        lines = (self.spec, self.manifest, self.steps, self.epochs, self.resumes)
+        lines = (self.steps, self.epochs, self.validations, self.resumes)
         scores = sorted(self.evaluations.glob("[!.]*.json"))
-        return [path for path in (*lines, *scores, self.result, self.failure) if path.is_file()]
+        records = (self.spec, self.manifest, *lines, *scores, self.result, self.failure)
+        return [path for path in records if path.is_file()]
 
     def read_result(self) -> RunResult | None:
         """The record of the finished or failed run; None while it is neither.

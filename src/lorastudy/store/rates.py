@@ -42,7 +42,7 @@ def read_rates(study: Study, folder: StudyFolder) -> dict[str, float]:
 
 def best_validation_loss(run: RunResult) -> float | None:
     """The lowest finite validation loss of the run; None if there is none."""
-    finite = [e.validation_loss for e in run.epochs if math.isfinite(e.validation_loss)]
+    finite = [loss for loss in run.validation_losses.values() if math.isfinite(loss)]
     return min(finite, default=None)
 
 

@@ -5,6 +5,7 @@ of them. Reports read nothing else, so a report can be made anywhere.
 The unit is the last word of every name; cross-entropies are nats per scored token.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,7 @@ from lorastudy.config.arms import BaseWeights, Method
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
-from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 # of a run that ended; "damaged": its records are not those that it wrote, which is never stored
@@ -36,6 +37,14 @@ class EpochRecord(Record):
     learning_rate: float  # of the last optimizer step
     train_seconds: float  # optimizer steps of this epoch only
     train_loss_eval: float | None = None  # as validation_loss, on a fixed part of the training rows
+
+
+class ValidationRecord(Record):
+    """One line of `validations.jsonl`: a validation within an epoch."""
+
+    step: int  # optimizer steps done
+    epoch: int  # that it lies in, from 1
+    validation_loss: float  # as in `EpochRecord`
 
 
 class Fingerprint(Record):
@@ -85,6 +94,10 @@ class StudyLock(Record):
     tokenizer_digest: str
     corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
     texts: dict[str, TextCounts] = {}  # by the same names: how much of each text is read and known
+    # what an epoch reads of each source of a mixture; none: there is one source
+    mixture: Annotated[tuple[MixedRows, ...], Field(exclude_if=lambda rows: not rows)] = ()
+    # how documents of the training data were held out; None: validation has its own
+    held_out: Annotated[HeldOut | None, Field(exclude_if=lambda found: found is None)] = None
     overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
     revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     vocabulary_size: int | None = None  # rows of the base model's embedding
@@ -237,9 +250,18 @@ class RunResult(Record):
     trainable_parameters: int | None = None
     total_parameters: int | None = None
     adapted_modules: int | None = None
-    best_epoch: int | None = None
-    optimizer_steps: int | None = None
+    best_epoch: int | None = None  # that the best validation ends, or lies in
+    best_step: Annotated[int | None, Field(exclude_if=lambda step: step is None)] = (
+        None  # of the best validation; None: validated only after epochs
+    )
+    optimizer_steps: int | None = None  # taken
+    planned_steps: Annotated[int | None, Field(exclude_if=lambda steps: steps is None)] = (
+        None  # of the whole training, if the run stopped early
+    )
     epochs: tuple[EpochRecord, ...] = ()
+    validations: Annotated[
+        tuple[ValidationRecord, ...], Field(exclude_if=lambda found: not found)
+    ] = ()  # within epochs
     train_seconds: float | None = None  # optimizer steps only
     total_seconds: float | None = None  # including validation, checkpoints and scoring
     train_and_validate_seconds: Annotated[
@@ -269,6 +291,20 @@ class RunResult(Record):
             learning_rate=spec.learning_rate,
             **values,
         )
+
+    @property
+    def validation_losses(self) -> dict[int, float]:
+        """The loss of every validation by its optimizer step, ascending."""
+        return losses_by_step(self.epochs, self.validations)
+
+
+def losses_by_step(
+    epochs: Iterable[EpochRecord], validations: Iterable[ValidationRecord]
+) -> dict[int, float]:
+    """Validation losses after and within epochs by optimizer step, ascending."""
+    found = {line.step: line.validation_loss for line in validations}
+    found |= {line.step: line.validation_loss for line in epochs}
+    return dict(sorted(found.items()))
 
 
 class StudyResults(Record):

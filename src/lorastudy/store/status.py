@@ -7,7 +7,14 @@ from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_last_record, read_last_records
-from lorastudy.store.records import EpochRecord, Manifest, RunResult, Status, StepRecord
+from lorastudy.store.records import (
+    EpochRecord,
+    Manifest,
+    RunResult,
+    Status,
+    StepRecord,
+    ValidationRecord,
+)
 
 _RECENT_STEPS = 20  # optimizer steps whose mean says how fast a run is now
 
@@ -23,6 +30,7 @@ class RunStatus:
     last_step: StepRecord | None
     last_epoch: EpochRecord | None
     reason: str | None
+    last_validation: ValidationRecord | None = None  # within an epoch
     seconds_left: float | None = None  # for its optimizer steps while it runs, at the latest pace
 
 
@@ -45,6 +53,7 @@ def _read_status(run: RunFolder) -> RunStatus:
         last_step=steps[-1] if steps else None,
         last_epoch=read_last_record(run.epochs, EpochRecord),
         reason=result.reason if result else None,
+        last_validation=read_last_record(run.validations, ValidationRecord),
         seconds_left=_seconds_left(steps, n_steps) if n_steps else None,
     )
 

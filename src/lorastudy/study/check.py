@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lorastudy.config.models import Source, Study
+from lorastudy.config.models import Part, Source, Study
 from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.sources import locate_files
 from lorastudy.data.text_counts import count_overlap
@@ -28,13 +28,14 @@ from lorastudy.model.base_weights import (
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.layout import TrainingLayout, lay_out_training
 from lorastudy.run.readers import open_reader
-from lorastudy.run.setup import TrainingLayout, lay_out_training
 from lorastudy.store.checkpoints import KEPT
-from lorastudy.store.counts import Overlap
+from lorastudy.store.counts import MixedRows, Overlap
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
 from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
+from lorastudy.train.validations import count_validations
 from lorastudy.units import write_mib
 
 
@@ -118,6 +119,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     )
     layout, rows = arms[0].layout, study.data.rows
     _refuse_short_epoch(study, layout)
+    _refuse_few_validations(study, layout)
     scored = {
         f"{benchmark.name}--{protocol}": reader.benchmark_rows(benchmark, protocol, rows)
         for benchmark in study.benchmarks
@@ -131,10 +133,12 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         tokenizer_digest=reader.tokenizer.digest,
         corpora=digests,
         texts={
-            "train": reader.count_training_text(study.data.train, rows),
-            "validation": reader.count_training_text(study.data.validation, rows),
+            "train": reader.count_training_text(study.data.train_part, rows),
+            "validation": reader.count_training_text(study.data.validation_part, rows),
             **{name: part.text for name, part in scored.items()},
         },
+        mixture=_describe_mixture(study, layout),
+        held_out=reader.held_out_of(study.data.validation_part),
         overlap=count_overlaps(study, reader),
         revisions=reader.revisions,
         vocabulary_size=reader.base.vocabulary_size,
@@ -153,8 +157,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
 def _refuse_wrong_paths(study: Study, places: Places) -> None:
     """Look for the files of every source, so that all wrong paths are named at once."""
     sources: dict[str, Source] = {
-        "data.train": study.data.train,
-        "data.validation": study.data.validation,
+        **study.data.list_sources(),
         **{f"benchmarks.{benchmark.name}": benchmark for benchmark in study.benchmarks},
     }
     mistakes = []
@@ -176,11 +179,19 @@ def _refuse_wrong_paths(study: Study, places: Places) -> None:
 
 def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
     """What validation and each benchmark share with training, ignoring white space at the ends."""
-    trained = reader.corpus(study.data.train, "texts")
-    benchmarks = ((benchmark.name, benchmark) for benchmark in study.benchmarks)
+    trained = reader.corpus(study.data.train_part, "texts")
+    texts: dict[str | None, Part | Source] = {None: study.data.validation_part}
+    texts |= {benchmark.name: benchmark for benchmark in study.benchmarks}
     return tuple(
-        count_overlap(name, reader.corpus(source, "texts"), trained)
-        for name, source in ((None, study.data.validation), *benchmarks)
+        count_overlap(name, reader.corpus(text, "texts"), trained) for name, text in texts.items()
+    )
+
+
+def _describe_mixture(study: Study, layout: TrainingLayout) -> tuple[MixedRows, ...]:
+    train, shares = study.data.train, layout.plan.shares
+    return tuple(
+        MixedRows(source.label, weight, share.n_rows, share.n_drawn)
+        for source, weight, share in zip(train.sources, train.weights, shares, strict=False)
     )
 
 
@@ -257,4 +268,21 @@ def _refuse_short_epoch(study: Study, layout: TrainingLayout) -> None:
             f"training.rows_per_step: {study.training.rows_per_step} rows are needed for one "
             f"optimizer step, but the train split has {layout.plan.n_rows}. Lower it, or give "
             "more text."
+        )
+
+
+def _refuse_few_validations(study: Study, layout: TrainingLayout) -> None:
+    training, plan = study.training, layout.plan
+    every, stopping = training.validate_every, training.early_stopping
+    if every is not None and every >= plan.n_steps:
+        raise ConfigError(
+            f"training.validate_every: {every:,} optimizer steps, but a run has {plan.n_steps:,}, "
+            "after which it validates in any case. Use a smaller number, or leave it out."
+        )
+    n_validations = count_validations(training, plan)
+    if stopping is not None and stopping.patience + 1 >= n_validations:
+        raise ConfigError(
+            f"training.early_stopping.patience: {stopping.patience} can stop no run, since the "
+            f"first validation always improves and a run has {n_validations}. Lower it, or "
+            "validate more often with training.validate_every."
         )

@@ -26,21 +26,26 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
 
 
 def list_texts(lock: StudyLock) -> tuple[str, ...]:
-    """One line for each text; protocols that lose the same of it share a line."""
+    """Lines for each text; protocols that lose the same of it share a line."""
     alike: dict[tuple[str, bool, TextCounts], list[str]] = {}
     for name, counts in lock.texts.items():
         benchmark, _, protocol = name.rpartition("--")
         protocols = alike.setdefault((benchmark or name, bool(benchmark), counts), [])
         protocols += [protocol] * bool(benchmark)
-    return tuple(
-        f"{text}{f' under {show_names(protocols)}' if protocols else ''}: {counts}"
-        for (text, _, counts), protocols in alike.items()
-    )
+    lines = []
+    for (text, is_benchmark, counts), protocols in alike.items():
+        lines.append(f"{text}{f' under {show_names(protocols)}' if protocols else ''}: {counts}")
+        if text == "train" and not is_benchmark:
+            lines += [f"train, {part}" for part in lock.mixture]
+        elif text == "validation" and not is_benchmark and lock.held_out is not None:
+            lines.append(f"validation, {lock.held_out}")
+    return tuple(lines)
 
 
 def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
     """Sentences about text that is lost or unknown."""
-    for name, source in (("train", study.data.train), ("validation", study.data.validation)):
+    data = study.data
+    for name, part in (("train", data.train_part), ("validation", data.validation_part)):
         counts = lock.texts.get(name)
         if counts is not None and counts.answers is not None:
             yield from _note_answers(name, counts, study)
@@ -51,7 +56,7 @@ def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
                 else "since a row is the beginning of one document. data.rows.cut: stream reads "
                 "all of them."
             )
-            if source.path is not None and source.sample_by == "line":
+            if any(s.path is not None and s.sample_by == "line" for s in part.sources):
                 why += " In text files, sample_by: document keeps the lines of a file together."
             yield (
                 f"{counts.dropped_share:.0%} of the {counts.n_tokens:,} tokens of {name} are in no "

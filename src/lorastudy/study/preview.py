@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.config.models import Source, Study
+from lorastudy.config.models import Part, Source, Study
 from lorastudy.config.spec import expand_study
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
@@ -22,8 +22,8 @@ from lorastudy.model.base import quieten_libraries
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
 from lorastudy.run.inputs import Reader
+from lorastudy.run.layout import lay_out_training
 from lorastudy.run.readers import open_reader
-from lorastudy.run.setup import lay_out_training
 from lorastudy.store.places import Places
 
 SeenClass = Literal["start", "text", "cut-off", "padding"] | AnswerClass
@@ -105,8 +105,13 @@ def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
     reader = open_reader(study, places)
     rows, layout = study.data.rows, lay_out_training(expand_study(study)[0], reader)
     trained = (
-        ("train", study.data.train, layout.corpus, layout.table),
-        ("validation", study.data.validation, layout.validation_corpus, layout.validation_table),
+        ("train", study.data.train_part, layout.corpus, layout.table),
+        (
+            "validation",
+            study.data.validation_part,
+            layout.validation_corpus,
+            layout.validation_table,
+        ),
     )
     parts = [
         _Part(reader, source, corpus, table, layout.padding, rows.length).describe(name, n_rows)
@@ -129,7 +134,7 @@ class _Part:
     """The rows of one part, and what they were cut from."""
 
     reader: Reader
-    source: Source
+    source: Source | Part
     corpus: Corpus
     table: RowTable
     padding: Padding

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.lines import find_end, read_new_records
-from lorastudy.store.records import EpochRecord, StepRecord
+from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord
 from lorastudy.store.status import State
 
 _LOOK_SECONDS = 1.0
@@ -52,6 +52,16 @@ class RunDisturbed:
 
 
 @dataclass(frozen=True, slots=True)
+class Validated:
+    """A run was validated within an epoch."""
+
+    run_id: str
+    arm: str
+    seed: int
+    validation: ValidationRecord
+
+
+@dataclass(frozen=True, slots=True)
 class EpochEnded:
     """An epoch was trained and validated."""
 
@@ -73,7 +83,7 @@ class RunEnded:
     reason: str | None  # why it did not finish
 
 
-Event = RunStarted | StepDone | RunDisturbed | EpochEnded | RunEnded
+Event = RunStarted | StepDone | RunDisturbed | Validated | EpochEnded | RunEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +150,11 @@ class _FollowedRun:
         self._folder = folder
         self._state, self._written_at = status.status, _written_at(folder)
         self._steps_read, self._epochs_read = find_end(folder.steps), find_end(folder.epochs)
+        self._validations_read = find_end(folder.validations)
         # a resumed run repeats steps, and so do their numbers
         self._step = status.last_step.step if status.last_step else 0
         self._epoch = status.last_epoch.epoch if status.last_epoch else 0
+        self._validated = status.last_validation.step if status.last_validation else 0
         self._ready_seconds = self._waited_seconds = 0.0  # of its threads, in steps seen here
         self._is_disturbed = False
 
@@ -156,10 +168,11 @@ class _FollowedRun:
             return
         if before != "running":  # it may have started and ended since
             yield RunStarted(*names)
-        # sorting keeps an epoch after the step that ended it
+        # sorting keeps a validation, and an epoch, after the step that they follow
         left = run.status.seconds_left
         steps = self._read_steps()
-        new: list[StepDone | EpochEnded] = [StepDone(*names, step) for step in steps]
+        new: list[StepDone | Validated | EpochEnded] = [StepDone(*names, step) for step in steps]
+        new += [Validated(*names, validation) for validation in self._read_validations()]
         new += [EpochEnded(*names, epoch, left) for epoch in self._read_epochs()]
         yield from sorted(new, key=_step_of)
         if (waited := self._find_disturbance(steps)) is not None:
@@ -185,6 +198,14 @@ class _FollowedRun:
         self._is_disturbed = waited > _DISTURBED
         return waited if self._is_disturbed else None
 
+    def _read_validations(self) -> list[ValidationRecord]:
+        found, self._validations_read = read_new_records(
+            self._folder.validations, ValidationRecord, self._validations_read
+        )
+        new = [validation for validation in found if validation.step > self._validated]
+        self._validated = max([self._validated, *(validation.step for validation in new)])
+        return new
+
     def _read_epochs(self) -> list[EpochRecord]:
         epochs, self._epochs_read = read_new_records(
             self._folder.epochs, EpochRecord, self._epochs_read
@@ -194,8 +215,14 @@ class _FollowedRun:
         return new
 
 
-def _step_of(event: StepDone | EpochEnded) -> int:
-    return event.step.step if isinstance(event, StepDone) else event.epoch.step
+def _step_of(event: StepDone | Validated | EpochEnded) -> int:
+    match event:
+        case StepDone():
+            return event.step.step
+        case Validated():
+            return event.validation.step
+        case EpochEnded():
+            return event.epoch.step
 
 
 def _written_at(folder: RunFolder) -> int | None:

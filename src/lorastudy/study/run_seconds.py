@@ -1,7 +1,7 @@
 """How long runs will take, by part: roughly from shapes, or closely from probed seconds.
 
 Both ways give the same value, `RunSeconds`. It is that of a whole run with its benchmarks; a run
-that only chooses a learning rate has no scores.
+that only chooses a learning rate has no scores. A run that may stop early is predicted to the end.
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from lorastudy.run.probe import ProbedSeconds
 from lorastudy.run.served import list_forms
 from lorastudy.study.check import ArmCheck, StudyCheck
 from lorastudy.study.work import Work, count_epoch, count_evaluation
+from lorastudy.train.validations import count_validations
 
 _SET_UP_SECONDS = 1.0  # read inputs and a small model; roughly
 _WRITTEN_BYTES = 400e6  # per second, hashed and flushed to the disk; roughly
@@ -55,17 +56,18 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
         base,
         spec.arm,
         spec.training,
-        layout.table,
+        layout.epoch,
         layout.padding,
         trained_parameters=size.trained,
         added_parameters=size.added,
     )
-    held_out = [(layout.validation_table, layout.padding), (layout.train_slice, layout.padding)]
+    n_epochs, n_validations = spec.training.epochs, count_validations(spec.training, layout.plan)
+    validated = evaluate(layout.validation_table, layout.padding) * n_validations
     return replace(
         seconds,
-        training=epoch.seconds_at(speed) * spec.training.epochs,
-        validation=sum(evaluate(*part) for part in held_out) * spec.training.epochs,
-        checkpoints=arm.bytes_in_the_making / _WRITTEN_BYTES * spec.training.epochs,
+        training=epoch.seconds_at(speed) * n_epochs,
+        validation=validated + evaluate(layout.train_slice, layout.padding) * n_epochs,
+        checkpoints=arm.bytes_in_the_making / _WRITTEN_BYTES * n_validations,
     )
 
 
@@ -79,13 +81,15 @@ def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds
     seconds = RunSeconds(probed.set_up, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
     if not arm.trains:
         return seconds
-    validated = layout.validation_table.n_tokens() + layout.train_slice.n_tokens()
-    targets = count_targets(layout.table, layout.padding)
+    n_validations = count_validations(arm.spec.training, layout.plan)
+    validated = layout.validation_table.n_tokens() * n_validations
+    validated += layout.train_slice.n_tokens() * epochs
+    targets = count_targets(layout.epoch, layout.padding)
     return replace(
         seconds,
         training=probed.first_steps + probed.per_target * targets * epochs,
-        validation=probed.per_validated_token * validated * epochs,
-        checkpoints=(probed.checkpoint + probed.best) * epochs + probed.restore,
+        validation=probed.per_validated_token * validated,
+        checkpoints=(probed.checkpoint + probed.best) * n_validations + probed.restore,
     )
 
 

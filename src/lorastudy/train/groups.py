@@ -110,7 +110,7 @@ class TrainingInputs:
     def open_streams(self, micro_batch: MicroBatch, batch: Batch) -> RowStreams:
         """What the dropout masks of `batch` are drawn from; the rows beside a row do not matter.
 
-        An epoch has each row once, so a row has other masks in every epoch.
+        An epoch has each row, or copy of a row, once, so a row has other masks in every epoch.
         """
         names = ((micro_batch.epoch, row) for row in batch.rows.tolist())
         seeds = [derive_seed(self.plan.seed, "dropout", *name) for name in names]

@@ -46,9 +46,11 @@ def draw_steps(findings: Findings) -> DrawnFigure:
     axes.set_ylabel("loss, nats per target")
     axes.grid(axis="y")
     add_legend(figure, drawn)
+    is_within = any(run.validations for arm in findings.arms for run in arm.runs)
+    when = "within epochs and at their ends" if is_within else "at the end of each epoch"
     caption = (
         "Lines: training loss with dropout, averaged over neighbouring steps and over seeds, bands "
-        "from the lowest to the highest seed. Markers: validation loss at the end of each epoch."
+        f"from the lowest to the highest seed. Markers: validation loss {when}."
     )
     return save_figure(figure, "fig9-losses-by-step", "Figure 9. Losses by step", caption)
 
@@ -66,9 +68,9 @@ def _losses(arm: ArmSummary, evidence: Evidence) -> dict[int, Estimate]:
 def _validation(arm: ArmSummary) -> dict[int, Estimate]:
     by_step: dict[int, list[float]] = {}
     for run in arm.runs:
-        for epoch in run.epochs:
-            if math.isfinite(epoch.validation_loss):
-                by_step.setdefault(epoch.step, []).append(epoch.validation_loss)
+        for step, loss in run.validation_losses.items():
+            if math.isfinite(loss):
+                by_step.setdefault(step, []).append(loss)
     return _mean_of(by_step)
 
 

@@ -1,8 +1,16 @@
 """What was compared, in the words of the study file."""
 
 from lorastudy.analysis.findings import Findings
-from lorastudy.config.models import BaseModelRef, Source, Study
+from lorastudy.config.models import (
+    BaseModelRef,
+    Source,
+    Study,
+    Training,
+    TrainSource,
+    ValidationSource,
+)
 from lorastudy.report.page.integrity import Fact, list_distinct
+from lorastudy.store.records import StudyLock
 
 
 def describe_study(findings: Findings) -> list[Fact]:
@@ -21,13 +29,16 @@ def describe_study(findings: Findings) -> list[Fact]:
     ]
     before = _describe_inputs(study) if study else []
     lock = findings.evidence.lock
-    texts = lock.texts if lock else {}
-    read = [
-        Fact(label, str(texts[name]))
-        for name, label in (("train", "training text"), ("validation", "validation text"))
-        if name in texts
-    ]
+    read = _describe_texts(lock) if lock else []
     return [fact for fact in (*before, *read, *facts) if fact.text]
+
+
+def _describe_texts(lock: StudyLock) -> list[Fact]:
+    """How much of the texts is read, and from which sources or documents they come."""
+    labels = (("train", "training text"), ("validation", "validation text"))
+    read = [Fact(label, str(lock.texts[name])) for name, label in labels if name in lock.texts]
+    read += [Fact("mixture", str(part)) for part in lock.mixture]
+    return [*read, Fact("held out", str(lock.held_out or ""))]
 
 
 def summarise_study(findings: Findings) -> str:
@@ -36,7 +47,7 @@ def summarise_study(findings: Findings) -> str:
     n_seeds = len(results.seeds)
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     where = f" of the base model {describe_source(study.base_model)}" if study else ""
-    data = f", trained on {describe_source(study.data.train)}" if study else ""
+    data = f", trained on {_describe_train(study.data.train)}" if study else ""
     return f"{len(results.arms)} arms{where}{data}, with {seeds}."
 
 
@@ -48,6 +59,26 @@ def describe_source(source: BaseModelRef | Source) -> str:
     return f"{name} ({', '.join(details)})" if details else name
 
 
+def _describe_train(train: TrainSource) -> str:
+    return " and ".join(map(describe_source, train.sources))
+
+
+def _describe_validation(validation: ValidationSource) -> str:
+    if validation.from_train is None:
+        return describe_source(validation)
+    return f"{validation.from_train:.3g} of the training documents, held out"
+
+
+def _describe_moments(training: Training) -> str:
+    """When runs validate and stop, besides after their epochs."""
+    every, stopping = training.validate_every, training.early_stopping
+    said = f", validated after every {every:,} steps too" if every else ""
+    if stopping is not None:
+        least = f" of more than {stopping.min_delta:g} nats" if stopping.min_delta else ""
+        said += f", stopped after {stopping.patience} validations without an improvement{least}"
+    return said
+
+
 def _describe_inputs(study: Study) -> list[Fact]:
     data, training = study.data, study.training
     rows = "one row per document" if data.rows.cut == "lines" else "text joined, full rows only"
@@ -57,12 +88,13 @@ def _describe_inputs(study: Study) -> list[Fact]:
     rows += ", prompts scored too" if data.completion_only_loss is False else ""
     return [
         Fact("base model", describe_source(study.base_model)),
-        Fact("training data", describe_source(data.train)),
-        Fact("validation data", describe_source(data.validation)),
+        Fact("training data", _describe_train(data.train)),
+        Fact("validation data", _describe_validation(data.validation)),
         Fact("rows", f"{rows}, at most {data.rows.length:,} tokens"),
         Fact(
             "training",
             f"{training.epochs} epochs, {training.rows_per_step} rows per optimizer step, "
-            f"{training.schedule.shape} schedule, padding {training.padding}",
+            f"{training.schedule.shape} schedule, padding {training.padding}"
+            f"{_describe_moments(training)}",
         ),
     ]

@@ -98,6 +98,7 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
     """Everything that a careful reader must know before quoting a number, one sentence per fact."""
     return (
         *_warn_of_runs(findings),
+        *_warn_of_early_stops(findings.results),
         *_warn_of_drift(findings),
         *(
             f"{arm}: its timings are unreliable ({'; '.join(doubts)}): other programs may "
@@ -173,6 +174,23 @@ def _warn_of_runs(findings: Findings) -> list[str]:
     if uneven:
         warnings.append(f"Some seeds are missing or failed: {', '.join(uneven)}.")
     return warnings
+
+
+def _warn_of_early_stops(results: StudyResults) -> list[str]:
+    stopped = [run for run in results.runs if run.planned_steps is not None]
+    if not stopped:
+        return []
+    named = ", ".join(
+        f"{run.run_id} after step {run.optimizer_steps:,} of {run.planned_steps:,}"
+        for run in stopped
+    )
+    n_trained = sum(run.method != "baseline" for run in results.runs)
+    return [
+        f"{len(stopped)} of {n_trained} trained runs stopped early, by the rule that all of them "
+        f"have: {named}. Learning rates followed the schedule of all planned steps, so those of "
+        "these runs had not reached its end. Their seconds are of the steps that they took and of "
+        "all validations."
+    ]
 
 
 def _warn_of_drift(findings: Findings) -> list[str]:

@@ -74,9 +74,13 @@ def _run_cells(run: RunResult, kind: str | None, *, is_tuning: bool) -> tuple[Ce
 
 
 def _status(run: RunResult) -> str:
-    """The status, and whether the run continued in another environment (--allow-drift)."""
-    drift = "; ".join(run.drift)
-    return f"{run.status}, resumed with {drift}" if drift else run.status
+    """The status, an early stop, and whether the run continued in another environment."""
+    parts: list[str] = [run.status]
+    if run.planned_steps is not None:
+        parts.append(f"stopped early after step {run.optimizer_steps:,} of {run.planned_steps:,}")
+    if run.drift:
+        parts.append(f"resumed with {'; '.join(run.drift)}")
+    return ", ".join(parts)
 
 
 def _missing_cells(run_id: str, arm: str) -> tuple[Cell, ...]:
