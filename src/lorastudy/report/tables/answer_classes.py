@@ -1,10 +1,10 @@
 """What scores of answers are made of, as a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lorastudy.analysis.answer_parts import AnswerParts, AnswerScore
 from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
-from lorastudy.report.numerals import ABSENT, write_number, write_signed
+from lorastudy.report.tables.score_parts import minus_full_cell, nats_cell
 from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
 
 HOW = (
@@ -42,22 +42,12 @@ def build_answer_class_table(scores: Sequence[AnswerScore]) -> Table:
 
 
 def _cells(score: AnswerScore, arm: AnswerParts, names: Sequence[AnswerClass]) -> tuple[Cell, ...]:
-    def minus_full(read: Callable[[AnswerParts], float]) -> Cell:
-        if score.full is None or score.full.arm == arm.arm:
-            return Cell(ABSENT, (None,))
-        difference = read(arm) - read(score.full)
-        return Cell(write_signed(difference), (difference,))
-
     return (
         *score_cells(score.key),
         Cell(arm.arm, (arm.arm, arm.n_seeds), detail=f"({arm.n_seeds})"),
-        _nats_cell(arm.score),
-        *(_nats_cell(arm.part(name).nats) for name in names),
-        minus_full(lambda a: a.score),
-        minus_full(lambda a: a.part("answer").share_of_score),
-        minus_full(lambda a: a.part("end-of-turn").share_of_score),
+        nats_cell(arm.score),
+        *(nats_cell(arm.part(name).nats) for name in names),
+        minus_full_cell(arm, score.full, lambda a: a.score),
+        minus_full_cell(arm, score.full, lambda a: a.part("answer").share_of_score),
+        minus_full_cell(arm, score.full, lambda a: a.part("end-of-turn").share_of_score),
     )
-
-
-def _nats_cell(value: float | None) -> Cell:
-    return Cell(ABSENT if value is None else write_number(value, 4), (value,))

@@ -1,10 +1,11 @@
 """What padded scores are made of, as a table."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lorastudy.analysis.padding import PaddedParts, PaddedScore
-from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number, write_signed
+from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number
+from lorastudy.report.tables.score_parts import minus_full_cell, nats_cell
 from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
 
 HOW = (
@@ -32,30 +33,20 @@ def build_padding_table(padded: Sequence[PaddedScore]) -> Table:
 
 
 def _cells(score: PaddedScore, parts: PaddedParts) -> tuple[Cell, ...]:
-    def minus_full(read: Callable[[PaddedParts], float]) -> Cell:
-        if score.full is None or score.full.arm == parts.arm:
-            return Cell(ABSENT, (None,))
-        difference = read(parts) - read(score.full)
-        return Cell(write_signed(difference), (difference,))
-
     text = parts.text.nats
     perplexity = math.exp(text) if text is not None and text < 700 else math.inf
     return (
         *score_cells(score.key),
         Cell(parts.arm, (parts.arm, parts.n_seeds), detail=f"({parts.n_seeds})"),
-        _nats_cell(parts.score),
+        nats_cell(parts.score),
         Cell(
             ABSENT if text is None else write_number(text, 4),
             (text, perplexity),
             detail=f"perplexity {write_number(perplexity, perplexity_decimals(perplexity))}",
         ),
-        _nats_cell(parts.first_padding.nats),
-        _nats_cell(parts.other_padding.nats),
-        minus_full(lambda p: p.score),
-        minus_full(lambda p: p.text.share_of_score),
-        minus_full(lambda p: p.from_padding),
+        nats_cell(parts.first_padding.nats),
+        nats_cell(parts.other_padding.nats),
+        minus_full_cell(parts, score.full, lambda p: p.score),
+        minus_full_cell(parts, score.full, lambda p: p.text.share_of_score),
+        minus_full_cell(parts, score.full, lambda p: p.from_padding),
     )
-
-
-def _nats_cell(value: float | None) -> Cell:
-    return Cell(ABSENT if value is None else write_number(value, 4), (value,))
