@@ -1,13 +1,76 @@
 """Sizes and durations as people read them; one function writes each form.
 
 Records keep bytes and seconds. Everything that prints them goes through here, so that a
-table, a live view and an error message write the same number in the same way.
+table, a live view and an error message write the same number in the same way. Options that take
+an amount, such as 12GB or 1.5h, are read here too.
 """
 
 import json
 import math
+import re
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, Decimal
 
 MIB = 2**20
+GPU_CONTEXT_BYTES = 500 * MIB  # of a GPU, for its driver's context and kernels; roughly
+
+_AMOUNT = re.compile(r"(?P<number>\d{1,9}(\.\d{1,9})?) ?(?P<unit>[A-Za-z]+)")
+_BYTES = {
+    f"{prefix}{middle}b": base**power
+    for middle, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("kmgt", start=1)
+}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+_SHOWN_BYTES = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+_SHOWN_SECONDS = (("h", 3600), ("min", 60), ("s", 1))
+_DIGITS = 3  # of an amount that is rounded up
+
+
+def read_bytes(text: str) -> int | None:
+    """The bytes that "12GB", "11.5GiB" or "50 MB" says; None if it has another form, or is zero.
+
+    GB is 10^9 bytes and GiB is 2^30, as everywhere.
+    """
+    amount = _read_amount(text, _BYTES)
+    return None if amount is None else int(amount) or None
+
+
+def read_seconds(text: str) -> float | None:
+    """The seconds that "1.5h", "90min" or "45s" says; None if it has another form, or is zero."""
+    amount = _read_amount(text, _SECONDS)
+    return None if amount is None else float(amount)
+
+
+def _read_amount(text: str, units: dict[str, int]) -> Decimal | None:
+    found = _AMOUNT.fullmatch(text.strip())
+    unit = units.get(found["unit"].lower()) if found else None
+    if found is None or unit is None:
+        return None
+    return Decimal(found["number"]) * unit or None
+
+
+def write_bytes_up(n_bytes: float) -> str:
+    """The next amount of three digits that is not smaller: "9.87GB"; `read_bytes` reads it."""
+    return _write_up(n_bytes, _SHOWN_BYTES)
+
+
+def write_seconds_up(seconds: float) -> str:
+    """The next duration of three digits that is not shorter: "1.27h"; `read_seconds` reads it."""
+    return _write_up(seconds, _SHOWN_SECONDS)
+
+
+def write_nats_up(nats: float) -> str:
+    """The next number of three digits that is not smaller: "0.0213"."""
+    return _write_up(nats, (("", 1),))
+
+
+def _write_up(value: float, units: Sequence[tuple[str, int]]) -> str:
+    """In the first unit of which there is one at least, or in the last."""
+    unit, size = next((u for u in units if value >= u[1]), units[-1])
+    exact = Decimal(value) / size
+    place = Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
+    rounded = exact.quantize(place, rounding=ROUND_CEILING) if exact else exact
+    return f"{rounded.normalize():f}{unit}"
 
 
 def write_mib(n_bytes: float) -> str:

@@ -5,11 +5,7 @@ from dataclasses import dataclass
 
 from lorastudy.config.mistakes import nearest
 from lorastudy.errors import ConfigError
-from lorastudy.units import MIB
-
-_FORM = re.compile(r"(?P<number>\d{1,9}(\.\d{1,6})?) ?(?P<unit>[kKMGTmgt]i?[bB])")
-_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
-_CONTEXT_BYTES = 500 * MIB  # of a GPU, for its driver's context and kernels; roughly
+from lorastudy.units import GPU_CONTEXT_BYTES, MIB, read_bytes
 
 # GiB of memory, as the vendor's data sheet of each card says (nvidia.com, 2026-11).
 _GIB = {
@@ -35,7 +31,7 @@ class Card:
 
     def usable_bytes(self, device_type: str) -> int:
         """What tensors may take; on a GPU, its driver needs some of it."""
-        return max(0, self.bytes - (_CONTEXT_BYTES if device_type == "cuda" else 0))
+        return max(0, self.bytes - (GPU_CONTEXT_BYTES if device_type == "cuda" else 0))
 
 
 def read_card(memory: str | None, gpu: str | None) -> Card | None:
@@ -54,15 +50,12 @@ def read_card(memory: str | None, gpu: str | None) -> Card | None:
 
 
 def _read_bytes(text: str) -> int:
-    found = _FORM.fullmatch(text.strip())
-    if found is None or float(found["number"]) == 0:
+    if (found := read_bytes(text)) is None:
         raise ConfigError(
             f"--device-memory {text[:40]!r} is not an amount of memory with its unit. Write it as "
             "12GB, 11.5GiB or 12288MiB."
         )
-    unit = found["unit"].lower()
-    base = 1024 if "i" in unit else 1000
-    return int(float(found["number"]) * base ** _POWERS[unit[0]])
+    return found
 
 
 def _find_gpu(text: str) -> Card:
