@@ -1,15 +1,13 @@
 """Which run a person means by a run id, an arm, or an arm with a seed."""
 
-import math
 from dataclasses import dataclass
 
-from lorastudy.analysis.summary import summarise_arms
+from lorastudy.analysis.summary import choose_best_run, summarise_arms
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import collect_results, read_overview
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.rates import best_validation_loss
 from lorastudy.store.records import RunResult
 
 
@@ -56,12 +54,12 @@ def choose_run(study: StudyFolder, name: str) -> Choice:
         )
     summaries = summarise_arms(collect_results(study))
     runs = [run for arm in summaries for run in arm.runs if run.run_id in meant]
-    if not runs:
+    best = choose_best_run(runs)
+    if best is None:
         raise ConfigError(
             f"no run of {name} has finished, so there is no best epoch to export. "
             f"Finish one:  lorastudy run {study.path}"
         )
-    best = min(runs, key=_validation_loss)
     return Choice(specs[best.run_id], _reason(name, best, n_runs=len(runs)))
 
 
@@ -73,11 +71,6 @@ def _reason(name: str, best: RunResult, *, n_runs: int) -> str:
 
 def _arm_seed(spec: RunSpec) -> str:
     return f"{spec.arm.name}-s{spec.seed}"
-
-
-def _validation_loss(run: RunResult) -> float:
-    loss = best_validation_loss(run)
-    return math.inf if loss is None else loss
 
 
 def _runs_by_id(study: StudyFolder) -> dict[str, RunSpec]:

@@ -6,11 +6,13 @@ explains excludes nothing. Costs are those that were measured, as means over see
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorastudy.analysis.evidence import Evidence, stored_size
+from lorastudy.analysis import costs
+from lorastudy.analysis.costs import measure_costs
+from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
@@ -23,6 +25,14 @@ UNITS: dict[CostName, str] = {
     "peak memory": "MiB",
     "training time": "seconds",
     "stored size": "MiB",
+}
+
+
+_MEASURED: dict[CostName, tuple[costs.CostName, int]] = {  # what is measured, and its unit here
+    "trainable parameters": ("trained parameters", 1),
+    "peak memory": ("peak memory", MIB),
+    "training time": ("training time", 1),
+    "stored size": ("stored size", MIB),
 }
 
 
@@ -56,30 +66,30 @@ def find_fronts(
 
     `kind` is that of peak memory.
     """
-    readers: dict[CostName, Callable[[ArmSummary], float | None]] = {
-        "trainable parameters": lambda arm: arm.trainable_parameters,
-        "peak memory": lambda arm: _mean(arm.peak_memory_bytes(kind), MIB),
-        "training time": lambda arm: _mean(arm.train_seconds, 1),
-        "stored size": lambda arm: _stored_mib(arm, evidence),
-    }
+    measured = {arm.arm: measure_costs(arm, evidence, kind) for arm in arms}
+
+    def list_values(cost: CostName) -> dict[str, float]:
+        name, unit = _MEASURED[cost]
+        return {arm: of_arm[name].mean / unit for arm, of_arm in measured.items() if name in of_arm}
+
     return tuple(
-        _find_front(comparison, cost, read, arms)
+        _find_front(comparison, cost, list_values(cost), arms)
         for comparison in choose_main(comparisons)
-        for cost, read in readers.items()
+        for cost in _MEASURED
     )
 
 
 def _find_front(
     comparison: Comparison,
     cost: CostName,
-    read: Callable[[ArmSummary], float | None],
+    values: Mapping[str, float],
     arms: Sequence[ArmSummary],
 ) -> Front:
     known = [
         (value, position, arm.arm, loss)
         for position, arm in enumerate(arms)
         if not arm.is_baseline
-        and (value := read(arm)) is not None
+        and (value := values.get(arm.arm)) is not None
         and (loss := estimate_mean(arm.sample(comparison.key).cross_entropies)) is not None
         and math.isfinite(loss.mean)
     ]
@@ -93,12 +103,3 @@ def _find_front(
             standing = "not excluded"
         points.append(FrontPoint(name, position, value, loss, standing))
     return Front(comparison.key, cost, tuple(points))
-
-
-def _mean(estimate: Estimate | None, unit: int) -> float | None:
-    return None if estimate is None else estimate.mean / unit
-
-
-def _stored_mib(arm: ArmSummary, evidence: Evidence) -> float | None:
-    size = stored_size(arm, evidence)
-    return None if size is None else size.n_bytes / MIB

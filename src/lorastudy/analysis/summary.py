@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean
 from lorastudy.protocols import scores_answers, scores_padding, unit_of
-from lorastudy.store.rates import choose_learning_rate
+from lorastudy.store.rates import best_validation_loss, choose_learning_rate
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
@@ -91,6 +91,11 @@ class ArmSummary:
         return tuple(sorted({run.best_epoch for run in self.runs if run.best_epoch is not None}))
 
     @property
+    def best_run(self) -> RunResult | None:
+        """The run with the lowest validation loss; None without a run."""
+        return choose_best_run(self.runs)
+
+    @property
     def train_seconds(self) -> Estimate | None:
         """Seconds in optimizer steps."""
         return _estimate(run.train_seconds for run in self.runs)
@@ -116,6 +121,16 @@ class ArmSummary:
             for epoch in sorted({epoch for curve in curves for epoch in curve})
         }
         return {e: found for e, values in by_epoch.items() if (found := estimate_mean(values))}
+
+
+def choose_best_run(runs: Iterable[RunResult]) -> RunResult | None:
+    """The run with the lowest validation loss, the first of equals; None if there is none."""
+
+    def loss_of(run: RunResult) -> float:
+        loss = best_validation_loss(run)
+        return math.inf if loss is None else loss
+
+    return min(runs, key=loss_of, default=None)
 
 
 def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:
