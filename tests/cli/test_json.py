@@ -19,6 +19,10 @@ KEYS = {  # command -> (arguments, keys that scripts rely on)
     "status": (["STUDY"], {"runs"}),
     "table": (["STUDY"], {"name", "arms", "runs", "missing"}),
     "report": (["STUDY"], {"report"}),
+    "decide": (
+        ["STUDY", "--size", "1GB"],
+        {"outcome", "recommended", "weights", "limits", "left_out", "would_change", "next"},
+    ),
     "run-one": (["STUDY", "RUN"], {"run_id", "status", "evaluations"}),
     "fsck": (["STUDY"], {"n_checked", "damage"}),
     "export": (["STUDY", "lora", "--to", "taken"], {"run_id", "folder", "reloaded"}),

@@ -3,6 +3,7 @@
     manifest.json      modules, digests, environment
     steps.jsonl        seconds of every step -> pace; losses in stretches of steps
     resumes.jsonl      where an interrupted run continued
+    best/              where the weights are
     best/*.safetensors bytes that have to be kept to use the arm
     study.lock.json    digests that every run matched; tokens of the base model
     best/config.json   the same tokens, for locks of early versions, if a whole model is stored
@@ -24,7 +25,7 @@ from lorastudy.analysis.summary import ArmSummary
 from lorastudy.errors import StorageError
 from lorastudy.store.collect import list_doubts
 from lorastudy.store.files import read_record
-from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.folders import BEST, RunFolder, StudyFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
@@ -76,6 +77,7 @@ class RunEvidence:
     stored_bytes: int | None  # weight files of best/
     losses: tuple[StepLoss, ...] = ()  # in order; empty: no steps are stored
     resumed_after: tuple[int, ...] = ()  # steps from which it continued, one for each interruption
+    weights: str | None = None  # folder of its weights, as seen from the study's; None: deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvid
         stored_bytes=_measure_bytes(folder, problems),
         losses=join_steps(steps),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
+        weights=f"runs/{run.run_id}/{BEST[:-1]}" if folder.best.is_dir() else None,
     )
 
 

@@ -1,5 +1,6 @@
 """What a study recommends: full fine-tuning or a LoRA arm, why, at what cost, and what next.
 
+    limits ──► arms that are left out
     validation losses ──► which LoRA arm is asked about
     pairs on the tests ──► standing of every LoRA arm beside the reference ──► outcome
     costs, doubts, rates ──► cost ratios, caveats
@@ -9,30 +10,35 @@ The rules, in this order. A *standing* is that of one LoRA arm on all tests (`st
 
 "LoRA arm" stands for every arm that trains less than all parameters, by whatever method.
 
-1. The reference is full fine-tuning, or without it the arm with the most trained parameters. If
-   the study declared a question about two arms, only these are looked at: the one with more
-   trained parameters is the reference, and the other takes the place of the LoRA arms.
-2. A LoRA arm that is better than the reference, or shown to be as good on every test, is
+1. Arms that do not keep a limit are left out (`limits`). Without limits no arm is.
+2. The reference is full fine-tuning, or without it the arm with the most trained parameters. If
+   the study declared a question about two arms and none of them is left out, only these are
+   looked at: the one with more trained parameters is the reference, and the other takes the
+   place of the LoRA arms.
+3. A LoRA arm that is better than the reference, or shown to be as good on every test, is
    recommended: the cheapest that is itself as good as the best of them. “Best” goes by
    validation loss, so that no test set chooses what is then judged on it.
-3. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
-4. Else the reference is recommended, if every LoRA arm is worse.
-5. No arm is recommended that is worse than the base model.
-6. One seed recommends nothing: it compares checkpoints, not methods.
+4. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
+5. Else the reference is recommended, if every LoRA arm is worse.
+6. If limits leave one arm, it is recommended, and compared with the base model.
+7. No arm is recommended that is worse than the base model.
+8. One seed recommends nothing but the one arm that limits leave: it compares checkpoints, not
+   methods.
 
 Only tests count (not benchmarks for forgetting), under a protocol that scores text alone.
 """
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lorastudy.analysis.claims import arms_in_role
-from lorastudy.analysis.evidence import stored_size
+from lorastudy.analysis.costs import CostName, CostRatio, compare_costs, measure_costs
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.layout import least_seeds
+from lorastudy.analysis.limits import NO_LIMITS, Excess, Limits, find_excesses
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.analysis.question import Question, list_test_keys
@@ -50,11 +56,13 @@ Outcome = Literal[
     "one seed",
     "no verdict",  # differences are not judged, for a reason that the pair gives
     "nothing to compare",
+    "only one",  # that keeps the limits
+    "none fits",  # no arm keeps the limits
 ]
-CostName = Literal["trained parameters", "peak memory", "stored size", "training time"]
 StepKind = Literal[
-    "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training"
-]
+    "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training",
+    "relax limits",
+]  # fmt: skip
 _FIRST_SEEDS = 3  # that a study of one seed is extended to
 
 
@@ -68,20 +76,14 @@ class OnTest:
 
 
 @dataclass(frozen=True, slots=True)
-class CostRatio:
-    """What the LoRA arm costs, as a multiple of what the reference costs."""
-
-    name: CostName
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
 class NextStep:
     """What a reader should do next, and the command for it."""
 
     kind: StepKind
     around_folder: tuple[str, ...] = ()  # the command, cut where the study's folder stands
     n_seeds: int | None = None  # in all, of which the command adds some
+    n_more: int | None = None  # that the command adds
+    seconds: float | None = None  # of the runs that it adds, one after another; None: not known
 
     def write_command(self, folder: str = "DIR") -> str:
         """The command for a shell; empty if no command does it."""
@@ -102,14 +104,22 @@ class Recommendation:
     step: NextStep
     question: Question | None = None  # that the study declared before its runs
     only_lora: bool = True  # whether every arm that was asked about is one of LoRA
+    limits: Limits = NO_LIMITS
+    excesses: tuple[Excess, ...] = ()  # why arms were left out
+    is_beside_base: bool = False  # whether the reference is the base model
 
 
-def recommend(findings: Findings) -> Recommendation:
-    """The recommendation by the rules of this module."""
-    loras, reference = _find_sides(findings)
-    tests = list_tests(findings)
-    outcome, recommended, lora = _decide(loras, reference, tests)
+def recommend(findings: Findings, limits: Limits = NO_LIMITS) -> Recommendation:
+    """The recommendation by the rules of this module, among the arms that keep `limits`."""
+    excesses, tests = find_excesses(findings, limits), list_tests(findings)
+    left_out = {excess.arm for excess in excesses}
+    loras, reference = _find_sides(findings, left_out)
     baseline = next(iter(arms_in_role("baseline", findings.arms)), None)
+    outcome, recommended, lora = _decide(loras, reference, tests)
+    n_left = len(arms_in_role("every trained", findings.arms)) - len(left_out)
+    if left_out and tests and n_left < 2:
+        outcome, recommended, lora = "only one" if reference else "none fits", reference, reference
+        reference = baseline
     if recommended and baseline and stand(_pairs(recommended, baseline, tests)) == "worse":
         outcome, recommended = "base model", None
     found = Recommendation(
@@ -123,6 +133,9 @@ def recommend(findings: Findings) -> Recommendation:
         step=NextStep("finish"),
         question=findings.question,
         only_lora=all(arm.runs[0].method == "lora" for arm in loras),
+        limits=limits,
+        excesses=excesses,
+        is_beside_base=reference is not None and reference.is_baseline,
     )
     return replace(found, step=_plan(found, findings))
 
@@ -141,13 +154,19 @@ def choose_by_validation(arms: Sequence[ArmSummary]) -> ArmSummary | None:
     return min(known, key=lambda arm: losses[arm.arm], default=None)
 
 
-def _find_sides(findings: Findings) -> tuple[list[ArmSummary], ArmSummary | None]:
-    """The arms that are asked about, and the reference that they are compared with."""
-    trained = arms_in_role("every trained", findings.arms)
-    if findings.question is not None and (named := findings.question.arms):
-        pair = [arm for arm in trained if arm.arm in named]
-        return pair[:1], (pair[1] if len(pair) > 1 else None)
-    full = arms_in_role("full", findings.arms)
+def _find_sides(
+    findings: Findings, left_out: set[str]
+) -> tuple[list[ArmSummary], ArmSummary | None]:
+    """The arms that are asked about, and the reference that they are compared with.
+
+    One arm alone is the reference.
+    """
+    trained = [a for a in arms_in_role("every trained", findings.arms) if a.arm not in left_out]
+    named = findings.question.arms if findings.question is not None else None
+    if named and not left_out.intersection(named):
+        trained = [arm for arm in trained if arm.arm in named]
+        return trained[:-1], next(reversed(trained), None)
+    full = [arm for arm in trained if arm.is_full]
     reference = full[0] if full else next(reversed(trained), None)
     return [arm for arm in trained if not arm.is_full and arm is not reference], reference
 
@@ -207,23 +226,25 @@ def _validation_loss(arm: ArmSummary) -> float:
 def _compare_costs(
     findings: Findings, lora: ArmSummary | None, reference: ArmSummary | None
 ) -> tuple[CostRatio, ...]:
-    """Ratios of means over seeds; seconds only if nothing disturbed those of either arm."""
-    if lora is None or reference is None:
+    """Ratios of means over seeds; seconds only if nothing disturbed those of either arm.
+
+    None beside the base model, which costs no training.
+    """
+    if lora is None or reference is None or reference.is_baseline:
         return ()
-    readers: Mapping[CostName, Callable[[ArmSummary], float | None]] = {
-        "trained parameters": lambda arm: arm.trainable_parameters,
-        "peak memory": lambda arm: (
-            e.mean if (e := arm.peak_memory_bytes(findings.memory_kind)) else None
-        ),
-        "stored size": lambda arm: (
-            size.n_bytes if (size := stored_size(arm, findings.evidence)) else None
-        ),
-        "training time": lambda arm: (
-            e.mean if (e := arm.train_seconds) and arm.arm not in findings.doubts else None
-        ),
-    }
-    costs = ((name, read(lora), read(reference)) for name, read in readers.items())
-    return tuple(CostRatio(name, a / b) for name, a, b in costs if a is not None and b)
+    return compare_arm_costs(findings, lora, reference)
+
+
+def compare_arm_costs(
+    findings: Findings, first: ArmSummary, second: ArmSummary
+) -> tuple[CostRatio, ...]:
+    """What one trained arm costs as a multiple of another, without seconds that are unreliable."""
+    disturbed = {first.arm, second.arm} & findings.doubts.keys()
+    without: tuple[CostName, ...] = ("training time",) if disturbed else ()
+    one, other = (
+        measure_costs(arm, findings.evidence, findings.memory_kind) for arm in (first, second)
+    )
+    return compare_costs(one, other, without)
 
 
 def _plan(found: Recommendation, findings: Findings) -> NextStep:
@@ -246,20 +267,22 @@ def _plan(found: Recommendation, findings: Findings) -> NextStep:
             return NextStep("add arms", ("lorastudy extend ", " --arm ARM.yaml"))
         case "mixed":
             return NextStep("weigh tests")
+        case "none fits":
+            return NextStep("relax limits")
         case "base model":
             return NextStep("change training")
         case "one seed":
-            return _add_seeds(n_seeds, _FIRST_SEEDS)
+            return _add_seeds(findings, _FIRST_SEEDS)
         case "no verdict":
             n_arms = len(arms_in_role("every trained", findings.arms))
-            return _add_seeds(n_seeds, max(n_seeds + 1, least_seeds(n_arms)))
+            return _add_seeds(findings, max(n_seeds + 1, least_seeds(n_arms)))
         case _:
             open_pairs = [t.pair for t in found.tests if stand_on_test(t.pair) == "open"]
             needed = [_seeds_to_settle(pair) for pair in open_pairs]
             known = [n for n in needed if n is not None]
             if not known or len(known) < len(needed):
                 return NextStep("add documents")
-            return _add_seeds(n_seeds, max(n_seeds + 1, *known))
+            return _add_seeds(findings, max(n_seeds + 1, *known))
 
 
 def _seeds_to_settle(pair: Pair) -> int | None:
@@ -268,6 +291,12 @@ def _seeds_to_settle(pair: Pair) -> int | None:
     return min((n for n in either if n is not None and n <= MOST_SEEDS), default=None)
 
 
-def _add_seeds(n_seeds: int, wanted: int) -> NextStep:
-    more = f" --seeds {wanted - n_seeds} && lorastudy run "
-    return NextStep("add seeds", ("lorastudy extend ", more, ""), wanted)
+def _add_seeds(findings: Findings, wanted: int) -> NextStep:
+    n_more = wanted - len(findings.results.seeds)
+    more = f" --seeds {n_more} && lorastudy run "
+    of_arms = [
+        [seconds for run in arm.runs if (seconds := run.total_seconds) is not None]
+        for arm in arms_in_role("every trained", findings.arms)
+    ]
+    seconds = n_more * sum(map(mean, of_arms)) if all(of_arms) else None
+    return NextStep("add seeds", ("lorastudy extend ", more, ""), wanted, n_more, seconds)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from lorastudy.analysis.choice import choose_run
+from lorastudy.analysis.decision import Decision, at_margin, decide
 from lorastudy.analysis.findings import Findings, read_findings
+from lorastudy.analysis.limits import read_limits, read_margin
 from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.verdict import Statement, state_verdict, write_ending
 from lorastudy.report.tables.html import render_html
@@ -74,6 +76,30 @@ class Results:
             return ()
         sentences = [sentence for statement in statements for sentence in statement.sentences]
         return (state_headline(self.findings), *sentences)
+
+    def decide(
+        self,
+        *,
+        device_memory: str | float | None = None,
+        time: str | float | None = None,
+        size: str | float | None = None,
+        margin: str | float | None = None,
+        forget: str | float | None = None,
+    ) -> Decision:
+        """Which arm to take under limits, as `lorastudy decide` says it.
+
+        Args:
+            device_memory: Memory of a device, as "8GB" or in bytes.
+            time: Time to train one run, as "1.5h" or in seconds.
+            size: Stored weights, as "50MB" or in bytes.
+            margin: Nats per token within which arms are as good; None: that of the study.
+            forget: Nats per token above the base model on benchmarks for forgetting.
+
+        Raises:
+            StudyError: A limit is not such an amount, or the study cannot say who keeps it.
+        """
+        limits = read_limits(device_memory=device_memory, time=time, size=size, forget=forget)
+        return decide(at_margin(self.findings, read_margin(margin)), limits)
 
     @property
     def _statements(self) -> tuple[Statement, ...]:

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from lorastudy.cli.audit import audit
 from lorastudy.cli.check import check
+from lorastudy.cli.decide import decide
 from lorastudy.cli.evaluate import evaluate
 from lorastudy.cli.examples import show_examples
 from lorastudy.cli.export import export
@@ -91,6 +92,7 @@ for function in (
         status,
         table,
         report,
+        decide,
         run_one,
         extend,
         fsck,

@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "status": ("lorastudy status studies/demo", "lorastudy status studies/demo --watch"),
     "table": ("lorastudy table studies/demo", "lorastudy table studies/demo --format latex"),
     "report": ("lorastudy report studies/demo",),
+    "decide": (
+        "lorastudy decide studies/demo",
+        "lorastudy decide studies/demo --size 50MB --time 1h",
+        "lorastudy decide studies/demo --margin 0.01 --json",
+    ),
     "run-one": ("lorastudy run-one studies/demo RUN_ID --threads 2",),
     "extend": (
         "lorastudy extend studies/demo --seeds 1",

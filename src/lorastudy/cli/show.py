@@ -8,10 +8,12 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from lorastudy.analysis.decision import Decision
 from lorastudy.analysis.findings import Findings
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
-from lorastudy.report.page.verdict import write_ending
+from lorastudy.report.page.headline import state_headline
+from lorastudy.report.page.verdict import state_decision, write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.table import Cell, Column, Note
 from lorastudy.report.tables.table import Table as TableModel
@@ -71,6 +73,17 @@ def print_verdict(findings: Findings, folder: Path) -> None:
     """The verdict in three lines; none without scores."""
     for line in write_ending(findings, str(folder)):
         print(line)
+
+
+def print_decision(decision: Decision, findings: Findings, folder: Path) -> None:
+    """The headline, and below it every question of a reader with its answer."""
+    print(state_headline(findings, decision.found.limits))
+    for statement in state_decision(decision, findings, folder=str(folder)):
+        print(f"\n{statement.question}")
+        for sentence in statement.sentences:
+            print(f"  {sentence}")
+        if statement.command:
+            print(f"  {statement.command}")
 
 
 def _split_to_fit(model: TableModel, width: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from lorastudy.analysis.caveats import Caveat, CaveatKind
 from lorastudy.analysis.recommendation import NextStep, StepKind
 from lorastudy.report.wording import join
+from lorastudy.units import write_duration
 
 
 def state_caveat(caveat: Caveat) -> str:
@@ -67,14 +68,23 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     ),
 }
 
+
+def _say_time(step: NextStep) -> str:
+    """What the added seeds take, going by those that finished."""
+    if step.seconds is None:
+        return ""
+    return f", {step.n_more} more, which takes about {write_duration(step.seconds)} in all"
+
+
 _NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
     "export": lambda step: "Take the model away:",
     "finish": lambda step: "Finish the runs that failed, are damaged or are missing:",
-    "add seeds": lambda step: f"Run the study with {step.n_seeds} seeds:",
+    "add seeds": lambda step: f"Run the study with {step.n_seeds} seeds{_say_time(step)}:",
     "add documents": lambda step: (
         "Score more documents in a new study, since more seeds alone do not settle this."
     ),
     "add arms": lambda step: "Add an arm to compare with:",
+    "relax limits": lambda step: "Relax a limit.",
     "weigh tests": lambda step: "Decide by the test that is closest to your own text.",
     "change training": lambda step: (
         "Start a new study with other training data or lower learning rates."

@@ -6,13 +6,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lorastudy.analysis.costs import ABOUT_SAME, CostRatio
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.recommendation import CostRatio, OnTest, Outcome, Recommendation, recommend
+from lorastudy.analysis.limits import NO_LIMITS, Limits
+from lorastudy.analysis.recommendation import OnTest, Outcome, Recommendation, recommend
 from lorastudy.analysis.standings import stand_on_test
 from lorastudy.report.numerals import write_share
 from lorastudy.report.wording import describe_margin, join, name_arm, start, write_percent
-
-_ABOUT = 0.03  # ratios that are so close to 1 are called about the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class _Words:
         return f"on {join([t.key.benchmark for t in tests])}"
 
 
-def state_headline(findings: Findings) -> str:
+def state_headline(findings: Findings, limits: Limits = NO_LIMITS) -> str:
     """The recommendation in one sentence."""
-    found = recommend(findings)
+    found = recommend(findings, limits)
     lora = name_arm(findings, found.lora) if found.lora else "LoRA"
     reference = name_arm(findings, found.reference) if found.reference else "full fine-tuning"
     return start(_HEADLINES[found.outcome](_Words(found, lora, reference)))
@@ -95,6 +95,23 @@ def _say_one_seed(words: _Words) -> str:
     )
 
 
+def _say_only_one(words: _Words) -> str:
+    """The one arm that keeps the limits: where it stands beside the base model."""
+    parts = []
+    if better := [t for t in words.found.tests if stand_on_test(t.pair) == "better"]:
+        sizes = _list_sizes(better)
+        parts.append(f"its perplexity is {sizes} than that of the base model")
+    if others := [t for t in words.found.tests if t not in better]:
+        parts.append(f"not shown to be better than the base model {words.on(others)}")
+    beside = "; " + ", and ".join(parts) if parts else ""
+    return f"use {words.named}: no other arm keeps the limits{beside}."
+
+
+def _say_base_model(words: _Words) -> str:
+    are = "is" if words.found.is_beside_base else f"and {words.reference} are"
+    return f"keep the base model: {words.lora} {are} worse than it on the tests."
+
+
 def _say_no_verdict(words: _Words) -> str:
     reasons = dict.fromkeys(t.pair.reason for t in words.found.tests if t.pair.reason)
     why = join([_REASONS[reason] for reason in reasons]) or "they have no test in common"
@@ -114,9 +131,9 @@ _HEADLINES: Mapping[Outcome, Callable[[_Words], str]] = {
     "mixed": _say_mixed,
     "one seed": _say_one_seed,
     "no verdict": _say_no_verdict,
-    "base model": lambda words: (
-        f"keep the base model: {words.lora} and {words.reference} are worse than it on the tests."
-    ),
+    "base model": _say_base_model,
+    "only one": _say_only_one,
+    "none fits": lambda words: "nothing to recommend: no finished arm keeps the limits.",
     "nothing to compare": lambda words: (
         "nothing to recommend: no two trained arms are finished and scored on a test of text."
     ),
@@ -142,7 +159,7 @@ def _cost_clause(found: Recommendation) -> str:
 
 def write_cost(cost: CostRatio) -> str:
     """A share as a percentage, a multiple as a factor: "7 % of the peak memory"."""
-    if abs(cost.ratio - 1) <= _ABOUT:
+    if abs(cost.ratio - 1) <= ABOUT_SAME:
         return f"about the same {cost.name}"
     if cost.ratio > 1:
         return f"{cost.ratio:.2f} times the {cost.name}"

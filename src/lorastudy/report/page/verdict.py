@@ -8,8 +8,12 @@ and `headline` says it in one sentence.
 from dataclasses import dataclass
 
 from lorastudy.analysis.caveats import find_caveats
+from lorastudy.analysis.decision import Decision, decide
 from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.limits import NO_LIMITS, Limits
 from lorastudy.analysis.recommendation import OnTest, Recommendation, recommend
+from lorastudy.errors import show_names
+from lorastudy.report.page import decision as words
 from lorastudy.report.page.doubts import state_caveat, state_step
 from lorastudy.report.page.headline import state_headline, write_cost
 from lorastudy.report.wording import (
@@ -36,16 +40,39 @@ class Statement:
     command: str = ""
 
 
-def state_verdict(findings: Findings) -> tuple[Statement, ...]:
-    """How sure, at what cost, what next, and what to keep in mind; none without scores."""
+def state_verdict(
+    findings: Findings, limits: Limits = NO_LIMITS, *, folder: str = "DIR"
+) -> tuple[Statement, ...]:
+    """All that stands below the headline; none without scores.
+
+    Raises:
+        ConfigError: The study knows nothing of what a limit is about.
+    """
     if not findings.comparisons:
         return ()
-    found = recommend(findings)
+    return state_decision(decide(findings, limits), findings, folder=folder)
+
+
+def state_decision(
+    decision: Decision, findings: Findings, *, folder: str = "DIR"
+) -> tuple[Statement, ...]:
+    """How sure, limits, costs, alternatives, what next, and what to keep in mind.
+
+    `folder` is the study's, as its commands name it.
+    """
+    found = decision.found
     caveats = tuple(map(state_caveat, find_caveats(findings, found)))
+    sure = (*_state_evidence(found), *_state_design(found), *words.state_margin(decision))
+    next_step = (*words.state_weights(decision, folder), state_step(found.step))
     statements = (
-        Statement("How sure?", (*_state_evidence(found), *_state_design(found))),
+        Statement("What is missing?", _state_missing(findings)),
+        Statement("How sure?", sure),
+        Statement("Which arms keep the limits?", words.state_limits(decision, findings)),
         Statement("At what cost?", _state_costs(findings, found)),
-        Statement("What next?", (state_step(found.step),), found.step.write_command()),
+        Statement("What does it give up?", words.state_losses(decision, findings)),
+        Statement("What else is as good?", words.state_alternatives(decision, findings)),
+        Statement("What would change this?", words.state_changes(decision, findings)),
+        Statement("What next?", next_step, found.step.write_command(folder)),
         Statement("Keep in mind", caveats),
     )
     return tuple(statement for statement in statements if statement.sentences)
@@ -53,11 +80,9 @@ def state_verdict(findings: Findings) -> tuple[Statement, ...]:
 
 def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
     """The verdict in three lines for a terminal; none without scores."""
-    said = {statement.question: statement for statement in state_verdict(findings)}
-    if not said:
+    if not findings.comparisons:
         return ()
-    found, step = recommend(findings), said["What next?"]
-    command = found.step.write_command(folder)
+    found = recommend(findings)
     sizes = [
         f"{write_difference(t.pair.mean, t.pair.interval)} on {t.key.benchmark}"
         for t in found.tests
@@ -68,8 +93,17 @@ def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
     return (
         state_headline(findings),
         f"How sure: {' '.join(known)}",
-        f"Next: {' '.join(step.sentences)}  {command}".rstrip(),
+        f"Next: {state_step(found.step)}  {found.step.write_command(folder)}".rstrip(),
     )
+
+
+def _state_missing(findings: Findings) -> tuple[str, ...]:
+    """The runs that a study without any score waits for."""
+    results = findings.results
+    if findings.comparisons or not results.missing:
+        return ()
+    n_runs = len(results.runs) + len(results.missing)
+    return (f"{len(results.missing)} of {n_runs} runs: {show_names(results.missing)}.",)
 
 
 def _state_evidence(found: Recommendation) -> tuple[str, ...]:
@@ -136,8 +170,11 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
     if not family:
         return (f"{design}.",)
     design += "; the 95 % intervals are adjusted for"
-    if found.question is None:
-        exploratory = "This is exploratory: no question was declared before the runs."
+    if found.question is None or not all(t.pair.is_asked for t in found.tests):
+        declared = "no question was declared before the runs"
+        if found.question is not None:
+            declared = "the question declared before the runs is about other arms"
+        exploratory = f"This is exploratory: {declared}."
         return (f"{design} {family} pairs of arms.", exploratory)
     asked = f"“{describe_question(found.question)}”, the question declared before the runs"
     return (f"{design} the {family} comparisons of {asked}.",)
