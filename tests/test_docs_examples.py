@@ -36,7 +36,7 @@ def test_every_example_prints_what_the_page_says() -> None:
 
 def test_every_protocol_has_an_example() -> None:
     code = "".join(_BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    used = {find_protocol(name).pattern for name in re.findall(r'lay_out\("([^"]+)"', code)}
+    used = {find_protocol(n).pattern for n in re.findall(r'(?:lay_out|answer)\("([^"]+)"', code)}
     assert used == {protocol.pattern for protocol in PROTOCOLS}
 
 

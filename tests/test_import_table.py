@@ -50,6 +50,7 @@ CONFINED = {
     "datasets": ("data/sources.py",),
     "matplotlib": ("report/figures/",),
     "pandas": ("api/",),
+    "lm_eval": ("run/harness_task.py",),
     "submitit": ("launch/",),
     "ray": ("launch/",),
 }

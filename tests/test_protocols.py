@@ -38,6 +38,9 @@ def test_an_example_belongs_to_its_own_row_alone(protocol: Protocol) -> None:
 def test_what_a_row_of_the_table_says_fits_together(protocol: Protocol) -> None:
     assert (protocol.reads == "N") == ("-N" in protocol.pattern) == protocol.joins_documents
     assert (unit_of(protocol.example) == "nats per document") == protocol.has_accuracy
+    assert (unit_of(protocol.example) == "wrong answers per item") == protocol.is_task
+    is_own = protocol.chooses or protocol.generates
+    assert protocol.is_task == (protocol.cut == "items") == (is_own or protocol.judge == "harness")
     assert scores_padding(protocol.example) == (protocol.average == "batch-means")
 
 

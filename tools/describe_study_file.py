@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from lorastudy.config.benchmarks import Generation, Samples
 from lorastudy.config.models import (
     Arm,
     BaseModelRef,
@@ -43,6 +44,8 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("training.early_stopping", EarlyStopping),
     ("each of arms", Arm),
     ("each of benchmarks, besides the keys of a source", Benchmark),
+    ("generation of each of benchmarks", Generation),
+    ("samples", Samples),
 )
 HEAD = """\
 # Study file

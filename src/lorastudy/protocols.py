@@ -1,8 +1,9 @@
-"""The protocols by which perplexities are measured: each is one row of `PROTOCOLS`.
+"""The protocols by which models are measured: each is one row of `PROTOCOLS`.
 
 A protocol says which tokens the model reads at once, which of them are scored, and what their
-nats are averaged over. Code that needs a property of a protocol asks this table; rows are cut
-in `evaluate.protocols`. docs/protocols.md defines each protocol with an example that a test
+nats are averaged over; or how the items of a task are answered, and when an answer is right. Code
+that needs a property of a protocol asks this table; rows are cut in `evaluate.protocols`, and
+items are scored in `run.tasks`. docs/protocols.md defines each protocol with an example that a test
 executes. If the meaning of a protocol changes, its version is raised.
 """
 
@@ -12,9 +13,13 @@ from typing import Literal
 
 from lorastudy.errors import ConfigError
 
-Cut = Literal["lines", "windows", "documents", "rolling", "continuations", "answers"]
+Cut = Literal["lines", "windows", "documents", "rolling", "continuations", "answers", "items"]
 Form = Literal["texts", "raw-texts", "stream", "pages", "last-words"]
 Average = Literal["tokens", "batch-means", "documents"]
+# how an answer to an item is judged: the likeliest choice, or the likeliest per character; or a
+# generated text that equals the answer, has its number, or satisfies an own function; or as a task
+# of lm-evaluation-harness says
+Judge = Literal["likeliest", "likeliest-per-character", "text", "number", "function", "harness"]
 PaddedClass = Literal["first", "text", "first-padding", "other-padding"]
 AnswerClass = Literal["prompt", "header", "answer", "end-of-turn"]
 TargetClass = PaddedClass | AnswerClass
@@ -44,6 +49,7 @@ class Protocol:
     form: Form = "texts"  # what one document is
     average: Average = "tokens"  # what the mean is taken over
     scores_padding: bool = False
+    judge: Judge | None = None  # None: losses are measured, and no answer is judged
 
     def form_of_documents(self, *, strip: bool) -> Form:
         """What one document is; only row protocols keep the white space that training rows keep."""
@@ -58,6 +64,21 @@ class Protocol:
     def scores_answers(self) -> bool:
         """It is for rows with answers; all others are for texts."""
         return self.cut == "answers"
+
+    @property
+    def is_task(self) -> bool:
+        """Its documents are items with a right answer, and its loss is the share of wrong ones."""
+        return self.judge is not None
+
+    @property
+    def chooses(self) -> bool:
+        """It is for items with choices, whose likelihoods are compared."""
+        return self.judge in ("likeliest", "likeliest-per-character")
+
+    @property
+    def generates(self) -> bool:
+        """It is for rows with answers, to whose prompts the model writes an answer of its own."""
+        return self.judge in ("text", "number", "function")
 
     @property
     def classes(self) -> tuple[TargetClass, ...]:
@@ -85,6 +106,18 @@ class Window:
     stride: int
 
 
+_TASKS: tuple[tuple[str, Judge, str], ...] = (
+    ("choice", "likeliest", "items with choices: the likeliest choice is the answer"),
+    (
+        "choice-per-character",
+        "likeliest-per-character",
+        "items with choices: the likeliest choice per character is the answer",
+    ),
+    ("exact-match", "text", "prompts: the generated text is the answer"),
+    ("numeric-match", "number", "prompts: the last generated number is that of the answer"),
+    ("own-function", "function", "prompts: a Python function judges the generated text"),
+    ("lm-eval-task", "harness", "a task of lm-evaluation-harness, by one of its metrics"),
+)
 PROTOCOLS = (
     Protocol(
         pattern="rows-text",
@@ -157,6 +190,19 @@ PROTOCOLS = (
         cut="answers",
         reads="row",
     ),
+    *(
+        Protocol(
+            pattern=name,
+            example=name,
+            version=1,
+            description=description,
+            cut="items",
+            reads="context",
+            average="documents",
+            judge=judge,
+        )
+        for name, judge, description in _TASKS
+    ),
 )
 
 
@@ -221,10 +267,17 @@ def scores_answers(name: str) -> bool:
 
 
 def unit_of(name: str) -> str:
-    """The unit of a cross-entropy under the protocol `name`, and of differences of two of them."""
+    """The unit of a loss under the protocol `name`, and of differences of two of them."""
     protocol = _match(name)
-    is_per_document = protocol is not None and protocol.average == "documents"
-    return "nats per document" if is_per_document else "nats per target"
+    if protocol is None or protocol.average != "documents":
+        return "nats per target"
+    return "wrong answers per item" if protocol.is_task else "nats per document"
+
+
+def is_task(name: str) -> bool:
+    """Whether `name` judges answers to items; False for a name that is not in the table."""
+    protocol = _match(name)
+    return protocol is not None and protocol.is_task
 
 
 def protocol_of_rows(*, scored_padding: bool = False, has_answers: bool = False) -> Protocol:

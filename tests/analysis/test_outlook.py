@@ -26,9 +26,10 @@ def test_a_plan_with_the_spread_of_a_study_says_what_its_report_says() -> None:
     spreads, n_looked_at = read_spreads(DEMO), 0
     for comparison in read_findings(DEMO, with_bootstrap=False).main:
         key = (comparison.key.benchmark, comparison.key.protocol)
+        score = Score(*key, comparison.n_documents, is_joined=False)
         planned = look_out(
-            Score(*key, comparison.n_documents, is_joined=False),
-            spreads.of(*key),
+            score,
+            spreads.of(score),
             n_seeds=len(study.seeds),
             n_trained=n_arms,
             n_arms=n_arms,

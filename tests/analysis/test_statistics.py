@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lorastudy.analysis.statistics import Sample, estimate_mean, estimate_perplexity
+from lorastudy.analysis.statistics import Sample, estimate_mean, estimate_score
 from lorastudy.analysis.summary import choose_learning_rate, summarise_arms
 from support.made_results import make_epochs, make_failed_run, make_results, make_run
 
@@ -17,11 +17,11 @@ def test_mean_and_sample_deviation_are_those_computed_on_paper() -> None:
 
 def test_a_perplexity_over_seeds_is_that_of_the_mean_loss() -> None:
     sample = Sample("full", (20.0, 22.0), (math.log(20.0), math.log(22.0)))
-    estimate = estimate_perplexity(sample)
+    estimate = estimate_score(sample)
     assert estimate is not None
     assert estimate.mean == pytest.approx(math.sqrt(440.0))  # not 21
     assert (estimate.lowest, estimate.highest, estimate.sd) == (20.0, 22.0, math.sqrt(2.0))
-    assert estimate_perplexity(Sample("full", (), ())) is None
+    assert estimate_score(Sample("full", (), ())) is None
 
 
 def test_one_value_has_no_spread() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lorastudy.config.models import Arm, Source, Study
+from lorastudy.config.models import Arm, Benchmark, Source, Study
 from lorastudy.config.study_file import (
     describe_difference,
     dump_study,
@@ -444,9 +444,26 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     assert read_study_file(tmp_path / "study.yaml").name == "demo"
 
 
-@pytest.mark.parametrize("protocol", ["blocks-2", "sliding-8-8", *(p.example for p in PROTOCOLS)])
+OF_ROWS = [p.example for p in PROTOCOLS if p.judge not in ("function", "harness")]
+
+
+@pytest.mark.parametrize("protocol", ["blocks-2", "sliding-8-8", *OF_ROWS])
 def test_each_protocol_may_stand_in_a_study_file(protocol: str) -> None:
     assert load(f"benchmarks.held.protocols=[{protocol}]").benchmarks[0].protocols == (protocol,)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"path": "a.jsonl", "task": "arc", "protocols": ("lm-eval-task",)}, "path and task are"),
+        ({"task": "arc", "protocols": ("rows-text",)}, "lm-eval-task is for a task"),
+        ({"task": "arc", "protocols": ("lm-eval-task",), "sample": 2}, "sample.*rows only"),
+        ({"path": "a.jsonl", "protocols": ("choice",), "metric": "acc"}, "metric.*a task only"),
+    ],
+)
+def test_a_task_of_the_harness_has_its_own_keys(keys: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Benchmark(name="b", **keys)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests, recommend
 from lorastudy.analysis.statistics import Interval
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.numerals import write_p
 from lorastudy.report.page.details import compare_placements, state_forgetting, state_lead
@@ -21,7 +22,7 @@ from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.verdict import state_verdict, write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
 from lorastudy.report.tables.table1 import build_table1
-from lorastudy.report.wording import write_difference, write_percent
+from lorastudy.report.wording import write_difference, write_size
 from support.made_studies import make_study, on_tests
 
 EQUAL = {"lora-1": 20.004, "lora-2": 20.002, "full": 20.0}
@@ -143,7 +144,7 @@ def test_forgotten_text_of_the_two_arms_is_a_cost(tmp_path: Path) -> None:
     ],
 )
 def test_percentages_are_of_the_perplexity(nats: float, words: str) -> None:
-    assert write_percent(nats) == words
+    assert write_size(nats, ScoreKey("b", "rows-text", 1)) == words
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,8 @@ def test_percentages_are_of_the_perplexity(nats: float, words: str) -> None:
 def test_rounding_moves_no_end_of_an_interval_to_zero(
     mean: float, low: float, high: float, shown: str
 ) -> None:
-    assert write_difference(mean, Interval(low, high)) == shown
+    key = ScoreKey("b", "rows-text", 1)
+    assert write_difference(mean, Interval(low, high), key) == shown
 
 
 @pytest.mark.parametrize(

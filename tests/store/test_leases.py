@@ -10,9 +10,9 @@ import pytest
 from lorastudy.errors import OwnedError
 from lorastudy.store import leases
 from lorastudy.store.files import write_record
+from lorastudy.store.folder_records import Lease
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.leases import describe_process
-from lorastudy.store.records import Lease
 
 STRANGER = Lease(host="another-machine", pid=1, boot="another boot")
 

@@ -106,12 +106,12 @@ def _of_levels(findings: Findings) -> Iterator[Caveat]:
     for comparison in list_tests(findings):
         where = (comparison.key.benchmark,)
         losses = {
-            arm.arm: mean(arm.sample(comparison.key).cross_entropies)
+            arm.arm: mean(arm.sample(comparison.key).losses)
             for arm in findings.arms
-            if arm.sample(comparison.key).cross_entropies
+            if arm.sample(comparison.key).losses
         }
         trained = [a.arm for a in findings.arms if not a.is_baseline and a.arm in losses]
-        if vocabulary:
+        if vocabulary and not comparison.key.is_task:
             limit = math.log(vocabulary)
             above = tuple(arm for arm in trained if not losses[arm] <= limit)
             if above:

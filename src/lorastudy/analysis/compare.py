@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lorastudy.analysis.bootstrap import LEAST_SEEDS, bootstrap_interval, resample_documents
+from lorastudy.analysis.flips import count_flips
 from lorastudy.analysis.layout import (
     ARMS_FOR_RARE,
     CommonVariance,
@@ -162,7 +163,8 @@ def _compare_pair(first: Side, second: Side, sums: ScoreSums, seeds_of: SeedsJud
         remark, value = remark or NO_SUMS, mean(differences)
         reason: NoVerdict = "no sums by document"
         return Pair(first.arm, second.arm, value, seeds, reason=reason, remark=remark)
-    nats = _stack(first, seeds, sums.nats_of_runs) - _stack(second, seeds, sums.nats_of_runs)
+    of_first, of_second = (_stack(s, seeds, sums.nats_of_runs) for s in (first, second))
+    nats = of_first - of_second
     own = measure_difference(sums.weights, nats, sums.clusters)
     pair = Pair(
         first=first.arm,
@@ -171,6 +173,7 @@ def _compare_pair(first: Side, second: Side, sums: ScoreSums, seeds_of: SeedsJud
         seeds=seeds,
         n_seeds_lower=int((nats.sum(axis=-1) < 0).sum()),
         documents=_spread_documents(sums.weights, nats),
+        flips=count_flips(of_first, of_second) if sums.is_task else None,
         remark=remark,
     )
     if not {first.arm, second.arm} <= seeds_of.complete:
@@ -210,7 +213,8 @@ def _spread_documents(weights: FloatArray, nats: FloatArray) -> DocumentSpread |
         return None
     differences = nats.mean(axis=0)[has_targets] / weights[has_targets]
     found = np.quantile(differences, np.asarray(PERCENTS) / 100)
-    return DocumentSpread(float((differences < 0).mean()), tuple(map(float, found)))
+    lower, equal = (differences < 0).mean(), (differences == 0).mean()
+    return DocumentSpread(float(lower), float(equal), tuple(map(float, found)))
 
 
 def _remark(first: Side, second: Side, seeds: tuple[int, ...]) -> str:

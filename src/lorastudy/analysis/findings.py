@@ -22,6 +22,7 @@ from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares,
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.question import Question, find_question
 from lorastudy.analysis.rates import RateSummary, summarise_rates
+from lorastudy.analysis.side_by_side import Samples, SideBySide, lay_side_by_side, read_samples
 from lorastudy.analysis.summary import (
     ArmSummary,
     list_score_keys,
@@ -57,6 +58,8 @@ class Findings:
     padded: tuple[PaddedScore, ...]
     text_shares: tuple[TextShare, ...]
     answers: tuple[Answer, ...]
+    samples: Samples | None  # None: the study has no prompts for samples
+    side_by_side: tuple[SideBySide, ...]  # answers of all arms to some items of each task
 
     @property
     def main(self) -> tuple[Comparison, ...]:
@@ -76,6 +79,7 @@ class Findings:
             answer_scores=tuple(s for s in self.answer_scores if s.key in kept),
             text_shares=tuple(share for share in self.text_shares if share.key in kept),
             answers=tuple(a for a in self.answers if a.key is None or a.key in kept),
+            side_by_side=tuple(each for each in self.side_by_side if each.key in kept),
         )
 
 
@@ -130,6 +134,8 @@ def make_findings(
         answer_scores=split_answer_scores(arms, keys),
         text_shares=find_text_shares(results, keys),
         answers=answer_claims(arms, comparisons, study, kind, doubts, margin=margin),
+        samples=read_samples(arms, folder),
+        side_by_side=lay_side_by_side(arms, keys, folder),
     )
 
 

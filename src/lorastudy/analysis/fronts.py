@@ -90,7 +90,7 @@ def _find_front(
         for position, arm in enumerate(arms)
         if not arm.is_baseline
         and (value := values.get(arm.arm)) is not None
-        and (loss := estimate_mean(arm.sample(comparison.key).cross_entropies)) is not None
+        and (loss := estimate_mean(arm.sample(comparison.key).losses)) is not None
         and math.isfinite(loss.mean)
     ]
     points = []

@@ -21,7 +21,7 @@ from lorastudy.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Standard deviations of a difference of two trained arms, in nats per target."""
+    """Standard deviations of a difference of two trained arms, in the unit of the score."""
 
     seeds: float  # of one seed
     documents: float  # of one document, weighted by its targets, over endlessly many seeds
@@ -31,6 +31,8 @@ class Spread:
 
 # `benchmarks/spread_202611` prints it
 DEFAULT_SPREAD = Spread(0.015, 0.16, 0.05, "five arms of the demo")
+# of 0/1 answers at an accuracy of 0.5, where they vary most; `benchmarks/coverage_tasks_202611`
+TASK_SPREAD = Spread(0.01, 0.3, 0.4, "simulated tasks with half of the answers right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Score:
     protocol: str
     n_documents: int  # or windows, of joined documents
     is_joined: bool  # windows of one text, whose neighbours are alike
+    is_task: bool = False  # its documents are items with right and wrong answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,12 @@ class Spreads:
 
     by_score: Mapping[tuple[str, str], Spread]  # benchmark and protocol
     of_others: Spread
+    of_tasks: Spread = TASK_SPREAD
 
-    def of(self, benchmark: str, protocol: str) -> Spread:
+    def of(self, score: Score) -> Spread:
         """That of one score."""
-        return self.by_score.get((benchmark, protocol), self.of_others)
+        others = self.of_tasks if score.is_task else self.of_others
+        return self.by_score.get((score.benchmark, score.protocol), others)
 
 
 ASSUMED_SPREADS = Spreads({}, DEFAULT_SPREAD)
@@ -146,7 +151,8 @@ def read_spreads(folder: Path) -> Spreads:
         (one.key.benchmark, one.key.protocol): list(_list_differences([one], constant))
         for one in findings.comparisons
     }
-    first = list(_list_differences(findings.main, constant))
+    texts = [one for one in findings.main if not one.key.is_task]
+    first = list(_list_differences(texts or findings.main, constant))
     if not first:
         raise ConfigError(
             f"--like {folder}: no two trained arms of it have two seeds in common, so it says "

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lorastudy.analysis.flips import Flips
 from lorastudy.analysis.layout import SeedSpread
 from lorastudy.analysis.paired import Difference
 from lorastudy.analysis.statistics import Interval
@@ -44,7 +45,13 @@ class DocumentSpread:
     """How the difference of two arms spreads over documents, in nats per target of each."""
 
     share_lower: float  # of documents on which the first arm has the lower loss
+    share_equal: float  # often equal are answers to items, and losses hardly ever
     quantiles: tuple[float, ...]  # at PERCENTS, ascending
+
+    @property
+    def share_higher(self) -> float:
+        """Of documents on which the first arm has the higher loss."""
+        return 1 - self.share_lower - self.share_equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class Pair:
     spread_ratio: float | None = None  # own standard deviation over seeds : that of all pairs
     n_seeds_lower: int | None = None  # on which the first arm has the lower loss
     documents: DocumentSpread | None = None  # None: sums by document are missing
+    flips: Flips | None = None  # of answers to items; None: losses are compared
     reason: NoVerdict | None = None  # why there is no verdict
     remark: str = ""  # seeds that one arm lacks, why there is no number
 
@@ -220,6 +228,7 @@ def turn_round(pair: Pair) -> Pair:
         bootstrap=_mirror(pair.bootstrap),
         n_seeds_lower=None if n_lower is None else len(pair.seeds) - n_lower,
         documents=None if pair.documents is None else _mirror_documents(pair.documents),
+        flips=None if pair.flips is None else pair.flips.turned_round(),
     )
 
 
@@ -245,6 +254,5 @@ def _mirror(interval: Interval | None) -> Interval | None:
 
 
 def _mirror_documents(spread: DocumentSpread) -> DocumentSpread:
-    """What was lower is now higher; ties of documents are ignored, since there are hardly any."""
     turned = tuple(-value for value in reversed(spread.quantiles))
-    return DocumentSpread(1 - spread.share_lower, turned)
+    return DocumentSpread(spread.share_higher, spread.share_equal, turned)

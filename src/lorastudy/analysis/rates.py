@@ -28,12 +28,12 @@ class RateSummary:
     is_at_end: bool  # chosen, and the lowest or highest of several
     n_expected: int
     validation_loss: Estimate | None  # best of each run, nats per target
-    perplexities: Mapping[ScoreKey, Estimate | None]  # of every score
+    scores: Mapping[ScoreKey, Estimate | None]  # what is shown of every score
 
     def restrict(self, keys: Container[ScoreKey]) -> "RateSummary":
         """The same with the perplexities of `keys` alone."""
-        kept = {key: value for key, value in self.perplexities.items() if key in keys}
-        return replace(self, perplexities=kept)
+        kept = {key: value for key, value in self.scores.items() if key in keys}
+        return replace(self, scores=kept)
 
 
 def summarise_rates(
@@ -65,11 +65,9 @@ def _summarise(
                 is_at_end=is_chosen and is_one_of_several and rate in (rates[0], rates[-1]),
                 n_expected=len(results.tuning_seeds if arm.is_tuned else results.seeds),
                 validation_loss=estimate_mean(losses),
-                perplexities={key: _estimate_score(done, key) for key in keys},
+                scores={key: _estimate_score(done, key) for key in keys},
             )
 
 
 def _estimate_score(runs: list[RunResult], key: ScoreKey) -> Estimate | None:
-    return estimate_mean(
-        [e.perplexity for run in runs for e in run.evaluations if score_key(e) == key]
-    )
+    return estimate_mean([e.shown for run in runs for e in run.evaluations if score_key(e) == key])

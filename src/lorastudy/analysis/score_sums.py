@@ -38,6 +38,7 @@ class ScoreSums:
     nats_of_runs: Mapping[str, FloatArray]  # by run id (m); runs without a file are left out
     notes: tuple[str, ...]
     clusters: Clusters | None = None  # (m) of neighbouring windows; None: all by themselves
+    is_task: bool = False  # documents are items, and nats are 1 for a wrong answer
 
 
 def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | None) -> ScoreSums:
@@ -50,7 +51,7 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
     problems: list[str] = []
     is_exact, has_windows = True, False
     for arm, run, evaluation in wanted:
-        if study_dir is None or not math.isfinite(evaluation.cross_entropy):
+        if study_dir is None or not math.isfinite(evaluation.loss):
             continue
         try:
             sums = read_document_sums(StudyFolder(study_dir).run(run.run_id), evaluation)
@@ -64,7 +65,7 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
             continue
         is_exact = is_exact and is_exact_here
         has_windows = has_windows or sums.unit == "window"
-        found[run.run_id] = np.asarray(sums.nats, dtype=np.float64)
+        found[run.run_id] = np.asarray(sums.losses, dtype=np.float64)
     if not found:
         damaged = [problem for problem in problems if not problem.endswith(" is missing.")]
         notes = [NO_SUMS, *_list_problems(damaged)] if wanted else []
@@ -73,15 +74,17 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
     weights = np.zeros(0) if weights is None else weights
     clusters = cluster_windows(len(weights)) if has_windows else None
     notes += [WINDOWS.format(int((clusters == 0).sum()))] if clusters is not None else []
-    return ScoreSums(weights, found, tuple(notes), clusters)
+    return ScoreSums(weights, found, tuple(notes), clusters, key.is_task)
 
 
 def _weights(sums: DocumentSums, evaluation: EvaluationRecord) -> tuple[FloatArray, bool]:
     """The divisors of nats, and whether the ratio of sums is then the score itself."""
-    targets = np.asarray(sums.n_targets, dtype=np.float64)
-    total = math.fsum(sums.nats)
+    targets = np.asarray(sums.weights, dtype=np.float64)
+    total = math.fsum(sums.losses)
     for weights in (targets, np.ones(len(targets))):
-        if math.isclose(total / float(weights.sum()), evaluation.cross_entropy, rel_tol=_TOLERANCE):
+        if sums.unit == "item" or math.isclose(
+            total / float(weights.sum()), evaluation.loss, rel_tol=_TOLERANCE
+        ):
             return weights, True
     return targets, False
 

@@ -32,7 +32,7 @@ class Side:
         return next(iter(self.runs.values())) if self.is_constant else self.runs[seed]
 
     def score(self, seed: int) -> float:
-        """The mean loss of `run` in nats per target."""
+        """The mean loss of `run`, in the unit of its protocol."""
         return next(iter(self.scores.values())) if self.is_constant else self.scores[seed]
 
 
@@ -54,10 +54,10 @@ class SeedsJudged:
 def make_side(arm: ArmSummary, key: ScoreKey, sums: ScoreSums) -> Side:
     """The arm's runs that have a finite score, and the seeds that can be judged."""
     scored = {
-        run.seed: (run, evaluation.cross_entropy)
+        run.seed: (run, evaluation.loss)
         for run in arm.runs
         for evaluation in run.evaluations
-        if score_key(evaluation) == key and math.isfinite(evaluation.cross_entropy)
+        if score_key(evaluation) == key and math.isfinite(evaluation.loss)
     }
     has_sums = {s for s, (run, _) in scored.items() if run.run_id in sums.nats_of_runs}
     return Side(

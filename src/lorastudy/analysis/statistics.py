@@ -29,8 +29,9 @@ class Sample:
     """The scores of one arm on one benchmark under one protocol, one value per seed."""
 
     arm: str
-    perplexities: tuple[float, ...]
-    cross_entropies: tuple[float, ...]
+    shown: tuple[float, ...]  # perplexities, or shares of right answers
+    losses: tuple[float, ...]  # cross-entropies, or shares of wrong answers
+    is_share: bool = False  # of answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,24 @@ def estimate_mean(values: Sequence[float]) -> Estimate | None:
     return Estimate(mean(values), sample_sd(values), len(values), min(values), max(values))
 
 
-def estimate_perplexity(sample: Sample) -> Estimate | None:
-    """The perplexity of the mean loss over seeds, so that tables and differences agree.
+def estimate_score(sample: Sample) -> Estimate | None:
+    """What is shown of the mean loss over seeds, so that tables and differences agree.
 
-    Spread and range are those of the perplexities of single seeds. None without a value.
+    Spread and range are those of what is shown of single seeds. None without a value.
     """
-    single = estimate_mean(sample.perplexities)
-    nats = mean(sample.cross_entropies) if single else math.nan
-    return single and replace(single, mean=_exp(nats))
+    single = estimate_mean(sample.shown)
+    loss = mean(sample.losses) if single else math.nan
+    return single and replace(single, mean=show_loss(loss, is_share=sample.is_share))
 
 
-def _exp(nats: float) -> float:
-    """The exponential; not finite beyond what a float holds."""
-    return math.exp(nats) if nats < _LARGEST_NATS else nats * math.inf
+def show_loss(loss: float, *, is_share: bool) -> float:
+    """What people read of a loss: its exponential, a perplexity, or the share of right answers.
+
+    Not finite beyond what a float holds.
+    """
+    if is_share:
+        return 1 - loss
+    return math.exp(loss) if loss < _LARGEST_NATS else loss * math.inf
 
 
 def mean(values: Sequence[float]) -> float:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean
-from lorastudy.protocols import scores_answers, scores_padding, unit_of
+from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, show_loss
+from lorastudy.protocols import is_task, scores_answers, scores_padding, unit_of
 from lorastudy.store.rates import best_validation_loss, choose_learning_rate
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
+_LARGEST_NATS = 700.0  # exp of it is a float
 MEMORY_KINDS = ("allocated", "resident", "reserved")  # the first one recorded is shown
 
 
@@ -41,9 +42,37 @@ class ScoreKey:
         return scores_answers(self.protocol)
 
     @property
+    def is_task(self) -> bool:
+        """Its losses are shares of wrong answers, and shares of right ones are shown."""
+        return is_task(self.protocol)
+
+    @property
     def unit(self) -> str:
-        """The unit of its cross-entropies and of their differences."""
+        """The unit of its losses and of their differences."""
         return unit_of(self.protocol)
+
+    @property
+    def quantity(self) -> str:
+        """What is shown of its losses."""
+        return "accuracy" if self.is_task else "perplexity"
+
+    def show(self, loss: float) -> float:
+        """What is shown of a loss."""
+        return show_loss(loss, is_share=self.is_task)
+
+    @property
+    def compared(self) -> str:
+        """What differences are told in; lower is better."""
+        return "error rate" if self.is_task else "perplexity"
+
+    @property
+    def percent_sign(self) -> str:
+        """What stands after `percent`."""
+        return "points" if self.is_task else "%"
+
+    def percent(self, difference: float) -> float:
+        """How much higher a perplexity is in per cent, or an error rate in percentage points."""
+        return 100 * (difference if self.is_task else math.expm1(min(difference, _LARGEST_NATS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +138,9 @@ class ArmSummary:
         found = [e for run in self.runs for e in run.evaluations if score_key(e) == key]
         return Sample(
             arm=self.arm,
-            perplexities=tuple(e.perplexity for e in found),
-            cross_entropies=tuple(e.cross_entropy for e in found),
+            shown=tuple(e.shown for e in found),
+            losses=tuple(e.loss for e in found),
+            is_share=key.is_task,
         )
 
     def losses(self, read: Callable[[RunResult], dict[int, float]]) -> dict[int, Estimate]:

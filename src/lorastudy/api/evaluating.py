@@ -1,5 +1,6 @@
 """`lorastudy.evaluate`: score any model on a benchmark, without a study."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,9 @@ def evaluate(
     limit: int | None = None,
     sample: int | None = None,
     column: str | None = None,
+    max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
+    function: str | None = None,
     device: str = "auto",
     precision: str = "float32",
     mirror: str | Path | None = None,
@@ -41,6 +45,9 @@ def evaluate(
         limit: Only the first documents, as many as this.
         sample: Only random documents, as many as this; gives a standard error.
         column: The column that holds the text, in files that have columns; None: text.
+        max_new_tokens: Of generated answers at most; None: 64.
+        stop: Texts before which a generated answer ends.
+        function: Judge of own-function: module:function or file.py:function.
         device: auto, cpu or cuda.
         precision: float32 or bfloat16.
         mirror: Folder laid out like the hub, looked at before the cache and the hub.
@@ -50,7 +57,15 @@ def evaluate(
         StudyError: There is no such benchmark or protocol, or it does not fit the model.
         lorastudy.errors.InputError: The model, adapter, tokenizer or data cannot be used.
     """
-    source = find_benchmark(str(benchmark), (protocol,), limit=limit, sample=sample, column=column)
+    source = find_benchmark(
+        *(str(benchmark), (protocol,)),
+        limit=limit,
+        sample=sample,
+        column=column,
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        function=function,
+    )
     places = places_here(None if mirror is None else Path(mirror), offline=offline)
     if isinstance(model, str | Path):
         (record,) = evaluate_model(

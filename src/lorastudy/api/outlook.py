@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from lorastudy.analysis.outlook import Outlook, Score, Spreads, look_out
 from lorastudy.config.models import Study
-from lorastudy.evaluate.subset import units_of
 from lorastudy.study.check import StudyCheck
 
 
@@ -16,7 +15,7 @@ def look_out_for(
     for score in _list_scores(study, checked):
         yield look_out(
             score,
-            spreads.of(score.benchmark, score.protocol),
+            spreads.of(score),
             n_seeds=len(study.seeds),
             n_trained=n_trained,
             n_arms=len(study.arms),
@@ -29,10 +28,9 @@ def _list_scores(study: Study, checked: StudyCheck) -> Iterator[Score]:
         return
     for benchmark in study.benchmarks:
         for protocol in benchmark.protocols:
-            rows = checked.scored[f"{benchmark.name}--{protocol}"]
-            kind = rows.protocol.kind
+            part = checked.scored[f"{benchmark.name}--{protocol}"]
+            kind = part.protocol.kind
             if kind.scores_padding:
                 continue
-            n_documents = len(set(units_of(kind, rows.table).tolist()))
-            yield Score(benchmark.name, protocol, n_documents, kind.joins_documents)
+            yield Score(benchmark.name, protocol, part.n_units, kind.joins_documents, kind.is_task)
             break

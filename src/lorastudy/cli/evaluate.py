@@ -28,7 +28,7 @@ from lorastudy.study.open import places_here
 
 Model = Annotated[str, typer.Argument(help="Model folder, hub id, or demo.", metavar="MODEL")]
 ProtocolNames = Annotated[
-    list[str], typer.Option(help="rows-text, answers, lm-eval-wikitext, ... (repeatable).")
+    list[str], typer.Option(help="rows-text, answers, choice, exact-match, ... (repeatable).")
 ]
 Adapter = Annotated[Path | None, typer.Option(help="PEFT folder, such as a run's best/.")]
 Length = Annotated[int, typer.Option(min=2, help="Tokens per row, for row protocols.")]
@@ -50,6 +50,18 @@ Sample = Annotated[
     int | None,
     typer.Option(min=2, help="Score only this many random documents; prints the standard error."),
 ]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="For generated answers: at most this many tokens; default: 64."),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="For generated answers: text before which one ends (repeatable)."),
+]
+Function = Annotated[
+    str | None,
+    typer.Option(help="For own-function: file.py:function or module:function.", metavar="NAME"),
+]
 
 
 def evaluate(
@@ -66,6 +78,9 @@ def evaluate(
     sample: Sample = None,
     chat_template: ChatTemplate = None,
     assistant_only_loss: AssistantOnly = False,
+    max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    function: Function = None,
     precision: Precision = "float32",
     mirror: Mirror = None,
     offline: Offline = False,
@@ -76,7 +91,14 @@ def evaluate(
     """Score a model on a benchmark under one or more protocols."""
     options.check_arithmetic(device, precision)
     source = find_benchmark(
-        *(benchmark, protocol), limit=limit, sample=sample, column=column, sample_by=sample_by
+        *(benchmark, protocol),
+        limit=limit,
+        sample=sample,
+        column=column,
+        sample_by=sample_by,
+        max_new_tokens=max_new_tokens,
+        stop=stop or (),
+        function=function,
     )
     from lorastudy.data.answers import AnswerRules
     from lorastudy.run.evaluate_model import evaluate_model
@@ -112,6 +134,8 @@ def _print_records(records: Sequence[EvaluationRecord]) -> None:
 
 
 def _line(record: EvaluationRecord) -> str:
+    if record.cross_entropy is None or record.perplexity is None:
+        return _line_of_task(record)
     per = "document" if record.averaged_over == "documents" else "token"
     error = f" ± {record.standard_error:.6f}" if record.standard_error is not None else ""
     of = f", a random part of {record.n_population:,}" if record.n_population else ""
@@ -123,6 +147,17 @@ def _line(record: EvaluationRecord) -> str:
         f"perplexity {record.perplexity:.4f}  "
         f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
         f"{_units(record)}({scored}{text}; {record.seconds:.1f} s)"
+    )
+
+
+def _line_of_task(record: EvaluationRecord) -> str:
+    error = f" ± {record.standard_error:.4f}" if record.standard_error is not None else ""
+    of = f", a random part of {record.n_population:,}" if record.n_population else ""
+    cut = f", {record.n_cut:,} answers without an end" if record.n_cut else ""
+    return (
+        f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
+        f"accuracy {record.accuracy:.4f}{error}  "
+        f"({record.n_documents:,} items{of}{cut}; {record.seconds:.1f} s)"
     )
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from lorastudy.analysis.outlook import Outlook
 from lorastudy.analysis.planning import MOST_SEEDS
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.api.checking import Wishes
 from lorastudy.api.facts import CheckFacts
 from lorastudy.api.memory import DeviceMemory
@@ -15,7 +16,7 @@ from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.protocols import find_protocol
-from lorastudy.report.wording import write_percent
+from lorastudy.report.wording import write_size
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
@@ -199,15 +200,16 @@ def _say_outlook(one: Outlook) -> str:
         return f"nothing, since one {_unit_of(one)} says nothing about others."
     if one.smallest_difference is None:
         return "nothing yet: so few arms need 3 seeds."
-    return f"differences of at least about {_write_nats(one.smallest_difference)}."
+    return f"differences of at least about {_write_loss(one.smallest_difference, one)}."
 
 
 def _unit_of(one: Outlook) -> str:
-    return "window" if find_protocol(one.protocol).joins_documents else "document"
+    kind = find_protocol(one.protocol)
+    return "window" if kind.joins_documents else "item" if kind.is_task else "document"
 
 
 def _say_needed(one: Outlook, wanted: float) -> str:
-    about = f"For {_write_nats(wanted)}:"
+    about = f"For {_write_loss(wanted, one)}:"
     if one.documents_needed is not None:
         needed = _count(one.documents_needed, _unit_of(one))
         return f"{about} at least {needed}, however many seeds."
@@ -216,8 +218,11 @@ def _say_needed(one: Outlook, wanted: float) -> str:
     return f"{about} about {_count(one.seeds_needed, 'seed')}."
 
 
-def _write_nats(nats: float) -> str:
-    return f"{nats:.2g} nats per token (a perplexity {write_percent(nats)})"
+def _write_loss(nats: float, one: Outlook) -> str:
+    key = ScoreKey(one.benchmark, one.protocol, 0)
+    if key.is_task:
+        return f"{key.percent(nats):.2g} percentage points of accuracy"
+    return f"{nats:.2g} nats per token (a perplexity {write_size(nats, key)})"
 
 
 def _count(n: int, what: str) -> str:

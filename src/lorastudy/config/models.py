@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from lorastudy.config.arms import Arm, BaseWeights
+from lorastudy.config.benchmarks import Benchmark, Samples
 from lorastudy.config.sources import (
     BaseModelRef,
     MixedSource,
@@ -29,7 +30,6 @@ from lorastudy.config.syntax import (
     Margin,
     Mistake,
     Name,
-    ProtocolName,
     Question,
     Seed,
     StudyModel,
@@ -130,24 +130,6 @@ class Data(StudyModel):
         return found
 
 
-class Benchmark(Source):
-    """A test set, and the protocols under which it is scored."""
-
-    name: Name
-    """Used in tables and file names."""
-    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
-    """Names of protocols, such as rows-text, document or sliding-1024-512."""
-    role: Literal["test", "forgetting"] = "test"
-    """forgetting: neutral text, on which tuned models are compared with the baseline."""
-    sample: Annotated[int, Field(ge=2)] | None = None
-    """Score this many random documents (or windows), with a standard error; null: all."""
-
-    @model_validator(mode="after")
-    def _check_protocols(self) -> Self:
-        refuse(repeated("protocols", self.protocols))
-        return self
-
-
 _Part = TypeVar("_Part", Arm, Benchmark)
 
 
@@ -217,10 +199,12 @@ class Study(StudyModel):
     """The variants to compare."""
     benchmarks: Annotated[tuple[Benchmark, ...], AfterValidator(_distinct_names)] = ()
     """The test sets on which the models are scored; may be empty."""
+    samples: Annotated[Samples | None, Field(exclude_if=lambda samples: samples is None)] = None
+    """Prompts after which every model writes; the report shows the texts side by side."""
     margin: Annotated[Margin, Field(exclude_if=lambda margin: margin == EQUIVALENCE_MARGIN)] = (
         EQUIVALENCE_MARGIN
     )
-    """Arms are tied if their losses are shown to differ by less than this, in nats per token."""
+    """Arms shown to differ by less are tied: nats per token, or wrong answers per item."""
     question: Annotated[Question, Field(exclude_if=lambda question: question is None)] = None
     """What is judged by itself: full-or-lora (every LoRA arm beside full), or two names of arms."""
 

@@ -47,6 +47,9 @@ def find_benchmark(
     sample: int | None = None,
     column: str | None = None,
     sample_by: str | None = None,
+    max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
+    function: str | None = None,
 ) -> Benchmark:
     """A benchmark of the presets by name, or files of texts, to be scored under `protocols`.
 
@@ -57,6 +60,9 @@ def find_benchmark(
         sample: Score only N random documents; None: all.
         column: The one that holds the text, in files that have columns; None: `text`.
         sample_by: What one document is in a text file; None: a line.
+        max_new_tokens: Tokens to generate per item of a task at most; None: the default.
+        stop: Texts before which a generated answer ends.
+        function: Judge of the protocol own-function: module:function or file.py:function.
 
     Raises:
         ConfigError: Neither; or a protocol that does not exist, or files of several kinds.
@@ -75,7 +81,15 @@ def find_benchmark(
             f"--benchmark {name}: not one of {', '.join(known)}{nearest(name, known)}, and not a "
             "file or folder with texts. Give a path such as texts/*.txt, or one of these names."
         )
-    chosen = {"limit": limit, "sample": sample, "column": column, "sample_by": sample_by}
+    chosen: dict[str, object] = {
+        "limit": limit,
+        "sample": sample,
+        "column": column,
+        "sample_by": sample_by,
+    }
+    generation = {"max_new_tokens": max_new_tokens, "stop": tuple(stop) or None}
+    how = {key: value for key, value in generation.items() if value is not None}
+    chosen |= {"function": function, "generation": how or None}
     source |= {key: value for key, value in chosen.items() if value is not None}
     return _checked_benchmark({**source, "protocols": tuple(protocols)})
 

@@ -98,7 +98,7 @@ class Source(StudyModel):
             mistakes.append(("revision", "applies to an id only; remove it"))
         if self.path is None and self.sample_by != "line":
             mistakes.append(("sample_by", "applies to text files under path only; remove it"))
-        if self.path is None and self.split is None:
+        if (self.id or self.builtin) and self.split is None:
             mistakes.append(("split", "is required here, for example train or test"))
         if self.path is not None and self.split is not None:
             mistakes.append(("split", "does not apply to files: each path is one split; remove it"))

@@ -8,9 +8,14 @@ The same spec has the same run id on every machine and in every process.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from lorastudy.config.benchmarks import Samples
 from lorastudy.config.models import Arm, BaseModelRef, Benchmark, Data, Study, StudyModel, Training
 
+_NOT_IN_IDENTITY: dict[str, Any] = {"benchmarks": True, "samples": True, "arm": {"name"}}
 _IDENTITY_FORMAT = 2  # raise it when equal settings begin to mean other weights
 
 
@@ -29,6 +34,8 @@ class RunSpec(StudyModel):
     """How it is trained."""
     benchmarks: tuple[Benchmark, ...] = ()
     """The test sets that it is scored on; not part of the identity."""
+    samples: Annotated[Samples | None, Field(exclude_if=lambda samples: samples is None)] = None
+    """Prompts after which its model writes; not part of the identity."""
 
     @property
     def learning_rate(self) -> float | None:
@@ -38,7 +45,7 @@ class RunSpec(StudyModel):
     @property
     def identity(self) -> str:
         """SHA-256 (64 hex digits) over everything that the trained weights depend on."""
-        content = self.model_dump(mode="json", exclude={"benchmarks": True, "arm": {"name"}})
+        content = self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
         content["arm"]["placement"].sort()  # the order of patterns changes no weight
         text = json.dumps([_IDENTITY_FORMAT, content], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -80,6 +87,7 @@ def _make_spec(study: Study, arm: Arm, rate: float | None, seed: int) -> RunSpec
         data=study.data,
         training=study.training,
         benchmarks=() if seed in study.tuning_seeds else study.benchmarks,
+        samples=None if seed in study.tuning_seeds else study.samples,
     )
 
 

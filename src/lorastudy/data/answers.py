@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.data.examples import Example, ExampleKind, Turns
+from lorastudy.data.examples import IN_PLAIN_TEXT, Example, ExampleKind, Turns
 from lorastudy.data.turns import ANSWER, END, HEADER, PROMPT, AnswerTokenizer, TurnReader, Written
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 
@@ -70,7 +70,7 @@ def refuse_unfit_rules(kind: ExampleKind, label: str, rules: AnswerRules) -> Non
             f"data.completion_only_loss: {label} holds messages, without a prompt and a "
             "completion. Leave it out; data.assistant_only_loss: true scores answers alone."
         )
-    if kind != "prompts and completions":
+    if kind not in IN_PLAIN_TEXT:
         return
     for key, is_set in (
         ("data.assistant_only_loss", rules.assistant_only_loss),
@@ -85,7 +85,7 @@ def refuse_unfit_rules(kind: ExampleKind, label: str, rules: AnswerRules) -> Non
 
 def _refuse_template(examples: Sequence[Example], rules: AnswerRules, template: str | None) -> None:
     """Check that there is a chat template for messages, with the marks that `rules` need."""
-    if examples[0].kind == "prompts and completions":
+    if examples[0].kind in IN_PLAIN_TEXT:
         return
     if template is None:
         raise InputError(
@@ -179,7 +179,7 @@ class _Encoder:
 
     def _encode_chats(self, examples: Sequence[Example]) -> list[EncodedExample]:
         wholes = [_turns(example.prompt) + _turns(example.completion) for example in examples]
-        written = _row_by_row(
+        written = write_row_by_row(
             examples,
             wholes,
             lambda chats: self._tokenizer.write_chats(
@@ -190,7 +190,7 @@ class _Encoder:
         n_prompts = [0] * len(examples)
         if has_prompt:
             prompts = [_turns(example.prompt) for example in examples]
-            read = _row_by_row(
+            read = write_row_by_row(
                 examples,
                 prompts,
                 lambda chats: self._tokenizer.write_chats(chats, adds_header=True),
@@ -231,12 +231,16 @@ def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _row_by_row(
+def write_row_by_row(
     examples: Sequence[Example],
     chats: Sequence[Turns],
     write: Callable[[Sequence[Turns]], list[_T]],
 ) -> list[_T]:
-    """What `write` makes of all chats; if it fails, an error that names the first bad row."""
+    """What `write` makes of all chats.
+
+    Raises:
+        InputError: It fails; the message names the first bad row.
+    """
     try:
         return write(chats)
     except UserError:

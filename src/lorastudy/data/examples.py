@@ -1,7 +1,8 @@
-"""Rows with answers: a prompt with its completion, or a conversation; read and checked row by row.
+"""Rows with answers: a prompt with its completion, a conversation, or a question with choices.
 
 A table's columns say what its rows are. `prompt` and `completion` hold two texts or two lists of
-messages; `messages` holds a conversation. A message has a role and a content:
+messages; `messages` holds a conversation; for `choices` see `data/choices.py`. A message has a
+role and a content:
 
     {"prompt": "2 + 2 =", "completion": " 4"}
     {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
@@ -14,17 +15,25 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
+from lorastudy.data.choices import CHOICES, choose_question_columns, read_question
 from lorastudy.errors import InputError, show_names
 
 PAIR = ("prompt", "completion")
 CONVERSATION = "messages"
-COLUMNS = (*PAIR, CONVERSATION)
+COLUMNS = (*PAIR, CONVERSATION, CHOICES)
 _NOT_READ = ("tools", "chat_template_kwargs")  # columns that would change what a template writes
 _ROLES = ("system", "user", "assistant")
 
-ExampleKind = Literal["prompts and completions", "prompts and completions in messages", "messages"]
+ExampleKind = Literal[
+    "prompts and completions",
+    "prompts and completions in messages",
+    "messages",
+    "questions with choices",
+]
+IN_PLAIN_TEXT: tuple[ExampleKind, ...] = ("prompts and completions", "questions with choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +53,45 @@ class Example:
 
     place: str  # "questions.jsonl, line 3": for people
     prompt: str | Turns  # of a conversation: no turns
-    completion: str | Turns  # of a conversation: all turns
+    completion: str | Turns  # of a conversation: all turns; of a question: its right choice
+    choices: tuple[str, ...] = ()  # of a question, as the row has them
+    continuations: tuple[str, ...] = ()  # the same as they follow the prompt
+
+    @property
+    def answer(self) -> int:
+        """The place of the right choice."""
+        return self.continuations.index(str(self.completion))
+
+    @property
+    def name(self) -> str:
+        """Its place without folders, which differ between machines: "questions.jsonl, line 3"."""
+        source, comma, row = self.place.rpartition(", ")
+        return f"{PurePath(source).name}{comma}{row}"
+
+    @property
+    def answer_text(self) -> str:
+        """The answer: the completion, or the content of the last turn."""
+        part = self.completion
+        return part if isinstance(part, str) else part[-1].content
+
+    @property
+    def asked(self) -> str | Turns:
+        """What stands before the answer: the prompt, or all turns but the last one."""
+        if isinstance(self.completion, str):
+            return self.prompt
+        turns = (*self.prompt, *self.completion)
+        return tuple(turn for turn in turns[:-1] if isinstance(turn, Message))
+
+    @property
+    def question(self) -> str:
+        """What was asked last, as one text."""
+        return self.asked if isinstance(self.asked, str) else self.asked[-1].content
 
     @property
     def kind(self) -> ExampleKind:
         """What the row consists of."""
+        if self.choices:
+            return "questions with choices"
         if isinstance(self.completion, str):
             return "prompts and completions"
         return "prompts and completions in messages" if self.prompt else "messages"
@@ -56,7 +99,7 @@ class Example:
     @property
     def texts(self) -> tuple[str, ...]:
         """Everything that people wrote, in order."""
-        parts = (self.prompt, self.completion)
+        parts = (self.prompt, self.completion, *self.choices)
         return tuple(
             text
             for part in parts
@@ -71,9 +114,11 @@ def choose_columns(names: Iterable[str], column: str) -> tuple[str, ...]:
     There are no columns if there is neither a text nor an answer.
     """
     known = set(names)
-    if column in known and column != CONVERSATION:
+    if column in known and column not in (CONVERSATION, CHOICES):
         return (column,)
     is_pair = column not in known and known.issuperset(PAIR)
+    if not is_pair and column != CONVERSATION and (found := choose_question_columns(known)):
+        return found
     chosen = PAIR if is_pair else (CONVERSATION,)
     if not known.issuperset(chosen):
         return ()
@@ -107,6 +152,10 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
                 "Leave it out, or write its content into the messages."
             )
     values = values[: len(values) - len(unread)]
+    if CHOICES in columns:
+        asked = read_question(place, columns, values)
+        following = asked.continuations
+        return Example(place, asked.prompt, following[asked.answer], asked.choices, following)
     if len(values) == 1:
         turns = _read_turns(place, columns[0] if columns else CONVERSATION, values[0])
         _check_roles(place, turns)
@@ -162,6 +211,7 @@ def digest_examples(examples: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         parts = [_as_json(example.prompt), _as_json(example.completion)]
+        parts += [list(example.choices)] if example.choices else []
         digest.update(json.dumps(parts).encode() + b"\n")
     return digest.hexdigest()
 

@@ -170,7 +170,7 @@ def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool
     import datasets  # takes a second to import, and is needed only here
 
     try:
-        with _offline_libraries(offline):
+        with offline_libraries(offline):
             return datasets.load_dataset(
                 repository, source.config, split=split, revision=source.revision
             )
@@ -189,7 +189,7 @@ def _load_from_hub(source: Source, repository: str, split: str, *, offline: bool
 
 
 @contextmanager
-def _offline_libraries(offline: bool) -> Iterator[None]:
+def offline_libraries(offline: bool) -> Iterator[None]:
     """Keep `datasets` and `huggingface_hub` off the network.
 
     Both read HF_HUB_OFFLINE only when they are imported, so their constants are set.

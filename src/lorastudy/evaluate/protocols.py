@@ -88,6 +88,8 @@ def lay_out_rows(
 def _cut(protocol: SizedProtocol, corpus: Corpus, start_id: int, *, drops_long: bool) -> RowTable:
     length = protocol.length
     match protocol.kind.cut:
+        case "items":
+            raise AssertionError("items of tasks are not cut into rows")
         case "lines":
             return cut_lines(corpus.offsets, length, start_id)
         case "documents":

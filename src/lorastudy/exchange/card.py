@@ -80,15 +80,19 @@ def _metric(run: StoredRun, found: EvaluationRecord) -> EvalResult:
         dataset_config=source.config,
         dataset_split=source.split,
         dataset_revision=source.revision if source.id else None,
-        metric_type="perplexity",
-        metric_name=f"perplexity ({found.protocol} v{found.protocol_version})",
-        metric_value=found.perplexity,
+        metric_type=_quantity(found),
+        metric_name=f"{_quantity(found)} ({found.protocol} v{found.protocol_version})",
+        metric_value=found.shown,
         metric_args={
             "protocol": found.protocol,
             "protocol_version": found.protocol_version,
             "n_tokens": found.n_tokens,
         },
     )
+
+
+def _quantity(found: EvaluationRecord) -> str:
+    return "accuracy" if found.perplexity is None else "perplexity"
 
 
 def _summary(run: StoredRun, form: ExportForm, weights: str) -> str:
@@ -123,17 +127,28 @@ def _link(base: BaseModelRef) -> str:
 
 
 def _score_table(run: StoredRun) -> str:
+    evaluations = run.result.evaluations
     rows = [
         f"| {e.benchmark} | {e.protocol} v{e.protocol_version} | {e.perplexity:.4f} "
         f"| {e.cross_entropy:.6f} | {e.n_tokens:,} | {e.n_documents:,} |"
-        for e in run.result.evaluations
+        for e in evaluations
+        if e.perplexity is not None
+    ]
+    tasks = [
+        f"| {e.benchmark} | {e.protocol} v{e.protocol_version} | {e.accuracy:.4f} "
+        f"| {e.n_documents:,} |"
+        for e in evaluations
+        if e.perplexity is None
     ]
     head = "| benchmark | protocol | perplexity | nats per token | scored tokens | documents |"
     note = (
         "Perplexities of different protocols, tokenizers or row lengths cannot be compared; "
         f"`{protocol_of_rows(scored_padding=True).pattern}` scores padding as text."
     )
-    return "\n".join([head, "|:--|:--|--:|--:|--:|--:|", *rows, "", note])
+    of_tasks = ["| benchmark | protocol | accuracy | items |", "|:--|:--|--:|--:|", *tasks]
+    of_texts = [head, "|:--|:--|--:|--:|--:|--:|", *rows, "", note]
+    parts = (of_texts if rows or not tasks else []), (of_tasks if tasks else [])
+    return "\n\n".join("\n".join(part) for part in parts if part)
 
 
 def _training(run: StoredRun) -> str:

@@ -8,6 +8,7 @@ n-samples, config, date and the versions of libraries.
 
 from lorastudy.config.models import Benchmark
 from lorastudy.exchange.stored_runs import StoredRun
+from lorastudy.protocols import find_protocol, is_task
 from lorastudy.store.records import EvaluationRecord
 
 _METRICS = (
@@ -82,7 +83,7 @@ def _task_config(run: StoredRun, evaluation: EvaluationRecord) -> dict[str, obje
         "dataset_path": source.id or source.builtin or "local files",
         "dataset_name": source.config,
         "test_split": source.split,
-        "output_type": "loglikelihood_rolling",
+        "output_type": _output_type(evaluation.protocol),
         "num_fewshot": 0,
         "metadata": {
             "version": evaluation.protocol_version,
@@ -90,6 +91,12 @@ def _task_config(run: StoredRun, evaluation: EvaluationRecord) -> dict[str, obje
             "n_tokens": evaluation.n_tokens,
         },
     }
+
+
+def _output_type(protocol: str) -> str:
+    if not is_task(protocol):
+        return "loglikelihood_rolling"
+    return "multiple_choice" if find_protocol(protocol).chooses else "generate_until"
 
 
 def _base_name(run: StoredRun) -> str:

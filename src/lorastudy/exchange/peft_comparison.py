@@ -118,7 +118,9 @@ def _final_metrics(run: StoredRun) -> dict[str, object]:
     accuracies = [a for e in result.evaluations if (a := _accuracy(e)) is not None]
     best = next((e for e in result.epochs if e.epoch == result.best_epoch), None)
     scores = {
-        f"test perplexity {e.benchmark} {e.protocol}": e.perplexity for e in result.evaluations
+        f"test perplexity {e.benchmark} {e.protocol}": e.perplexity
+        for e in result.evaluations
+        if e.perplexity is not None
     }
     return {
         "step": result.optimizer_steps or 0,

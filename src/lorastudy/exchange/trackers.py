@@ -39,6 +39,9 @@ def list_points(run: StoredRun) -> Iterator[Point]:
         yield Point("step/validation_loss", within.step, within.validation_loss)
     for found in run.result.evaluations:
         name = f"test/{found.benchmark}--{found.protocol}"
+        if found.cross_entropy is None or found.perplexity is None:
+            yield Point(f"{name}/accuracy", last, found.shown)
+            continue
         yield Point(f"{name}/cross_entropy", last, found.cross_entropy)
         yield Point(f"{name}/perplexity", last, found.perplexity)
 

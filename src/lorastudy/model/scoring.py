@@ -15,6 +15,7 @@ torch.compile. "reference" is transformers + PEFT unchanged.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,23 @@ from lorastudy.model.fast.speed_up import (
 )
 from lorastudy.model.rows_alone import KeptState, find_state_of_batches, split_rows
 from lorastudy.model.text_part import find_body
+
+
+@dataclass(frozen=True, slots=True)
+class NextTokens:
+    """What comes next for rows of one length: the model's first choices, and what it remembers."""
+
+    ids: Tensor  # (B,)
+    cache: Any  # of all tokens so far; None: the model keeps none
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens that follow those in the cache; without a cache, all tokens of the rows."""
+
+    input_ids: Tensor  # (B, T)
+    cache: Any = None
+
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
 
@@ -95,6 +113,32 @@ class Scorer:
             logits = self._scored_logits(batch)
             return _nats(logits, targets), logits.argmax(-1) == targets
 
+    @torch.no_grad()
+    def choose_next(self, step: Continuation) -> NextTokens:
+        """The most likely token after each row, all of one length and without padding.
+
+        A model in which a row's length changes how its first tokens are computed keeps no cache.
+        """
+        if self.kept is not None:
+            self.kept.put_back()
+        keeps = self.kept is None
+        known = {} if step.cache is None else {"past_key_values": step.cache}
+        run: Any = find_body(self.network) if self.splits_head else self.network
+        with self._autocast(step):
+            output = run(input_ids=step.input_ids, use_cache=keeps, **known)
+            if self.splits_head:
+                head: Any = self.network.get_output_embeddings()
+                logits = head(output.last_hidden_state[:, -1])
+            else:
+                logits = output.logits[:, -1]
+        cache = getattr(output, "past_key_values", None) if keeps else None
+        return NextTokens(logits.argmax(-1), cache)
+
+    @property
+    def takes_rows_alone(self) -> bool:
+        """Rows of a batch change each other, so each is run by itself."""
+        return self.kept is not None
+
     def count_positions(self, batch: Batch) -> int:
         """Number of positions that the model computes for `batch`."""
         without_padding = self.kept is not None or self._packs(batch)
@@ -107,7 +151,7 @@ class Scorer:
     def _packs(self, batch: Batch) -> bool:
         return self.packs and (batch.attention_mask is None or self.packs_masked)
 
-    def _autocast(self, batch: Batch) -> torch.autocast:
+    def _autocast(self, batch: Batch | Continuation) -> torch.autocast:
         device = batch.input_ids.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
 

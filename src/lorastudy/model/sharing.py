@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from lorastudy.data.batches import Batch
 from lorastudy.machine.team import Team
 from lorastudy.model.fast.compiled import find_layers
-from lorastudy.model.scoring import Scorer
+from lorastudy.model.scoring import Continuation, NextTokens, Scorer
 
 
 class _Work(nn.Module):
@@ -37,7 +37,7 @@ class _Work(nn.Module):
         self.network = scorer.network
         self._scorer = scorer
 
-    def forward(self, batch: Batch, what: str) -> Any:
+    def forward(self, batch: Batch | Continuation, what: str) -> Any:
         return getattr(self._scorer, what)(batch)
 
 
@@ -74,6 +74,15 @@ class SharedScorer:
     def score_choices(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Scorer`."""
         return cast(tuple[Tensor, Tensor], self.scoring(batch, "score_choices"))
+
+    def choose_next(self, step: Continuation) -> NextTokens:
+        """See `Scorer`."""
+        return cast(NextTokens, self.scoring(step, "choose_next"))
+
+    @property
+    def takes_rows_alone(self) -> bool:
+        """See `Scorer`."""
+        return self.alone.takes_rows_alone
 
     def keep_gradients(self) -> AbstractContextManager[object]:
         """See `Scorer`; FSDP2 sums gradients at once, since it would have to keep them whole."""

@@ -58,6 +58,16 @@ class Tokenizer:
         added = self.backend.added_tokens_decoder
         return frozenset(i for i, token in added.items() if token.content.strip())
 
+    @cached_property
+    def ending_ids(self) -> frozenset[int]:
+        """Ids of tokens that end an answer: end-of-text, and others that stand for no text."""
+        special = {i for i in self.backend.all_special_ids if i != self.unknown_id}
+        return frozenset({self.end_id, *special})
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens; special tokens have none."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files beside a model, so that the folder can be used alone."""
         self.backend.save_pretrained(folder)

@@ -3,7 +3,7 @@
     report/index.html                the page; needs nothing else
     report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
                                      learning_rates, tuned_minus_baseline, fronts, documents, times,
-                                     answer_classes where answers are scored
+                                     answer_classes where answers are scored, flips of tasks
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
@@ -26,6 +26,7 @@ from lorastudy.report.tables.comparisons import (
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.flips import build_flip_table
 from lorastudy.report.tables.forgetting import build_change_table
 from lorastudy.report.tables.formats import (
     render_csv,
@@ -36,6 +37,7 @@ from lorastudy.report.tables.formats import (
 from lorastudy.report.tables.fronts import build_front_table
 from lorastudy.report.tables.padding import build_padding_table
 from lorastudy.report.tables.rates import build_rate_table, write_rates_json
+from lorastudy.report.tables.side_by_side import build_sample_table, build_side_by_side
 from lorastudy.report.tables.table import Table
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.report.tables.times import build_time_table
@@ -78,7 +80,8 @@ def write_report(findings: Findings, study_dir: Path, *, with_plain: bool = Fals
 
 def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, Table]:
     """Every table that is also written to files, by the name of its files."""
-    of_answers = build_answer_class_table(findings.answer_scores)
+    samples = build_sample_table(findings.samples)
+    of_answers, flips = build_answer_class_table(findings.answer_scores), build_flip_table(findings)
     return {
         "table1": build_table1(findings),
         "comparisons": build_all_pairs(findings, with_plain=with_plain),
@@ -90,6 +93,8 @@ def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, T
         "documents": build_document_table(findings),
         "times": build_time_table(findings),
         **({"answer_classes": of_answers} if of_answers.rows else {}),
+        **({"flips": flips} if flips.rows else {}),
+        **({"samples": samples} if samples.rows else {}),
     }
 
 
@@ -98,6 +103,7 @@ def _write_tables(
 ) -> dict[str, str]:
     """The content of every table's file, by name."""
     pairs = [build_pair_table(c, with_plain=with_plain) for c in findings.comparisons]
+    beside = map(build_side_by_side, findings.side_by_side)
     files = {
         f"{name}.{extension}": render(table)
         for name, table in tables.items()
@@ -107,6 +113,11 @@ def _write_tables(
         "comparisons.md": "\n".join(map(render_markdown, (build_group_table(findings), *pairs))),
         "comparisons.json": write_comparisons_json(findings),
         "learning_rates.json": write_rates_json(findings.rates),
+        **(
+            {"side_by_side.md": "\n".join(map(render_markdown, beside))}
+            if findings.side_by_side
+            else {}
+        ),
     }
     return files | richer
 

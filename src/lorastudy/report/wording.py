@@ -1,18 +1,17 @@
 """Words that several sentences share: arms by what they adapt, lists, a pair with its evidence."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.flips import Flips
 from lorastudy.analysis.pairs import Pair
 from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.analysis.question import Question
 from lorastudy.analysis.statistics import Interval
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.config.arm_words import list_places, name_method
 from lorastudy.config.models import Arm
 from lorastudy.report.numerals import decimals_off_zero, write_with_interval
-
-_LARGEST_NATS = 700.0  # exp of it is a float
 
 
 def name_arm(findings: Findings, arm: str) -> str:
@@ -69,25 +68,38 @@ def describe_needed(n_seeds: int) -> str:
     return f"about {n_seeds}" if n_seeds <= MOST_SEEDS else f"more than {MOST_SEEDS:,}"
 
 
-def write_percent(nats: float) -> str:
-    """How much higher a perplexity is, for a difference of losses: "12 % higher"."""
-    word = "lower" if nats < 0 else "higher"
-    percent = 100 * abs(math.expm1(min(nats, _LARGEST_NATS)))
+def write_size(difference: float, key: ScoreKey) -> str:
+    """How much higher a perplexity or error rate is: "12 % higher", "4.2 points lower"."""
+    word = "lower" if difference < 0 else "higher"
+    percent = abs(key.percent(difference))
     decimals = 0 if percent >= 9.95 else 1 if percent >= 0.1 else 2
     decimals = decimals_off_zero((percent,), decimals)
     shown = f"{percent:,.{decimals}f}" if percent < 10_000 else f"{percent:.1e}"
-    return f"{shown} % {word}"
+    return f"{shown} {key.percent_sign} {word}"
 
 
-def write_difference(mean: float, interval: Interval | None) -> str:
+def write_difference(mean: float, interval: Interval | None, key: ScoreKey) -> str:
     """A difference with its interval: "+0.110 nats per token [+0.043, +0.176]"."""
     value, ends = write_with_interval(mean, interval, decimals=3)
-    return f"{value} nats per token" + (f" {ends}" if interval is not None else "")
+    return f"{value} {name_unit(key)}" + (f" {ends}" if interval is not None else "")
 
 
-def describe_margin(margin: float) -> str:
-    """The margin of equivalence with its meaning: "0.02 nats per token (2 % of perplexity)"."""
-    return f"{margin:g} nats per token ({100 * math.expm1(margin):.2g} % of perplexity)"
+def name_unit(key: ScoreKey) -> str:
+    """The unit of a difference in a sentence."""
+    return key.unit if key.is_task else "nats per token"
+
+
+def describe_margin(margin: float, keys: Iterable[ScoreKey]) -> str:
+    """The margin of equivalence, and what it means for scores of these kinds; of texts if none.
+
+    "0.02 nats per token (2 % of perplexity)".
+    """
+    first = ({key.is_task: key for key in keys} or {False: ScoreKey("", "", 0)}).values()
+    return " or ".join(
+        f"{margin:g} {name_unit(key)} ({key.percent(margin):.2g} {key.percent_sign} of "
+        f"{key.compared})"
+        for key in sorted(first, key=lambda key: key.is_task)
+    )
 
 
 def describe_question(question: Question) -> str:
@@ -104,12 +116,21 @@ def describe_evidence(pair: Pair) -> str:
         return ""
     word = "lower" if pair.mean < 0 else "higher"
     n, share = pair.n_seeds_lower, pair.documents.share_lower
+    if pair.flips is not None:
+        return f"{pair.first} {_write_flips(pair.flips)} {pair.second}"
     if pair.mean >= 0:
-        n, share = len(pair.seeds) - n, 1 - share
+        n, share = len(pair.seeds) - n, pair.documents.share_higher
     where = f"on {_write_part(share)} of the documents"
     if len(pair.seeds) == 1:
         return f"{word} {where}"
     return f"{word} on {count_seeds(n, len(pair.seeds))} and {where}"
+
+
+def _write_flips(flips: Flips) -> str:
+    """How many answers differ: "repairs 12 % and breaks 4 % of the answers of"."""
+    n = flips.n_answers
+    repaired, broken = _write_part(flips.repaired / n), _write_part(flips.broken / n)
+    return f"repairs {repaired} and breaks {broken} of the answers of"
 
 
 def _write_part(share: float) -> str:

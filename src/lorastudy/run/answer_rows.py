@@ -60,6 +60,19 @@ def cut_answer_rows(
     return table, padding
 
 
+def refuse_questions(answers: AnswerSource | None) -> None:
+    """Check that a source to train on does not hold questions with choices.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if answers is not None and answers.kind == "questions with choices":
+        raise ConfigError(
+            f"{answers.label} holds questions with choices, which are for benchmarks. To train on "
+            "the right ones, write them as rows with prompt and completion."
+        )
+
+
 def refuse_unfit_keys(
     rows: Rows, rules: AnswerRules, label: str, answers: AnswerSource | None
 ) -> None:

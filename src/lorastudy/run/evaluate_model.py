@@ -22,7 +22,8 @@ from lorastudy.model.scoring import Scorer, make_scorer
 from lorastudy.run.answer_rows import refuse_unfit_keys
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.readers import make_reader
-from lorastudy.run.scores import describe_scores, score_benchmark_rows
+from lorastudy.run.scores import describe_scores, score_benchmark_rows, score_part
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
 
@@ -87,15 +88,21 @@ def evaluate_network(
         network.train(was_training)
 
 
-def _lay_out(reader: Reader, benchmark: Benchmark, rows: Rows) -> list[BenchmarkRows]:
-    return [reader.benchmark_rows(benchmark, name, rows) for name in benchmark.protocols]
+def _lay_out(reader: Reader, benchmark: Benchmark, rows: Rows) -> list[BenchmarkRows | TaskItems]:
+    return [reader.benchmark_part(benchmark, name, rows) for name in benchmark.protocols]
 
 
 def _score(
-    scorer: Scorer, laid_out: list[BenchmarkRows], benchmark: str, device: torch.device
+    scorer: Scorer,
+    laid_out: list[BenchmarkRows | TaskItems],
+    benchmark: str,
+    device: torch.device,
 ) -> tuple[EvaluationRecord, ...]:
     records = []
     for part in laid_out:
+        if isinstance(part, TaskItems):
+            records.append(score_part(scorer, part, benchmark, device).evaluation)
+            continue
         scores = score_benchmark_rows(scorer, part, device)
         _refuse_not_finite(scores, f"{benchmark}, {part.protocol.name}", scorer.precision)
         records.append(describe_scores(benchmark, part, scores).evaluation)

@@ -21,6 +21,7 @@ from lorastudy.run.drift import settle_drift
 from lorastudy.run.failures import describe_failure
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.resume import go_back_to_checkpoint, restore_best
+from lorastudy.run.samples import write_samples
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.served import score_served
 from lorastudy.run.setup import RunSetup, set_up_run
@@ -118,6 +119,7 @@ def _train_and_score(context: RunContext) -> RunResult:
     if setup.inputs is None:
         _write_manifest(context, manifest)
         evaluations = score_benchmarks(context, setup)
+        write_samples(context, setup)
         return _describe_result(
             spec,
             setup,
@@ -136,6 +138,7 @@ def _train_and_score(context: RunContext) -> RunResult:
     trained_peak, trained_seconds = meter.peak_memory_bytes, meter.total_seconds
     restore_best(setup, folder)
     evaluations = score_benchmarks(context, setup)
+    write_samples(context, setup)
     return _describe_result(
         spec,
         setup,

@@ -30,8 +30,12 @@ from lorastudy.run.answer_rows import (
     AnswerSource,
     cut_answer_rows,
     refuse_protocol,
+    refuse_questions,
     refuse_unfit_keys,
 )
+from lorastudy.run.harness_task import prepare_harness_items
+from lorastudy.run.task_items import prepare_items
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.counts import HeldOut, TextCounts
 from lorastudy.store.places import Places, name_revision
 
@@ -134,6 +138,7 @@ class Reader:
         end = self.tokenizer.end_id if rows.end == "scored" else None
         corpus = self.corpus(text, form, end=end)
         answers = self.answers_of(text)
+        refuse_questions(answers)
         refuse_unfit_keys(rows, self.rules, text.label, answers)
         if answers is not None:
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
@@ -164,6 +169,26 @@ class Reader:
         counts = count_text(corpus, table, self.tokenizer.unknown_id, kind)
         n_documents = self._joined[_as_part(text)] if is_joined else counts.n_documents
         return replace(counts, n_documents=n_documents)
+
+    def benchmark_part(
+        self, benchmark: Benchmark, name: str, rows: Rows
+    ) -> "BenchmarkRows | TaskItems":
+        """What is scored of a benchmark under a protocol: rows, or items of a task.
+
+        Raises:
+            ConfigError: The protocol is for another kind of rows.
+            InputError: Nothing can be scored, or a row does not fit into the model.
+        """
+        protocol = self.protocol(name, rows)
+        if not protocol.kind.is_task:
+            return self.benchmark_rows(benchmark, name, rows)
+        if benchmark.task is not None:
+            return prepare_harness_items(benchmark, protocol, self.tokenizer, self.places)
+        part = _as_part(benchmark)
+        examples = self._read(part, "texts").examples
+        if examples:
+            self._answers[part] = AnswerSource.of(part.label, examples)
+        return prepare_items(benchmark, protocol, examples, self.tokenizer, self.places.base)
 
     def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
         """Corpus, rows and padding of a benchmark under a protocol.
@@ -204,6 +229,16 @@ class BenchmarkRows:
     padding: Padding
     text: TextCounts  # of all documents, also where only a random part is scored
     n_population: int | None = None  # units of which `table` is a random part; None: it has all
+
+    @property
+    def digest(self) -> str:
+        """Of all documents."""
+        return self.corpus.digest
+
+    @property
+    def n_units(self) -> int:
+        """Documents that are scored, or windows of joined ones."""
+        return len(set(units_of(self.protocol.kind, self.table).tolist()))
 
 
 def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:

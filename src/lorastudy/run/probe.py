@@ -28,6 +28,7 @@ from lorastudy.run.inputs import Reader
 from lorastudy.run.resume import restore_best
 from lorastudy.run.scores import score_benchmark_rows
 from lorastudy.run.setup import RunSetup, set_up_run
+from lorastudy.run.tasks import TaskItems, time_answers
 from lorastudy.run.training import publish_best
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.training_state import Progress, TrainerState
@@ -38,6 +39,8 @@ _PROBED_STEPS = 2
 TIMED_STEPS = 20
 _FIRST_STEPS = 2  # slower than the others: libraries prepare products and allocate memory
 _SCORED_TOKENS = 4 * MAX_POSITIONS  # of each table, or all of a smaller one
+
+_TIMED_ITEMS = 8  # of each task
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +191,20 @@ def _time_scores(context: RunContext, setup: RunSetup) -> dict[str, float]:
     found = {}
     for benchmark in context.spec.benchmarks:
         for protocol in benchmark.protocols:
-            rows = context.reader.benchmark_rows(benchmark, protocol, context.spec.data.rows)
+            rows = context.reader.benchmark_part(benchmark, protocol, context.spec.data.rows)
+            if isinstance(rows, TaskItems):
+                found[f"{benchmark.name}--{protocol}"] = _time_items(rows, setup, context)
+                continue
             part = replace(rows, table=_spread(rows.table, _SCORED_TOKENS))
             scores = score_benchmark_rows(setup.scorer, part, context.device)
             found[f"{benchmark.name}--{protocol}"] = scores.seconds / part.table.n_tokens()
     return found
+
+
+def _time_items(items: TaskItems, setup: RunSetup, context: RunContext) -> float:
+    """Seconds per token that is read or may be generated, from the first few items."""
+    part = items.first(_TIMED_ITEMS)
+    return time_answers(part, setup.scorer, context.device)[1] / part.n_positions
 
 
 def _spread(table: RowTable, n_tokens: int) -> RowTable:

@@ -14,6 +14,7 @@ from lorastudy.protocols import Protocol
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.setup import RunSetup
+from lorastudy.run.tasks import TaskItems, describe_items, time_answers
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
 
@@ -27,16 +28,35 @@ def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRe
             if team.any(team.is_first and path.exists()):
                 records.append(read_record(path, DocumentSums).evaluation)
                 continue
-            rows = context.reader.benchmark_rows(benchmark, protocol, context.spec.data.rows)
-            scores = score_benchmark_rows(
-                setup.scorer, rows, context.device, context.stop.poll, team
+            part = context.reader.benchmark_part(benchmark, protocol, context.spec.data.rows)
+            stored = score_part(
+                setup.scorer,
+                part,
+                benchmark.name,
+                context.device,
+                poll=context.stop.poll,
+                team=team,
             )
-            stored = describe_scores(benchmark.name, rows, scores)
             if team.is_first:
                 write_record(path, stored)
                 context.folder.note_written()
             records.append(stored.evaluation)
     return tuple(records)
+
+
+def score_part(
+    scorer: AnyScorer,
+    part: BenchmarkRows | TaskItems,
+    benchmark: str,
+    device: torch.device,
+    *,
+    poll: Callable[[], None] = lambda: None,
+    team: Team = ALONE,
+) -> DocumentSums:
+    """The stored form of a model's score on a benchmark under one protocol."""
+    if isinstance(part, TaskItems):
+        return describe_items(benchmark, part, *time_answers(part, scorer, device, poll, team))
+    return describe_scores(benchmark, part, score_benchmark_rows(scorer, part, device, poll, team))
 
 
 def score_benchmark_rows(

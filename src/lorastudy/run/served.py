@@ -19,7 +19,7 @@ from lorastudy.model.base_weights import PACKED, copy_numbers
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
 from lorastudy.run.context import RunContext
-from lorastudy.run.scores import describe_scores, score_benchmark_rows
+from lorastudy.run.scores import score_part
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.records import DocumentSums, ServedScore
 
@@ -103,11 +103,18 @@ def _score_form(context: RunContext, network: CausalModel, places: Sequence[_Pla
     for place in places:
         if team.any(team.is_first and place.path.exists()):
             continue
-        rows = context.reader.benchmark_rows(
+        part = context.reader.benchmark_part(
             place.benchmark, place.protocol, context.spec.data.rows
         )
-        scores = score_benchmark_rows(scorer, rows, context.device, context.stop.poll, team)
+        stored = score_part(
+            scorer,
+            part,
+            place.benchmark.name,
+            context.device,
+            poll=context.stop.poll,
+            team=team,
+        )
         if team.is_first:
-            write_record(place.path, describe_scores(place.benchmark.name, rows, scores))
+            write_record(place.path, stored)
             context.folder.note_written()
         team.wait()  # every member reads the file

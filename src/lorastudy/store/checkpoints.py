@@ -20,8 +20,9 @@ from pathlib import Path
 from lorastudy import faults
 from lorastudy.errors import InputError, StorageError, first_line
 from lorastudy.store.files import publish_folder, read_record, storage_errors
+from lorastudy.store.folder_records import CheckpointFile, CheckpointManifest
 from lorastudy.store.hashes import hash_file, seal_of
-from lorastudy.store.records import CheckpointFile, CheckpointManifest, Fingerprint
+from lorastudy.store.records import Fingerprint
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest one, and one to fall back to

@@ -29,6 +29,7 @@ from lorastudy.store.records import (
     StudyResults,
     ValidationRecord,
 )
+from lorastudy.store.sample_records import SamplesRecord
 from lorastudy.store.weights import find_weight_changes
 
 _Line = TypeVar("_Line", bound=BaseModel)
@@ -95,6 +96,7 @@ def _check_run(run: RunFolder) -> _Found:
             run.spec: RunSpec,
             run.manifest: Manifest,
             **{path: DocumentSums for path in sorted(run.evaluations.glob("[!.]*.json"))},
+            run.samples: SamplesRecord,
             run.result: RunResult,
             run.failure: RunResult,
         },

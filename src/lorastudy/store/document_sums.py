@@ -27,6 +27,8 @@ def read_document_sums(run: RunFolder, evaluation: EvaluationRecord) -> Document
 
 
 def _find_problem(found: DocumentSums, evaluation: EvaluationRecord) -> str | None:
+    if evaluation.cross_entropy is None:
+        return _find_problem_of_items(found, evaluation)
     if len(found.nats) != len(found.n_targets):
         return f"has {len(found.nats)} sums of nats for {len(found.n_targets)} counts of targets"
     if found.evaluation.protocol_version != evaluation.protocol_version:
@@ -34,8 +36,19 @@ def _find_problem(found: DocumentSums, evaluation: EvaluationRecord) -> str | No
     if sum(found.n_targets) != evaluation.n_tokens:
         return f"counts {sum(found.n_targets)} targets, its score {evaluation.n_tokens}"
     total = math.fsum(found.nats) if all(map(math.isfinite, found.nats)) else math.nan
-    if math.isfinite(evaluation.sum_nats) and not math.isclose(
-        total, evaluation.sum_nats, rel_tol=_TOLERANCE
+    if (
+        evaluation.sum_nats is not None
+        and math.isfinite(evaluation.sum_nats)
+        and not math.isclose(total, evaluation.sum_nats, rel_tol=_TOLERANCE)
     ):
         return f"adds up to {total:.6g} nats, its score to {evaluation.sum_nats:.6g}"
+    return None
+
+
+def _find_problem_of_items(found: DocumentSums, evaluation: EvaluationRecord) -> str | None:
+    if len(found.losses) != evaluation.n_documents:
+        return f"has {len(found.losses)} items, its score {evaluation.n_documents}"
+    share = math.fsum(found.losses) / len(found.losses)
+    if not math.isclose(share, evaluation.loss, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+        return f"has {share:.6g} of its answers wrong, its score {evaluation.loss:.6g}"
     return None

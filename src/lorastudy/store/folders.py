@@ -17,9 +17,10 @@ from pathlib import Path
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record, remove_leftovers, storage_errors, write_record
+from lorastudy.store.folder_records import Lease
 from lorastudy.store.hashes import HASHES, MISSING, Change, find_changes, read_hashes
 from lorastudy.store.leases import is_owned, own
-from lorastudy.store.records import Lease, RunResult
+from lorastudy.store.records import RunResult
 from lorastudy.store.written import WRITTEN, find_rewritten, note_one, note_written
 
 _LOG = "log.txt"
@@ -77,6 +78,11 @@ class RunFolder:
     def evaluations(self) -> Path:
         """One file for each benchmark and protocol."""
         return self.path / "evaluations"
+
+    @property
+    def samples(self) -> Path:
+        """What the model wrote after the study's prompts; missing if it has none."""
+        return self.path / "samples.json"
 
     @property
     def quarantine(self) -> Path:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from lorastudy.errors import OwnedError, StorageError
 from lorastudy.store.files import read_record, storage_errors, write_record
-from lorastudy.store.records import Lease
+from lorastudy.store.folder_records import Lease
 
 LEASE_SECONDS = 120.0  # without a sign of life, after which another machine may take over
 HEARTBEAT_SECONDS = 15.0

@@ -64,21 +64,6 @@ class Fingerprint(Record):
     commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
 
 
-class FoundAt(Record):
-    """`.places.json`: where this machine found the inputs; not part of the results."""
-
-    base: str  # folder from which relative paths of the study start
-    mirror: str | None
-
-
-class Lease(Record):
-    """`.lease` of a run's folder: which process works in it."""
-
-    host: str
-    pid: int
-    boot: str  # differs after a reboot, after which earlier process numbers mean nothing
-
-
 class ProbedArm(Record):
     """The result of trying an arm on the longest rows before the study."""
 
@@ -136,40 +121,42 @@ class Manifest(Record):
     text_part_of: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
 
 
-class CheckpointFile(Record):
-    """One file of a checkpoint, as it was written."""
+class ItemRecord(Record):
+    """One item of a task: what was answered, and whether that is right."""
 
-    bytes: int
-    sha256: str
-
-
-class CheckpointManifest(Record):
-    """`MANIFEST.json` of a checkpoint."""
-
-    step: int
-    identity: str  # of the run's spec
-    environment: Fingerprint
-    files: dict[str, CheckpointFile]
-    seal: str = ""  # SHA-256 over the other fields
-
-
-class WrittenRecords(Record):
-    """`written.json` of a run: how its records began when it was last noted."""
-
-    files: dict[str, CheckpointFile]  # by name in the run's folder
-    seal: str = ""  # SHA-256 over the other fields
+    place: str  # "items.jsonl, line 3"
+    prompt: str  # of a conversation: its last question
+    answer: str  # the right one
+    text: str  # what the model answered: generated, or the choice that it took
+    right: float  # 1 or 0; metrics of lm-evaluation-harness also have what lies between
+    # generation ended only at `max_new_tokens`
+    is_cut: Annotated[bool, Field(exclude_if=lambda is_cut: not is_cut)] = False
+    # of each choice, or of each text whose likelihood was asked for
+    nats: Annotated[tuple[float, ...], Field(exclude_if=lambda nats: not nats)] = ()
 
 
 class DocumentSums(Record):
     """`evaluations/<benchmark>--<protocol>.json`: a score with its sums per document.
 
-    If the protocol joins all documents, the sums are per window.
+    If the protocol joins all documents, the sums are per window. A task has items instead.
     """
 
     evaluation: "EvaluationRecord"
-    unit: Literal["document", "window", "row"] = "row"  # "row": written before this was recorded
-    n_targets: tuple[int, ...]
-    nats: tuple[float, ...]
+    # "row": written before this was recorded
+    unit: Literal["document", "window", "item", "row"] = "row"
+    n_targets: tuple[int, ...] = ()
+    nats: tuple[float, ...] = ()
+    items: Annotated[tuple[ItemRecord, ...], Field(exclude_if=lambda items: not items)] = ()
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """What the losses of documents are divided by: their targets, or one per item."""
+        return (1,) * len(self.items) if self.unit == "item" else self.n_targets
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """What is lost on each document: its nats; of an item, 1 if its answer is wrong."""
+        return tuple(1 - item.right for item in self.items) if self.unit == "item" else self.nats
 
 
 class StepRecord(Record):
@@ -208,11 +195,12 @@ class EvaluationRecord(Record):
     benchmark: str
     protocol: str
     protocol_version: int
-    cross_entropy: float  # nats per target, or per document if `averaged_over` says so
-    perplexity: float
-    n_tokens: int  # scored targets
-    n_documents: int
-    sum_nats: float
+    # nats per target, or per document if `averaged_over` says so; these three: None for a task
+    cross_entropy: float | None
+    perplexity: float | None
+    n_tokens: int  # scored targets; of a task, tokens that were generated or scored
+    n_documents: int  # or items
+    sum_nats: float | None
     seconds: float
     classes: tuple[ClassSum, ...] = ()
     averaged_over: Literal["tokens", "batch-means", "documents"] | None = None  # None: not recorded
@@ -223,11 +211,31 @@ class EvaluationRecord(Record):
     word_perplexity: float | None = None  # these: only if the whole text is scored and known
     byte_perplexity: float | None = None
     bits_per_byte: float | None = None
-    accuracy: float | None = None  # share of documents whose targets are all first choices
+    # share of documents whose targets are all first choices, or of items with a right answer
+    accuracy: float | None = None
     tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
     n_population: int | None = None  # documents, or windows, of which a random part was scored
-    standard_error: float | None = None  # of the cross-entropy, as an estimate for all of them
+    standard_error: float | None = None  # of the loss, as an estimate for all of them
     text: Annotated[TextCounts | None, Field(exclude_if=lambda text: text is None)] = None
+    # of a task of lm-evaluation-harness: what `accuracy` is, as "exact_match,strict-match"
+    metric: Annotated[str | None, Field(exclude_if=lambda metric: metric is None)] = None
+    # items whose generated answer ended only at `max_new_tokens`
+    n_cut: Annotated[int, Field(exclude_if=lambda n: not n)] = 0
+
+    @property
+    def loss(self) -> float:
+        """What is compared, lower is better: the cross-entropy, or the share of wrong answers."""
+        if self.cross_entropy is not None:
+            return self.cross_entropy
+        assert self.accuracy is not None, "a score has a cross-entropy or an accuracy"
+        return 1 - self.accuracy
+
+    @property
+    def shown(self) -> float:
+        """What people read of it: the perplexity, or the share of right answers."""
+        found = self.accuracy if self.perplexity is None else self.perplexity
+        assert found is not None, "a score has a perplexity or an accuracy"
+        return found
 
 
 class ServedScore(Record):

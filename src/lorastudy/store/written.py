@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lorastudy.errors import StorageError
 from lorastudy.store.files import flush_to_disk, read_record, storage_errors, write_record
+from lorastudy.store.folder_records import CheckpointFile, WrittenRecords
 from lorastudy.store.hashes import MISSING, Change, seal_of
-from lorastudy.store.records import CheckpointFile, WrittenRecords
 
 WRITTEN = "written.json"
 

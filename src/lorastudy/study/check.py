@@ -30,6 +30,8 @@ from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.layout import TrainingLayout, lay_out_training
 from lorastudy.run.readers import open_reader
+from lorastudy.run.samples import read_prompts
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.counts import MixedRows, Overlap
 from lorastudy.store.places import Places
@@ -87,7 +89,7 @@ class StudyCheck:
     n_runs: int
     lock: StudyLock
     available_bytes: int
-    scored: Mapping[str, BenchmarkRows]  # by "<benchmark>--<protocol>"
+    scored: Mapping[str, BenchmarkRows | TaskItems]  # by "<benchmark>--<protocol>"
 
 
 def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
@@ -121,11 +123,13 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     _refuse_short_epoch(study, layout)
     _refuse_few_validations(study, layout)
     scored = {
-        f"{benchmark.name}--{protocol}": reader.benchmark_rows(benchmark, protocol, rows)
+        f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, rows)
         for benchmark in study.benchmarks
         for protocol in benchmark.protocols
     }
-    digests = {name: part.corpus.digest for name, part in scored.items()}
+    if study.samples is not None:
+        read_prompts(study.samples, reader)
+    digests = {name: part.digest for name, part in scored.items()}
     digests["train"] = layout.corpus.digest
     digests["validation"] = layout.validation_corpus.digest
     lock = StudyLock(
@@ -181,7 +185,7 @@ def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
     """What validation and each benchmark share with training, ignoring white space at the ends."""
     trained = reader.corpus(study.data.train_part, "texts")
     texts: dict[str | None, Part | Source] = {None: study.data.validation_part}
-    texts |= {benchmark.name: benchmark for benchmark in study.benchmarks}
+    texts |= {benchmark.name: benchmark for benchmark in study.benchmarks if benchmark.task is None}
     return tuple(
         count_overlap(name, reader.corpus(text, "texts"), trained) for name, text in texts.items()
     )

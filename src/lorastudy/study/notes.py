@@ -23,6 +23,9 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
         yield slow
     for arm in checked.arms:
         yield from _note_rank(arm)
+    for benchmark in study.benchmarks:
+        if benchmark.function is not None:
+            yield f"answers of {benchmark.name} are judged by code: {benchmark.function}."
 
 
 def list_texts(lock: StudyLock) -> tuple[str, ...]:

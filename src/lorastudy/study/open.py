@@ -10,10 +10,10 @@ from lorastudy.config.study_file import list_presets, load_study, preset_text, r
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
+from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock
 from lorastudy.store.places import Places, default_cache
-from lorastudy.store.records import FoundAt
 
 
 @dataclass(frozen=True, slots=True)

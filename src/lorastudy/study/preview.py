@@ -20,7 +20,7 @@ from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import IntArray, RowTable, count_between, find_read_tokens
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.tokenizer import Tokenizer
-from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
+from lorastudy.protocols import ANSWER_CLASSES, AnswerClass, is_task, protocol_of_rows
 from lorastudy.run.inputs import Reader
 from lorastudy.run.layout import lay_out_training
 from lorastudy.run.readers import open_reader
@@ -118,9 +118,13 @@ def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
         for name, source, corpus, table in trained
     ]
     for sampled in study.benchmarks:
+        if sampled.task is not None:
+            continue  # the harness makes its prompts only when it asks
         benchmark = sampled.model_copy(update={"sample": None})
         for name in benchmark.protocols:
-            found = reader.benchmark_rows(benchmark, name, rows)
+            # of a task, the prompt and the right answer
+            shown = protocol_of_rows(has_answers=True).pattern if is_task(name) else name
+            found = reader.benchmark_rows(benchmark, shown, rows)
             part = _Part(
                 *(reader, benchmark, found.corpus, found.table, found.padding),
                 length=found.protocol.length,

@@ -16,8 +16,9 @@ from lorastudy.launch.attempt import TriedArm
 from lorastudy.machine.speed import MachineSpeed, measure_speed
 from lorastudy.run.probe import ProbedSeconds
 from lorastudy.run.served import list_forms
+from lorastudy.run.tasks import TaskItems
 from lorastudy.study.check import ArmCheck, StudyCheck
-from lorastudy.study.work import Work, count_epoch, count_evaluation
+from lorastudy.study.work import Work, count_epoch, count_evaluation, count_task
 from lorastudy.train.validations import count_validations
 
 _SET_UP_SECONDS = 1.0  # read inputs and a small model; roughly
@@ -48,7 +49,12 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
     def evaluate(table: RowTable, padding: Padding) -> float:
         return count_evaluation(base, table, padding, size.added).seconds_at(speed)
 
-    scoring = sum(evaluate(rows.table, rows.padding) for rows in checked.scored.values())
+    scoring = sum(
+        count_task(base, part.n_positions, part.n_steps, size.added).seconds_at(speed)
+        if isinstance(part, TaskItems)
+        else evaluate(part.table, part.padding)
+        for part in checked.scored.values()
+    )
     seconds = RunSeconds(_SET_UP_SECONDS, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
     if not arm.trains:
         return seconds
@@ -75,8 +81,9 @@ def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds
     """The seconds of a run of `arm`, from what was measured on a little of each part."""
     layout, epochs = arm.layout, arm.spec.training.epochs
     scoring = sum(
-        probed.per_scored_token[name] * rows.table.n_tokens()
-        for name, rows in checked.scored.items()
+        probed.per_scored_token[name]
+        * (part.n_positions if isinstance(part, TaskItems) else part.table.n_tokens())
+        for name, part in checked.scored.items()
     )
     seconds = RunSeconds(probed.set_up, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
     if not arm.trains:

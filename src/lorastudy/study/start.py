@@ -19,10 +19,11 @@ from lorastudy.machine.memory import total_bytes
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.store.collect import write_extension
 from lorastudy.store.files import write_record, write_text
+from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import read_lock, write_lock
 from lorastudy.store.places import Places
-from lorastudy.store.records import FoundAt, StudyLock
+from lorastudy.store.records import StudyLock
 from lorastudy.study.check import check_study
 from lorastudy.study.limits import refuse_full_disk, refuse_oversized
 from lorastudy.study.open import OpenedStudy

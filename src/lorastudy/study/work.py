@@ -97,6 +97,17 @@ def count_evaluation(
     return count_forward(base, rows, added_parameters)
 
 
+def count_task(
+    base: BaseDescription, n_positions: int, n_steps: int, added_parameters: int
+) -> Work:
+    """The work of answering items: tokens that are read or may be generated, step by step.
+
+    Attention is left out, since prompts are short.
+    """
+    rows = Passage(n_positions, n_positions, 0.0, n_steps)
+    return count_forward(base, rows, added_parameters)
+
+
 def count_epoch(
     base: BaseDescription,
     arm: Arm,

@@ -1,6 +1,5 @@
 """The picture beside the verdict: quality beside the reference, against trained parameters."""
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -9,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.recommendation import list_tests, recommend
-from lorastudy.analysis.summary import ArmSummary
+from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.report.figures.style import (
     COLOURS,
     INK,
@@ -20,11 +19,11 @@ from lorastudy.report.figures.style import (
     shorten,
 )
 from lorastudy.report.figures.writing import DrawnFigure, save_figure
+from lorastudy.report.wording import name_unit, start
 
 _WIDTH_INCHES = 5.2
 _MOST_TESTS = 3
 _FAR = 1.6  # the base model is drawn up to this multiple of the largest value of a tuned arm
-_LARGEST_NATS = 50.0
 
 
 def has_verdict_figure(findings: Findings) -> bool:
@@ -45,9 +44,11 @@ def draw_verdict(findings: Findings) -> DrawnFigure:
     interval = (
         "95 % interval over documents (one seed)" if is_one_seed else "adjusted 95 % interval"
     )
+    kinds = " or ".join(dict.fromkeys(c.key.compared for c in tests)) or "perplexity"
+    shown, units = start(kinds), " or ".join(dict.fromkeys(name_unit(c.key) for c in tests))
     caption = (
-        f"Perplexity compared with {reference}, with the {interval}: lower is better, left is "
-        f"cheaper. Grey: equal within {margin:g} nats per token. Logarithmic horizontal axis."
+        f"{shown} compared with {reference}, with the {interval}: lower is better, left is "
+        f"cheaper. Grey: equal within {margin:g} {units}. Logarithmic horizontal axis."
     )
     return save_figure(
         figure, "fig0-verdict", "Figure 0. Quality against trained parameters", caption
@@ -58,50 +59,59 @@ def _draw_panel(
     axes: Axes, comparison: Comparison, reference: str, arms: Sequence[ArmSummary]
 ) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
+    key = comparison.key
     tops, margin = [1.0], 0.0
     for position, arm in enumerate(arms):
         pair = comparison.find_pair(arm.arm, reference)
         if arm.is_baseline or not arm.trainable_parameters:
             continue
         if arm.arm == reference:
-            _draw_dot(axes, position, arm.arm, arm.trainable_parameters, 0.0)
+            _draw_dot(axes, key, position, arm.arm, (arm.trainable_parameters, 0.0))
         elif pair is not None and pair.mean is not None:
             margin = pair.margin
-            tops.append(_draw_arm(axes, position, arm.trainable_parameters, pair, pair.mean))
-    axes.axhspan(_percent(-margin), _percent(margin), color=INK, alpha=0.12, linewidth=0)
+            tops.append(_draw_arm(axes, key, position, arm.trainable_parameters, pair))
+    axes.axhspan(key.percent(-margin), key.percent(margin), color=INK, alpha=0.12, linewidth=0)
     _draw_baseline(axes, comparison, reference, arms, top=max(tops))
     count_on_logarithmic_axis(axes, n_ticks=5)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _write_tick(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _write_tick(value, key)))
     axes.margins(x=0.14, y=0.16)
-    axes.set_title(f"{shorten(comparison.key.benchmark)}: perplexity", fontsize=9, loc="left")
+    axes.set_title(f"{shorten(key.benchmark)}: {key.compared}", fontsize=9, loc="left")
     axes.grid(axis="y")
 
 
-def _draw_arm(axes: Axes, position: int, x: float, pair: Pair, mean: float) -> float:
+def _draw_arm(axes: Axes, key: ScoreKey, position: int, x: float, pair: Pair) -> float:
     """One arm with its interval; returns the highest value that is drawn."""
+    mean = pair.mean or 0.0
     ends = [mean]
     if (interval := pair.interval) is not None:
         ends = [interval.low, interval.high]
         colour = COLOURS[position % len(COLOURS)]
-        (line,) = axes.plot([x, x], list(map(_percent, ends)), color=colour, linewidth=2)
+        (line,) = axes.plot([x, x], list(map(key.percent, ends)), color=colour, linewidth=2)
         mark(line, position)
-    _draw_dot(axes, position, pair.first, x, mean, is_judged=pair.is_judged)
-    return _percent(max(ends))
+    _draw_dot(axes, key, position, pair.first, (x, mean), is_judged=pair.is_judged)
+    return key.percent(max(ends))
 
 
 def _draw_dot(
-    axes: Axes, position: int, arm: str, x: float, mean: float, *, is_judged: bool = True
+    axes: Axes,
+    key: ScoreKey,
+    position: int,
+    arm: str,
+    at: tuple[float, float],
+    *,
+    is_judged: bool = True,
 ) -> None:
+    x, value = at[0], key.percent(at[1])
     colour = COLOURS[position % len(COLOURS)]
     style = MARKERS[position % len(MARKERS)]
     face = colour if is_judged else "none"
-    (dot,) = axes.plot(x, _percent(mean), style, color=colour, mec=INK, mfc=face)
-    mark(dot, position, [f"{arm}: {x:,.0f} trained parameters, {_percent(mean):+.1f} %"])
+    (dot,) = axes.plot(x, value, style, color=colour, mec=INK, mfc=face)
+    mark(dot, position, [f"{arm}: {x:,.0f} trained parameters, {value:+.1f} {key.percent_sign}"])
     is_right = position % 2 == 1  # neighbours stay apart
     label = axes.annotate(
         shorten(arm),
-        (x, _percent(mean)),
+        (x, value),
         xytext=(7, 3) if is_right else (-6, -10),
         textcoords="offset points",
         ha="left" if is_right else "right",
@@ -123,14 +133,14 @@ def _draw_baseline(
         pair = comparison.find_pair(arm.arm, reference) if arm.is_baseline else None
         if pair is None or pair.mean is None:
             continue
-        value = _percent(pair.mean)
+        value, sign = comparison.key.percent(pair.mean), comparison.key.percent_sign
         if abs(value) <= _FAR * top:
             line = axes.axhline(value, color=INK, linestyle="--", linewidth=0.9)
-            mark(line, position, [f"{arm.arm}: {value:+.1f} %"])
+            mark(line, position, [f"{arm.arm}: {value:+.1f} {sign}"])
         where = "" if abs(value) <= _FAR * top else (", above" if value > 0 else ", below")
         y = value if not where else 1.0
         label = axes.annotate(
-            f"{shorten(arm.arm)} {value:+,.0f} %{where}",
+            f"{shorten(arm.arm)} {value:+,.0f} {sign}{where}",
             (0.72 if not where else 1.0, y),
             xycoords=axes.get_yaxis_transform() if not where else "axes fraction",
             xytext=(-2, 2 if not where else 6),
@@ -141,10 +151,5 @@ def _draw_baseline(
         mark(label, position)
 
 
-def _write_tick(percent: float) -> str:
-    return f"{percent:+,.10g} %" if percent else "0 %"
-
-
-def _percent(nats: float) -> float:
-    """How much higher a perplexity is, in per cent."""
-    return 100 * math.expm1(min(nats, _LARGEST_NATS))
+def _write_tick(percent: float, key: ScoreKey) -> str:
+    return f"{percent:+,.10g} {key.percent_sign}" if percent else f"0 {key.percent_sign}"

@@ -81,14 +81,18 @@ def state_margin(decision: Decision) -> tuple[str, ...]:
     if decision.margin == decision.margin_of_study:
         return ()
     return (
-        f"“As good” means within {describe_margin(decision.margin)} here; the study fixed "
+        f"“As good” means within {_describe_margin(decision)} here; the study fixed "
         f"{decision.margin_of_study:g} before its runs.",
     )
 
 
+def _describe_margin(decision: Decision) -> str:
+    return describe_margin(decision.margin, [test.key for test in decision.found.tests])
+
+
 def state_alternatives(decision: Decision, findings: Findings) -> tuple[str, ...]:
     """Arms that are as good as the recommended one, and cheaper in something."""
-    margin = describe_margin(decision.margin)
+    margin = _describe_margin(decision)
     return tuple(
         f"As good as {decision.found.recommended} within {margin} on the tests: "
         f"{name_arm(findings, other.arm)}, with {join([write_cost(c) for c in other.cheaper])}."
@@ -117,7 +121,7 @@ def state_losses(decision: Decision, findings: Findings) -> tuple[str, ...]:
 def _say_loss(test: OnTest) -> str:
     pair = test.pair
     word = "within the margin" if pair.is_equivalent else _WORDS.get(pair.verdict, pair.verdict)
-    size = write_difference(pair.mean or 0.0, pair.interval)
+    size = write_difference(pair.mean or 0.0, pair.interval, test.key)
     return f"{size} on {test.key.benchmark} ({word})"
 
 

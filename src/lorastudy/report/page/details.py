@@ -12,6 +12,7 @@ from lorastudy.report.wording import (
     describe_question,
     join,
     name_arm,
+    name_unit,
     write_difference,
 )
 
@@ -100,13 +101,14 @@ def state_forgetting(findings: Findings) -> tuple[str, ...]:
     asked = [change for change in changes if change.role == "forgetting"]
     sentences = []
     for benchmark in dict.fromkeys(change.key.benchmark for change in asked):
-        pairs = [c.pair for c in asked if c.key.benchmark == benchmark and c.pair.mean is not None]
+        found = [c for c in asked if c.key.benchmark == benchmark and c.pair.mean is not None]
+        pairs = [change.pair for change in found]
         if not pairs:
             continue
         worst = max(pairs, key=lambda pair: pair.mean or 0.0)
         lost = [pair.first for pair in pairs if pair.verdict == "higher"]
         said = f"worse than the base model: {join(lost)}" if lost else "no arm is shown to be worse"
-        size = write_difference(worst.mean or 0.0, None)
+        size = write_difference(worst.mean or 0.0, None, found[0].key)
         sentences.append(
             f"On {benchmark}, {said}. The highest difference is {size}, that of {worst.first}."
         )
@@ -131,12 +133,12 @@ def state_limits(findings: Findings) -> tuple[str, ...]:
     if margin is not None:
         sentences.append(
             "“Tied” is said only of arms that are shown to differ by less than "
-            f"{describe_margin(margin)}."
+            f"{describe_margin(margin, [c.key for c in comparisons])}."
         )
     sentences += [
-        f"On {c.key.benchmark}, this study separates true differences of {_write_nats(low)} nats "
-        f"per token or more between its most exact pair of arms, and of {_write_nats(high)} "
-        "between its least exact one, with a chance of 80 %."
+        f"On {c.key.benchmark}, this study separates true differences of {_write_nats(low)} "
+        f"{name_unit(c.key)} or more between its most exact pair of arms, and of "
+        f"{_write_nats(high)} between its least exact one, with a chance of 80 %."
         for c in list_tests(findings)
         if c.smallest_shown is not None
         for low, high in (c.smallest_shown,)

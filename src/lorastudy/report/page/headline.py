@@ -12,7 +12,7 @@ from lorastudy.analysis.limits import NO_LIMITS, Limits
 from lorastudy.analysis.recommendation import OnTest, Outcome, Recommendation, recommend
 from lorastudy.analysis.standings import stand_on_test
 from lorastudy.report.numerals import write_share
-from lorastudy.report.wording import describe_margin, join, name_arm, start, write_percent
+from lorastudy.report.wording import describe_margin, join, name_arm, start, write_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,12 @@ def _say_lora(words: _Words) -> str:
     parts = []
     tests = words.found.tests
     if better := [t for t in tests if stand_on_test(t.pair) == "better"]:
-        sizes = _list_sizes(better)
-        parts.append(f"its perplexity is {sizes} than that of {words.reference}")
+        parts += [
+            f"its {what} is {sizes} than that of {words.reference}"
+            for what, sizes in _list_sizes(better).items()
+        ]
     if as_good := [t for t in tests if stand_on_test(t.pair) == "as good"]:
-        margin = describe_margin(as_good[0].pair.margin)
+        margin = describe_margin(as_good[0].pair.margin, [t.key for t in as_good])
         parts.append(f"as good as {words.reference} within {margin} {words.on(as_good)}")
     if others := [t for t in tests if t not in better and t not in as_good]:
         parts.append(f"not separated from it {words.on(others)}")
@@ -59,11 +61,11 @@ def _say_lora(words: _Words) -> str:
 def _say_reference(words: _Words) -> str:
     """The reference is recommended: by how much the best LoRA arm is worse, and its costs."""
     worse = [t for t in words.found.tests if stand_on_test(t.pair) == "worse"]
-    sizes = _list_sizes(worse)
+    sizes = _list_as_owned(worse)
     is_chosen = words.found.question is None or words.found.question.arms is None
     kind = "LoRA arm" if words.found.only_lora else "other arm"
     who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
-    return f"use {words.reference}: {who} has a perplexity {sizes}{_cost_clause(words.found)}."
+    return f"use {words.reference}: {who} has {sizes}{_cost_clause(words.found)}."
 
 
 def _say_open(words: _Words) -> str:
@@ -78,20 +80,17 @@ def _say_open(words: _Words) -> str:
 
 def _say_mixed(words: _Words) -> str:
     """LoRA is better on some tests and worse on others."""
-    sizes = _list_sizes([t for t in words.found.tests if t.pair.is_separated])
-    return (
-        f"it depends on the text: the perplexity of {words.lora} is {sizes} than that of "
-        f"{words.reference}."
-    )
+    found = _list_sizes([t for t in words.found.tests if t.pair.is_separated])
+    sizes = join([f"the {what} of {words.lora} is {size}" for what, size in found.items()])
+    return f"it depends on the text: {sizes} than that of {words.reference}."
 
 
 def _say_one_seed(words: _Words) -> str:
     """One seed: what these checkpoints are on this text."""
     known = [t for t in words.found.tests if t.pair.mean is not None]
-    sizes = _list_sizes(known)
     return (
         f"one seed says nothing about the methods: these two checkpoints differ, and that of "
-        f"{words.lora} has a perplexity {sizes} than that of {words.reference}."
+        f"{words.lora} has {_list_as_owned(known)} than that of {words.reference}."
     )
 
 
@@ -99,8 +98,10 @@ def _say_only_one(words: _Words) -> str:
     """The one arm that keeps the limits: where it stands beside the base model."""
     parts = []
     if better := [t for t in words.found.tests if stand_on_test(t.pair) == "better"]:
-        sizes = _list_sizes(better)
-        parts.append(f"its perplexity is {sizes} than that of the base model")
+        parts += [
+            f"its {what} is {sizes} than that of the base model"
+            for what, sizes in _list_sizes(better).items()
+        ]
     if others := [t for t in words.found.tests if t not in better]:
         parts.append(f"not shown to be better than the base model {words.on(others)}")
     beside = "; " + ", and ".join(parts) if parts else ""
@@ -140,12 +141,25 @@ _HEADLINES: Mapping[Outcome, Callable[[_Words], str]] = {
 }
 
 
-def _list_sizes(tests: Sequence[OnTest]) -> str:
-    """Perplexities beside the reference's: "10 % lower on a and 50 % higher on b and c"."""
-    where: dict[str, list[str]] = {}
+def _list_sizes(tests: Sequence[OnTest]) -> dict[str, str]:
+    """Perplexities, and error rates, beside the reference's.
+
+    {"perplexity": "10 % lower on a and 50 % higher on b and c"}
+    """
+    where: dict[str, dict[str, list[str]]] = {}
     for test in tests:
-        where.setdefault(write_percent(test.pair.mean or 0.0), []).append(test.key.benchmark)
-    return join([f"{percent} on {join(names)}" for percent, names in where.items()])
+        size = write_size(test.pair.mean or 0.0, test.key)
+        where.setdefault(test.key.compared, {}).setdefault(size, []).append(test.key.benchmark)
+    return {
+        what: join([f"{size} on {join(names)}" for size, names in sizes.items()])
+        for what, sizes in where.items()
+    }
+
+
+def _list_as_owned(tests: Sequence[OnTest]) -> str:
+    """The same as what an arm has: "a perplexity 10 % higher on a, an error rate ..."."""
+    articles = {"perplexity": "a", "error rate": "an"}
+    return join([f"{articles[what]} {what} {size}" for what, size in _list_sizes(tests).items()])
 
 
 def _cost_clause(found: Recommendation) -> str:

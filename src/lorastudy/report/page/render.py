@@ -48,10 +48,12 @@ from lorastudy.report.tables.comparisons import (
     build_reference_table,
 )
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.flips import build_flip_table
 from lorastudy.report.tables.forgetting import build_change_table
 from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.runs import build_failure_table, build_run_table
 from lorastudy.report.tables.settings import build_difference_table, build_module_table
+from lorastudy.report.tables.side_by_side import build_sample_table, build_side_by_side
 from lorastudy.report.tables.table import Table
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.report.wording import label_arm
@@ -207,6 +209,9 @@ def _tables(report: Report) -> dict[str, object]:
         "sound": render_html(build_table1(findings.restrict(sound))),
         "published": render_html(build_table1(findings.restrict(padded))) if is_both else None,
         "padding": _render_rows(stored["padding"]),
+        "side_by_side": [render_html(build_side_by_side(each)) for each in findings.side_by_side],
+        "samples": _render_rows(build_sample_table(findings.samples)),
+        "flips": _render_rows(build_flip_table(findings)),
         "answer_classes": _render_rows(build_answer_class_table(findings.answer_scores)),
         "groups": _render_rows(build_group_table(findings)),
         "beside_reference": _render_rows(

@@ -84,7 +84,7 @@ def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
         return ()
     found = recommend(findings)
     sizes = [
-        f"{write_difference(t.pair.mean, t.pair.interval)} on {t.key.benchmark}"
+        f"{write_difference(t.pair.mean, t.pair.interval, t.key)} on {t.key.benchmark}"
         for t in found.tests
         if t.pair.mean is not None
     ]
@@ -119,7 +119,7 @@ def _describe_result(test: OnTest, found: Recommendation) -> str:
     """What one test says of the LoRA arm minus the reference."""
     pair = test.pair
     size = f"{pair.first} minus {pair.second} is " + write_difference(
-        pair.mean or 0.0, pair.interval
+        pair.mean or 0.0, pair.interval, test.key
     )
     evidence = describe_evidence(pair)
     known = f", {evidence}" if evidence else ""
@@ -127,10 +127,10 @@ def _describe_result(test: OnTest, found: Recommendation) -> str:
         case "lower" | "higher":
             word = f"{pair.first} is {'better' if pair.verdict == 'lower' else 'worse'}"
             if pair.is_equivalent:
-                word += f", by less than {describe_margin(pair.margin)}"
+                word += f", by less than {describe_margin(pair.margin, [test.key])}"
             return f"{word}; {size}{known}"
         case "equivalent":
-            margin = describe_margin(pair.margin)
+            margin = describe_margin(pair.margin, [test.key])
             return f"the two are tied, which means equal within {margin}; {size}"
         case "not separated":
             return f"not separated; {size}{known}{_say_needed(test, found)}"
@@ -152,7 +152,7 @@ def _say_needed(test: OnTest, found: Recommendation) -> str:
     if equivalence is not None and equivalence > n_seeds:
         said += (
             f"; {describe_needed(equivalence)} would show that the two are equal within "
-            f"{describe_margin(pair.margin)}"
+            f"{describe_margin(pair.margin, [test.key])}"
         )
     return said
 
@@ -190,7 +190,7 @@ def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
     forgotten = [c for c in changes if c.role == "forgetting" and c.pair.verdict == "higher"]
     for benchmark in dict.fromkeys(c.key.benchmark for c in forgotten):
         lost = [
-            f"{c.pair.first} ({write_difference(c.pair.mean or 0.0, None)})"
+            f"{c.pair.first} ({write_difference(c.pair.mean or 0.0, None, c.key)})"
             for c in forgotten
             if c.key.benchmark == benchmark and c.pair.first in (found.lora, found.reference)
         ]

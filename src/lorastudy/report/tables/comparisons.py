@@ -13,6 +13,7 @@ from lorastudy.analysis.pairs import (
     PairVerdict,
 )
 from lorastudy.analysis.planning import MOST_SEEDS, POWER
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.report.numerals import ABSENT, ends_of, write_interval, write_p, write_with_interval
 from lorastudy.report.tables.table import (
     SCORE_COLUMNS,
@@ -24,7 +25,7 @@ from lorastudy.report.tables.table import (
     score_cells,
     text_cell,
 )
-from lorastudy.report.wording import describe_evidence, describe_margin, write_percent
+from lorastudy.report.wording import describe_evidence, describe_margin, write_size
 
 _WORDS: dict[PairVerdict, str] = {
     "lower": "lower",
@@ -44,6 +45,10 @@ HOW = (
     "separated. The variance over seeds is drawn towards that of all pairs. With one seed the "
     "interval is over documents only, for one pair by itself. From five seeds on, the bootstrap "
     "(seeds x documents, percentile) is a check."
+)
+TASKS = (
+    "Of a task, a document is an item, and its loss is 1 for a wrong answer: differences are those "
+    "of shares of wrong answers."
 )
 PLAN = (
     f"Seeds that would separate the pair with a chance of {POWER:.0%} if its true difference were "
@@ -67,13 +72,22 @@ PLAIN = (
 COUNT_COLUMNS = (Column("seeds", ("n_seeds",)), Column("documents", ("n_documents",)))
 
 
-def explain_margin(margin: float) -> Note:
+def explain_margin(findings: Findings) -> Note:
     """What it means to be within the margin, and what that is in per cent of perplexity."""
+    margin, keys = findings.margin, [c.key for c in findings.comparisons]
+    meaning = describe_margin(margin, keys)
     return Note(
         "",
-        f"“within {margin:g}”: the adjusted interval lies within {describe_margin(margin)} of "
+        f"“within {margin:g}”: the adjusted interval lies within {meaning} of "
         "zero. “Tied” is said only of such arms.",
     )
+
+
+def explain_tasks(findings: Findings) -> tuple[Note, ...]:
+    """What a difference is under a task; nothing in a study without one."""
+    if not any(c.key.is_task for c in findings.comparisons):
+        return ()
+    return (Note("", TASKS),)
 
 
 def _pair_columns(margin: float) -> tuple[Column, ...]:
@@ -129,10 +143,11 @@ def build_reference_table(findings: Findings, *, with_plain: bool = False) -> Ta
         for arm in findings.arms
         if (pair := c.find_pair(arm.arm, reference)) is not None
     ]
+    shown = " or ".join(dict.fromkeys(c.key.compared for c in kept)) or "perplexity"
     columns = (
         *SCORE_COLUMNS,
         *DIFFERENCE_COLUMNS,
-        Column("perplexity is", ("perplexity_ratio",)),
+        Column(f"{shown} is", ("perplexity_ratio",)),
         Column("first arm is", ("verdict",), "left"),
         Column("what is known", ("evidence",), "wrap"),
     )
@@ -140,7 +155,7 @@ def build_reference_table(findings: Findings, *, with_plain: bool = False) -> Ta
         (
             *score_cells(c.key),
             *difference_cells(pair),
-            _percent_cell(pair),
+            _percent_cell(pair, c.key),
             _word_cell(pair),
             text_cell(describe_evidence(pair) or pair.remark),
         )
@@ -148,15 +163,17 @@ def build_reference_table(findings: Findings, *, with_plain: bool = False) -> Ta
     )
     title = f"Every arm minus {reference}, text only"
     asked = (ASKED_NOTE,) if any(pair.is_asked for _, pair in pairs) else ()
-    notes = (*asked, Note("", HOW), explain_margin(findings.margin))
+    notes = (*asked, Note("", HOW), *explain_tasks(findings), explain_margin(findings))
     table = Table(title, columns, rows, notes)
     return add_plain_intervals(table, [pair for _, pair in pairs]) if with_plain else table
 
 
-def _percent_cell(pair: Pair) -> Cell:
+def _percent_cell(pair: Pair, key: ScoreKey) -> Cell:
+    """How much higher the perplexity is; only perplexities have a ratio."""
     if pair.mean is None:
         return Cell(ABSENT, (None,))
-    return Cell(write_percent(pair.mean), (math.exp(min(pair.mean, 700.0)),))
+    ratio = None if key.is_task else math.exp(min(pair.mean, 700.0))
+    return Cell(write_size(pair.mean, key), (ratio,))
 
 
 def _word_cell(pair: Pair) -> Cell:
@@ -190,7 +207,8 @@ def build_group_table(findings: Findings) -> Table:
         )
         for c in findings.comparisons
     )
-    notes = (Note("", LETTERS), Note("", HOW), explain_margin(findings.margin), Note("", PLAN))
+    how = (Note("", HOW), *explain_tasks(findings), explain_margin(findings))
+    notes = (Note("", LETTERS), *how, Note("", PLAN))
     return Table("Which arms are not separated", columns, rows, notes)
 
 

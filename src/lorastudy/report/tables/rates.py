@@ -8,7 +8,7 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.rates import RateSummary
 from lorastudy.analysis.statistics import Estimate
 from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_estimate, write_rate
-from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column, text_cell
+from lorastudy.report.tables.table import Cell, Column, Note, Table, score_column, text_cell
 
 NOT_USED = (
     "not used for choosing: the rate was chosen by validation loss, before any score was read."
@@ -26,12 +26,14 @@ def build_rate_table(findings: Findings) -> Table:
         Column("learning rate", ("learning_rate",)),
         Column("chosen", ("is_chosen", "is_paper"), "left"),
         Column("best validation loss", ("validation_loss", "sd", "n")),
-        *(perplexity_column(c.key, ("perplexity", "sd", "n")) for c in findings.comparisons),
+        *(score_column(c.key, ("sd", "n")) for c in findings.comparisons),
     )
     used = {mark for rate in findings.rates for mark in _marks(rate)}
     notes = [Note(m, t) for m, t in (("¶", PAPER), ("§", AT_THE_END), ("*", NOT_USED)) if m in used]
     rows = tuple(map(_cells, findings.rates))
-    return Table("Learning rates: validation loss and test perplexity", columns, rows, tuple(notes))
+    shown = ", ".join(dict.fromkeys(c.key.quantity for c in findings.comparisons)) or "perplexity"
+    title = f"Learning rates: validation loss and test {shown}"
+    return Table(title, columns, rows, tuple(notes))
 
 
 def write_rates_json(rates: Sequence[RateSummary]) -> str:
@@ -44,14 +46,20 @@ def write_rates_json(rates: Sequence[RateSummary]) -> str:
             "is_paper": rate.is_paper,
             "n_expected": rate.n_expected,
             "validation_loss": _describe(rate.validation_loss),
-            "perplexities": [
-                {"benchmark": key.benchmark, "protocol": key.protocol_name, **(_describe(e) or {})}
-                for key, e in rate.perplexities.items()
-            ],
+            "perplexities": _list_scores(rate, "perplexity"),
+            **({"accuracies": found} if (found := _list_scores(rate, "accuracy")) else {}),
         }
         for rate in rates
     ]
     return json.dumps({"rates": content}, indent=1, allow_nan=False) + "\n"
+
+
+def _list_scores(rate: RateSummary, quantity: str) -> list[dict[str, object]]:
+    return [
+        {"benchmark": key.benchmark, "protocol": key.protocol_name, **(_describe(e) or {})}
+        for key, e in rate.scores.items()
+        if key.quantity == quantity
+    ]
 
 
 def _describe(estimate: Estimate | None) -> dict[str, float | int | None] | None:
@@ -80,7 +88,7 @@ def _cells(rate: RateSummary) -> tuple[Cell, ...]:
         ),
         Cell("chosen" if rate.is_chosen else "", (str(rate.is_chosen), str(rate.is_paper))),
         Cell(text, (loss.mean if loss else None, loss.sd if loss else None, n), detail + missing),
-        *(_score_cell(rate, estimate) for estimate in rate.perplexities.values()),
+        *(_score_cell(rate, estimate) for estimate in rate.scores.values()),
     )
 
 

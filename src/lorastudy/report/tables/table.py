@@ -81,12 +81,15 @@ SCORE_COLUMNS = (
 )
 
 
-def perplexity_column(key: ScoreKey, parts: Sequence[str]) -> Column:
-    """The column of one score, under its benchmark; `parts` are what each cell has as values."""
+def score_column(key: ScoreKey, parts: Sequence[str]) -> Column:
+    """The column of one score, under its benchmark.
+
+    `parts` are what each cell has as values beside the quantity itself.
+    """
     prefix = f"{key.benchmark} {key.protocol_name}"
     return Column(
-        title=key.protocol_name,
-        names=tuple(f"{prefix} {part}" for part in parts),
+        title=f"{key.protocol_name}, accuracy" if key.is_task else key.protocol_name,
+        names=tuple(f"{prefix} {part}" for part in (key.quantity, *parts)),
         group=key.benchmark,
         warning="padding scored" if key.scores_padding else "",
     )

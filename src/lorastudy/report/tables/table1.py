@@ -1,14 +1,13 @@
 """Table I: what every arm trains, reaches and costs."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
-from lorastudy.analysis.statistics import Estimate, Sample, estimate_perplexity, mean
-from lorastudy.analysis.summary import ArmSummary, score_key
+from lorastudy.analysis.statistics import Estimate, Sample, estimate_score, mean
+from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.report.numerals import (
     ABSENT,
@@ -19,7 +18,7 @@ from lorastudy.report.numerals import (
     write_share,
 )
 from lorastudy.report.tables.comparisons import describe_lead
-from lorastudy.report.tables.table import Cell, Column, Note, Table, perplexity_column
+from lorastudy.report.tables.table import Cell, Column, Note, Table, score_column
 from lorastudy.report.wording import list_placement
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.units import MIB
@@ -43,6 +42,10 @@ INTERVAL_NOTE = (
     "separated: differences are judged in pairs."
 )
 _PADDED = protocol_of_rows(scored_padding=True).pattern
+TASK_NOTE = (
+    "Accuracy: the share of items with a right answer, the mean over seeds. Arms are compared by "
+    "the share of wrong answers, so that a lower loss is better everywhere."
+)
 PADDING_NOTE = f"{_PADDED} scores padding as text: compare it with that protocol only."
 
 
@@ -68,8 +71,9 @@ def build_table1(findings: Findings) -> Table:
         for arm, of_arm in zip(arms, rows, strict=True)
         for row in (of_arm, *_served_rows(arm, comparisons, of_arm))
     )
-    title = f"Table I. {results.name}: perplexity and cost of every arm"
-    scores = (perplexity_column(c.key, SCORE_PARTS) for c in comparisons)
+    shown = ", ".join(dict.fromkeys(c.key.quantity for c in comparisons)) or "perplexity"
+    title = f"Table I. {results.name}: {shown} and cost of every arm"
+    scores = (score_column(c.key, _score_parts(c.key)) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
     return Table(title, columns, rows, (*_notes(comparisons), *warn_of_scores(results)))
 
@@ -79,7 +83,9 @@ def warn_of_scores(results: StudyResults) -> tuple[Note, ...]:
     return (*_subset_notes(results), *_drift_notes(results), *contention_notes(results))
 
 
-SCORE_PARTS = ("perplexity", "sd", "n", "low", "high", "cross_entropy")
+def _score_parts(key: ScoreKey) -> tuple[str, ...]:
+    return ("sd", "n", "low", "high", "error_rate" if key.is_task else "cross_entropy")
+
 
 _ARM_COLUMNS = (
     Column("trainable parameters", ("trainable_parameters", "total_parameters")),
@@ -118,7 +124,7 @@ def _arm_cells(arm: ArmSummary) -> tuple[Cell, ...]:
 
 def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
     sample = arm.sample(comparison.key)
-    estimate = estimate_perplexity(sample)
+    estimate = estimate_score(sample)
     if estimate is None:
         is_failed = bool(arm.failed) and not arm.runs
         is_damaged = all(run.status == "damaged" for run in arm.failed)
@@ -126,7 +132,7 @@ def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
         return Cell(text, (None, None, 0, None, None, None), is_bad=is_failed)
     decimals = perplexity_decimals(estimate.mean)
     text, spread = write_estimate(estimate, decimals)
-    low, high = _perplexity_ends(arm, comparison)
+    low, high = _shown_ends(arm, comparison)
     is_known = low is not None and high is not None
     is_short = not arm.is_baseline and estimate.n < n_seeds
     detail = f"[{low:,.{decimals}f}, {high:,.{decimals}f}]" if is_known else spread
@@ -136,7 +142,7 @@ def _score_cell(arm: ArmSummary, comparison: Comparison, n_seeds: int) -> Cell:
         detail = spread.replace(f"({estimate.n})", f"({estimate.n} of {n_seeds})")
     return Cell(
         text,
-        (estimate.mean, estimate.sd, estimate.n, low, high, mean(sample.cross_entropies)),
+        (estimate.mean, estimate.sd, estimate.n, low, high, mean(sample.losses)),
         detail=detail,
         is_emphasised=comparison.leader == arm.arm,
         mark=_mark(arm.arm, comparison),
@@ -159,8 +165,8 @@ def _served_rows(
 def _served_cell(arm: ArmSummary, form: str, comparison: Comparison) -> Cell:
     scores = [score for run in arm.runs for score in run.served if score.merged == form]
     found = [s.evaluation for s in scores if score_key(s.evaluation) == comparison.key]
-    losses = tuple(e.cross_entropy for e in found)
-    estimate = estimate_perplexity(Sample(arm.arm, tuple(e.perplexity for e in found), losses))
+    losses, shown = tuple(e.loss for e in found), tuple(e.shown for e in found)
+    estimate = estimate_score(Sample(arm.arm, shown, losses, comparison.key.is_task))
     if estimate is None:
         return Cell(ABSENT, (None, None, 0, None, None, None))
     text, spread = write_estimate(estimate, perplexity_decimals(estimate.mean))
@@ -168,14 +174,13 @@ def _served_cell(arm: ArmSummary, form: str, comparison: Comparison) -> Cell:
     return Cell(text, values, detail=spread)
 
 
-def _perplexity_ends(
-    arm: ArmSummary, comparison: Comparison
-) -> tuple[float, float] | tuple[None, None]:
+def _shown_ends(arm: ArmSummary, comparison: Comparison) -> tuple[float, float] | tuple[None, None]:
     """The ends of the arm's own interval; none where they are beyond all bounds."""
     level = comparison.find_level(arm.arm)
     if level is None or level.interval.high > _LARGEST_NATS:
         return None, None
-    return math.exp(level.interval.low), math.exp(level.interval.high)
+    low, high = sorted(map(comparison.key.show, (level.interval.low, level.interval.high)))
+    return low, high
 
 
 def _mark(arm: str, comparison: Comparison) -> str:
@@ -235,6 +240,7 @@ def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
         for c in comparisons
     ]
     general = [Note("", SCORE_NOTE)] if comparisons else []
+    general += [Note("", TASK_NOTE)] if any(c.key.is_task for c in comparisons) else []
     general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
     has_padding = any(c.key.scores_padding for c in comparisons)
     padded = [Note("", PADDING_NOTE)] if has_padding else []

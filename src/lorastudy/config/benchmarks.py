@@ -1,0 +1,110 @@
+"""What models are scored on: texts, rows with answers, or a task, and under which protocols."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorastudy.config.sources import Source
+from lorastudy.config.syntax import (
+    Count,
+    FilePath,
+    Mistake,
+    Name,
+    ProtocolName,
+    StudyModel,
+    refuse,
+    repeated,
+)
+from lorastudy.protocols import find_protocol
+
+NEW_TOKENS = 64  # that are generated if a study file does not say how many
+_FUNCTION = r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$"
+
+
+class Generation(StudyModel):
+    """How answers are generated: greedily, one token after the other."""
+
+    max_new_tokens: Count = NEW_TOKENS
+    """Generate at most this many tokens per item."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts before which an answer ends; an end-of-text token ends it as well."""
+
+
+class Samples(Generation):
+    """Prompts after which every model writes, for people to read; nothing is judged."""
+
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """The prompts; or give a path."""
+    path: FilePath | None = None
+    """File with one prompt per line, or with rows that have prompts; their answers are not read."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.prompts) == (self.path is not None):
+            refuse([("", "exactly one of prompts and path is needed")])
+        return self
+
+
+class Benchmark(Source):
+    """A test set, and the protocols under which it is scored."""
+
+    name: Name
+    """Used in tables and file names."""
+    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)]
+    """Names of protocols, such as rows-text, document, sliding-1024-512 or exact-match."""
+    role: Literal["test", "forgetting"] = "test"
+    """forgetting: neutral text, on which tuned models are compared with the baseline."""
+    sample: Annotated[int, Field(ge=2)] | None = None
+    """Score this many random documents (or windows, or items), with a standard error; null: all."""
+    generation: Annotated[Generation | None, Field(exclude_if=lambda how: how is None)] = None
+    """How answers are generated, for protocols that judge generated texts; null: its defaults."""
+    function: Annotated[
+        str | None, Field(pattern=_FUNCTION, exclude_if=lambda named: named is None)
+    ] = None
+    """For own-function: module:function or file.py:function, called with text and answer."""
+
+    task: Annotated[str | None, Field(min_length=1, exclude_if=lambda task: task is None)] = None
+    """For lm-eval-task, in place of id or path: a task of lm-evaluation-harness, or a YAML file."""
+    num_fewshot: Annotated[int | None, Field(ge=0, exclude_if=lambda n: n is None)] = None
+    """Solved examples before each item of a task; null: as the task says."""
+    metric: Annotated[str | None, Field(min_length=1, exclude_if=lambda name: name is None)] = None
+    """What a task is judged by, such as acc_norm or exact_match,strict-match; null: its first."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """As those of a source; of a task, its name alone."""
+        return super().parts if self.task is None else (self.task,)
+
+    def _origins(self) -> dict[str, object]:
+        return {**super()._origins(), "task": self.task}
+
+    @model_validator(mode="after")
+    def _check_protocols(self) -> Self:
+        mistakes = repeated("protocols", self.protocols)
+        kinds = [find_protocol(name) for name in self.protocols]
+        if self.generation is not None and not any(kind.generates for kind in kinds):
+            mistakes.append(_unused("generation", "exact-match, numeric-match and own-function"))
+        mistakes += self._list_mistakes_of_task([kind.judge == "harness" for kind in kinds])
+        needs_function = any(kind.judge == "function" for kind in kinds)
+        if self.function is not None and not needs_function:
+            mistakes.append(_unused("function", "own-function"))
+        if self.function is None and needs_function:
+            mistakes.append(("function", "is required by the protocol own-function"))
+        refuse(mistakes)
+        return self
+
+    def _list_mistakes_of_task(self, of_harness: list[bool]) -> list[Mistake]:
+        mistakes: list[Mistake] = []
+        if (self.task is not None) != all(of_harness) or all(of_harness) != any(of_harness):
+            mistakes.append(
+                ("protocols", "lm-eval-task is for a task, which has no other protocol")
+            )
+        keys = ("num_fewshot", "metric") if self.task is None else ("sample",)
+        where = "a task" if self.task is None else "rows"
+        return mistakes + [
+            (key, f"applies to {where} only; remove it") for key in keys if getattr(self, key)
+        ]
+
+
+def _unused(key: str, protocols: str) -> Mistake:
+    return (key, f"applies to the protocols {protocols} only; remove it")

@@ -1,0 +1,108 @@
+"""Whether an answer is right: a choice by its likelihood, or a generated text by what it says."""
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import SupportsFloat
+
+from lorastudy.errors import ConfigError, InputError, reason_of
+
+JudgeText = Callable[[str, str], object]  # generated text and answer -> whether it is right
+
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+
+
+def pick_choice(nats: Sequence[float], choices: Sequence[str], *, per_character: bool) -> int:
+    """The place of the likeliest choice, the first of equals.
+
+    `per_character` divides the nats of each choice by its characters, as `acc_norm` of
+    lm-evaluation-harness does; a space that was put before it does not count.
+    """
+    lengths = [len(choice) if per_character else 1 for choice in choices]
+    return min(range(len(choices)), key=lambda i: nats[i] / lengths[i])
+
+
+def equals_text(generated: str, answer: str) -> bool:
+    """Both are the same, apart from white space at their ends."""
+    return generated.strip() == answer.strip()
+
+
+def equals_number(generated: str, answer: str) -> bool:
+    """The last number of each is the same; 1,000.0 equals 1000."""
+    found = find_number(generated)
+    return found is not None and found == find_number(answer)
+
+
+def find_number(text: str) -> Decimal | None:
+    """The last number that is written in digits; None if there is none."""
+    written = _NUMBER.findall(text)
+    return Decimal(written[-1].replace(",", "")) if written else None
+
+
+def cut_at_stop(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of `stops`."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def load_function(named: str, base: Path) -> JudgeText:
+    """The function `module:function` or `file.py:function` with two arguments: text and answer.
+
+    Args:
+        named: Where it is; a file is sought from `base`.
+        base: Folder of the study file.
+
+    Raises:
+        ConfigError: It cannot be imported, or is not a function.
+    """
+    where, _, name = named.rpartition(":")
+    try:
+        module = _import_file(base / where) if where.endswith(".py") else _import(where)
+        function = getattr(module, name)
+    except Exception as error:  # of the user's module, of any kind
+        raise ConfigError(
+            f"function {named!r} cannot be loaded: {reason_of(error)}. Name it as "
+            "module:function, or as file.py:function with a path from the study file."
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"function {named!r} is not a function, but {type(function).__name__}.")
+    judge: JudgeText = function
+    return judge
+
+
+def judge_text(judge: JudgeText, generated: str, answer: str, place: str) -> bool:
+    """What `judge` says of a generated text.
+
+    Raises:
+        InputError: It fails, or says neither true nor false; the message names the row.
+    """
+    try:
+        found = judge(generated, answer)
+    except Exception as error:  # of the user's function, of any kind
+        raise InputError(
+            f"{place}: the function fails on {generated[:80]!r}: {reason_of(error)}. Repair it, "
+            "and let it return false for texts that it does not understand."
+        ) from error
+    if isinstance(found, SupportsFloat) and float(found) in (0.0, 1.0):
+        return bool(found)
+    raise InputError(
+        f"{place}: the function returned {found!r} for {generated[:80]!r}, and neither true nor "
+        "false."
+    )
+
+
+def _import(module: str) -> object:
+    return importlib.import_module(module)
+
+
+def _import_file(path: Path) -> object:
+    spec = importlib.util.spec_from_file_location(f"lorastudy_own_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look it up
+    spec.loader.exec_module(module)
+    return module

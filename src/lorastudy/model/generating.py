@@ -1,0 +1,102 @@
+"""Greedy generation: the most likely token, again and again, until an answer ends.
+
+Prompts of one length are continued together, so no row is padded and every family of models can do
+it. Keys and values of earlier tokens are kept by the model, where it can. The tokens are those that
+each prompt would be given alone, without anything kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from lorastudy.model.scoring import Continuation
+from lorastudy.model.sharing import AnyScorer
+
+MAX_POSITIONS = 4900  # of prompts and answers that are kept at once, as in scoring
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When an answer is over."""
+
+    max_new_tokens: int
+    end_ids: frozenset[int]  # tokens that end it; they are not part of it
+    is_over: Callable[[Ids], bool] = lambda _: False  # whether the tokens so far contain a stop
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a model wrote after a prompt."""
+
+    ids: Ids  # without a token that ended it
+    is_cut: bool  # it has `max_new_tokens` tokens, and no end
+
+
+def generate_greedily(
+    scorer: AnyScorer,
+    prompts: Sequence[Ids],
+    ending: Ending,
+    *,
+    device: torch.device,
+    poll: Callable[[], None] = lambda: None,
+    max_positions: int = MAX_POSITIONS,
+) -> tuple[Generated, ...]:
+    """What the model writes after each prompt, in their order; prompts have at least one token.
+
+    All members of a team have to call this with the same prompts, and each has all results.
+
+    Args:
+        scorer: The model and its precision.
+        prompts: Token ids.
+        ending: When an answer is over.
+        device: Where the model is.
+        poll: Called before every token; may raise to stop.
+        max_positions: Tokens of prompts and answers that are kept at once.
+    """
+    scorer.network.eval()
+    found: dict[int, Generated] = {}
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for length, group in groupby(longest_first, key=lambda i: len(prompts[i])):
+        rows = list(group)
+        at_once = max(1, max_positions // (length + ending.max_new_tokens))
+        at_once = 1 if scorer.takes_rows_alone else at_once
+        for begin in range(0, len(rows), at_once):
+            part = rows[begin : begin + at_once]
+            ids = torch.tensor([prompts[i] for i in part], device=device)
+            found |= zip(part, _continue_rows(scorer, ids, ending, poll), strict=True)
+    return tuple(found[i] for i in range(len(prompts)))
+
+
+def _continue_rows(
+    scorer: AnyScorer, prompts: Tensor, ending: Ending, poll: Callable[[], None]
+) -> list[Generated]:
+    """The answers to prompts of one length, (B, T)."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    is_open = [True] * len(prompts)
+    step = Continuation(prompts)
+    for _ in range(ending.max_new_tokens):
+        poll()
+        following = scorer.choose_next(step)
+        for b, token in enumerate(following.ids.tolist()):
+            if not is_open[b]:
+                continue
+            if token in ending.end_ids:
+                is_open[b] = False
+                continue
+            answers[b].append(token)
+            is_open[b] = not ending.is_over(tuple(answers[b]))
+        if not any(is_open):
+            break
+        # rows that have ended go on with the others, and what follows is not read
+        new = following.ids[:, None]
+        if following.cache is None:
+            step = Continuation(torch.cat([step.input_ids, new], dim=1))
+        else:
+            step = Continuation(new, following.cache)
+    pairs = zip(answers, is_open, strict=True)
+    return [Generated(tuple(ids), is_cut) for ids, is_cut in pairs]

@@ -1,0 +1,33 @@
+"""The committed simulation of tasks, on a sample of its cells."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage_tasks_202611"
+
+
+@pytest.fixture(scope="module")
+def tasks() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("coverage_of_tasks", FOLDER / "coverage.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "n_seeds", "spread", "pattern"),
+    [(0.95, 2, 0.002, "equal"), (0.5, 3, 0.03, "one x100"), (0.1, 5, 0.01, "equal")],
+)
+def test_tasks_without_differences_seldom_separate_any(
+    tasks: ModuleType, accuracy: float, n_seeds: int, spread: float, pattern: str
+) -> None:
+    cell = tasks.Cell(accuracy, n_seeds, spread, 100, 5, pattern)
+    found = tasks.losses.false_separations(tasks.losses.measure(cell, 1000), n_seeds)
+    assert found <= 5 + 3 * 0.69  # asked: 5 %; three standard errors of 1,000 studies

@@ -1,0 +1,135 @@
+"""Tasks of lm-evaluation-harness give, item by item, what its own HFLM gives.
+
+Needs the extra `lmeval`. The tasks and their data are made here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorastudy.config.models import Benchmark, Rows
+from lorastudy.errors import ConfigError, InputError
+from lorastudy.model.base import load_base
+from lorastudy.model.scoring import make_scorer
+from lorastudy.run.readers import make_reader
+from lorastudy.run.scores import score_part
+from lorastudy.store.places import Places
+from lorastudy.store.records import DocumentSums
+from support.chats import write_rows
+from support.tiny_runs import CPU
+
+lm_eval = pytest.importorskip("lm_eval", reason="the extra `lmeval` is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the harness and of what it imports
+
+WORDS = ["sun", "moon", "a star far away", "tide", "rain and wind", "ice"]
+QUESTIONS = [
+    {"q": f"After {WORDS[n]} comes", "choices": [b, c, f"{c} {b}"], "right": n % 3}
+    for n, b, c in ((n, WORDS[n - 1], WORDS[n - 2]) for n in range(len(WORDS)))
+]
+CHOICE = """
+task: own_choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Q: {{q}}"
+doc_to_choice: choices
+doc_to_target: right
+num_fewshot: 1
+fewshot_split: test
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+WRITTEN = """
+task: own_written
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/questions.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}} "
+doc_to_target: "LETTER"
+generation_kwargs: {until: ["STOP"], max_gen_toks: 9}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+filter_list:
+  - {name: first, filter: [{function: regex, regex_pattern: "(.)"}, {function: take_first}]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "questions.jsonl", QUESTIONS)
+    return tmp_path
+
+
+def write_task(folder: Path, text: str, **values: str) -> Path:
+    for name, value in {"FOLDER": str(folder), **values}.items():
+        text = text.replace(name, value)
+    path = folder / "task.yaml"
+    path.write_text(text)
+    return path
+
+
+def ours(base: Path, folder: Path, **keys: Any) -> DocumentSums:
+    reader = make_reader(base, Places(folder, cache=folder / "cache"))
+    benchmark = Benchmark(name="b", task="task.yaml", protocols=("lm-eval-task",), **keys)
+    parts = [
+        reader.benchmark_part(benchmark, "lm-eval-task", Rows(cut="lines", length=48))
+        for _ in range(2)
+    ]
+    assert parts[0].digest == parts[1].digest
+    scorer = make_scorer(load_base(base, device=CPU), "float32")
+    return score_part(scorer, parts[0], "b", CPU)
+
+
+def theirs(base: Path, path: Path) -> list[dict[str, Any]]:
+    from lm_eval.tasks import TaskManager
+
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(base), "dtype": "float32", "device": "cpu"},
+        tasks=[str(path)],
+        task_manager=TaskManager(include_defaults=False),
+        batch_size=1,
+        bootstrap_iters=0,
+    )
+    (samples,) = found["samples"].values()
+    return sorted(samples, key=lambda sample: sample["doc_id"])
+
+
+def test_choices_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:
+    expected = theirs(tiny_gpt2, write_task(folder, CHOICE))
+    for metric in ("acc", "acc_norm"):
+        found = ours(tiny_gpt2, folder, metric=metric)
+        assert [item.right for item in found.items] == [sample[metric] for sample in expected]
+        for item, sample in zip(found.items, expected, strict=True):
+            nats = [-answer[0] for answer in sample["filtered_resps"]]
+            assert item.nats == pytest.approx(nats, abs=1e-4)
+            assert item.prompt == sample["arguments"][0][0]
+        assert found.evaluation.metric == f"{metric},none"
+    assert 0 < (found.evaluation.accuracy or 0) < 1  # so that the comparison says something
+
+
+def test_generated_texts_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:
+    whole = theirs(tiny_gpt2, write_task(folder, WRITTEN, LETTER="e", STOP="none"))
+    texts = [sample["resps"][0][0] for sample in whole]
+    stop, letter = texts[4][0], texts[1][0]
+    path = write_task(folder, WRITTEN, LETTER=letter, STOP=json.dumps(stop)[1:-1])
+    expected, found = theirs(tiny_gpt2, path), ours(tiny_gpt2, folder)
+    assert [s["resps"][0][0] for s in expected] != texts  # the stop stopped something
+    assert [item.text for item in found.items] == [s["filtered_resps"][0] for s in expected]
+    assert [item.right for item in found.items] == [s["exact_match"] for s in expected]
+    assert found.evaluation.metric == "exact_match,first"
+    assert 0 < (found.evaluation.accuracy or 0) < 1
+
+
+def test_a_task_that_cannot_be_carried_out_is_refused(folder: Path, tiny_gpt2: Path) -> None:
+    write_task(folder, CHOICE)
+    with pytest.raises(ConfigError, match="has no metric 'f2'; it has acc, acc_norm"):
+        ours(tiny_gpt2, folder, metric="f2")
+    write_task(folder, WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 900"))
+    with pytest.raises(ConfigError, match="generates 900 tokens, and the model reads 64"):
+        ours(tiny_gpt2, folder)
+    write_task(folder, CHOICE.replace("questions.jsonl", "none.jsonl"))
+    with pytest.raises(InputError, match=r"task task.yaml: lm-evaluation-harness says: "):
+        ours(tiny_gpt2, folder)
