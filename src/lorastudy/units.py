@@ -78,6 +78,11 @@ def write_mib(n_bytes: float) -> str:
     return f"{n_bytes / MIB:,.0f}"
 
 
+def write_portion(share: float, decimals: int = 0) -> str:
+    """A share from 0 to 1 as a percentage: "8 %", "7.5 %"."""
+    return f"{100 * share:.{decimals}f} %"
+
+
 def write_clock(seconds: float) -> str:
     """Time that is left, in whole seconds: "0:42", "12:05", "3:04:59"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -252,10 +252,10 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
     assert state_caveat(caveats[0]).startswith("76 % of the training text is in no row")
     table = build_digest_table(lossy.evidence)
     shown = {row[0].text: [cell.text for cell in row[1:5]] for row in table.rows}
-    assert shown["train"] == ["20", "10,000", "76.0%", "0.0%"]
-    assert shown["x--rows-text"] == ["3", "50", "0.0%", "50.0%"]
+    assert shown["train"] == ["20", "10,000", "76.0 %", "0.0 %"]
+    assert shown["x--rows-text"] == ["3", "50", "0.0 %", "50.0 %"]
     said = {fact.label: fact.text for fact in describe_study(lossy)}
-    assert said["training text"].startswith("20 documents, 10,000 tokens, of which 76.0% in no row")
+    assert said["training text"].startswith("20 documents, 10,000 tokens, of which 76.0 % in no")
 
 
 def test_damaged_runs_are_not_called_failed(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_run_whose_threads_wait_for_cores_says_so_once_while_it_trains(
 
     with run.claim():
         assert said not in look_after(1, 0.0) + look_after(2, 0.5)  # as on a quiet machine
-        assert f"{said} 44% of the time" in look_after(3, 6.5)
+        assert f"{said} 44 % of the time" in look_after(3, 6.5)
         assert said not in look_after(4, 6.5)
 
 

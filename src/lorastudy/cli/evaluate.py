@@ -25,6 +25,7 @@ from lorastudy.cli.options import (
 from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
+from lorastudy.units import write_portion
 
 Model = Annotated[str, typer.Argument(help="Model folder, hub id, or demo.", metavar="MODEL")]
 ProtocolNames = Annotated[
@@ -127,8 +128,8 @@ def _print_records(records: Sequence[EvaluationRecord]) -> None:
     unknown = max((record.text.unknown_share for record in records if record.text), default=0.0)
     if any(record.text and record.text.is_unknown for record in records):
         print(
-            f"lorastudy: the tokenizer does not know {unknown:.0%} of the tokens, so perplexities "
-            "say little about this text, and there are none per byte or word.",
+            f"lorastudy: the tokenizer does not know {write_portion(unknown)} of the tokens, so "
+            "perplexities say little about this text, and there are none per byte or word.",
             file=sys.stderr,
         )
 

@@ -23,7 +23,7 @@ from lorastudy.study.progress import (
     StepDone,
     Validated,
 )
-from lorastudy.units import write_clock, write_mib
+from lorastudy.units import write_clock, write_mib, write_portion
 
 _FRAME_LINES = 6  # title, head, rules and the line below
 _COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
@@ -193,8 +193,8 @@ def _line_of(event: Event) -> str | None:
         case RunDisturbed(waited_share=waited):
             return (
                 f"{event.run_id}  other programs use the CPU: its threads had to wait "
-                f"{waited:.0%} of the time. It takes longer and its timings are unreliable; its "
-                "scores stay the same."
+                f"{write_portion(waited)} of the time. It takes longer and its timings are "
+                "unreliable; its scores stay the same."
             )
         case StepDone():
             return None

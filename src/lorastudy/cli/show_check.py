@@ -20,7 +20,7 @@ from lorastudy.report.wording import write_size
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
-from lorastudy.units import write_duration, write_mib
+from lorastudy.units import write_duration, write_mib, write_portion
 
 
 def print_check(
@@ -50,8 +50,8 @@ def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
     share = layout.epoch.n_scored.sum() / (layout.epoch.n_rows * (study.data.rows.length - 1))
     what = "text is" if layout.epoch.marks is None else "scored tokens are"
     console.print(
-        f"{layout.epoch.n_rows:,} training rows; {what} {share:.1%} of what rows padded to "
-        f"{study.data.rows.length} tokens would score. "
+        f"{layout.epoch.n_rows:,} training rows; {what} {write_portion(share, 1)} of what rows "
+        f"padded to {study.data.rows.length} tokens would score. "
         f"{write_mib(checked.available_bytes)} MiB are available.",
     )
     console.print(write_time(facts, wishes.price))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from lorastudy.units import write_portion
+
 MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
 
 
@@ -65,9 +67,12 @@ class TextCounts:
 
     def __str__(self) -> str:
         documents = "documents" if self.answers is None else f"rows of {self.answers.kind}"
+        dropped, unknown = (
+            write_portion(share, 1) for share in (self.dropped_share, self.unknown_share)
+        )
         counts = (
             f"{self.n_documents:,} {documents}, {self.n_tokens:,} tokens, of which "
-            f"{self.dropped_share:.1%} in no row and {self.unknown_share:.1%} unknown"
+            f"{dropped} in no row and {unknown} unknown"
         )
         return counts if self.answers is None else f"{counts}; {self.answers}"
 

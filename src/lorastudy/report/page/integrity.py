@@ -11,6 +11,7 @@ from lorastudy.report.numerals import write_rate
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.records import Fingerprint, Manifest, StudyResults
+from lorastudy.units import write_portion
 
 _COUNTS = {
     "documents": "documents",
@@ -90,7 +91,7 @@ def _count_cells(counts: TextCounts | None) -> tuple[Cell, ...]:
     shares = (counts.dropped_share, counts.unknown_share)
     return (
         *(Cell(f"{number:,}", (number,)) for number in numbers),
-        *(Cell(f"{share:.1%}", (share,)) for share in shares),
+        *(Cell(write_portion(share, 1), (share,)) for share in shares),
     )
 
 
