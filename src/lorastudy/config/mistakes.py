@@ -4,46 +4,27 @@ A line is `key.path: sentence`. Values are shown by their `repr`, shortened, so 
 in a study file can write control characters to a terminal.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lorastudy.config.models import Study
+from lorastudy.config.right_form import (
+    allowed_keys,
+    find_elsewhere,
+    find_nearest,
+    right_form,
+    shown,
+    write_as_field,
+)
 
-# Keys that other tools use for the same thing, spelt too differently to be found as near.
-_WORDS_OF_OTHERS = {
-    "lr": "learning_rates",
-    "r": "rank",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "target_modules": "placement",
-    "batch_size": "rows_per_step",
-    "per_device_train_batch_size": "micro_batch",
-    "num_train_epochs": "epochs",
-    "warmup_ratio": "warmup",
-    "model": "base_model",
-    "max_length": "length",
-    "block_size": "length",
-    "seed": "seeds",
-    "datasets": "benchmarks",
-    "eval_steps": "validate_every",
-    "threshold": "min_delta",
-    "test_size": "from_train",
-    "val_set_size": "from_train",
-    "bf16": "bfloat16",
-    "fp16": "bfloat16",
-    "fp32": "float32",
-}
-_SEEDS_SHOWN = 10
 _SENTENCES = {
     "missing": "is required",
-    "int_type": "must be a whole number, not {value}",
+    "int_type": "must be a whole number, not {value}{form}",
     "int_from_float": "must be a whole number, not {value}",
-    "float_type": "must be a number, not {value}",
+    "float_type": "must be a number, not {value}{form}",
     "finite_number": "must be a finite number, not {value}",
     "bool_type": "must be true or false, not {value}",
     "string_type": "must be text, not {value}; put it in quotes",
@@ -71,11 +52,8 @@ def describe_mistakes(error: ValidationError, data: Mapping[str, Any]) -> list[s
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the most similar candidate, or nothing if none is similar."""
-    known = list(candidates)
-    found = difflib.get_close_matches(word, known, n=1)
-    if not found and _WORDS_OF_OTHERS.get(word) in known:
-        found = [_WORDS_OF_OTHERS[word]]
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    found = find_nearest(word, candidates)
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def _is_echo(details: ErrorDetails) -> bool:
@@ -93,34 +71,27 @@ def _lines(details: ErrorDetails, data: Mapping[str, Any]) -> Iterator[str]:
 def _sentence(details: ErrorDetails, context: Mapping[str, Any]) -> str:
     value = details["input"]
     if details["type"] == "extra_forbidden":
-        allowed = _allowed_keys(details["loc"][:-1])
-        return f"unknown key{_choice(str(details['loc'][-1]), allowed)}"
+        return f"unknown key{_right_key(details['loc'], value)}"
     if details["type"] == "literal_error":
-        return f"{_shown(value)} is not allowed{_choice(value, _quoted(context['expected']))}"
+        return f"{shown(value)} is not allowed{_choice(value, _quoted(context['expected']))}"
     if details["type"] == "study_value":
-        return f"{_shown(value)} {context['text']}{_choice(value, context['candidates'])}"
+        return f"{shown(value)} {context['text']}{_choice(value, context['candidates'])}"
     sentence = _SENTENCES.get(details["type"])
     if sentence is None:
         return details["msg"]
-    return sentence.format(value=_shown(value), form=_right_form(details), **context)
+    form = right_form(details["type"], details["loc"], value)
+    return sentence.format(value=shown(value), form=form, **context)
 
 
-def _right_form(details: ErrorDetails) -> str:
-    """How a value would be written that stands alone where a list or a mapping is expected."""
-    value, path = details["input"], details["loc"]
-    needs_form = details["type"] in ("tuple_type", "model_type") and not isinstance(value, dict)
-    if not needs_form or value is None or path[-1] in ("arms", "benchmarks"):
-        return ""
-    shown = _shown(value).strip("'")
-    if details["type"] == "tuple_type":
-        if path == ("seeds",) and isinstance(value, int) and 1 < value <= _SEEDS_SHOWN:
-            return f"; write {list(range(value))} for {value} seeds"
-        if path == ("seeds",) and not isinstance(value, int):
-            return "; write them one by one, such as [0, 1, 2]"
-        return f"; write [{shown}]"
-    keys = [key for key in ("id", "path") if key in _allowed_keys(path)]
-    forms = " or ".join(f"{{{key}: {shown}}}" for key in keys)
-    return f"; write {forms}" if forms else ""
+def _right_key(path: Sequence[str | int], value: object) -> str:
+    """What an unknown key is called here, or where else in a study it belongs."""
+    key, allowed = str(path[-1]), allowed_keys(path[:-1])
+    if near := find_nearest(key, allowed):
+        form = write_as_field((*path[:-1], near), value)
+        return f"{_choice(key, allowed)}{f'; write {form}' if form else ''}"
+    if elsewhere := find_elsewhere(key):
+        return f" here (did you mean {' or '.join(elsewhere)}?); allowed: {', '.join(allowed)}"
+    return _choice(key, allowed)
 
 
 def _choice(word: object, allowed: Sequence[str]) -> str:
@@ -131,30 +102,6 @@ def _choice(word: object, allowed: Sequence[str]) -> str:
 
 def _quoted(expected: str) -> list[str]:
     return re.findall(r"'([^']*)'", expected)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, tuple):
-        return "a list"
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _allowed_keys(path: Sequence[str | int]) -> list[str]:
-    """The keys of the model at `path` in a study."""
-    model: type[BaseModel] = Study
-    for key in path:
-        if isinstance(key, str):
-            model = _model_in(model.model_fields[key].annotation)
-    return list(model.model_fields)
-
-
-def _model_in(annotation: object) -> type[BaseModel]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(_model_in(part) for part in get_args(annotation) if part is not Ellipsis)
 
 
 def _key_path(path: Sequence[str | int], data: object) -> str:
@@ -185,4 +132,4 @@ def _name_of_member(members: object, index: int) -> str:
 
 
 def _plain_key(key: str) -> str:
-    return key if re.fullmatch(r"\w(?:[\w.-]{0,62}[\w-])?", key, re.ASCII) else _shown(key)
+    return key if re.fullmatch(r"\w(?:[\w.-]{0,62}[\w-])?", key, re.ASCII) else shown(key)
