@@ -1,11 +1,13 @@
 """How many threads compute."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from lorastudy.threads import count_cores, share_cores
+from lorastudy.errors import ConfigError
+from lorastudy.threads import count_cores, refuse_threads, share_cores
 
 
 @pytest.fixture
@@ -28,6 +30,14 @@ def test_a_process_takes_its_share_of_the_cores_and_at_most_omp_num_threads(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", most)
     assert share_cores(n_processes) == n_threads
+
+
+@pytest.mark.parametrize(("n_threads", "is_too_many"), [(None, False), (32, False), (33, True)])
+def test_far_more_threads_than_cores_are_refused(
+    n_threads: int | None, is_too_many: bool, eight_cores: None
+) -> None:
+    with pytest.raises(ConfigError, match="at most 8") if is_too_many else nullcontext():
+        refuse_threads(n_threads)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from lorastudy.errors import ConfigError
+
 _CGROUPS = Path("/sys/fs/cgroup")
+_MOST_PER_CORE = 4  # threads that are asked for; far more cannot even be started
+_FEW = 8  # threads that may be asked for on any machine
 
 
 def share_cores(n_processes: int) -> int:
@@ -16,6 +20,20 @@ def share_cores(n_processes: int) -> int:
     n_cores = count_cores()
     share = max(1, n_cores // n_processes)
     return min(share, int(most)) if most.isdecimal() and int(most) else share
+
+
+def refuse_threads(n_threads: int | None) -> None:
+    """Check that a number of threads which was asked for is not far above that of the cores.
+
+    Raises:
+        ConfigError: It is.
+    """
+    n_cores = count_cores()
+    if n_threads is not None and n_threads > max(_FEW, _MOST_PER_CORE * n_cores):
+        raise ConfigError(
+            f"--threads {n_threads}: this process may use {n_cores} cores, and so many threads "
+            f"would only wait for each other. Give at most {n_cores}."
+        )
 
 
 def count_cores(cgroups: Path = _CGROUPS) -> int:

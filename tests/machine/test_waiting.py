@@ -18,15 +18,19 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-def look_often(monkeypatch: pytest.MonkeyPatch, waited_share: float) -> list[int]:
-    """Let the cores be as busy as said; the list grows with the threads while a run sleeps."""
+def look_often(
+    monkeypatch: pytest.MonkeyPatch, waited_share: float, *, free_from: float = 1e9
+) -> list[int]:
+    """Let the cores be as busy as said, until they are free; the list grows as sleeps end."""
     began = time.monotonic()
     asleep: list[int] = []
     idle = waiting._idle
 
     def read() -> CpuTimes:
-        ready = 1000 * (time.monotonic() - began)  # of a thousand threads, so never a few only
-        return CpuTimes((1 - waited_share) * ready, waited_share * ready)
+        seconds = time.monotonic() - began
+        ready = 1000 * seconds  # of a thousand threads, so never a few only
+        waited = 1000 * waited_share * min(seconds, free_from)
+        return CpuTimes(ready - waited, waited)
 
     def count(end: threading.Event) -> None:
         idle(end)
@@ -53,6 +57,19 @@ def test_threads_sleep_while_others_use_the_cores(
     assert bool(asleep) == sleeps
     assert all(n == n_before + 2 for n in asleep)  # the one that looks and the one that is idle
     assert threading.active_count() == n_before
+
+
+def test_threads_stay_asleep_until_the_cores_are_free(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = look_often(monkeypatch, 0.3, free_from=0.2)
+    began = time.monotonic()
+    with waiting.sleep_beside_others():
+        while not asleep and time.monotonic() < began + 20:
+            time.sleep(0.01)
+        assert len(asleep) == 1 and time.monotonic() > began + 0.2
+        time.sleep(0.1)
+    assert len(asleep) == 1
 
 
 def test_one_thread_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:

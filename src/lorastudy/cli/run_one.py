@@ -13,6 +13,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import Strategy
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import stored_places
+from lorastudy.threads import refuse_threads
 
 RunId = Annotated[
     str,
@@ -53,6 +54,7 @@ def run_one(
     torchrun --nproc-per-node 8 -m lorastudy run-one DIR RUN_ID --strategy fsdp2
     """
     options.check_device(device)
+    refuse_threads(threads)
     study = StudyFolder(folder)
     from lorastudy.analysis.choice import find_run
 

@@ -13,6 +13,7 @@ import torch
 from lorastudy.errors import ConfigError
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.store.records import Fingerprint
+from lorastudy.threads import share_cores
 from lorastudy.units import MIB
 from lorastudy.version import __version__
 
@@ -136,6 +137,14 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than this process has cores, whatever OMP_NUM_THREADS says.
+
+    torch itself counts the cores of the machine, which may be more than a container may use.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), share_cores(1)))
 
 
 def set_up_memory() -> None:

@@ -5,7 +5,7 @@ programs use the cores, a thread that spins holds the core which the thread it w
 a run becomes several times slower. GNU's OpenMP, which torch uses on Linux, spins much less as long
 as a process has more of its threads than there are cores (`do_spin` in libgomp's
 config/linux/wait.h). So a run that has to wait for cores starts a few idle threads, and ends them
-again some seconds later. The threads that compute are the same, and so are all results.
+again when the cores are free. The threads that compute are the same, and so are all results.
 `benchmarks/busy-machine_2cores_202611` measures what this gains.
 """
 
@@ -18,7 +18,7 @@ import torch
 from lorastudy.machine.memory import CpuTimes, read_cpu_times
 
 LOOK_SECONDS = 0.2  # between two looks at how long threads waited
-ASLEEP_SECONDS = 10.0  # until it is tried again whether the cores are free
+ASLEEP_SECONDS = 10.0  # in which the cores have to be free before threads spin again
 _MOST_WAITED = 0.1  # share of the threads' ready time; about 0.01 where nothing else runs
 
 
@@ -57,6 +57,15 @@ def is_disturbed(spent: CpuTimes) -> bool:
 
 
 def _idle(end: threading.Event) -> None:
-    """Be a thread with a team of its own, which ends with it."""
+    """Be a thread with a team of its own, which ends with it, until the cores are free.
+
+    Threads that sleep while they wait for each other have to wait for cores as others do, so
+    there is no need to let them spin in order to find out.
+    """
     torch.ones(1 << 20).add_(1)  # large enough to be computed by a team
-    end.wait(ASLEEP_SECONDS)
+    before = read_cpu_times()
+    while not end.wait(ASLEEP_SECONDS):
+        now = read_cpu_times()
+        if before is None or now is None or not is_disturbed(now - before):
+            return
+        before = now

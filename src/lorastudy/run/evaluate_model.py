@@ -12,9 +12,11 @@ from lorastudy.evaluate.score import RowScores
 from lorastudy.machine.environment import (
     choose_device,
     forbid_tf32,
+    limit_threads,
     refuse_precision,
     set_up_memory,
 )
+from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import CausalModel, load_base, quieten_libraries
 from lorastudy.model.base_folder import find_base_folder
@@ -52,6 +54,7 @@ def evaluate_model(
     """
     quieten_libraries()
     set_up_memory()
+    limit_threads()
     forbid_tf32()
     where = choose_device(device)
     refuse_precision(where, precision)
@@ -64,7 +67,8 @@ def evaluate_model(
     if adapter is not None:
         load_adapter(network, adapter)
     scorer = make_scorer(network, precision, implementation=implementation)
-    return _score(scorer, laid_out, benchmark.name, where)
+    with sleep_beside_others():
+        return _score(scorer, laid_out, benchmark.name, where)
 
 
 def evaluate_network(

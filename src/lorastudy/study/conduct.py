@@ -27,6 +27,7 @@ from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.progress import Look, Progress
 from lorastudy.study.start import missing_runs, start_or_continue
+from lorastudy.threads import refuse_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
     Raises:
         UserError: See `start_or_continue`.
     """
+    refuse_threads(how.threads)
     probe = how.probe
     if how.team is not None:
         refuse_team(how.team.size, wanted.opened.study.training, *wanted.opened.study.arms)
