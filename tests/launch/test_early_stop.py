@@ -1,16 +1,19 @@
 """A command that is told to stop while it starts: exit 75, and no process is left."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
 import pytest
 
 from lorastudy.config.study_file import dump_study
+from lorastudy.launch import probe, worker
 from support.tiny_runs import make_study, write_texts
 
 INTERRUPTED = 75
@@ -61,3 +64,19 @@ def test_a_signal_in_the_first_second_ends_the_command_and_its_children(
     assert psutil.wait_procs(servers, timeout=3)[1] == []
     message = said.read_text()
     assert "run the same command again" in message.lower() and "Traceback" not in message
+
+
+def test_a_process_that_tries_an_arm_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "try_arm", lambda _: time.sleep(SECONDS))
+    ours, theirs = Pipe()
+    if (tried := os.fork()) == 0:
+        ours.close()
+        probe._work(None, theirs)  # type: ignore[arg-type]
+        os._exit(0)
+    theirs.close()
+    ours.close()  # as the system does for a command that was killed
+    try:
+        wait_until(lambda: os.waitpid(tried, os.WNOHANG)[0] == tried)
+    except AssertionError:
+        os.kill(tried, signal.SIGKILL)
+        raise

@@ -77,9 +77,11 @@ def submit(
 
 
 def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
+    from lorastudy.launch.local import warm_up
     from lorastudy.study.conduct import Execution, Wanted
 
     wanted = Wanted(opened)
+    warm_up()
     with options.progress_on(is_stderr=as_json):
         execute_here(wanted, Execution(device=device, jobs=jobs))
     finish(wanted, as_json=as_json)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -184,12 +185,14 @@ def visible_gpus(device: str) -> tuple[str, ...]:
     return tuple(names)[: torch.cuda.device_count()]
 
 
+@cache
 def process_context() -> (
     multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
 ):
     """A fork server if there is one, else fresh interpreters."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    atexit.register(_end_fork_server)  # before there is one that a signal could leave behind
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_WORKER])
     return context
@@ -215,7 +218,6 @@ def warm_up() -> None:
         process_context()
         from multiprocessing import forkserver
 
-        atexit.register(_end_fork_server)  # before there is one that a signal could leave behind
         with without_main():
             forkserver.ensure_running()
 

@@ -5,7 +5,10 @@ micro-batch is frozen and never lowered, because it decides how sums are rounded
 micro-batch it would be another study. `lorastudy check --probe` also measures time.
 """
 
+import os
+import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from lorastudy.config.models import Study
@@ -64,7 +67,7 @@ def probe_study(
 
 def _try_in_process(attempt: Attempt) -> TriedArm:
     context = local.process_context()
-    ours, theirs = context.Pipe(duplex=False)
+    ours, theirs = context.Pipe()
     process = context.Process(
         target=_work, args=(attempt, theirs), name=f"probe-{attempt.run.run_id}"
     )
@@ -90,7 +93,15 @@ def _try_in_process(attempt: Attempt) -> TriedArm:
 def _work(attempt: Attempt, parent: Connection) -> None:
     from lorastudy.launch.worker import try_arm
 
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     parent.send(try_arm(attempt))
+
+
+def _end_with(parent: Connection) -> None:
+    """End this process when the one that started it has ended, and nobody waits for an answer."""
+    with suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(1)
 
 
 def _describe(
