@@ -34,6 +34,22 @@ def test_init_makes_a_study_of_a_folder_of_questions_that_check_accepts(
     assert "protocols: [answers]" in Path("my-questions.yaml").read_text()
 
 
+def test_init_says_that_messages_need_a_chat_template(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("chats").mkdir()
+    for name in ("train", "validation"):
+        write_rows(Path(f"chats/{name}.jsonl"), [{"messages": say("Who?", "I.")}] * 4)
+    made = call("init", "chats", "--base", tiny_gpt2, "--out", "a.yaml")
+    assert made.code == 0, made.err
+    assert "the tokenizer has no chat template" in made.out and "estimated" in made.out
+    refused = call("check", "a.yaml")
+    assert refused.code == 3 and "the tokenizer has no chat template" in refused.err
+    Path("chat.jinja").write_text(TEMPLATE)
+    assert call("check", "a.yaml", "--set", "data.chat_template_path=chat.jinja").code == 0
+
+
 def test_evaluate_scores_answers_and_says_where_a_row_has_none(
     questions: Path, tiny_gpt2: Path
 ) -> None:

@@ -109,6 +109,29 @@ def test_a_folder_that_leaves_a_doubt_is_refused(
     assert not (tmp_path / "a.yaml").exists()
 
 
+@pytest.mark.parametrize("name", ["2024", "2024-01-31", "no", "null", "a\nb: c", "$name", "# {x}"])
+def test_a_folder_of_any_name_becomes_a_study(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(Path(name), train__txt=LINE * 3, val__txt=LINE)
+    answer = call("init", folder, "--base", "team/none", "--out", "a.yaml", "--no-schema")
+    if "\n" in name:  # no path of a study file has a line break
+        assert answer.code == 2 and "data.train.path" in answer.err
+        return
+    assert answer.code == 0, answer.err
+    assert read_study_file(Path("a.yaml")).data.train.path == f"{name}/train.txt"
+
+
+def test_a_base_model_that_is_no_folder_here_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "notes", train__txt=LINE * 3, val__txt=LINE)
+    (tmp_path / "empty").mkdir()
+    for base in ("./absent", tmp_path / "empty"):
+        answer = call("init", folder, "--base", base, "--out", tmp_path / "a.yaml")
+        assert answer.code == 3 and str(base) in answer.err
+        assert not (tmp_path / "a.yaml").exists()
+
+
 def test_neither_preset_nor_folder_names_the_presets() -> None:
     answer = call("init", "papr")
     assert answer.code == 2 and "did you mean 'paper'" in answer.err

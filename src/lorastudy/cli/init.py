@@ -52,7 +52,7 @@ def init(
         start, out, base_model=base_model, column=column, with_schema=with_schema
     )
     if as_json:
-        options.print_json({"file": written.file, "schema": written.schema})
+        options.print_json({"file": written.file, "schema": written.schema, "found": written.found})
         return
     for line in written.found:
         print(line)

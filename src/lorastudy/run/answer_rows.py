@@ -14,6 +14,10 @@ from lorastudy.evaluate.protocols import SizedProtocol, SpecialTokens, lay_out_r
 from lorastudy.protocols import protocol_of_rows
 
 
+class RowLengthError(InputError):
+    """Texts give no row of this length, or an answer does not fit into one; another length may."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerSource:
     """What messages about a source with answers need."""
@@ -38,14 +42,14 @@ def cut_answer_rows(
     """Rows and padding of a corpus with answers; `rows.too_long` says what long rows become.
 
     Raises:
-        InputError: An answer does not fit into a row, or no row is left.
+        RowLengthError: An answer does not fit into a row, or no row is left.
     """
     drops_long = rows.too_long == "drop"
     try:
         table, padding = lay_out_rows(protocol, corpus, special, drops_long=drops_long)
     except TooLongError as error:
         others = len(error.documents) - 1
-        raise InputError(
+        raise RowLengthError(
             f"{source.row_places[error.documents[0]]}: the answer, and what is scored with it, "
             f"needs a row of {error.needed[0]} tokens, and data.rows.length is {rows.length}"
             f"{f'; {others:,} more rows are too long as well' if others else ''}. "
@@ -53,7 +57,7 @@ def cut_answer_rows(
             "with data.rows.too_long: drop."
         ) from error
     if table.n_rows == 0:
-        raise InputError(
+        raise RowLengthError(
             f"{source.label}: all {corpus.n_documents:,} rows are longer than {rows.length} "
             "tokens. Use a longer data.rows.length, or data.rows.too_long: cut-prompt."
         )

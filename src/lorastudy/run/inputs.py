@@ -28,6 +28,7 @@ from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.protocols import Form, form_of_rows, protocol_of_rows
 from lorastudy.run.answer_rows import (
     AnswerSource,
+    RowLengthError,
     cut_answer_rows,
     refuse_protocol,
     refuse_questions,
@@ -132,7 +133,8 @@ class Reader:
 
         Raises:
             ConfigError: A key is for the other kind of rows.
-            InputError: No row has a target, or an answer does not fit into a row.
+            InputError: The source cannot be read with this model.
+            RowLengthError: No row has a target, or an answer does not fit into a row.
         """
         form = "stream" if rows.cut == "stream" else form_of_rows(strip=rows.strip)
         end = self.tokenizer.end_id if rows.end == "scored" else None
@@ -150,7 +152,7 @@ class Reader:
             else cut_stream(corpus.offsets, rows.length)
         )
         if table.n_rows == 0:
-            raise InputError(
+            raise RowLengthError(
                 f"{text.label}: less than one row of {rows.length} tokens. "
                 "Give more text or a shorter data.rows.length."
             )

@@ -71,7 +71,7 @@ def _own_study(
     if named.path is not None:  # as it was given, so that the study file can name it in this way
         named = BaseModelRef(path=base_model)
     parts = find_parts(folder, column=column)
-    counter = make_counter(named, column)
+    counter = make_counter(parts, named, column)
     chosen = choose_rows(parts, counter)
     text = make_study_text(folder, parts, path, chosen, base_model=named, column=column)
     load_study(text, str(path))

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef
+from lorastudy.config.yaml_text import write_yaml
 from lorastudy.data.examples import Example
 from lorastudy.data.files import SampleBy, read_rows
 from lorastudy.data.formats import split_ending
@@ -71,8 +72,8 @@ def make_study_text(
     length, cut = chosen.rows.length, chosen.rows.cut
     text = (files("lorastudy") / "presets" / "own-data.template").read_text("utf-8")
     return string.Template(text).substitute(
-        folder=folder.resolve().name or "this folder",
-        name=_study_name(folder),
+        folder=_on_one_line(folder.resolve().name) or "this folder",
+        name=_as_yaml(_study_name(folder)),
         base_model=_base_model(base_model, base),
         train="{" + ", ".join(sources["train"]) + "}",
         validation="{" + ", ".join(sources["validation"]) + "}",
@@ -165,6 +166,16 @@ def _path_from(base: Path, path: str) -> str:
     """`path` as a study file in `base` names it, in quotes; an absolute one stays as it is."""
     seen = path if Path(path).is_absolute() else os.path.relpath(Path.cwd() / path, base)
     return json.dumps(seen, ensure_ascii=False)
+
+
+def _on_one_line(text: str) -> str:
+    """`text` for a comment, which a line break would end."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _as_yaml(text: str) -> str:
+    """`text` as a value, in quotes where it would be read as a number or as true or false."""
+    return write_yaml([text]).strip().removeprefix("[").removesuffix("]")
 
 
 def _study_name(folder: Path) -> str:

@@ -8,14 +8,19 @@ tokenizer if it is on this machine, and by an estimate otherwise.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorastudy.config.models import BaseModelRef, Rows, Source
 from lorastudy.data.examples import Example
 from lorastudy.data.files import SampleBy, read_rows
 from lorastudy.data.formats import FORMATS, split_ending
-from lorastudy.errors import UserError
+from lorastudy.errors import InputError, UserError
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places, default_cache
+from lorastudy.units import write_portion
+
+if TYPE_CHECKING:
+    from lorastudy.run.inputs import Reader
 
 LENGTH = 256  # tokens of a row, if the base model reads as many
 TABLES = tuple(FORMATS)  # endings of files with columns
@@ -52,7 +57,7 @@ class Counter:
 
     count: Count
     most_positions: int | None  # that the base model reads; None: no limit, or not known
-    note: str  # why numbers are estimates; empty if they are exact
+    note: str  # why numbers are estimates, and what to do; empty if they are exact
 
     def describe(self, counts: TextCounts) -> str:
         """`counts` in words, without what an estimate cannot know."""
@@ -60,7 +65,7 @@ class Counter:
             return str(counts)
         return (
             f"{counts.n_documents:,} documents, about {counts.n_tokens:,} tokens, of which about "
-            f"{counts.dropped_share:.0%} in no row"
+            f"{write_portion(counts.dropped_share)} in no row"
         )
 
 
@@ -90,7 +95,7 @@ def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
     elif first is not None and first.is_truncated:
         reason = (
             f"with one row per {'line' if train.is_text else 'document'} of at most {length} "
-            f"tokens, {first.dropped_share:.0%} of the training text would be lost"
+            f"tokens, {write_portion(first.dropped_share)} of the training text would be lost"
         )
     else:
         return RowChoice(lines, "line", first.n_documents if first else 1, per_line, "")
@@ -120,33 +125,53 @@ def _choose_answer_rows(parts: Mapping[str, Part], counter: Counter, rows: Rows)
         rows = rows.model_copy(update={"length": min(most, 2 * rows.length)})
 
 
-def make_counter(base_model: BaseModelRef, column: str) -> Counter:
-    """Counts with the tokenizer of `base_model` if it is on this machine, else estimates."""
-    places = Places(Path.cwd(), offline=True, cache=default_cache())
-    try:
-        return _count_exactly(base_model, column, places)
-    except UserError:
-        note = (
-            "Tokens are estimated from bytes, since the base model is not on this machine; "
-            "check counts them."
-        )
-        return Counter(lambda *asked: _estimate(*asked, column=column), None, note)
+def make_counter(parts: Mapping[str, Part], base_model: BaseModelRef, column: str) -> Counter:
+    """Counts with the tokenizer of `base_model` if it is on this machine, else estimates.
 
+    If `check` would refuse the base model, or these texts with it, the note says why.
 
-def _count_exactly(base_model: BaseModelRef, column: str, places: Places) -> Counter:
+    Raises:
+        InputError: The base model is a folder that is not there.
+    """
     from lorastudy.model.base import quieten_libraries  # slow: imports torch
     from lorastudy.model.base_folder import find_base_folder
     from lorastudy.run.readers import make_reader
 
     quieten_libraries()
-    folder = find_base_folder(base_model, mirror=None, offline=True, base=places.base)
-    reader = make_reader(folder, places)
+    places = Places(Path.cwd(), offline=True, cache=default_cache())
+    try:
+        folder = find_base_folder(base_model, mirror=None, offline=True, base=places.base)
+    except InputError:
+        if base_model.id is None:
+            raise
+        return _make_estimates(column, "the base model is not on this machine; check counts them.")
+    most_positions = None
+    try:
+        reader = make_reader(folder, places)
+        most_positions = reader.base.max_positions
+        counter = _count_exactly(reader, column)
+        rows = Rows(cut="lines", length=min(LENGTH, most_positions or LENGTH))
+        for part in parts.values():
+            counter.count(part, rows, "line")
+    except UserError as error:
+        reason = f"they cannot be counted, and check says the same: {error}"
+        return _make_estimates(column, reason, most_positions)
+    return counter
+
+
+def _make_estimates(column: str, reason: str, most_positions: int | None = None) -> Counter:
+    note = f"Tokens are estimated from bytes, since {reason}"
+    return Counter(lambda *asked: _estimate(*asked, column=column), most_positions, note)
+
+
+def _count_exactly(reader: "Reader", column: str) -> Counter:
+    from lorastudy.run.answer_rows import RowLengthError
 
     def count(part: Part, rows: Rows, sample_by: SampleBy) -> TextCounts | None:
         source = Source(path=part.pattern, column=column, sample_by=sample_by)
         try:
             return reader.count_training_text(source, rows)
-        except UserError:  # less than one row
+        except RowLengthError:
             return None
 
     return Counter(count, reader.base.max_positions, "")
