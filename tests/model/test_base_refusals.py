@@ -79,6 +79,9 @@ EDITS: dict[str, dict[str, object]] = {
     "too wide": {"head_dim": 10**9, "model_type": "llama"},
     "epsilon": {"layer_norm_epsilon": "small"},
     "not finite": {"layer_norm_epsilon": float("nan")},
+    "text part": {"text_config": {}},
+    "text part by name": {"text_config": "gpt2"},
+    "decoder": {"decoder": {"n_layer": 2}},
     "own code": {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "nova"},
 }
 
@@ -122,12 +125,16 @@ def test_family_without_attention_is_described_and_run(tmp_path: Path) -> None:
     assert torch.equal(logits_of(load_base(folder, device=CPU)), logits_of(plain))
 
 
-@pytest.mark.parametrize("family", ["bert", "xlnet", "roberta"])
-def test_model_that_reads_ahead_is_refused(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "scale"), [("bert", 1.0), ("xlnet", 1.0), ("xlnet", 0.1), ("roberta", 1.0)]
+)
+def test_model_that_reads_ahead_is_refused(family: str, scale: float, tmp_path: Path) -> None:
     narrow = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "d_inner": 32}
     named = {"d_model": 32, "n_layer": 2, "n_head": 2} if family == "xlnet" else {}
     save_family(family, tmp_path, intermediate_size=32, pad_token_id=1, **{**narrow, **named})
     edit_config(tmp_path, architectures=["AnyForCausalLM"])
+    weights = load_file(tmp_path / "model.safetensors")
+    add_tensors(tmp_path, {name: scale * weight for name, weight in weights.items()})
     assert "depends on the tokens after it" in refusal_of(tmp_path)
 
 

@@ -29,6 +29,7 @@ from lorastudy.store.hashes import hash_file
 
 # what a tokenizer may consist of, its chat templates included
 _TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.vocab"]
+SNAPSHOTS = "snapshots"  # the folder of the hub's cache that holds a model's commits
 _HUB_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 # No model has more. Libraries loop over such numbers, or make tensors of that length, so reading a
 # larger one would seem to hang, or would take all memory.
@@ -104,10 +105,12 @@ def _hub_folder(
         )
     except Exception as error:  # of the hub's client and of what it uses, of many kinds
         where = f"the mirror {mirror}, " if mirror else ""
+        has_owner = "/" in identifier
         raise InputError(
             f"base_model: {identifier} (revision {revision}) is not in {where}the local cache"
             f"{'' if offline else ' or on the hub'} ({type(error).__name__}). "
-            f"Check the id{', run once without --offline' if offline else ''}, or give a folder: "
+            f"Check the id{'' if has_owner else ', which has an owner as in openai-community/gpt2'}"
+            f"{', run once without --offline' if offline else ''}, or give a folder: "
             "base_model: {path: ...}."
         ) from error
 
@@ -157,12 +160,13 @@ def read_config(folder: Path) -> PretrainedConfig:
         is_causal = is_composite(config) or (
             type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and any(map(_names_decoder, named))
         )
+        has_encoder = bool(config.is_encoder_decoder or text.is_encoder_decoder)
     if is_quantised:
         raise InputError(
             f"{folder}: the base model is quantised already. "
             "Give the unquantised model; base_weights of an arm says how it is held."
         )
-    if not is_causal or config.is_encoder_decoder or text.is_encoder_decoder:
+    if not is_causal or has_encoder:
         raise InputError(
             f"{folder}: {', '.join(named)} (model type {config.model_type!r}) is not a "
             "decoder-only language model. Give one whose architecture is a ...ForCausalLM or "
