@@ -50,9 +50,10 @@ def test_text_that_no_row_reads_is_counted_and_noted(
     found = check(tmp_path, cut=cut, length=length)
     text = found["train_text"]
     assert text["n_dropped"] == n_dropped
-    (note, _) = found["notes"]  # of train and of validation
+    note, _, cut = found["notes"]  # of train, of validation and of the benchmark
+    assert "tokens of same are in no row under rows-text" in cut and "protocol document" in cut
     assert f"of the {text['n_tokens']:,} tokens of train are in no row" in note
-    assert f"{n_dropped / text['n_tokens']:.0%}" in note
+    assert f"{100 * n_dropped / text['n_tokens']:.0f} %" in note
 
 
 def test_composite_model_is_noted_as_one_of_which_the_text_part_is_taken(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_family_that_runs_with_eager_attention_is_noted(
     assert any("eager" in note for note in notes) == is_noted
 
 
-def test_weights_that_are_missing_or_not_read_are_noted_and_other_formats_are_refused(
+def test_weights_that_are_not_read_are_noted_and_missing_ones_are_refused(
     tmp_path: Path,
 ) -> None:
     assert not any("weights" in note for note in check(tmp_path)["notes"])
@@ -89,11 +90,11 @@ def test_weights_that_are_missing_or_not_read_are_noted_and_other_formats_are_re
     assert answer.code == 0 and "old.safetensors, which is not read" in " ".join(answer.out.split())
     (tmp_path / "base" / "old.safetensors").unlink()
     weights.unlink()
-    answer = call("check", tmp_path / "study.yaml")
-    assert answer.code == 0 and "has no weights" in " ".join(answer.out.split())
-    (tmp_path / "base" / "pytorch_model.bin").write_bytes(b"")
-    answer = call("check", tmp_path / "study.yaml")
-    assert answer.code == 3 and "no .safetensors file" in answer.err
+    for other in (None, "pytorch_model.bin"):
+        if other is not None:
+            (tmp_path / "base" / other).write_bytes(b"")
+        answer = call("check", tmp_path / "study.yaml")
+        assert answer.code == 3 and "no .safetensors file" in answer.err
 
 
 def test_long_names_of_arms_cut_no_number(tmp_path: Path) -> None:
@@ -102,3 +103,11 @@ def test_long_names_of_arms_cut_no_number(tmp_path: Path) -> None:
     answer = call("check", tmp_path / "study.yaml", "--set", f"arms.lora.name={long}")
     assert answer.code == 0, answer.err
     assert "…" not in answer.out and f" {trained:,} " in answer.out
+
+
+def test_every_wrong_path_is_named_at_once_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.format(cut="lines", length=40, rank=4))
+    answer = call("check", tmp_path / "study.yaml")
+    assert answer.code == 3 and "4 inputs are not there" in answer.err
+    for key in ("base_model", "data.train", "data.validation", "benchmarks.same"):
+        assert f"  {key}: " in answer.err

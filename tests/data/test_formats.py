@@ -153,6 +153,12 @@ def test_prose_about_tables_is_plain_text(text: str, tmp_path: Path) -> None:
     assert read(tmp_path / "a.txt") == [*text.split("\n"), "Yes."]
 
 
+@pytest.mark.parametrize("text", ["[1]", "[]", "[1, 2]", "{"])
+def test_brackets_that_hold_no_objects_are_plain_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read(tmp_path / "a.txt") == [text]
+
+
 @pytest.mark.parametrize("text", ["{1, 2} is a set.\nIt has two members.", '{"a": 1} is JSON.'])
 def test_prose_about_braces_is_plain_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(text)

@@ -11,11 +11,13 @@ import torch
 
 from lorastudy.config.models import BaseModelRef, Source, Study
 from lorastudy.config.study_file import load_study, preset_text
+from lorastudy.errors import InputError
 from lorastudy.model import base_folder
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
+from lorastudy.study.notes import note_study
 from lorastudy.study.open import stored_places
 
 MODEL, DATA = "b" * 40, "a" * 40
@@ -65,3 +67,16 @@ def test_a_study_is_locked_to_commits_and_asks_for_them_again(
     again = check_study(study, replace(places, revisions=pinned), CPU).lock
     assert hub.asked == {MODEL, DATA}
     assert again == lock
+
+
+def test_weights_that_a_run_would_fetch_are_noted_and_others_that_are_missing_are_refused(
+    hub: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "snapshots" / MODEL / "model.safetensors").unlink()
+    study = load_study(preset_text("demo"), "demo", ["benchmarks=[]", "data.rows.length=20"])
+    study = study.model_copy(update={"base_model": BaseModelRef(id="owner/model")})
+    places = Places(tmp_path, offline=True, cache=tmp_path / "cache")
+    (note,) = (n for n in note_study(study, check_study(study, places, CPU)) if "weights" in n)
+    assert note.startswith("The weights of owner/model are not in the local cache")
+    with pytest.raises(InputError, match=r"no \.safetensors file"):
+        check_study(study, replace(places, offline=False), CPU)

@@ -192,7 +192,8 @@ def _make_cache(cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"cannot make the token cache {cache}: {error.strerror}. Choose another folder."
+            f"cannot make the token cache {cache}: {error.strerror}. Name another folder with the "
+            "environment variable LORASTUDY_CACHE."
         ) from error
 
 

@@ -10,7 +10,7 @@ from lorastudy.config.models import Study
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import ConfigError, InputError, possible_path, reason_of
 from lorastudy.model.base import describe_base
-from lorastudy.model.base_folder import digest_base, find_base_folder
+from lorastudy.model.base_folder import SNAPSHOTS, digest_base, find_base_folder
 from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.run.inputs import Reader
 from lorastudy.store.files import read_record
@@ -89,7 +89,7 @@ def open_reader(study: Study, places: Places) -> Reader:
         data.completion_only_loss, data.assistant_only_loss, data.chat_template_path
     )
     reader = make_reader(folder, places, rules)
-    if named.id is not None and folder.parent.name == "snapshots":  # of the hub's cache, by commit
+    if named.id is not None and folder.parent.name == SNAPSHOTS:  # of the hub's cache, by commit
         reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
     base = reader.base
     if base.max_positions is not None and study.data.rows.length > base.max_positions:

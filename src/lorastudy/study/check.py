@@ -13,12 +13,12 @@ from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.sources import locate_files
 from lorastudy.data.text_counts import count_overlap
 from lorastudy.errors import ConfigError, InputError, OutOfMemoryError
-from lorastudy.machine.environment import refuse_precision, take_fingerprint
+from lorastudy.machine.environment import limit_threads, refuse_precision, take_fingerprint
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
-from lorastudy.model.base_folder import digest_base, find_base_folder
+from lorastudy.model.base_folder import SNAPSHOTS, digest_base, find_base_folder
 from lorastudy.model.base_refusals import holds_weights
 from lorastudy.model.base_weights import (
     refuse_base_weights,
@@ -101,13 +101,14 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         OutOfMemoryError: An adapter is larger than the memory that is available now.
     """
     quieten_libraries()
+    limit_threads()
     refuse_precision(device, study.training.precision)
     _refuse_wrong_paths(study, places)
     refuse_optimizer(study.training.optimizer.name)
     for arm in study.arms:
         refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
-    if holds_weights(reader.base.folder):
+    if not weights_come_later(study, reader):
         check_weights(reader.base.folder)
     if study.training.activation_checkpointing:
         checkpoint_layers(build_without_weights(reader.base.folder), drops_by_function=False)
@@ -156,6 +157,16 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     )
     n_runs = len(runs) + len(list_runs_to_come(study, {}))
     return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device), scored)
+
+
+def weights_come_later(study: Study, reader: Reader) -> bool:
+    """Whether the hub's cache has no weights yet, and `--offline` keeps them from being fetched.
+
+    A run without it fetches them, so only then are missing weights no mistake.
+    """
+    folder = reader.base.folder
+    is_cached = study.base_model.id is not None and folder.parent.name == SNAPSHOTS
+    return is_cached and reader.places.offline and not holds_weights(folder)
 
 
 def _refuse_wrong_paths(study: Study, places: Places) -> None:

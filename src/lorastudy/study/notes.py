@@ -1,16 +1,17 @@
 """What a person should know of a study before it runs, although nothing is wrong with it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from lorastudy.config.models import Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.base import BaseDescription
-from lorastudy.model.base_refusals import holds_weights, list_unread_weights
+from lorastudy.model.base_refusals import list_unread_weights
+from lorastudy.run.inputs import Reader
 from lorastudy.store.counts import Overlap, TextCounts
 from lorastudy.store.records import StudyLock
-from lorastudy.study.check import ArmCheck, StudyCheck
+from lorastudy.study.check import ArmCheck, StudyCheck, weights_come_later
+from lorastudy.units import write_portion
 
 
 def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
@@ -18,7 +19,7 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     yield from note_texts(study, checked.lock)
     yield from _note_text_part(checked.reader.base)
     yield from _note_attention(checked.reader.base)
-    yield from _note_weights(checked.reader.base.folder)
+    yield from _note_weights(study, checked.reader)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
         yield slow
     for arm in checked.arms:
@@ -61,20 +62,36 @@ def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
             )
             if any(s.path is not None and s.sample_by == "line" for s in part.sources):
                 why += " In text files, sample_by: document keeps the lines of a file together."
-            yield (
-                f"{counts.dropped_share:.0%} of the {counts.n_tokens:,} tokens of {name} are in no "
-                f"row, {why}"
-            )
+            lost = write_portion(counts.dropped_share)
+            yield f"{lost} of the {counts.n_tokens:,} tokens of {name} are in no row, {why}"
+    yield from _note_cut_benchmarks(study, lock)
     unknown: dict[str, float] = {}
     for name, counts in lock.texts.items():
         if counts.is_unknown:
             unknown.setdefault(name.rsplit("--", 1)[0], counts.unknown_share)
     for name, share in unknown.items():
         yield (
-            f"{share:.0%} of the tokens of {name} are the unknown token: the tokenizer does not "
-            "know this text, so perplexities say little about it, and there are none per byte or "
-            "word."
+            f"{write_portion(share)} of the tokens of {name} are the unknown token: the tokenizer "
+            "does not know this text, so perplexities say little about it, and there are none per "
+            "byte or word."
         )
+
+
+def _note_cut_benchmarks(study: Study, lock: StudyLock) -> Iterator[str]:
+    """One sentence for each benchmark of texts whose rows leave out more than a small part."""
+    for benchmark in study.benchmarks:
+        found = {name: lock.texts.get(f"{benchmark.name}--{name}") for name in benchmark.protocols}
+        cut = {
+            name: counts.dropped_share
+            for name, counts in found.items()
+            if counts is not None and counts.answers is None and counts.is_truncated
+        }
+        if cut:
+            yield (
+                f"{write_portion(max(cut.values()))} of the tokens of {benchmark.name} are in no "
+                f"row under {show_names(cut)}, so they are not scored. The protocol document "
+                "scores all of them."
+            )
 
 
 def _note_answers(name: str, counts: TextCounts, study: Study) -> Iterator[str]:
@@ -122,9 +139,13 @@ def _note_text_part(base: BaseDescription) -> Iterator[str]:
         )
 
 
-def _note_weights(folder: Path) -> Iterator[str]:
-    if not holds_weights(folder):
-        yield f"{folder} has no weights, so they are not checked. `run` needs them as safetensors."
+def _note_weights(study: Study, reader: Reader) -> Iterator[str]:
+    folder = reader.base.folder
+    if weights_come_later(study, reader):
+        yield (
+            f"The weights of {study.base_model.id} are not in the local cache, so they are not "
+            "checked. `run` without --offline fetches them."
+        )
     elif unread := list_unread_weights(folder):
         yield f"{folder} also holds {show_names(unread, most=3)}, which is not read."
 
