@@ -85,13 +85,13 @@ def _sentence(details: ErrorDetails, context: Mapping[str, Any]) -> str:
 
 def _right_key(path: Sequence[str | int], value: object) -> str:
     """What an unknown key is called here, or where else in a study it belongs."""
-    key, allowed = str(path[-1]), allowed_keys(path[:-1])
+    key, allowed, said = str(path[-1]), allowed_keys(path[:-1]), ""
     if near := find_nearest(key, allowed):
         form = write_as_field((*path[:-1], near), value)
-        return f"{_choice(key, allowed)}{f'; write {form}' if form else ''}"
-    if elsewhere := find_elsewhere(key):
-        return f" here (did you mean {' or '.join(elsewhere)}?); allowed: {', '.join(allowed)}"
-    return _choice(key, allowed)
+        said = f" (did you mean {near!r}?){f'; write {form}' if form else ''}"
+    elif elsewhere := find_elsewhere(key):
+        said = f" here (did you mean {' or '.join(elsewhere)}?)"
+    return f"{said}; allowed: {', '.join(allowed)}"
 
 
 def _choice(word: object, allowed: Sequence[str]) -> str:
