@@ -9,7 +9,7 @@ import datasets
 import pytest
 import torch
 
-from lorastudy.config.models import BaseModelRef, Source, Study
+from lorastudy.config.models import BaseModelRef, Study, TrainSource, ValidationSource
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.errors import InputError
 from lorastudy.model import base_folder
@@ -48,8 +48,9 @@ def hub(tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sim
 
 def make_study() -> Study:
     study = load_study(preset_text("demo"), "demo", ["benchmarks=[]", "data.rows.length=20"])
-    source = Source(id="owner/name", split="train")
-    data = study.data.model_copy(update={"train": source, "validation": source})
+    named = {"id": "owner/name", "split": "train"}
+    sources = {"train": TrainSource(**named), "validation": ValidationSource(**named)}
+    data = study.data.model_copy(update=sources)
     return study.model_copy(update={"data": data, "base_model": BaseModelRef(id="owner/model")})
 
 
