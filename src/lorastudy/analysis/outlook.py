@@ -32,7 +32,7 @@ class Spread:
 # `benchmarks/spread_202611` prints it
 DEFAULT_SPREAD = Spread(0.015, 0.16, 0.05, "five arms of the demo")
 # of 0/1 answers at an accuracy of 0.5, where they vary most; `benchmarks/coverage_tasks_202611`
-TASK_SPREAD = Spread(0.01, 0.3, 0.4, "simulated tasks with half of the answers right")
+TASK_SPREAD = Spread(0.01, 0.24, 0.52, "simulated tasks with half of the answers right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,10 @@ def read_spreads(folder: Path) -> Spreads:
         (one.key.benchmark, one.key.protocol): list(_list_differences([one], constant))
         for one in findings.comparisons
     }
-    texts = [one for one in findings.main if not one.key.is_task]
+    texts, tasks = (
+        [one for one in findings.main if one.key.is_task is is_task] for is_task in (False, True)
+    )
+    of_tasks = list(_list_differences(tasks, constant))
     first = list(_list_differences(texts or findings.main, constant))
     if not first:
         raise ConfigError(
@@ -163,6 +166,7 @@ def read_spreads(folder: Path) -> Spreads:
     return Spreads(
         by_score={key: _take_median(found, source) for key, found in by_score.items() if found},
         of_others=_take_median(first, source),
+        of_tasks=_take_median(of_tasks, source) if of_tasks else TASK_SPREAD,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lorastudy.config.references import find_benchmark, model_reference
+from lorastudy.config.references import Answering, find_benchmark, model_reference
 from lorastudy.errors import InputError
 from lorastudy.run.evaluate_model import evaluate_model, evaluate_network
 from lorastudy.run.readers import make_reader
@@ -62,9 +62,7 @@ def evaluate(
         limit=limit,
         sample=sample,
         column=column,
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        function=function,
+        answering=Answering(max_new_tokens, stop, function),
     )
     places = places_here(None if mirror is None else Path(mirror), offline=offline)
     if isinstance(model, str | Path):

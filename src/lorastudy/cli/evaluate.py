@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,10 +23,13 @@ from lorastudy.cli.options import (
     SampleBy,
     Strip,
 )
-from lorastudy.config.references import find_benchmark, model_reference
+from lorastudy.config.references import Answering, find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
 from lorastudy.units import write_portion
+
+if TYPE_CHECKING:
+    from lorastudy.data.answers import AnswerRules
 
 Model = Annotated[str, typer.Argument(help="Model folder, hub id, or demo.", metavar="MODEL")]
 ProtocolNames = Annotated[
@@ -91,17 +95,8 @@ def evaluate(
 ) -> None:
     """Score a model on a benchmark under one or more protocols."""
     options.check_arithmetic(device, precision)
-    source = find_benchmark(
-        *(benchmark, protocol),
-        limit=limit,
-        sample=sample,
-        column=column,
-        sample_by=sample_by,
-        max_new_tokens=max_new_tokens,
-        stop=stop or (),
-        function=function,
-    )
-    from lorastudy.data.answers import AnswerRules
+    find = partial(find_benchmark, limit=limit, sample=sample, column=column, sample_by=sample_by)
+    source = find(benchmark, protocol, answering=Answering(max_new_tokens, stop, function))
     from lorastudy.run.evaluate_model import evaluate_model
 
     records = evaluate_model(
@@ -111,9 +106,15 @@ def evaluate(
         precision=precision,
         implementation="reference" if is_reference else "fast",
         strip=strip,
-        rules=AnswerRules(None, assistant_only_loss, chat_template),
+        rules=_make_rules(chat_template, assistant_only_loss=assistant_only_loss),
     )
     _print_json(model, records) if as_json else _print_records(records)
+
+
+def _make_rules(chat_template: str | None, *, assistant_only_loss: bool) -> "AnswerRules":
+    from lorastudy.data.answers import AnswerRules
+
+    return AnswerRules(None, assistant_only_loss, chat_template)
 
 
 def _print_json(model: str, records: Sequence[EvaluationRecord]) -> None:

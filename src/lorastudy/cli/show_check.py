@@ -16,7 +16,7 @@ from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
 from lorastudy.config.models import Study
 from lorastudy.protocols import find_protocol
-from lorastudy.report.wording import write_size
+from lorastudy.report.wording import join, write_size
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
@@ -186,9 +186,10 @@ def list_outlooks(outlooks: Sequence[Outlook], wanted: float | None) -> list[str
         f"{_say_outlook(one)}" + (f" {_say_needed(one, wanted)}" if wanted is not None else "")
         for one in outlooks
     ]
+    sources = join(list(dict.fromkeys(one.spread.source for one in outlooks)))
     return [
         f"What {_count(first.n_seeds, 'seed')} can separate, with a chance of 80 %, among "
-        f"{_count(first.n_pairs, 'pair')} of arms (spread as in {first.spread.source}):",
+        f"{_count(first.n_pairs, 'pair')} of arms (spread as in {sources}):",
         *lines,
     ]
 

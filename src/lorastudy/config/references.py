@@ -6,6 +6,7 @@ a pattern of files with texts.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def model_reference(model: str) -> BaseModelRef:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How a task is answered and judged, in a command or a call."""
+
+    max_new_tokens: int | None = None  # of generated answers; None: the default
+    stop: Sequence[str] | None = None  # texts before which a generated answer ends
+    function: str | None = None  # of own-function: module:function or file.py:function
+
+
+ANSWERING = Answering()
+
+
 def find_benchmark(
     name: str,
     protocols: Sequence[str],
@@ -47,9 +60,7 @@ def find_benchmark(
     sample: int | None = None,
     column: str | None = None,
     sample_by: str | None = None,
-    max_new_tokens: int | None = None,
-    stop: Sequence[str] = (),
-    function: str | None = None,
+    answering: Answering = ANSWERING,
 ) -> Benchmark:
     """A benchmark of the presets by name, or files of texts, to be scored under `protocols`.
 
@@ -60,9 +71,7 @@ def find_benchmark(
         sample: Score only N random documents; None: all.
         column: The one that holds the text, in files that have columns; None: `text`.
         sample_by: What one document is in a text file; None: a line.
-        max_new_tokens: Tokens to generate per item of a task at most; None: the default.
-        stop: Texts before which a generated answer ends.
-        function: Judge of the protocol own-function: module:function or file.py:function.
+        answering: How answers are generated and judged, for protocols that do so.
 
     Raises:
         ConfigError: Neither; or a protocol that does not exist, or files of several kinds.
@@ -87,9 +96,12 @@ def find_benchmark(
         "column": column,
         "sample_by": sample_by,
     }
-    generation = {"max_new_tokens": max_new_tokens, "stop": tuple(stop) or None}
+    generation = {
+        "max_new_tokens": answering.max_new_tokens,
+        "stop": tuple(answering.stop or ()) or None,
+    }
     how = {key: value for key, value in generation.items() if value is not None}
-    chosen |= {"function": function, "generation": how or None}
+    chosen |= {"function": answering.function, "generation": how or None}
     source |= {key: value for key, value in chosen.items() if value is not None}
     return _checked_benchmark({**source, "protocols": tuple(protocols)})
 

@@ -80,7 +80,12 @@ def build_table1(findings: Findings) -> Table:
 
 def warn_of_scores(results: StudyResults) -> tuple[Note, ...]:
     """What makes scores or seconds less certain than they look."""
-    return (*_subset_notes(results), *_drift_notes(results), *contention_notes(results))
+    return (
+        *_subset_notes(results),
+        *_endless_notes(results),
+        *_drift_notes(results),
+        *contention_notes(results),
+    )
 
 
 def _score_parts(key: ScoreKey) -> tuple[str, ...]:
@@ -262,6 +267,24 @@ def _subset_notes(results: StudyResults) -> list[Note]:
             f"most {error:.4f}.",
         )
         for (benchmark, protocol, n), error in largest.items()
+    ]
+
+
+def _endless_notes(results: StudyResults) -> list[Note]:
+    """How many generated answers ended only because they were as long as is allowed."""
+    most: dict[tuple[str, str, int], dict[str, int]] = {}
+    for run in results.runs:
+        for e in run.evaluations:
+            if e.n_cut:
+                of_arms = most.setdefault((e.benchmark, e.protocol, e.n_documents), {})
+                of_arms[run.arm] = max(e.n_cut, of_arms.get(run.arm, 0))
+    return [
+        Note(
+            "",
+            f"{benchmark}, {protocol}: answers that ended only at max_new_tokens, of {n:,} and of "
+            f"the worst seed: {', '.join(f'{arm} {count:,}' for arm, count in of_arms.items())}.",
+        )
+        for (benchmark, protocol, n), of_arms in most.items()
     ]
 
 
