@@ -388,6 +388,32 @@ def test_unreachable_hub_names_the_mirror_option(hub: SimpleNamespace) -> None:
         read_documents(Source(id="owner/name", split="test"), mirror=None, offline=False)
 
 
+TALK = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "!"}] for n in "ab"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": ["1?", "2?"], "completion": [" one", " two"], "n": [7, 8]},
+        {"messages": TALK},
+        {"prompt": [talk[:1] for talk in TALK], "completion": [talk[1:] for talk in TALK]},
+    ],
+    ids=["texts", "conversations", "messages"],
+)
+def test_rows_with_answers_come_from_a_mirror_and_from_the_hub_alike(
+    columns: dict[str, Any], mirror: Path, hub: SimpleNamespace
+) -> None:
+    for number in (0, 1):
+        part = {name: values[number : number + 1] for name, values in columns.items()}
+        write_parquet(mirror / f"owner/name/small/train-0000{number}.parquet", **part)
+    hub.answer = datasets.Dataset.from_dict(columns)
+    found = [read_id(where, config="small", split="train").examples for where in (mirror, None)]
+    of_mirror, of_hub = ([(row.prompt, row.completion) for row in rows] for rows in found)
+    assert of_mirror == of_hub and len(of_hub) == 2
+    assert found[1][1].place == "owner/name/small/train, row 2"
+    assert found[0][1].place.endswith("train-00001.parquet, row 1")
+
+
 # Built in
 
 

@@ -20,6 +20,7 @@ from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strategy
 from lorastudy.store.resuming import Resuming
+from support.chats import write_rows
 from support.teams import as_team, execute_as_team
 from support.tiny_runs import (
     ARMS,
@@ -115,6 +116,23 @@ def test_two_processes_train_what_one_trains(
     alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
     case.execute(alone)
     assert execute_as_team(case, together, 2, strategy) == [0, 0]
+    assert_close_runs(together, alone)
+
+
+def test_answers_are_trained_and_scored_by_two_processes_as_by_one(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    """Rows have few targets, of which one member may have more than the other."""
+    pairs = [{"prompt": "of? " * (n % 4 + 1), "completion": "a" * (n + 1)} for n in range(11)]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    source = {"path": "pairs.jsonl"}
+    data = {"train": source, "validation": source, "rows": {"cut": "lines", "length": 48}}
+    scored = ({"name": "pairs", **source, "protocols": ("answers",)},)
+    study = make_study(tiny_gpt2, UNEVEN, "full", data=data, benchmarks=scored)
+    case = Case(study, tmp_path, tmp_path / "cache")
+    alone, together = case.folder(tmp_path, "alone"), case.folder(tmp_path, "together")
+    case.execute(alone)
+    assert execute_as_team(case, together, 2, "ddp") == [0, 0]
     assert_close_runs(together, alone)
 
 
