@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -89,7 +90,8 @@ class LocalEngine:
         context = process_context()
         theirs, ours = context.Pipe(duplex=False)
         size = self.team.size if self.team else 1
-        slot = min(set(range(self.jobs)) - {run.slot for run in self._running.values()})
+        taken = {run.slot for run in self._running.values()}
+        slot = next(slot for slot in count() if slot not in taken)
         gpus = share_gpus(self.gpus, slot, size)
         assignment = Assignment(
             folder=self.folder.path,
