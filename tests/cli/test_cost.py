@@ -82,11 +82,20 @@ def test_what_to_change_is_a_command(study_file: Path) -> None:
     assert "full fits with training.token_budget" in answer.out
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "method: lora, rank: 1000000000, alpha: 8",
+        "method: lora, rank: 4, rank_pattern: {attention: 1000000000}, alpha: 8",
+        "method: peft, peft: {peft_type: VERA, r: 1000000000}",
+    ],
+)
 def test_an_adapter_that_is_larger_than_memory_is_refused_by_name(
-    study_file: Path, monkeypatch: pytest.MonkeyPatch
+    keys: str, study_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lorastudy.study.check.available_bytes", lambda device: 2**30)
-    answer = call("check", study_file, "--set", "arms.lora.rank=1000000000")
+    arm = f"{{name: lora, placement: [attention], learning_rates: [1e-3], {keys}}}"
+    answer = call("check", study_file, "--set", f"arms.lora={arm}")
     assert answer.code == 7 and "lora: with rank 1,000,000,000, the adapter alone" in answer.err
 
 

@@ -230,15 +230,20 @@ def _check_arm(
 
 def _refuse_oversized_adapter(spec: RunSpec, placement: ResolvedPlacement) -> None:
     """Check that main memory can hold the adapter, which is made there to count its parameters."""
-    if spec.arm.method != "lora" or placement.rank is None:
+    named = (spec.arm.peft or {}).get("r")
+    if spec.arm.method == "lora" and placement.rank is not None:
+        rank = max([placement.rank, *placement.ranks.values()])
+        needed = 4 * placement.adapter_parameters(placement.rank)
+    elif isinstance(named, int) and placement.targets:  # of another method: at least one module's
+        rank = named
+        needed = 4 * rank * max(t.in_features + t.out_features for t in placement.targets)
+    else:
         return
-    needed = 4 * placement.adapter_parameters(placement.rank)
     available = available_bytes(torch.device("cpu"))
     if needed > available:
         raise OutOfMemoryError(
-            f"{spec.arm.name}: with rank {placement.rank:,}, the adapter alone needs "
-            f"{write_mib(needed)} MiB, and {write_mib(available)} MiB are available. Give this arm "
-            "a smaller rank."
+            f"{spec.arm.name}: with rank {rank:,}, the adapter alone needs {write_mib(needed)} "
+            f"MiB, and {write_mib(available)} MiB are available. Give this arm a smaller rank."
         )
 
 
