@@ -45,6 +45,12 @@ def make_folder(name: str, files: dict[str, str]) -> Path:
             "would be lost",
         ),
         (
+            {"train.txt": 9 * LINE, "val.txt": LINE, "test.txt": 9 * f"{LINE[:-1]} "},
+            "stream",
+            "document",
+            "of the test text would be lost",
+        ),
+        (
             {
                 name: 5 * (json.dumps({"text": PAGE}) + "\n")
                 for name in ("train.jsonl", "dev.jsonl")

@@ -26,7 +26,7 @@ from lorastudy.study.own_rows import TABLES, Part, RowChoice
 SUFFIXES = (".txt", ".md", *TABLES)
 _PARTS = {
     "train": ("train",),
-    "validation": ("valid", "val", "dev", "held"),
+    "validation": ("valid", "val", "dev", "held", "eval"),
     "test": ("test",),
 }
 
@@ -97,7 +97,7 @@ def _choose_protocols(tested: Part, cut: str, length: int) -> str:
 
 def _find_part(folder: Path, name: str, column: str) -> Part | None:
     """The files whose name, or whose folder's name, begins with a word for this part."""
-    named = [p for p in sorted(folder.iterdir()) if p.name.lower().startswith(_PARTS[name])]
+    named = _list_named(folder, name)
     if any(path.is_dir() for path in named) and len(named) > 1:
         raise ConfigError(
             f"{folder}: {', '.join(path.name for path in named)} all look like {name}. "
@@ -114,6 +114,10 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
     if not has_answers and not any(isinstance(row, str) and row.strip() for row in rows):
         raise InputError(f"{pattern}: there is no text in it. Put the {name} texts there.")
     return Part(pattern, tuple(texts), has_answers)
+
+
+def _list_named(folder: Path, name: str) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.name.lower().startswith(_PARTS[name])]
 
 
 def _pattern_of(texts: list[Path], beginning: str) -> str:
@@ -137,6 +141,13 @@ def _is_text(path: Path) -> bool:
 def _cannot_tell(folder: Path, missing: list[str]) -> str:
     there = [path.name for path in sorted(folder.iterdir())]
     shown = show_names(there, most=8) if there else "nothing"
+    unread = [path for name in missing for path in _list_named(folder, name)]
+    if unread:
+        paths = ", ".join(map(str, unread))
+        return (
+            f"{paths}: there is no file of texts. Files have to lie in the folder itself, and "
+            f"their names have to end with one of {', '.join(SUFFIXES)}."
+        )
     return (
         f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown}. "
         "You have to say which texts are trained on and which are held out: name them train, "

@@ -92,10 +92,13 @@ def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
     sample_by: SampleBy = "document" if train.is_text else "line"
     if train.is_markdown:
         reason = "a line of Markdown is not a document"
-    elif first is not None and first.is_truncated:
+    elif any(counts.is_truncated for counts in per_line.values()):
+        name = next(name for name, counts in per_line.items() if counts.is_truncated)
+        text = "training" if name == "train" else name
         reason = (
             f"with one row per {'line' if train.is_text else 'document'} of at most {length} "
-            f"tokens, {write_portion(first.dropped_share)} of the training text would be lost"
+            f"tokens, {write_portion(per_line[name].dropped_share)} of the {text} text would be "
+            "lost"
         )
     else:
         return RowChoice(lines, "line", first.n_documents if first else 1, per_line, "")
