@@ -168,6 +168,8 @@ def possible_path(named: str | Path, *, key: str = "") -> Path:
         ConfigError: It is empty or too long, or follows links in a circle. `key` stands before it.
     """
     shown = str(named) if len(str(named)) <= _LONGEST_SHOWN else f"{str(named)[:_LONGEST_SHOWN]}..."
+    if not str(named).strip():
+        raise ConfigError(f"{key}{shown!r}: the path is empty. Write . for the current folder.")
     try:
         Path(named).stat()
     except ValueError as error:

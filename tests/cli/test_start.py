@@ -94,6 +94,8 @@ def test_tables_are_read_by_the_named_column(
         ({"a__txt": LINE, "b__txt": LINE}, "no file or folder named train or validation"),
         ({"train__txt": LINE}, "no file or folder named validation"),
         ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
+        ({"train___a___b__txt": LINE, "val__txt": LINE}, "/train: there is no file of texts"),
+        ({"train__txt": LINE, "eval__rst": LINE}, "eval.rst: there is no file of texts"),
         ({"train1__txt": LINE, "train2__csv": LINE, "val__txt": LINE}, "no single pattern"),
         ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no single pattern"),
     ],
@@ -126,10 +128,19 @@ def test_a_folder_of_any_name_becomes_a_study(
 def test_a_base_model_that_is_no_folder_here_is_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "notes", train__txt=LINE * 3, val__txt=LINE)
     (tmp_path / "empty").mkdir()
-    for base in ("./absent", tmp_path / "empty"):
+    for base in ("./absent", tmp_path / "empty", folder / "train.txt"):
         answer = call("init", folder, "--base", base, "--out", tmp_path / "a.yaml")
         assert answer.code == 3 and str(base) in answer.err
         assert not (tmp_path / "a.yaml").exists()
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_folder(tmp_path / "notes", train__txt=LINE * 3, val__txt=LINE))
+    for command in ("init", "run", "check"):
+        answer = call(command, "")
+        assert answer.code == 2 and "the path is empty" in answer.err
 
 
 def test_neither_preset_nor_folder_names_the_presets() -> None:

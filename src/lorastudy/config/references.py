@@ -29,6 +29,10 @@ def model_reference(model: str) -> BaseModelRef:
         InputError: It is none of these.
     """
     try:
+        if model.strip() and Path(model).is_file():
+            raise InputError(
+                f"{model} is a file. Give the folder of the model, with config.json and all else."
+            )
         if model.strip() and Path(model).is_dir():  # an empty name would be the current folder
             return BaseModelRef(path=str(Path(model).resolve()))
         return BaseModelRef(builtin="demo") if model == _DEMO else BaseModelRef(id=model)
