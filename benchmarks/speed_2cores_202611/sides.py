@@ -1,6 +1,7 @@
 """The two sides of a comparison as processes that stay loaded and take turns."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,9 +22,15 @@ Cost = dict[str, float]  # seconds, cpu_seconds, tokens, peak_bytes, and of an e
 class Side:
     """A process that takes a step when told to."""
 
-    def __init__(self, script: str, arguments: list[str]) -> None:
+    def __init__(
+        self, script: str, arguments: list[str], *, folder: Path = HERE, source: Path | None = None
+    ) -> None:
+        environment = dict(os.environ)
+        if source is not None:  # of this package, in place of the installed one
+            environment["PYTHONPATH"] = str(source)
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / script), *arguments],
+            [sys.executable, str(folder / script), *arguments],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -61,7 +68,7 @@ class Side:
 def alternate(
     sides: dict[str, Side], n_steps: int, *, has_first: bool = True
 ) -> tuple[list[dict[str, Cost]], dict[str, float]]:
-    """Steps of the sides in turn, and bytes at the start.
+    """Steps of the sides in turn, each time in the other order, and bytes at the start.
 
     Of a first step that is not timed, only the memory counts: peaks are of the whole process.
     """
@@ -71,33 +78,44 @@ def alternate(
         if has_first:
             for side in sides.values():
                 side.step()
-        steps = [{name: side.step() for name, side in sides.items()} for _ in range(n_steps)]
+        turns = [list(sides.items()), list(reversed(sides.items()))]  # who is second loses 3 %
+        steps = [{name: side.step() for name, side in turns[n % 2]} for n in range(n_steps)]
     finally:
         for side in sides.values():
             side.close()
     return steps, {name: side.start_bytes for name, side in sides.items()}
 
 
-def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, object]:
-    """Alternate `n_steps` steps of ours and the peer's."""
-    shared = [
+def shared_arguments(row: Comparison, common: list[str], n_steps: int) -> list[str]:
+    """What both sides of a row are told."""
+    return [
         *common,
         *("--arm", row.arm, "--precision", row.precision, "--texts", row.texts),
         *("--micro-batches", str(row.micro_batches), "--steps", str(n_steps)),
         *("--first", row.first_step),
     ]
-    suffix = "" if row.task == "train" else "_scores"
-    ours = [*shared, "--batch", str(row.our_batch), "--mode", row.mode]
+
+
+def our_arguments(row: Comparison, common: list[str], n_steps: int) -> tuple[str, list[str]]:
+    """Our side's script and what it is told."""
+    ours = [*shared_arguments(row, common, n_steps), "--batch", str(row.our_batch)]
+    ours += ["--mode", row.mode]
     if row.task == "train":
         ours += ["--implementation", row.implementation]
     if row.token_budget is not None:
         ours += ["--token-budget", str(row.token_budget)]
-    peer = [*shared, "--batch", str(row.peer_batch), "--mode", row.mode]
+    return ("ours.py" if row.task == "train" else "ours_scores.py"), ours
+
+
+def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, object]:
+    """Alternate `n_steps` steps of ours and the peer's."""
+    peer = [*shared_arguments(row, common, n_steps), "--batch", str(row.peer_batch)]
+    peer += ["--mode", row.mode]
     if row.checkpointing:
         peer.append("--checkpointing")
-    sides = {
-        "ours": Side(f"ours{suffix}.py", ours),  # both stay loaded: on a GPU they share its memory
-        "peer": Side(f"peer{suffix}.py", peer),
+    sides = {  # both stay loaded: on a GPU they share its memory
+        "ours": Side(*our_arguments(row, common, n_steps)),
+        "peer": Side("peer.py" if row.task == "train" else "peer_scores.py", peer),
     }
     steps, start_bytes = alternate(
         sides, n_steps, has_first=row.task == "evaluate" or row.first_step != "none"
