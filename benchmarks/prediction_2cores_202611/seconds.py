@@ -77,6 +77,7 @@ def make_large_model(folder: Path) -> Path:
 def make_large_study(base: Path) -> ls.Study:
     """Three arms on 160 rows, for one epoch."""
     builtin = {"builtin": "python-reference"}
+    docstrings = {"builtin": "docstrings", "split": "test"}
     return ls.Study(
         name="large",
         base_model={"path": str(base)},
@@ -93,7 +94,7 @@ def make_large_study(base: Path) -> ls.Study:
             {"name": "lora-2", "placement": ["attention", "projection"], **LORA},
         ],
         benchmarks=[
-            {"name": "docstrings", "builtin": "docstrings", "limit": 60, "protocols": ["rows-text"]}
+            {"name": "docstrings", **docstrings, "limit": 60, "protocols": ["rows-text"]},
         ],
     )
 
