@@ -505,3 +505,47 @@ def test_mlflow_reads_back_every_point(
     history = client.get_metric_history(stored[run.result.run_id].info.run_id, "train/loss")
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == [s.loss for s in run.steps]
     assert stored[run.result.run_id].data.params["arm"] == "lora"
+
+
+def test_explained_parts_are_worth_what_the_model_loses_without_them(
+    study: Path, runs: dict[str, StoredRun], tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    with without_page():
+        answer = call("explain", study, "--rows", 512, "--json")
+    assert answer.code == 0, answer.err
+    found = {e["arm"]: e for e in json.loads(answer.out)["explanations"]}
+    assert list(found) == ["full", "lora", "head"]
+    lora = found["lora"]
+
+    # an adapter whose B is zero in the first layer, scored without merging
+    cut = tmp_path / "cut"
+    shutil.copytree(runs["lora"].folder.best, cut)
+    stored = load_file(cut / "adapter_model.safetensors")
+    first = {n: torch.zeros_like(t) for n, t in stored.items() if ".h.0." in n and "lora_B" in n}
+    save_file({**stored, **first}, cut / "adapter_model.safetensors")
+    validation = ("--benchmark", study.parent / "texts/validation.txt", "--protocol", "rows-text")
+    without = scores_of(tiny_gpt2, "--adapter", cut, *validation)["rows-text"]
+    whole = scores_of(tiny_gpt2, "--adapter", runs["lora"].folder.best, *validation)["rows-text"]
+    parts = {(part["kind"], part["name"]): part["cross_entropy"] for part in lora["parts"]}
+    assert lora["cross_entropy"] == pytest.approx(whole, abs=1e-5)
+    assert parts["layer", "0"] == pytest.approx(without, abs=1e-5) != pytest.approx(whole, abs=1e-5)
+
+    # the changes of weights, by the formula of each method
+    update = lora["updates"][0]
+    stem = f"base_model.model.{update['path'].removesuffix('.weight')}"
+    a, b = (stored[f"{stem}.lora_{half}.weight"].double() for half in "AB")
+    values = torch.linalg.svdvals(2 * b @ a)  # alpha / r = 2
+    assert update["singular_values"][:2] == pytest.approx(values[:2].tolist(), rel=1e-4)
+    assert update["norm"] == pytest.approx(float((2 * b @ a).norm()), rel=1e-4)
+    assert all(1 <= one["rank_90"] <= 2 for one in lora["updates"])
+    head = {update["path"] for update in found["head"]["updates"]}
+    assert "lm_head.weight" in head and "transformer.wte.weight" not in head
+    tuned, base = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (runs["full"].folder.best, tiny_gpt2)
+    )
+    for one in found["full"]["updates"]:
+        moved = (tuned[one["path"]] - base[one["path"]]).double().norm()
+        assert one["norm"] == pytest.approx(float(moved), rel=1e-5)
+    page = call("report", study)
+    assert page.code == 0 and "What training changed" in (study / "report/index.html").read_text()

@@ -24,6 +24,7 @@ KEYS = {  # command -> (arguments, keys that scripts rely on)
         {"outcome", "recommended", "weights", "limits", "left_out", "would_change", "next"},
     ),
     "run-one": (["STUDY", "RUN"], {"run_id", "status", "evaluations"}),
+    "explain": (["STUDY", "--rows", "2"], {"report", "explanations"}),
     "fsck": (["STUDY"], {"n_checked", "damage"}),
     "export": (["STUDY", "lora", "--to", "taken"], {"run_id", "folder", "reloaded"}),
     "push": (["taken", "owner/name"], {"repository", "visibility", "bytes", "uploaded"}),

@@ -4,6 +4,7 @@
     evaluations/*.json      -> comparisons -> changes, fronts, answers
     other files of the runs -> evidence    -> doubts, fronts
     study.yaml              -> study       -> margin, question, answers
+    explanations/*.json     -> explanations
 
 A report uses only these findings, so that no two of its parts can disagree.
 """
@@ -16,6 +17,7 @@ from lorastudy.analysis.answer_parts import AnswerScore, split_answer_scores
 from lorastudy.analysis.answers import Answer, answer_claims
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.evidence import Evidence, find_doubts, read_evidence
+from lorastudy.analysis.explanations import ArmExplanation, read_explanations
 from lorastudy.analysis.forgetting import Change, measure_changes
 from lorastudy.analysis.fronts import Front, find_fronts
 from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
@@ -60,6 +62,7 @@ class Findings:
     answers: tuple[Answer, ...]
     samples: Samples | None  # None: the study has no prompts for samples
     side_by_side: tuple[SideBySide, ...]  # answers of all arms to some items of each task
+    explanations: tuple[ArmExplanation, ...]  # of `lorastudy explain`
 
     @property
     def main(self) -> tuple[Comparison, ...]:
@@ -116,6 +119,7 @@ def make_findings(
     comparisons = compare_study(
         arms, keys, folder, with_bootstrap=with_bootstrap, margin=margin, question=question
     )
+    changes = measure_changes(arms, comparisons, results.forgetting)
     return Findings(
         results=results,
         study=study,
@@ -128,14 +132,15 @@ def make_findings(
         doubts=doubts,
         rates=summarise_rates(results, arms, keys),
         comparisons=comparisons,
-        changes=measure_changes(arms, comparisons, results.forgetting),
-        fronts=find_fronts(arms, comparisons, evidence, kind),
+        changes=changes,
+        fronts=find_fronts(arms, comparisons, changes, evidence, kind),
         padded=split_padded_scores(arms, keys),
         answer_scores=split_answer_scores(arms, keys),
         text_shares=find_text_shares(results, keys),
         answers=answer_claims(arms, comparisons, study, kind, doubts, margin=margin),
         samples=read_samples(arms, folder),
         side_by_side=lay_side_by_side(arms, keys, folder),
+        explanations=read_explanations(arms, folder),
     )
 
 

@@ -15,6 +15,7 @@ from lorastudy.cli.check import check
 from lorastudy.cli.decide import decide
 from lorastudy.cli.evaluate import evaluate
 from lorastudy.cli.examples import show_examples
+from lorastudy.cli.explain import explain
 from lorastudy.cli.export import export
 from lorastudy.cli.extend import extend
 from lorastudy.cli.fsck import fsck
@@ -96,6 +97,7 @@ for function in (
         run_one,
         extend,
         fsck,
+        explain,
         export,
         push,
     ),

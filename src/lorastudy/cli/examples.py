@@ -37,6 +37,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lorastudy extend studies/demo --seeds 1",
         "lorastudy extend studies/demo --arm more-arms.yaml",
     ),
+    "explain": (
+        "lorastudy explain studies/demo",
+        "lorastudy explain studies/demo --arm lora-2 --all-seeds --rows 64",
+    ),
     "fsck": ("lorastudy fsck studies/demo",),
     "export": (
         "lorastudy export studies/demo lora-2 --to my-adapter",

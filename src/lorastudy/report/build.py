@@ -3,7 +3,8 @@
     report/index.html                the page; needs nothing else
     report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
                                      learning_rates, tuned_minus_baseline, fronts, documents, times,
-                                     answer_classes where answers are scored, flips of tasks
+                                     answer_classes where answers are scored, flips of tasks,
+                                     explanations after `lorastudy explain`
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
@@ -26,6 +27,7 @@ from lorastudy.report.tables.comparisons import (
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.explanations import build_explanation_table
 from lorastudy.report.tables.flips import build_flip_table
 from lorastudy.report.tables.forgetting import build_change_table
 from lorastudy.report.tables.formats import (
@@ -80,8 +82,12 @@ def write_report(findings: Findings, study_dir: Path, *, with_plain: bool = Fals
 
 def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, Table]:
     """Every table that is also written to files, by the name of its files."""
-    samples = build_sample_table(findings.samples)
-    of_answers, flips = build_answer_class_table(findings.answer_scores), build_flip_table(findings)
+    sometimes = {
+        "answer_classes": build_answer_class_table(findings.answer_scores),
+        "flips": build_flip_table(findings),
+        "samples": build_sample_table(findings.samples),
+        "explanations": build_explanation_table(findings.explanations),
+    }
     return {
         "table1": build_table1(findings),
         "comparisons": build_all_pairs(findings, with_plain=with_plain),
@@ -92,9 +98,7 @@ def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, T
         "fronts": build_front_table(findings.fronts),
         "documents": build_document_table(findings),
         "times": build_time_table(findings),
-        **({"answer_classes": of_answers} if of_answers.rows else {}),
-        **({"flips": flips} if flips.rows else {}),
-        **({"samples": samples} if samples.rows else {}),
+        **{name: table for name, table in sometimes.items() if table.rows},
     }
 
 

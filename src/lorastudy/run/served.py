@@ -40,11 +40,24 @@ def write_merged(
 
     The whole model is in memory in float32 meanwhile.
     """
+    save_model(load_merged(base, best, arm).to(dtype), to)  # type: ignore[arg-type]
+
+
+def load_held(base: Path, arm: Arm) -> CausalModel:
+    """The numbers that an arm holds of its base, in float32."""
     network = load_base(base, device=CPU)
     if arm.base_weights != "float32":
         copy_numbers(load_base(base, device=CPU, base_weights=arm.base_weights), network)
-    merged = merge_adapter(load_adapter(network, best))
-    save_model(merged.to(dtype), to)  # type: ignore[arg-type]
+    return network
+
+
+def load_merged(base: Path, best: Path, arm: Arm) -> CausalModel:
+    """The held base of an arm with the adapter in `best` added to it, in float32.
+
+    Raises:
+        ConfigError: PEFT cannot merge adapters of this method.
+    """
+    return merge_adapter(load_adapter(load_held(base, arm), best))
 
 
 def score_served(context: RunContext) -> tuple[ServedScore, ...]:

@@ -15,6 +15,7 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.report.figures.bars import draw_memory, draw_parameters, draw_time
 from lorastudy.report.figures.curves import draw_losses, draw_rates
 from lorastudy.report.figures.documents import draw_documents
+from lorastudy.report.figures.explanations import draw_explanations
 from lorastudy.report.figures.forest import draw_differences
 from lorastudy.report.figures.fronts import draw_fronts
 from lorastudy.report.figures.in_two import draw_all
@@ -35,16 +36,18 @@ _FIGURES = (
 
 
 def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
-    """Figures 1 to 7, and three more where there is something to draw.
+    """Figures 1 to 7, and four more where there is something to draw.
 
     Figure 0, of the verdict, needs two arms with a test in common. Figure 8 needs several learning
-    rates of one arm, and Figure 9 the losses of single steps.
+    rates of one arm, Figure 9 the losses of single steps, and Figure 10 what `lorastudy explain`
+    found.
     """
     drawing = [
         *((draw_verdict,) * has_verdict_figure(findings)),
         *_FIGURES,
         *((draw_rates,) * any(arm.n_rates_tried > 1 for arm in findings.arms)),
         *((draw_steps,) * has_steps(findings)),
+        *((draw_explanations,) * bool(findings.explanations)),
     ]
     with matplotlib.rc_context(SETTINGS), _without_collector():
         return draw_all([partial(draw, findings) for draw in drawing])

@@ -22,28 +22,33 @@ _LOGARITHMIC: tuple[CostName, ...] = ("trainable parameters", "stored size")
 
 def draw_fronts(findings: Findings) -> DrawnFigure:
     """One row of panels for each benchmark, one column for each cost."""
-    fronts, costs = findings.fronts, tuple(UNITS)
-    n_rows = max(len(findings.main), 1)
+    fronts = {(front.key, front.cost): front for front in findings.fronts}
+    keys = [comparison.key for comparison in findings.main]
+    costs = [cost for cost in UNITS if cost != "forgotten" or any(cost == c for _, c in fronts)]
+    n_rows = max(len(keys), 1)
     figure = new_figure(0.7 + 2.0 * n_rows)
     panels = figure.subplots(n_rows, len(costs), squeeze=False, sharey="row", sharex="col")
     for row, axes_of_row in enumerate(panels):
-        of_row = fronts[row * len(costs) : (row + 1) * len(costs)]
+        key = keys[row] if keys else None
         for axes, cost in zip(axes_of_row, costs, strict=True):
-            front = next((found for found in of_row if found.cost == cost), None)
-            _draw_panel(axes, cost, front)
+            front = fronts.get((key, cost)) if key else None
+            if (
+                cost != "forgotten" or front
+            ):  # else left empty: the row itself is what was forgotten
+                _draw_panel(axes, cost, front)
             if row == n_rows - 1:
                 axes.set_xlabel(f"{cost}, {UNITS[cost]}" if cost != costs[0] else cost)
-        if of_row:
-            key = of_row[0].key
+        if key:
             label = f"{shorten(key.benchmark)}\n{key.protocol_name}, {key.unit}"
             axes_of_row[0].set_ylabel(label)
-    shown = {point.arm for front in fronts for point in front.points}
+    shown = {point.arm for front in findings.fronts for point in front.points}
     add_legend(figure, [(p, arm) for p, arm in enumerate(findings.arms) if arm.arm in shown])
     caption = (
         "Cross-entropy against cost, mean over seeds, bars from the lowest to the highest seed: "
         "down and left is better. The line joins the arms that no cheaper arm beats. Open markers: "
         "excluded, since an arm of equal or lower cost is better and separated from it. Parameters "
-        "and stored size have logarithmic axes."
+        "and stored size have logarithmic axes. Forgotten: loss minus that of the baseline, mean "
+        "over benchmarks with the role forgetting."
     )
     return save_figure(figure, "fig6-fronts", "Figure 6. Quality against cost", caption)
 

@@ -48,6 +48,7 @@ from lorastudy.report.tables.comparisons import (
     build_reference_table,
 )
 from lorastudy.report.tables.documents import build_document_table
+from lorastudy.report.tables.explanations import build_explanation_table
 from lorastudy.report.tables.flips import build_flip_table
 from lorastudy.report.tables.forgetting import build_change_table
 from lorastudy.report.tables.html import render_html
@@ -69,6 +70,7 @@ SECTIONS = {
     "costs": "Costs",
     "fronts": "Quality against cost",
     "forgetting": "Forgetting",
+    "why": "What training changed",
     "trust": "How far to trust this",
     "documents": "By document",
     "rates": "Learning rates",
@@ -139,9 +141,12 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
 
 
 def list_sections(findings: Findings) -> list[tuple[str, str]]:
-    """Ids and titles of the sections in their order; the paper's claims only if they are asked."""
-    is_asked = is_paper_study(findings.results.name, findings.results.benchmarks)
-    return [(id, title) for id, title in SECTIONS.items() if is_asked or id != "claims"]
+    """Ids and titles of the sections in their order, without those that have nothing to show."""
+    is_shown = {
+        "claims": is_paper_study(findings.results.name, findings.results.benchmarks),
+        "why": bool(findings.explanations),
+    }
+    return [(id, title) for id, title in SECTIONS.items() if is_shown.get(id, True)]
 
 
 def inline_svg(figure: DrawnFigure, svg: bytes, prefix: str) -> Markup:
@@ -213,6 +218,7 @@ def _tables(report: Report) -> dict[str, object]:
         "samples": _render_rows(build_sample_table(findings.samples)),
         "flips": _render_rows(build_flip_table(findings)),
         "answer_classes": _render_rows(build_answer_class_table(findings.answer_scores)),
+        "explanations": _render_rows(build_explanation_table(findings.explanations)),
         "groups": _render_rows(build_group_table(findings)),
         "beside_reference": _render_rows(
             build_reference_table(findings, with_plain=report.with_plain)
