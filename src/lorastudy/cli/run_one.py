@@ -62,9 +62,7 @@ def run_one(
     from lorastudy.launch.worker import execute_by_id
 
     result = execute_by_id(
-        study,
-        run_id,
-        stored_places(study, mirror, offline=offline),
+        *(study, run_id, stored_places(study, mirror, offline=offline)),
         device=device,
         threads=threads,
         stop=_listen(while_input_is_open=while_input_is_open),
