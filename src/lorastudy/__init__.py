@@ -20,6 +20,7 @@ from lorastudy.version import __version__
 
 if TYPE_CHECKING:
     from lorastudy.api.checking import check
+    from lorastudy.api.comparing import compare
     from lorastudy.api.evaluating import evaluate
     from lorastudy.api.facts import ArmFacts, CheckFacts
     from lorastudy.api.results import Results, open_results
@@ -49,6 +50,7 @@ _HOMES = {
     "StudyStarted": "api.running",
     "Validated": "study.progress",
     "check": "api.checking",
+    "compare": "api.comparing",
     "evaluate": "api.evaluating",
     "load_study": "api.study",
     "open_results": "api.results",
@@ -72,6 +74,7 @@ __all__ = [
     "Validated",
     "__version__",
     "check",
+    "compare",
     "evaluate",
     "load_study",
     "open_results",

@@ -101,6 +101,25 @@ def test_nothing_is_recommended_that_is_worse_than_the_base_model(tmp_path: Path
     assert (found.outcome, found.recommended) == ("base model", None)
 
 
+def test_without_validation_losses_an_arm_has_to_be_as_good_as_each_of_the_others(
+    tmp_path: Path,
+) -> None:
+    elsewhere = {"method": "elsewhere", "epochs": (), "best_epoch": None, "learning_rate": None}
+    arms = {"a": 15.0, "b": 15.003, "c": 20.0}
+    runs = dict.fromkeys(arms, elsewhere)
+    found, command = decide(tmp_path / "1", arms, runs=runs, spread={"a": 0.001})
+    assert (found.outcome, found.recommended, found.reference) == ("LoRA", "a", "c")
+    assert command == "" and found.step.is_elsewhere
+    # a is cheaper, and b is shown to be better
+    found, _ = decide(tmp_path / "2", {**arms, "a": 17.0}, runs=runs)
+    assert (found.outcome, found.recommended) == ("LoRA", "b")
+    # both are better than c, and not separated from each other
+    wobble = {"a": 0.02, "b": 0.02}
+    found, _ = decide(tmp_path / "3", {**arms, "b": 15.3}, runs=runs, wobble=wobble)
+    assert (found.outcome, found.recommended) == ("open", None)
+    assert {found.lora, found.reference} == {"a", "b"}
+
+
 def test_without_full_the_largest_lora_is_the_reference(tmp_path: Path) -> None:
     arms = {"lora-1": 20.001, "lora-2": 30.0, "lora-3": 20.0}
     found, _ = decide(tmp_path, arms, spread={"lora-1": 0.001})

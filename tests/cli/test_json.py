@@ -33,6 +33,13 @@ KEYS = {  # command -> (arguments, keys that scripts rely on)
         ["BASE", "--benchmark", "texts/test.txt", "--protocol", "rows-text", "--length", "40"],
         {"model", "evaluations"},
     ),
+    "compare": (
+        [
+            *("BASE", "--adapter", "a=BEST", "--length", "40"),
+            *("--benchmark", "texts/test.txt", "--protocol", "rows-text"),
+        ],
+        {"folder", "report", "runs", "missing"},
+    ),
     "audit": (
         ["BASE", "--benchmark", "texts/test.txt", "--length", "40"],
         {"benchmark", "rows", "length", "text_share", "classes", "perplexity", "undone"},
@@ -57,6 +64,7 @@ def desk(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments_of(name: str, desk: Path, base: Path) -> list[str]:
     (run,) = (desk / "done" / "runs").glob("lora-*")
     stands_for = {"STUDY": "done", "FILE": "study.yaml", "RUN": run.name, "BASE": str(base)}
+    stands_for["a=BEST"] = f"a={run / 'best'}"
     return [stands_for.get(word, word) for word in KEYS[name][0]]
 
 

@@ -31,6 +31,7 @@ CaveatKind = Literal[
     "truncated text",  # value: share of the training tokens that are in no row
     "unknown text",  # value: the largest share of tokens that the tokenizer does not know
     "repeated text",  # held-out texts that are partly trained on; value: documents
+    "trained elsewhere",  # by other programs, so nothing is known of how
     "wide spread",  # the arm's seeds spread farther than those of the others
     "order",  # an arm farther from the lead is called nearer, since its error is larger
 ]
@@ -163,6 +164,8 @@ def _ends_best(arm: ArmSummary) -> bool:
 
 
 def _of_data(findings: Findings) -> Iterator[Caveat]:
+    if findings.is_elsewhere:
+        yield Caveat("trained elsewhere", tuple(a.arm for a in findings.arms if not a.is_baseline))
     sources = findings.study.data.train.sources if findings.study else ()
     if limits := [source.limit for source in sources if source.limit is not None]:
         yield Caveat("cut training data", value=sum(limits))

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from lorastudy.analysis.summary import ArmSummary
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
 from lorastudy.store.collect import list_doubts
 from lorastudy.store.files import read_record
@@ -77,7 +78,7 @@ class RunEvidence:
     stored_bytes: int | None  # weight files of best/
     losses: tuple[StepLoss, ...] = ()  # in order; empty: no steps are stored
     resumed_after: tuple[int, ...] = ()  # steps from which it continued, one for each interruption
-    weights: str | None = None  # folder of its weights, as seen from the study's; None: deleted
+    weights: str | None = None  # folder of its weights, as seen from the study's; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,8 @@ def join_steps(steps: Sequence[StepRecord], n_stretches: int = 60) -> tuple[Step
 def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
     if run.status == "damaged":
         return RunEvidence(run, None, None, None)
+    if run.method == "elsewhere":
+        return _read_elsewhere(run, folder, problems)
     steps = _read_lines(folder.steps, StepRecord, problems)
     return RunEvidence(
         run=run,
@@ -200,6 +203,19 @@ def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvid
         losses=join_steps(steps),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
         weights=f"runs/{run.run_id}/{BEST[:-1]}" if folder.best.is_dir() else None,
+    )
+
+
+def _read_elsewhere(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvidence:
+    """What is known of a run whose weights lie outside of its folder."""
+    spec = _read(folder.spec, RunSpec, problems)
+    weights = spec.arm.weights[0] if spec and spec.arm.weights else None
+    return RunEvidence(
+        run=run,
+        manifest=_read(folder.manifest, Manifest, problems),
+        pace=None,
+        stored_bytes=weights.bytes if weights else None,
+        weights=weights.folder if weights else None,
     )
 
 

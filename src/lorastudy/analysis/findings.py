@@ -69,6 +69,13 @@ class Findings:
         """One comparison for each benchmark, under its first protocol that scores text alone."""
         return choose_main(self.comparisons)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the arms were trained by other programs, and are only scored here."""
+        if self.study is not None:
+            return self.study.data.is_elsewhere
+        return any(run.method == "elsewhere" for run in self.results.runs)
+
     def restrict(self, comparisons: Iterable[Comparison]) -> "Findings":
         """The same, limited to those about the scores of `comparisons` or about no score."""
         kept = {comparison.key for comparison in comparisons}

@@ -4,9 +4,9 @@
                     what the driver takes, as in `lorastudy check --device-memory`.
     time            seconds of training of the slowest of its runs
     size            bytes of its stored weights
-    forget          nats per token by which it may be worse than the base model on a benchmark
-                    with `role: forgetting`. An arm needs the upper end of the adjusted interval of
-                    its loss minus the baseline's, on the benchmark where it is highest.
+    forget          nats per token by which it may be worse than the base model on texts with
+                    `role: forgetting`. An arm needs the upper end of the adjusted interval of its
+                    loss minus the baseline's, on the benchmark where it is highest.
 
 An arm keeps a limit if what it needs is known and not above the limit.
 """
@@ -103,12 +103,16 @@ def measure_needs(arm: ArmSummary, findings: Findings) -> dict[LimitName, float]
 
 
 def _measure_forgetting(arm: ArmSummary, findings: Findings) -> float | None:
-    """The highest upper end over the benchmarks for forgetting; None if one is not known."""
-    asked = [c for c in findings.main if c.key.benchmark in findings.results.forgetting]
+    """The highest upper end over the texts for forgetting; None if one is not known.
+
+    Tasks take no part: their scores have another unit.
+    """
+    forgetting = findings.results.forgetting
+    asked = [c for c in findings.main if c.key.benchmark in forgetting and not c.key.is_task]
     baselines = arms_in_role("baseline", findings.arms)
-    pairs = [c.find_pair(arm.arm, b.arm) for c in asked for b in baselines]
+    pairs = [c.find_pair(arm.arm, b.arm) for c in asked for b in baselines[:1]]
     ends = [pair.interval.high for pair in pairs if pair is not None and pair.interval is not None]
-    return max(ends) if ends and len(ends) == len(findings.results.forgetting) else None
+    return max(ends) if ends and len(ends) == len(asked) else None
 
 
 def refuse_unknown(findings: Findings, limits: Limits) -> None:

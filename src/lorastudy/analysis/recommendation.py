@@ -17,7 +17,9 @@ The rules, in this order. A *standing* is that of one LoRA arm on all tests (`st
    place of the LoRA arms.
 3. A LoRA arm that is better than the reference, or shown to be as good on every test, is
    recommended: the cheapest that is itself as good as the best of them. “Best” goes by
-   validation loss, so that no test set chooses what is then judged on it.
+   validation loss, so that no test set chooses what is then judged on it. Without validation
+   losses, since the arms were trained elsewhere, it has to be as good as every other one of them;
+   if none is, two of them are open or mixed.
 4. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
 5. Else the reference is recommended, if every LoRA arm is worse.
 6. If limits leave one arm, it is recommended, and compared with the base model.
@@ -29,20 +31,19 @@ Only tests count (not benchmarks for forgetting), under a protocol that scores t
 """
 
 import math
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.costs import CostName, CostRatio, compare_costs, measure_costs
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.layout import least_seeds
 from lorastudy.analysis.limits import NO_LIMITS, Excess, Limits, find_excesses
+from lorastudy.analysis.next_steps import NextStep, plan_step
 from lorastudy.analysis.pairs import Comparison, Pair
-from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.analysis.question import Question, list_test_keys
-from lorastudy.analysis.standings import Standing, stand, stand_on_test
+from lorastudy.analysis.standings import Standing, stand
 from lorastudy.analysis.statistics import mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
 from lorastudy.store.rates import best_validation_loss
@@ -59,11 +60,6 @@ Outcome = Literal[
     "only one",  # that keeps the limits
     "none fits",  # no arm keeps the limits
 ]
-StepKind = Literal[
-    "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training",
-    "relax limits",
-]  # fmt: skip
-_FIRST_SEEDS = 3  # that a study of one seed is extended to
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +69,6 @@ class OnTest:
     key: ScoreKey
     pair: Pair
     n_documents: int
-
-
-@dataclass(frozen=True, slots=True)
-class NextStep:
-    """What a reader should do next, and the command for it."""
-
-    kind: StepKind
-    around_folder: tuple[str, ...] = ()  # the command, cut where the study's folder stands
-    n_seeds: int | None = None  # in all, of which the command adds some
-    n_more: int | None = None  # that the command adds
-    seconds: float | None = None  # of the runs that it adds, one after another; None: not known
-
-    def write_command(self, folder: str = "DIR") -> str:
-        """The command for a shell; empty if no command does it."""
-        return shlex.quote(folder).join(self.around_folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,29 +96,31 @@ def recommend(findings: Findings, limits: Limits = NO_LIMITS) -> Recommendation:
     left_out = {excess.arm for excess in excesses}
     loras, reference = _find_sides(findings, left_out)
     baseline = next(iter(arms_in_role("baseline", findings.arms)), None)
-    outcome, recommended, lora = _decide(loras, reference, tests)
+    outcome, recommended, lora, reference = _decide(loras, reference, tests)
     n_left = len(arms_in_role("every trained", findings.arms)) - len(left_out)
     if left_out and tests and n_left < 2:
         outcome, recommended, lora = "only one" if reference else "none fits", reference, reference
         reference = baseline
     if recommended and baseline and stand(_pairs(recommended, baseline, tests)) == "worse":
         outcome, recommended = "base model", None
-    found = Recommendation(
+    on_tests = _on_tests(tests, lora, reference)
+    chosen = recommended.arm if recommended else None
+    step = plan_step(findings, outcome, chosen, [t.pair for t in on_tests])
+    return Recommendation(
         outcome=outcome,
-        recommended=recommended.arm if recommended else None,
+        recommended=chosen,
         lora=lora.arm if lora else None,
         reference=reference.arm if reference else None,
-        tests=_on_tests(tests, lora, reference),
+        tests=on_tests,
         costs=_compare_costs(findings, lora, reference),
         n_seeds=len(findings.results.seeds),
-        step=NextStep("finish"),
+        step=step,
         question=findings.question,
         only_lora=all(arm.runs[0].method == "lora" for arm in loras),
         limits=limits,
         excesses=excesses,
         is_beside_base=reference is not None and reference.is_baseline,
     )
-    return replace(found, step=_plan(found, findings))
 
 
 def list_tests(findings: Findings) -> tuple[Comparison, ...]:
@@ -171,31 +154,47 @@ def _find_sides(
     return [arm for arm in trained if not arm.is_full and arm is not reference], reference
 
 
+_Answer = tuple[Outcome, ArmSummary | None, ArmSummary | None, ArmSummary | None]
+
+
 def _decide(
     loras: Sequence[ArmSummary], reference: ArmSummary | None, tests: Sequence[Comparison]
-) -> tuple[Outcome, ArmSummary | None, ArmSummary | None]:
-    """Outcome, recommended arm, and the LoRA arm that was asked about."""
+) -> _Answer:
+    """Outcome, recommended arm, the LoRA arm that was asked about, and its counterpart."""
     if reference is None or not loras or not tests:
-        return "nothing to compare", None, choose_by_validation(loras)
+        return "nothing to compare", None, choose_by_validation(loras), reference
     standings = {a.arm: stand(_pairs(a, reference, tests)) for a in loras}
 
     def best_of(*wanted: Standing) -> ArmSummary | None:
         of_them = [arm for arm in loras if standings[arm.arm] in wanted]
         return choose_by_validation(of_them) or next(iter(of_them), None)
 
-    if (best := best_of("better", "as good")) is not None:
-        suited = [arm for arm in loras if standings[arm.arm] in ("better", "as good")]
-        chosen = next(arm for arm in suited if arm is best or _replaces(arm, best, tests))
-        return "LoRA", chosen, chosen
+    if suited := [arm for arm in loras if standings[arm.arm] in ("better", "as good")]:
+        return _choose(suited, reference, tests)
     for standing in ("open", "mixed"):
         if (asked := best_of(standing)) is not None:
-            return standing, None, asked
+            return standing, None, asked, reference
     if (asked := best_of("worse")) is not None:
-        return "reference", reference, asked
+        return "reference", reference, asked, reference
     for unknown in ("one seed", "no verdict"):
         if (asked := best_of(unknown)) is not None:
-            return unknown, None, asked
-    return "nothing to compare", None, None
+            return unknown, None, asked, reference
+    return "nothing to compare", None, None, reference
+
+
+def _choose(
+    suited: Sequence[ArmSummary], reference: ArmSummary, tests: Sequence[Comparison]
+) -> _Answer:
+    """The cheapest of the arms that are as good as the reference, by rule 3."""
+    best = choose_by_validation(suited)
+    rivals = suited if best is None else [best]
+    for arm in suited:
+        if all(arm is other or _replaces(arm, other, tests) for other in rivals):
+            return "LoRA", arm, arm, reference
+    found = {stand(_pairs(*pair, tests)): pair for pair in combinations(suited, 2)}
+    if "open" in found:
+        return "open", None, *found["open"]
+    return "mixed", None, *found.get("mixed", (suited[0], suited[1]))
 
 
 def _replaces(cheaper: ArmSummary, best: ArmSummary, tests: Sequence[Comparison]) -> bool:
@@ -245,58 +244,3 @@ def compare_arm_costs(
         measure_costs(arm, findings.evidence, findings.memory_kind) for arm in (first, second)
     )
     return compare_costs(one, other, without)
-
-
-def _plan(found: Recommendation, findings: Findings) -> NextStep:
-    """What settles the question, or, where it is settled, what takes the model away.
-
-    Runs that are missing or failed come first. An open pair gets as many seeds as would separate
-    a difference as large as the observed one, or show that it is within the margin, whichever
-    are fewer, on its most demanding open test.
-    """
-    results, n_seeds = findings.results, found.n_seeds
-    if results.missing or any(run.status != "done" for run in results.runs):
-        # a damaged run is never repeated without being asked for
-        is_damaged = any(run.status == "damaged" for run in results.runs)
-        return NextStep("finish", ("lorastudy run ", " --restart" if is_damaged else ""))
-    if found.recommended is not None:
-        arm = shlex.quote(found.recommended)
-        return NextStep("export", ("lorastudy export ", f" {arm} --to MODEL"))
-    match found.outcome:
-        case "nothing to compare":
-            return NextStep("add arms", ("lorastudy extend ", " --arm ARM.yaml"))
-        case "mixed":
-            return NextStep("weigh tests")
-        case "none fits":
-            return NextStep("relax limits")
-        case "base model":
-            return NextStep("change training")
-        case "one seed":
-            return _add_seeds(findings, _FIRST_SEEDS)
-        case "no verdict":
-            n_arms = len(arms_in_role("every trained", findings.arms))
-            return _add_seeds(findings, max(n_seeds + 1, least_seeds(n_arms)))
-        case _:
-            open_pairs = [t.pair for t in found.tests if stand_on_test(t.pair) == "open"]
-            needed = [_seeds_to_settle(pair) for pair in open_pairs]
-            known = [n for n in needed if n is not None]
-            if not known or len(known) < len(needed):
-                return NextStep("add documents")
-            return _add_seeds(findings, max(n_seeds + 1, *known))
-
-
-def _seeds_to_settle(pair: Pair) -> int | None:
-    """The seeds that separate an open pair or show equivalence; None: not by more seeds."""
-    either = (pair.seeds_for_observed, pair.seeds_for_equivalence)
-    return min((n for n in either if n is not None and n <= MOST_SEEDS), default=None)
-
-
-def _add_seeds(findings: Findings, wanted: int) -> NextStep:
-    n_more = wanted - len(findings.results.seeds)
-    more = f" --seeds {n_more} && lorastudy run "
-    of_arms = [
-        [seconds for run in arm.runs if (seconds := run.total_seconds) is not None]
-        for arm in arms_in_role("every trained", findings.arms)
-    ]
-    seconds = n_more * sum(map(mean, of_arms)) if all(of_arms) else None
-    return NextStep("add seeds", ("lorastudy extend ", more, ""), wanted, n_more, seconds)

@@ -35,6 +35,11 @@ def export_model(
             f"{spec.run_id} has not finished, so there is no best epoch to export. "
             f"Finish it:  lorastudy run {opened.folder.path}"
         )
+    if spec.arm.weights:
+        raise ConfigError(
+            f"{spec.run_id} was trained elsewhere and only scored here. Take its weights from "
+            f"{spec.arm.weights[0].folder}."
+        )
     is_adapter = check_export(run.folder, to, is_merged=is_merged)
     form: ExportForm = "merged" if is_merged else "adapter" if is_adapter else "model"
     quieten_libraries()

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from lorastudy.cli.audit import audit
 from lorastudy.cli.check import check
+from lorastudy.cli.compare import compare
 from lorastudy.cli.decide import decide
 from lorastudy.cli.evaluate import evaluate
 from lorastudy.cli.examples import show_examples
@@ -101,7 +102,7 @@ for function in (
         export,
         push,
     ),
-    *(submit, evaluate, audit),
+    *(submit, evaluate, compare, audit),
 ):
     name = function.__name__.replace("_", "-")
     app.command(name, epilog=show_examples(name))(with_plain_output(function))

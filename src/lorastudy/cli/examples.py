@@ -57,6 +57,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lorastudy evaluate openai-community/gpt2 --adapter my-adapter "
         "--benchmark wikitext-2 --protocol lm-eval-wikitext --json",
     ),
+    "compare": (
+        "lorastudy compare my-model --adapter a=adapters/a-0 --adapter a=adapters/a-1 "
+        "--adapter b=adapters/b-0 --adapter b=adapters/b-1 "
+        "--benchmark notes/test.txt --protocol rows-text",
+        "lorastudy compare openai-community/gpt2 --adapter mine=my-adapter "
+        "--benchmark wikitext-2 --protocol lm-eval-wikitext --out studies/mine",
+    ),
     "audit": (
         "lorastudy audit my-model --benchmark notes/test.txt --length 128",
         "lorastudy audit --reported 2.472 --benchmark wikitext-2 --tokenizer openai-community/gpt2",

@@ -8,6 +8,7 @@ _OWN_WEIGHTS = {
     "head": "the output layer alone",
     "bitfit": "all biases (BitFit)",
     "layer-norms": "all normalisation layers",
+    "elsewhere": "trained elsewhere",
 }
 
 

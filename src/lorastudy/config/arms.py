@@ -4,6 +4,7 @@ Checked here: which keys a method has, and which values fit together. Names of m
 keys of PEFT's methods, are checked in `model`, where a model and PEFT are known.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from lorastudy.config.arm_values import (
     is_empty,
     multiple_of_rank,
 )
+from lorastudy.config.sources import StoredWeights
 from lorastudy.config.syntax import (
     Count,
     LearningRate,
@@ -31,7 +33,9 @@ from lorastudy.config.syntax import (
     repeated,
 )
 
-Method = Literal["baseline", "full", "lora", "peft", "head", "bitfit", "layer-norms", "last-layers"]
+Method = Literal[
+    "baseline", "full", "lora", "peft", "head", "bitfit", "layer-norms", "last-layers", "elsewhere"
+]  # fmt: skip
 BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
 TrainedWeights = Literal["float32", "bfloat16-stochastic"]
 _FLOAT32 = Field(exclude_if=lambda weights: weights == "float32")
@@ -54,6 +58,7 @@ _NEEDED: dict[Method, tuple[str, ...]] = {
     "bitfit": _RATE,
     "layer-norms": _RATE,
     "last-layers": ("layers", *_RATE),
+    "elsewhere": ("weights",),
 }
 _ALLOWED: dict[Method, tuple[str, ...]] = {
     "baseline": _HELD,
@@ -64,6 +69,7 @@ _ALLOWED: dict[Method, tuple[str, ...]] = {
     "bitfit": ("layers", *_RATE),
     "layer-norms": ("layers", *_RATE),
     "last-layers": ("layers", *_RATE),
+    "elsewhere": ("weights",),
 }
 
 
@@ -106,6 +112,8 @@ class Arm(StudyModel):
     """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
     trained_weights: Annotated[TrainedWeights, _FLOAT32] = "float32"
     """bfloat16-stochastic: weights in bfloat16, rounded stochastically after a step; full only."""
+    weights: Annotated[tuple[StoredWeights, ...], Field(exclude_if=is_empty)] = ()
+    """Of elsewhere, which `lorastudy compare` writes: the models that it scores, one per seed."""
     learning_rates: tuple[LearningRate, ...] = ()
     """Peak learning rates to try, one run each; required unless the method is baseline."""
 
@@ -179,6 +187,21 @@ class Arm(StudyModel):
         if self.method == "peft" and not isinstance((self.peft or {}).get("peft_type"), str):
             found.append(("peft.peft_type", "is required: a method of PEFT, such as VERA"))
         return found
+
+
+def mistakes_of_elsewhere(arms: Sequence[Arm], *, is_elsewhere: bool) -> list[Mistake]:
+    """Arms that are trained here beside those that were trained elsewhere, which share nothing."""
+    what = (
+        "is for arms that are trained here, and data.train is elsewhere"
+        if is_elsewhere
+        else "is written by `lorastudy compare`, which scores models that were trained elsewhere; "
+        "arms of a study file are trained here"
+    )
+    return [
+        (f"arms.{i}.method", f"{arm.method} {what}")
+        for i, arm in enumerate(arms)
+        if arm.method != "baseline" and (arm.method == "elsewhere") != is_elsewhere
+    ]
 
 
 assert _NEEDED.keys() == _ALLOWED.keys() == set(get_args(Method))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lorastudy.config.arms import Arm, BaseWeights
+from lorastudy.config.arms import Arm, BaseWeights, mistakes_of_elsewhere
 from lorastudy.config.benchmarks import Benchmark, Samples
 from lorastudy.config.sources import (
     BaseModelRef,
@@ -129,6 +129,11 @@ class Data(StudyModel):
             found["data.validation"] = self.validation
         return found
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the arms were trained elsewhere, on texts that are not known here."""
+        return self.train.builtin == "elsewhere"
+
 
 _Part = TypeVar("_Part", Arm, Benchmark)
 
@@ -225,6 +230,7 @@ class Study(StudyModel):
             ]
         )
         refuse([("tuning_seeds", what) for what in self._mistakes_of_tuning()])
+        refuse(mistakes_of_elsewhere(self.arms, is_elsewhere=self.data.is_elsewhere))
         has_baseline = any(arm.method == "baseline" for arm in self.arms)
         what = "forgetting compares with the base model, so an arm with method: baseline is needed"
         refuse(

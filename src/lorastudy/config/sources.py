@@ -64,8 +64,8 @@ class Source(StudyModel):
     """Hub id of a data set, such as Salesforce/wikitext."""
     path: FilePath | None = None
     """Local .txt, .jsonl or .parquet file, or a glob such as notes/*.txt."""
-    builtin: Literal["python-reference", "docstrings", "licences"] | None = None
-    """Text that comes with this package or that it finds in the Python installation."""
+    builtin: Literal["python-reference", "docstrings", "licences", "elsewhere"] | None = None
+    """Text of this package or of the Python installation; elsewhere: none, see `compare`."""
     config: Name | None = None
     """Configuration of the data set; only with id."""
     split: Name | None = None
@@ -119,6 +119,22 @@ class Source(StudyModel):
     def label(self) -> str:
         """As a person would say it: `Salesforce/wikitext wikitext-2-raw-v1 test`."""
         return " ".join(self.parts)
+
+
+ELSEWHERE = Source(builtin="elsewhere", split="train")  # in place of texts that are not known here
+
+
+class StoredWeights(StudyModel):
+    """Weights that were trained elsewhere, as they were when `lorastudy compare` found them."""
+
+    folder: FilePath
+    """PEFT folder, or folder of a whole model."""
+    kind: Literal["adapter", "model"]
+    """adapter: beside the base model; model: instead of it."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Over names and contents of configuration and weights."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Of the weight files."""
 
 
 class MixedSource(Source):

@@ -15,7 +15,11 @@ from pydantic import Field
 from lorastudy.config.benchmarks import Samples
 from lorastudy.config.models import Arm, BaseModelRef, Benchmark, Data, Study, StudyModel, Training
 
-_NOT_IN_IDENTITY: dict[str, Any] = {"benchmarks": True, "samples": True, "arm": {"name"}}
+_NOT_IN_IDENTITY: dict[str, Any] = {
+    **{"benchmarks": True, "samples": True},
+    # weights that were trained elsewhere are known by their content, wherever they lie
+    "arm": {"name": True, "weights": {"__all__": {"folder"}}},
+}
 _IDENTITY_FORMAT = 2  # raise it when equal settings begin to mean other weights
 
 
@@ -59,14 +63,20 @@ class RunSpec(StudyModel):
 def expand_study(study: Study, rates: Mapping[str, float] | None = None) -> tuple[RunSpec, ...]:
     """All runs of a study: by arm, then learning rate, then seed, each in the order given.
 
-    A baseline has one run, with the first seed, since nothing in it is random. An arm whose rate
-    is chosen with tuning seeds has its tuning runs first; `rates` are the rates chosen so far, by
-    arm. An arm that is not in it has no other run yet.
+    A baseline has one run, with the first seed, since nothing in it is random. An arm that was
+    trained elsewhere has one for each of its weights, with the seeds in their order. An arm whose
+    rate is chosen with tuning seeds has its tuning runs first; `rates` are the rates chosen so
+    far, by arm. An arm that is not in it has no other run yet.
     """
     return tuple(spec for arm in study.arms for spec in _expand_arm(study, arm, rates or {}))
 
 
 def _expand_arm(study: Study, arm: Arm, chosen: Mapping[str, float]) -> Iterator[RunSpec]:
+    if arm.method == "elsewhere":
+        for seed, one in zip(study.seeds, arm.weights, strict=False):
+            alone = arm.model_copy(update={"weights": (one,)})
+            yield _make_spec(study, alone, None, seed)
+        return
     if not study.is_tuned(arm):
         seeds = study.seeds[:1] if arm.method == "baseline" else study.seeds
         for rate in arm.learning_rates or (None,):

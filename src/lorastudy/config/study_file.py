@@ -148,19 +148,25 @@ def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int)
 def extends(before: Study, after: Study) -> bool:
     """Whether `after` is `before` with further arms, seeds or learning rates, or equal to it.
 
+    An arm that was trained elsewhere may have further weights.
+
     No run of `before` changes then. Further seeds follow the known ones, since the baseline runs
     with the first seed; further arms may stand anywhere.
     """
-    known = {arm.name: arm.learning_rates for arm in before.arms}
-    arms = tuple(
-        arm.model_copy(update={"learning_rates": known[arm.name]})
-        if set(known[arm.name]) <= set(arm.learning_rates)
-        else arm
-        for arm in after.arms
-        if arm.name in known
-    )
+    known = {arm.name: arm for arm in before.arms}
+    arms = tuple(_as_before(arm, known[arm.name]) for arm in after.arms if arm.name in known)
     seeds = after.seeds[: len(before.seeds)]
     return after.model_copy(update={"arms": arms, "seeds": seeds}) == before
+
+
+def _as_before(arm: Arm, before: Arm) -> Arm:
+    """The arm without learning rates, or weights at the end of the list, that were added to it."""
+    added: dict[str, object] = {}
+    if set(before.learning_rates) <= set(arm.learning_rates):
+        added["learning_rates"] = before.learning_rates
+    if arm.weights[: len(before.weights)] == before.weights:
+        added["weights"] = before.weights
+    return arm.model_copy(update=added)
 
 
 def describe_difference(a: Study, b: Study) -> list[str]:

@@ -18,7 +18,7 @@ from lorastudy.data.examples import Example, choose_columns, require_one_kind
 from lorastudy.data.files import Rows, make_rows, missing_column, read_rows
 from lorastudy.data.mirror import find_split
 from lorastudy.data.paths import find_files
-from lorastudy.errors import InputError, reason_of
+from lorastudy.errors import ConfigError, InputError, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,11 @@ def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Doc
     if source.path is not None:
         return _read_files(source, source.path, base)
     assert source.split is not None, "config requires a split here"
+    if source.builtin == "elsewhere":
+        raise ConfigError(
+            "this study compares what was trained elsewhere, so it has no text to train on. "
+            "`lorastudy compare` with the same arguments scores what is missing."
+        )
     if source.builtin is not None:
         origin = f"builtin {source.builtin}/{source.split}"
         return Documents(tuple(read_builtin(source.builtin, source.split)), origin, None)

@@ -9,6 +9,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.units import write_json
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+_NOT_TRAINED = ("baseline", "elsewhere")
 SHAPES = (*TRACKERS, "lm-eval", "peft-comparison")
 
 
@@ -25,7 +26,7 @@ def export_results(study: StudyFolder, shape: str, out: Path) -> list[str]:
         )
     runs = tuple(run for run in read_runs(study) if run.result.status != "damaged")
     if shape == "peft-comparison":  # which knows methods of fine-tuning only
-        runs = tuple(run for run in runs if run.spec.arm.method != "baseline")
+        runs = tuple(run for run in runs if run.spec.arm.method not in _NOT_TRAINED)
     if shape in TRACKERS:
         from lorastudy.exchange.trackers import replay
 

@@ -20,7 +20,7 @@ def name_arm(findings: Findings, arm: str) -> str:
     if found is not None and found.is_full:
         return "full fine-tuning" if arm == "full" else f"full fine-tuning ({arm})"
     described = _find_arm(findings, arm)
-    if described is None or described.method in ("baseline", "full"):
+    if described is None or described.method in ("baseline", "full", "elsewhere"):
         return arm
     places = list_places(described)
     where = f" on {join(places)}" if places else ""

@@ -18,13 +18,14 @@ from lorastudy.machine.team import name_losses
 from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import settle_drift
+from lorastudy.run.elsewhere import prepare_scoring
 from lorastudy.run.failures import describe_failure
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.samples import write_samples
 from lorastudy.run.scores import score_benchmarks
 from lorastudy.run.served import score_served
-from lorastudy.run.setup import RunSetup, set_up_run
+from lorastudy.run.setup import set_up_run
 from lorastudy.run.training import Trained, TrainingSession, measure_waited_share
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunFolder
@@ -112,17 +113,19 @@ def _train_and_score(context: RunContext) -> RunResult:
         folder.refuse_rewritten()
     began = time.perf_counter()
     start_memory_meter(context.device)
+    if spec.data.is_elsewhere:
+        return _score_only(context)
     setup = set_up_run(context)
     context.stop.poll()
     manifest = settle_drift(folder, setup.manifest, allow_drift=context.resuming.allow_drift)
     setup = replace(setup, manifest=manifest)
     if setup.inputs is None:
         _write_manifest(context, manifest)
-        evaluations = score_benchmarks(context, setup)
+        evaluations = score_benchmarks(context, setup.scorer)
         write_samples(context, setup)
         return _describe_result(
             spec,
-            setup,
+            manifest,
             evaluations,
             total_seconds=time.perf_counter() - began,
             peak_memory_bytes=measure_peak_memory(context.device),
@@ -137,11 +140,11 @@ def _train_and_score(context: RunContext) -> RunResult:
     # training, validation and checkpoints, as in the published study
     trained_peak, trained_seconds = meter.peak_memory_bytes, meter.total_seconds
     restore_best(setup, folder)
-    evaluations = score_benchmarks(context, setup)
+    evaluations = score_benchmarks(context, setup.scorer)
     write_samples(context, setup)
     return _describe_result(
         spec,
-        setup,
+        manifest,
         evaluations,
         trained=trained,
         train_and_validate_seconds=trained_seconds,
@@ -150,6 +153,16 @@ def _train_and_score(context: RunContext) -> RunResult:
         peak_memory_bytes=trained_peak,
         served=score_served(context),
     )
+
+
+def _score_only(context: RunContext) -> RunResult:
+    """The run of a model that was trained elsewhere: no steps, epochs, seconds or memory."""
+    prepared = prepare_scoring(context)
+    context.stop.poll()
+    allow_drift = context.resuming.allow_drift
+    manifest = settle_drift(context.folder, prepared.manifest, allow_drift=allow_drift)
+    _write_manifest(context, manifest)
+    return _describe_result(context.spec, manifest, score_benchmarks(context, prepared.scorer))
 
 
 def _write_manifest(context: RunContext, manifest: Manifest) -> None:
@@ -174,17 +187,17 @@ def _write_result(folder: RunFolder, result: RunResult) -> None:
 
 def _describe_result(
     spec: RunSpec,
-    setup: RunSetup,
+    manifest: Manifest,
     evaluations: tuple[EvaluationRecord, ...],
     *,
-    total_seconds: float,
-    peak_memory_bytes: dict[str, int],
+    total_seconds: float | None = None,
+    peak_memory_bytes: dict[str, int] | None = None,
     trained: Trained | None = None,
     train_and_validate_seconds: float | None = None,
     waited_share: float | None = None,
     served: tuple[ServedScore, ...] = (),
 ) -> RunResult:
-    manifest, planned = setup.manifest, setup.manifest.optimizer_steps
+    planned = manifest.optimizer_steps
     progress = trained.progress if trained else Progress()
     n_steps, seconds = progress.step, progress.train_seconds if trained else None
     lines: list[EpochRecord | ValidationRecord] = []
@@ -209,7 +222,7 @@ def _describe_result(
         tokens_per_second=progress.train_tokens / seconds if seconds else None,
         steps_per_second=n_steps / seconds if seconds else None,
         waited_share=waited_share,
-        peak_memory_bytes=peak_memory_bytes,
+        peak_memory_bytes=peak_memory_bytes or {},
         device=manifest.environment.device,
         precision=manifest.environment.precision,
         commit=manifest.environment.commit,

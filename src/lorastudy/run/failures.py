@@ -50,6 +50,11 @@ def describe_shortage_of_run(spec: RunSpec, folder: RunFolder, device: torch.dev
     """How much memory was missing, and two commands to choose from."""
     gc.collect()
     study = folder.path.parent.parent
+    if spec.data.is_elsewhere:
+        return (
+            f"{device} ran out of memory ({describe_shortage(device)}). When memory is free again, "
+            "run the same command again; with --device cpu it scores in main memory."
+        )
     lower = max(1, spec.training.micro_batch // 2)
     return (
         f"{device} ran out of memory ({describe_shortage(device)}). "

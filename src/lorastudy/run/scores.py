@@ -13,13 +13,12 @@ from lorastudy.model.sharing import AnyScorer
 from lorastudy.protocols import Protocol
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
-from lorastudy.run.setup import RunSetup
 from lorastudy.run.tasks import TaskItems, describe_items, time_answers
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
 
 
-def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRecord, ...]:
+def score_benchmarks(context: RunContext, scorer: AnyScorer) -> tuple[EvaluationRecord, ...]:
     """All evaluations of the run; those that already have a file are not repeated."""
     records, team = [], context.team
     for benchmark in context.spec.benchmarks:
@@ -30,7 +29,7 @@ def score_benchmarks(context: RunContext, setup: RunSetup) -> tuple[EvaluationRe
                 continue
             part = context.reader.benchmark_part(benchmark, protocol, context.spec.data.rows)
             stored = score_part(
-                setup.scorer,
+                scorer,
                 part,
                 benchmark.name,
                 context.device,

@@ -143,6 +143,8 @@ def _trains_on_answers(folder: StudyFolder) -> bool:
 
 def training_protocol(study: Study, *, has_answers: bool = False) -> str:
     """The protocol under which training and validation losses are measured."""
+    if study.data.is_elsewhere:
+        return "none, since nothing was trained here"
     has_padding = study.training.padding == "scored"
     if has_answers:
         return protocol_of_rows(has_answers=True).pattern

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import extend_study
+from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study, write_extension
 from lorastudy.store.folders import StudyFolder
 
@@ -17,6 +18,11 @@ def extend_folder(
         ConfigError: Nothing is added, or the study has mistakes after the addition.
     """
     before = read_study(folder)
+    if before.data.is_elsewhere:
+        raise ConfigError(
+            f"{folder.path} compares what was trained elsewhere. Give more folders to the same "
+            "`lorastudy compare`, as --adapter NAME=DIR."
+        )
     after = extend_study(before, arms, n_seeds=n_seeds)
     known = {run.run_id for run in expand_study(before)}
     write_extension(folder, before, after)

@@ -33,6 +33,7 @@ _FIGURES = (
     draw_fronts,
     draw_documents,
 )
+_OF_TRAINING = (draw_losses, draw_memory, draw_time)  # left out where nothing was trained
 
 
 def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
@@ -44,7 +45,7 @@ def draw_figures(findings: Findings) -> tuple[DrawnFigure, ...]:
     """
     drawing = [
         *((draw_verdict,) * has_verdict_figure(findings)),
-        *_FIGURES,
+        *(f for f in _FIGURES if not (findings.is_elsewhere and f in _OF_TRAINING)),
         *((draw_rates,) * any(arm.n_rates_tried > 1 for arm in findings.arms)),
         *((draw_steps,) * has_steps(findings)),
         *((draw_explanations,) * bool(findings.explanations)),

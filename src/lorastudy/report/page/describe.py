@@ -48,6 +48,8 @@ def summarise_study(findings: Findings) -> str:
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     where = f" of the base model {describe_source(study.base_model)}" if study else ""
     data = f", trained on {_describe_train(study.data.train)}" if study else ""
+    if findings.is_elsewhere:
+        data = ", trained elsewhere"
     return f"{len(results.arms)} arms{where}{data}, with {seeds}."
 
 
@@ -81,6 +83,16 @@ def _describe_moments(training: Training) -> str:
 
 def _describe_inputs(study: Study) -> list[Fact]:
     data, training = study.data, study.training
+    if data.is_elsewhere:
+        return [
+            Fact("base model", describe_source(study.base_model)),
+            *(
+                Fact(f"weights of {arm.name}", "; ".join(one.folder for one in arm.weights))
+                for arm in study.arms
+                if arm.weights
+            ),
+            Fact("rows", f"at most {data.rows.length:,} tokens, in protocols of rows"),
+        ]
     rows = "one row per document" if data.rows.cut == "lines" else "text joined, full rows only"
     rows += "" if data.rows.strip else ", white space around texts kept"
     rows += ", an end-of-text token after each text scored" if data.rows.end == "scored" else ""

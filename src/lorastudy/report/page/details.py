@@ -115,6 +115,16 @@ def state_forgetting(findings: Findings) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _say_pairing(findings: Findings) -> str:
+    """What arms of one seed share."""
+    if not findings.is_elsewhere:
+        return "every arm of a seed saw the same data in the same order"
+    return (
+        "they are numbered in the order in which folders were given. The arms were trained "
+        "elsewhere, so equal numbers share nothing; pairing them by number is valid all the same"
+    )
+
+
 def state_limits(findings: Findings) -> tuple[str, ...]:
     """What can be concluded from a study of this design."""
     results, comparisons = findings.results, findings.comparisons
@@ -126,7 +136,7 @@ def state_limits(findings: Findings) -> tuple[str, ...]:
         "There is one seed, so it is not known what another seed would give, and no order of arms "
         "is supported."
         if n == 1
-        else f"There are {n} seeds, and every arm of a seed saw the same data in the same order. "
+        else f"There are {n} seeds, and {_say_pairing(findings)}. "
         "“Better” and “worse” are said only of separated arms, after an adjustment for the "
         "number of pairs."
     ]

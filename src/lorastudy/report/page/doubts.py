@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from lorastudy.analysis.caveats import Caveat, CaveatKind
-from lorastudy.analysis.recommendation import NextStep, StepKind
+from lorastudy.analysis.next_steps import NextStep, StepKind
 from lorastudy.report.wording import join
 from lorastudy.units import write_duration
 
@@ -15,6 +15,8 @@ def state_caveat(caveat: Caveat) -> str:
 
 def state_step(step: NextStep) -> str:
     """One sentence, which leads to the command if there is one; DIR is the study's folder."""
+    if step.is_elsewhere and step.kind in _NEXT_ELSEWHERE:
+        return _NEXT_ELSEWHERE[step.kind](step)
     return _NEXT[step.kind](step)
 
 
@@ -59,6 +61,11 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     "repeated text": lambda c: (
         f"Documents of {_arms(c)} that are in the training split as well: {c.value:.0f}"
     ),
+    "trained elsewhere": lambda c: (
+        "Trained by other programs, so their data, learning rates, times and memory are not known "
+        f"here: {_arms(c)}. Seeds are numbered in the order in which the folders were given, and "
+        "equal numbers share nothing"
+    ),
     "wide spread": lambda c: (
         f"On {join(c.where)}, the seeds of {_arms(c)} spread farther than those of other arms"
     ),
@@ -89,4 +96,17 @@ _NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
     "change training": lambda step: (
         "Start a new study with other training data or lower learning rates."
     ),
+}
+_NEXT_ELSEWHERE: Mapping[StepKind, Callable[[NextStep], str]] = {
+    "export": lambda step: "Take the model from its folder.",
+    "finish": lambda step: "Type the same `lorastudy compare` again, to score what is missing.",
+    "add seeds": lambda step: (
+        f"Train {step.n_more} more seeds of every name, {step.n_seeds} in all, and type the same "
+        "`lorastudy compare` with their folders added."
+    ),
+    "add documents": lambda step: (
+        "Score more documents with another --out, since more seeds alone do not settle this."
+    ),
+    "add arms": lambda step: "Type the same `lorastudy compare` with another --adapter NAME=DIR.",
+    "change training": lambda step: "Train with other data or lower learning rates.",
 }

@@ -65,6 +65,8 @@ def _say_reference(words: _Words) -> str:
     is_chosen = words.found.question is None or words.found.question.arms is None
     kind = "LoRA arm" if words.found.only_lora else "other arm"
     who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
+    if words.found.step.is_elsewhere:
+        who = f"every {kind} is worse; {words.lora}"
     return f"use {words.reference}: {who} has {sizes}{_cost_clause(words.found)}."
 
 

@@ -122,8 +122,13 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def list_commands(name: str) -> tuple[str, ...]:
+def list_commands(name: str, *, is_elsewhere: bool = False) -> tuple[str, ...]:
     """What to type to repeat the study, next to a copy of its study.yaml."""
+    if is_elsewhere:
+        return (
+            f"lorastudy fsck {name}  # every hash and record of the folder",
+            f"lorastudy report {name}  # this page and its tables, byte for byte",
+        )
     return (
         "lorastudy check study.yaml  # inputs, modules, counts and memory, before any training",
         f"lorastudy run study.yaml --out {name}",

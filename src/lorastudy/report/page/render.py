@@ -176,6 +176,7 @@ def _words(report: Report) -> dict[str, object]:
     findings = report.findings
     return {
         "results": findings.results,
+        "is_elsewhere": findings.is_elsewhere,
         "summary": summarise_study(findings),
         "headline": state_headline(findings),
         "verdict": state_verdict(findings),
@@ -188,7 +189,7 @@ def _words(report: Report) -> dict[str, object]:
         "environments": describe_environments(findings.evidence),
         "resumes": describe_resumes(findings.evidence),
         "warnings": list_warnings(findings),
-        "commands": list_commands(findings.results.name),
+        "commands": list_commands(findings.results.name, is_elsewhere=findings.is_elsewhere),
         "shares": findings.text_shares,
         "downloads": _downloads(report),
         "tables": [(name, _formats(name, report.files)) for name in report.tables],

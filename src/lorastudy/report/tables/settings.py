@@ -12,6 +12,10 @@ from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 from lorastudy.report.wording import name_arm
 from lorastudy.store.records import Manifest
 
+_ELSEWHERE = (
+    "These models were trained elsewhere, so what else differs is not known here. The base model "
+    "and the scoring are the same."
+)
 _ELSE = "Nothing else differs: base model, data, order of rows, schedule and scoring are the same."
 
 
@@ -31,6 +35,8 @@ def build_difference_table(study: Study) -> Table:
     unsaid = (f" {ABSENT}", "base weights float32")
     said = [text for text in shared if not text.endswith(unsaid)]
     note = f"The same in every arm: {', '.join(said)}. {_ELSE}" if said else _ELSE
+    if study.data.is_elsewhere:
+        note = _ELSEWHERE
     return Table("What differs between the arms", columns, rows, (Note("", note),))
 
 
@@ -80,6 +86,8 @@ def _without_adapter(findings: Findings, name: str) -> str:
             return "nothing is trained"
         case "full":
             return "no adapter: every parameter is trained"
+        case "elsewhere":
+            return "no adapter: a whole model, trained elsewhere"
     said = name_arm(findings, name).removesuffix(f" ({name})")
     return f"no adapter: trained are {said}"
 

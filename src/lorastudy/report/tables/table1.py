@@ -35,6 +35,10 @@ SCORE_NOTE = (
     "Perplexity: exp(mean loss over seeds), each run at the epoch and each arm at the learning "
     "rate with the lowest validation loss. Bold: separated from every other arm of the column."
 )
+ELSEWHERE_NOTE = (
+    "Perplexity: exp(mean loss over seeds), of models that were trained elsewhere; training times "
+    "and memory are not known. Bold: separated from every other arm of the column."
+)
 INTERVAL_NOTE = (
     "Brackets: 95 % interval of the arm by itself, over seeds and documents (with one seed over "
     "documents only); without an interval, ± sample standard deviation over seeds (number of "
@@ -75,7 +79,8 @@ def build_table1(findings: Findings) -> Table:
     title = f"Table I. {results.name}: {shown} and cost of every arm"
     scores = (score_column(c.key, _score_parts(c.key)) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
-    return Table(title, columns, rows, (*_notes(comparisons), *warn_of_scores(results)))
+    notes = (*_notes(comparisons, is_elsewhere=findings.is_elsewhere), *warn_of_scores(results))
+    return Table(title, columns, rows, notes)
 
 
 def warn_of_scores(results: StudyResults) -> tuple[Note, ...]:
@@ -237,14 +242,14 @@ def _why(run: RunResult) -> str:
     return f"{run.status}: {first}"
 
 
-def _notes(comparisons: Sequence[Comparison]) -> tuple[Note, ...]:
+def _notes(comparisons: Sequence[Comparison], *, is_elsewhere: bool) -> tuple[Note, ...]:
     used = {_mark(arm, c) for c in comparisons for arm in c.ranked}
     marked = [Note(mark, text) for mark, text in MARKS.items() if mark in used]
     leads = [
         Note("", f"{c.key.benchmark}, {c.key.protocol_name}: {describe_lead(c)}.")
         for c in comparisons
     ]
-    general = [Note("", SCORE_NOTE)] if comparisons else []
+    general = [Note("", ELSEWHERE_NOTE if is_elsewhere else SCORE_NOTE)] if comparisons else []
     general += [Note("", TASK_NOTE)] if any(c.key.is_task for c in comparisons) else []
     general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
     has_padding = any(c.key.scores_padding for c in comparisons)

@@ -1,0 +1,160 @@
+"""`compare`: score models that other programs trained, as a study that trains nothing."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorastudy.cli import options
+from lorastudy.cli.evaluate import (
+    AssistantOnly,
+    ChatTemplate,
+    Function,
+    Length,
+    MaxNewTokens,
+    Model,
+    ProtocolNames,
+    Sample,
+    Stop,
+)
+from lorastudy.cli.options import (
+    AsJson,
+    Column,
+    Device,
+    Limit,
+    Mirror,
+    Offline,
+    Out,
+    Padded,
+    Precision,
+    Reference,
+    Restart,
+    SampleBy,
+    Strip,
+)
+from lorastudy.config.references import Answering, find_benchmark, model_reference
+from lorastudy.errors import ConfigError, UserError
+from lorastudy.store.folders import StudyFolder
+from lorastudy.study.open import OpenedStudy, stored_places
+
+if TYPE_CHECKING:
+    from lorastudy.study.compare import Comparison
+
+Adapters = Annotated[
+    list[str],
+    typer.Option(
+        "--adapter",
+        metavar="NAME=DIR",
+        help="PEFT folder or whole model (repeatable); several folders of one name are its seeds.",
+    ),
+]
+BenchmarkNames = Annotated[
+    list[str],
+    typer.Option(
+        "--benchmark",
+        help="wikitext-2, lambada, imdb, a benchmark of another preset; or a file, a folder or a "
+        "pattern such as 'texts/*.md' (repeatable).",
+    ),
+]
+
+
+def compare(
+    base: Model,
+    *,
+    adapter: Adapters,
+    benchmark: BenchmarkNames,
+    protocol: ProtocolNames,
+    out: Out = None,
+    length: Length = 350,
+    strip: Strip = True,
+    column: Column = None,
+    sample_by: SampleBy = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    chat_template: ChatTemplate = None,
+    assistant_only_loss: AssistantOnly = False,
+    max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    function: Function = None,
+    precision: Precision = "float32",
+    mirror: Mirror = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    restart: Restart = False,
+    is_reference: Reference = False,
+    padded: Padded = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score adapters or models from any trainer, then build the report of a study.
+
+    BASE itself is the baseline. Nothing is trained. The same command resumes.
+    """
+    options.check_arithmetic(device, precision)
+    folders = read_adapters(adapter)
+    reference = model_reference(base)
+    find = partial(find_benchmark, limit=limit, sample=sample, column=column, sample_by=sample_by)
+    answering = Answering(max_new_tokens, stop, function)
+    benchmarks = [find(name, protocol, answering=answering) for name in benchmark]
+    from lorastudy.cli.run import finish
+    from lorastudy.data.answers import AnswerRules
+    from lorastudy.store.resuming import Resuming
+    from lorastudy.study.compare import (
+        ScoringSettings,
+        begin_comparison,
+        describe_comparison,
+        name_comparison,
+    )
+    from lorastudy.study.conduct import Wanted
+
+    settings = ScoringSettings(
+        length=length,
+        strip=strip,
+        rules=AnswerRules(None, assistant_only_loss, chat_template),
+        precision=precision,
+        implementation="reference" if is_reference else "fast",
+    )
+    name = name_comparison(reference)
+    folder = StudyFolder(out or Path("studies") / name)
+    study = describe_comparison(name, reference, folders, benchmarks, settings)
+    opened = OpenedStudy(study, folder, stored_places(folder, mirror, offline=offline))
+    with options.progress_on(is_stderr=as_json):
+        _score(begin_comparison(opened, device, Resuming(restart)))
+    finish(Wanted(opened), with_padded=padded, as_json=as_json)
+
+
+def read_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders of every name, both in the order given.
+
+    Raises:
+        ConfigError: A text is not NAME=DIR.
+    """
+    folders: dict[str, list[Path]] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name.strip() or not path.strip():
+            raise ConfigError(
+                f"--adapter {text!r}: write NAME=DIR, such as --adapter mine=outputs/adapter. "
+                "Several folders of one name are its seeds."
+            )
+        folders.setdefault(name.strip(), []).append(Path(path.strip()))
+    return folders
+
+
+def _score(found: "Comparison") -> None:
+    """Score what is missing, with a line for each model."""
+    from lorastudy.interrupts import StopFlag
+    from lorastudy.study.compare import score_missing
+
+    opened = found.opened
+    n_runs = sum(max(1, len(arm.weights)) for arm in opened.study.arms)
+    print(
+        f"{opened.study.name}: {len(found.missing)} of {n_runs} models to score in "
+        f"{opened.folder.path}"
+    )
+    stop = StopFlag()
+    stop.listen()
+    for spec, result in zip(found.missing, score_missing(found, stop), strict=True):
+        is_done = not isinstance(result, UserError)
+        print(f"{spec.arm.name}, seed {spec.seed}: {'scored' if is_done else result}")
