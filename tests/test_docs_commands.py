@@ -81,7 +81,7 @@ def commands_of(page: str) -> list[Command]:
     return [
         Command(page, line, block["reason"])
         for block in _BLOCK.finditer(text)
-        for line in block["lines"].splitlines()
+        for line in block["lines"].replace("\\\n", " ").splitlines()  # a command may go on below
         if line.strip() and not line.startswith("#")
     ]
 
