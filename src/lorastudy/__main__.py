@@ -4,13 +4,14 @@ Signals are seen to before the command line is imported, so that a command which
 in its first second ends as one that is told later: with exit code 75.
 """
 
-from lorastudy.interrupts import end_on_signals
+from lorastudy.interrupts import end_on_signals, ending_as_asked
 
 
 def main() -> None:
     """Run the command line and exit with the contract's code."""
     end_on_signals()
-    from lorastudy.cli import main as run_command_line
+    with ending_as_asked():
+        from lorastudy.cli import main as run_command_line
 
     run_command_line()
 

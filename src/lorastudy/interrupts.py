@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -16,6 +16,8 @@ from lorastudy.errors import InterruptedRunError
 
 # clusters send USR1 or USR2 some time before they end a job
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+_asked = threading.Event()  # whether one of them asked this program to end at once
 
 
 def end_on_signals() -> None:
@@ -27,7 +29,24 @@ def end_on_signals() -> None:
         signal.signal(number, _end)
 
 
+@contextlib.contextmanager
+def ending_as_asked() -> Iterator[None]:
+    """Whatever error a signal of `end_on_signals` became on its way is the end that it asked for.
+
+    Libraries that are imported when they are first needed turn what is raised then into an error
+    of their own.
+    """
+    _asked.clear()
+    try:
+        yield
+    except Exception:
+        if not _asked.is_set():
+            raise
+        raise SystemExit(InterruptedRunError.exit_code) from None
+
+
 def _end(number: int, frame: FrameType | None) -> None:
+    _asked.set()
     os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
     # Not KeyboardInterrupt: if it passes through `exec` of a string, as in many imports, Python
     # ends by SIGINT even if it is caught later.

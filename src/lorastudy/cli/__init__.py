@@ -44,6 +44,7 @@ from lorastudy.errors import (
     reason_of,
     redact_secrets,
 )
+from lorastudy.interrupts import ending_as_asked
 from lorastudy.launch.torchrun import say_exit_code
 from lorastudy.version import __version__
 
@@ -119,7 +120,8 @@ def main() -> None:
     """Run the command line and exit with the code that the documentation promises."""
     prepare_streams()
     try:
-        code = app(standalone_mode=False)
+        with ending_as_asked():
+            code = app(standalone_mode=False)
         if code == _INTERRUPTED_IN_TYPER:
             raise typer.Abort
         sys.stdout.flush()  # here, where a full disk can still be said
