@@ -104,6 +104,14 @@ def test_accuracies_are_shown_with_intervals_around_them(findings: Findings) -> 
         assert error_rate == pytest.approx(1 - accuracy)
 
 
+def test_an_interval_of_an_accuracy_stays_between_none_and_all(tmp_path: Path) -> None:
+    table = build_table1(make_study(tmp_path, {"full": 0.0, "lora-1": 0.005, "lora-2": 1.0}, (0,)))
+    ends = [row[1].values[3:5] for row in table.rows]
+    assert ends[0] == (None, None)  # no answer is right, which says little of other items
+    assert ends[1][0] == 0.0 and 0.005 < ends[1][1] < 0.05
+    assert ends[2][1] == 1.0
+
+
 def test_sentences_speak_of_error_rates_and_wrong_answers(findings: Findings) -> None:
     assert state_headline(findings).startswith("Use full fine-tuning: the best LoRA arm")
     assert "has an error rate 28 points higher on sums" in state_headline(findings)

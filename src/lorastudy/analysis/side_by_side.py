@@ -81,8 +81,12 @@ def read_samples(arms: Sequence[ArmSummary], folder: Path | None) -> Samples | N
 def lay_side_by_side(
     arms: Sequence[ArmSummary], keys: Iterable[ScoreKey], folder: Path | None
 ) -> tuple[SideBySide, ...]:
-    """The answers under each task of `keys`; none without the run folders in `folder`."""
-    found = (_lay_out(arms, key, folder) for key in keys if key.is_task and folder is not None)
+    """The answers to each benchmark under its first task; none without the run folders."""
+    first: dict[str, ScoreKey] = {}
+    for key in keys:
+        if key.is_task:
+            first.setdefault(key.benchmark, key)
+    found = (_lay_out(arms, key, folder) for key in first.values())
     return tuple(each for each in found if each is not None)
 
 

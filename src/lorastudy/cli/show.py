@@ -15,9 +15,10 @@ from lorastudy.cli.options import console_width
 from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.verdict import state_decision, write_ending
 from lorastudy.report.tables.comparisons import build_reference_table
+from lorastudy.report.tables.score_notes import warn_of_scores
 from lorastudy.report.tables.table import Cell, Column, Note
 from lorastudy.report.tables.table import Table as TableModel
-from lorastudy.report.tables.table1 import build_table1, warn_of_scores
+from lorastudy.report.tables.table1 import build_table1
 from lorastudy.report.wording import label_arm, list_placement
 
 _WIDE = 100  # columns of a terminal, from which intervals fit into the table

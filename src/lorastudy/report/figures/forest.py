@@ -34,10 +34,14 @@ def draw_differences(findings: Findings) -> DrawnFigure:
         _draw_panel(axes, comparison, reference, others)
     for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
+    has_tasks = any(c.key.is_task for c in comparisons)
+    what, unit = (
+        ("loss", "nats or wrong answers per item") if has_tasks else ("cross-entropy", "nats")
+    )
     caption = (
-        f"Each arm's cross-entropy minus that of {reference or 'no arm'}, in nats, "
+        f"Each arm's {what} minus that of {reference or 'no arm'}, in {unit}, "
         "with its 95 % interval, adjusted as its word is (with one seed over documents only, and "
-        f"not adjusted). Left of zero is better. Grey: within {findings.margin:g} nats. An open "
+        f"not adjusted). Left of zero is better. Grey: within {findings.margin:g} {unit}. An open "
         "marker has no interval."
     )
     return save_figure(figure, "fig5-differences", "Figure 5. Differences", caption)

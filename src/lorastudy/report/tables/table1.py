@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_score, mean
@@ -18,9 +17,10 @@ from lorastudy.report.numerals import (
     write_share,
 )
 from lorastudy.report.tables.comparisons import describe_lead
+from lorastudy.report.tables.score_notes import warn_of_scores
 from lorastudy.report.tables.table import Cell, Column, Note, Table, score_column
 from lorastudy.report.wording import list_placement
-from lorastudy.store.records import RunResult, StudyResults
+from lorastudy.store.records import RunResult
 from lorastudy.units import MIB
 
 _LARGEST_NATS = 27.0  # exp of it is a million million
@@ -81,16 +81,6 @@ def build_table1(findings: Findings) -> Table:
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
     notes = (*_notes(comparisons, is_elsewhere=findings.is_elsewhere), *warn_of_scores(results))
     return Table(title, columns, rows, notes)
-
-
-def warn_of_scores(results: StudyResults) -> tuple[Note, ...]:
-    """What makes scores or seconds less certain than they look."""
-    return (
-        *_subset_notes(results),
-        *_endless_notes(results),
-        *_drift_notes(results),
-        *contention_notes(results),
-    )
 
 
 def _score_parts(key: ScoreKey) -> tuple[str, ...]:
@@ -185,12 +175,15 @@ def _served_cell(arm: ArmSummary, form: str, comparison: Comparison) -> Cell:
 
 
 def _shown_ends(arm: ArmSummary, comparison: Comparison) -> tuple[float, float] | tuple[None, None]:
-    """The ends of the arm's own interval; none where they are beyond all bounds."""
+    """The ends of the arm's own interval; none where they are beyond all bounds or not known."""
     level = comparison.find_level(arm.arm)
     if level is None or level.interval.high > _LARGEST_NATS:
         return None, None
     low, high = sorted(map(comparison.key.show, (level.interval.low, level.interval.high)))
-    return low, high
+    if not comparison.key.is_task:
+        return low, high
+    # all answers right, or all wrong: these items do not say how far from that others are
+    return (max(low, 0.0), min(high, 1.0)) if low < high else (None, None)
 
 
 def _mark(arm: str, comparison: Comparison) -> str:
@@ -255,60 +248,3 @@ def _notes(comparisons: Sequence[Comparison], *, is_elsewhere: bool) -> tuple[No
     has_padding = any(c.key.scores_padding for c in comparisons)
     padded = [Note("", PADDING_NOTE)] if has_padding else []
     return (*leads, *marked, *general, *padded)
-
-
-def _subset_notes(results: StudyResults) -> list[Note]:
-    """The standard errors of benchmarks of which only a random part was scored."""
-    largest: dict[tuple[str, str, int], float] = {}
-    for evaluation in (evaluation for run in results.runs for evaluation in run.evaluations):
-        if evaluation.n_population is not None and evaluation.standard_error is not None:
-            where = (evaluation.benchmark, evaluation.protocol, evaluation.n_population)
-            largest[where] = max(largest.get(where, 0.0), evaluation.standard_error)
-    return [
-        Note(
-            "",
-            f"{benchmark}, {protocol}: a random part of {n:,} documents or windows, the same for "
-            f"every run. As estimates for all of them, cross-entropies have a standard error of at "
-            f"most {error:.4f}.",
-        )
-        for (benchmark, protocol, n), error in largest.items()
-    ]
-
-
-def _endless_notes(results: StudyResults) -> list[Note]:
-    """How many generated answers ended only because they were as long as is allowed."""
-    most: dict[tuple[str, str, int], dict[str, int]] = {}
-    for run in results.runs:
-        for e in run.evaluations:
-            if e.n_cut:
-                of_arms = most.setdefault((e.benchmark, e.protocol, e.n_documents), {})
-                of_arms[run.arm] = max(e.n_cut, of_arms.get(run.arm, 0))
-    return [
-        Note(
-            "",
-            f"{benchmark}, {protocol}: answers that ended only at max_new_tokens, of {n:,} and of "
-            f"the worst seed: {', '.join(f'{arm} {count:,}' for arm, count in of_arms.items())}.",
-        )
-        for (benchmark, protocol, n), of_arms in most.items()
-    ]
-
-
-def contention_notes(results: StudyResults) -> tuple[Note, ...]:
-    """The arms whose times are too high, since other programs used the CPU while they trained."""
-    worst: dict[str, float] = {}
-    for run in results.runs:
-        if run.waited_share is not None and run.waited_share >= CONTENDED:
-            worst[run.arm] = max(run.waited_share, worst.get(run.arm, 0.0))
-    if not worst:
-        return ()
-    arms = ", ".join(f"{arm} (up to {share:.0%})" for arm, share in worst.items())
-    text = "Training times are too high: other programs used the CPU while these arms waited for it"
-    return (Note("", f"{text}: {arms}."),)
-
-
-def _drift_notes(results: StudyResults) -> list[Note]:
-    drifted = [run.run_id for run in results.runs if run.drift]
-    if not drifted:
-        return []
-    text = "resumed in another environment (--allow-drift)"
-    return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
