@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorastudy.errors import ConfigError, InputError
+from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
@@ -141,6 +142,18 @@ def test_a_run_killed_at_any_point_resumes_to_the_same_bits(
             assert reference.case.child(folder, kill_at(point, nth)) != 0
             assert reference.case.child(folder) == 0
             assert_same_run(reference.folder, folder)
+
+
+def test_validations_after_an_older_checkpoint_are_repeated(
+    reference: Reference, tmp_path: Path
+) -> None:
+    folder = reference.case.folder(tmp_path, "damaged")
+    assert reference.case.child(folder, kill_at("run:after-epoch-line", 2)) != 0
+    assert len(read_records(folder.validations, ValidationRecord)) == 2
+    newest = list_checkpoints(folder.checkpoints)[-1]
+    (newest / "weights.safetensors").write_bytes(b"")
+    assert reference.case.child(folder) == 0
+    assert_same_run(reference.folder, folder)
 
 
 def test_two_processes_validate_and_stop_as_one_does(flat_gpt2: Path, tmp_path: Path) -> None:
