@@ -50,6 +50,16 @@ def test_init_says_that_messages_need_a_chat_template(
     assert call("check", "a.yaml", "--set", "data.chat_template_path=chat.jinja").code == 0
 
 
+def test_the_demo_of_answers_trains_on_sums_and_is_judged_by_right_answers() -> None:
+    checked = call("check", "demo-answers", "--json")
+    assert checked.code == 0, checked.err
+    found = json.loads(checked.out)
+    assert [arm["train_rows"] for arm in found["arms"]] == [250] * 4
+    assert found["train_text"]["answers"]["n_scored"] == 2 * 250  # the sum, and the end
+    assert found["validation_overlap"] is None and found["overlap"] == []
+    assert found["separable"][0]["protocol"] == "exact-match"
+
+
 def test_evaluate_scores_answers_and_says_where_a_row_has_none(
     questions: Path, tiny_gpt2: Path
 ) -> None:

@@ -17,7 +17,7 @@ def arms_of(name: str) -> dict[str, Arm]:
 
 
 def test_the_presets_are_listed_by_name() -> None:
-    assert list_presets() == ("demo", "paper", "paper-sound")
+    assert list_presets() == ("demo", "demo-answers", "paper", "paper-sound")
 
 
 @pytest.mark.parametrize("name", list_presets())

@@ -1,6 +1,7 @@
 """The texts every installation carries: what is kept, how it is split, what is refused."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -9,6 +10,7 @@ import pytest
 
 from lorastudy.data import builtin
 from lorastudy.data.builtin import extract_paragraphs, read_builtin, split_topics
+from lorastudy.data.examples import Example
 from lorastudy.errors import InputError
 
 ALL_SPLITS = [
@@ -118,6 +120,20 @@ def test_docstrings_are_read_without_importing_their_modules() -> None:
     )
     assert "pickletools" in builtin.DOCSTRING_MODULES
     assert run_python(code, "0").strip() == "False"
+
+
+def test_every_sum_of_a_test_was_trained_on_in_other_words() -> None:
+    rows = {split: read_builtin("arithmetic", split) for split in ("train", "validation", "test")}
+    sums: dict[str, set[tuple[int, ...]]] = {}
+    for split, examples in rows.items():
+        for row in examples:
+            assert isinstance(row, Example) and isinstance(row.completion, str)
+            asked = tuple(map(int, re.findall(r"\d", str(row.prompt))))
+            assert len(asked) == 2 and row.completion == f" {sum(asked)}"
+            sums.setdefault(split, set()).add(asked)
+    prompts = [row.prompt for examples in rows.values() for row in examples]
+    assert len(set(prompts)) == len(prompts) == 392
+    assert sums["test"] | sums["validation"] <= sums["train"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:

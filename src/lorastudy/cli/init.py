@@ -12,7 +12,7 @@ from lorastudy.cli.options import AsJson
 Start = Annotated[
     str,
     typer.Argument(
-        help="Preset (demo, paper, paper-sound), or a folder with your texts.",
+        help="Preset (demo, demo-answers, paper, paper-sound), or a folder with your texts.",
         metavar="PRESET",
         autocompletion=complete_presets,
     ),

@@ -79,7 +79,8 @@ def run(
 ) -> None:
     """Execute the missing runs of a study, then build the report. The same command resumes.
 
-    STUDY is a preset (demo, paper, paper-sound), a YAML file, or the folder of a started study.
+    STUDY is a preset (demo, demo-answers, paper, paper-sound), a YAML file, or the folder of a
+    started study.
     With --json progress goes to standard error.
     """
     options.check_device(device)

@@ -64,7 +64,9 @@ class Source(StudyModel):
     """Hub id of a data set, such as Salesforce/wikitext."""
     path: FilePath | None = None
     """Local .txt, .jsonl or .parquet file, or a glob such as notes/*.txt."""
-    builtin: Literal["python-reference", "docstrings", "licences", "elsewhere"] | None = None
+    builtin: (
+        Literal["python-reference", "docstrings", "licences", "arithmetic", "elsewhere"] | None
+    ) = None
     """Text of this package or of the Python installation; elsewhere: none, see `compare`."""
     config: Name | None = None
     """Configuration of the data set; only with id."""

@@ -3,6 +3,7 @@
     python-reference   the language reference behind `help()`      train, validation, test
     docstrings         docstrings of standard library modules      test
     licences           licence texts of installed distributions    test
+    arithmetic         questions with answers (data/arithmetic)    train, validation, test
 
 A document is one paragraph of prose on one line; code, grammar, tables and headings are
 left out. The wording depends on the Python version and the installed distributions, so compare
@@ -16,11 +17,13 @@ import hashlib
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import MappingProxyType
 
+from lorastudy.data.arithmetic import SPLITS, read_questions
+from lorastudy.data.examples import Example
 from lorastudy.errors import InputError
 
 SHORTEST_PARAGRAPH = 40  # characters; shorter blocks are headings, labels and fragments
@@ -37,8 +40,8 @@ DOCSTRING_MODULES = (
 LICENCE_DISTRIBUTIONS = ("tqdm", "typing_extensions", "transformers", "numpy")
 
 
-def read_builtin(name: str, split: str) -> list[str]:
-    """The paragraphs of one split, always in the same order and without repetitions.
+def read_builtin(name: str, split: str) -> list[str | Example]:
+    """The paragraphs or rows of one split, always in the same order and without repetitions.
 
     Raises:
         InputError: The text or split does not exist, or this Python does not have it.
@@ -50,13 +53,13 @@ def read_builtin(name: str, split: str) -> list[str]:
         raise InputError(
             f"Builtin text '{name}' has no split '{split}'. Choose one of {_listed(readers)}."
         )
-    paragraphs = readers[split]()
-    if not paragraphs:
+    rows = readers[split]()
+    if not rows:
         raise InputError(
             f"This Python does not have the text '{name}' (its files were removed or packed). "
             "Use another Python build, or name your own text with `path:`."
         )
-    return list(paragraphs)
+    return list(rows)
 
 
 def extract_paragraphs(text: str) -> list[str]:
@@ -159,7 +162,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-_READERS: Mapping[str, Mapping[str, Callable[[], Sequence[str]]]] = MappingProxyType(
+_READERS: Mapping[str, Mapping[str, Callable[[], Sequence[str | Example]]]] = MappingProxyType(
     {
         "python-reference": {
             "train": lambda: _read_reference().get("train", ()),
@@ -168,5 +171,6 @@ _READERS: Mapping[str, Mapping[str, Callable[[], Sequence[str]]]] = MappingProxy
         },
         "docstrings": {"test": lambda: _read_docstrings(DOCSTRING_MODULES)},
         "licences": {"test": lambda: _read_licences(LICENCE_DISTRIBUTIONS)},
+        "arithmetic": {split: partial(read_questions, split) for split in SPLITS},
     }
 )

@@ -131,7 +131,7 @@ def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Doc
         )
     if source.builtin is not None:
         origin = f"builtin {source.builtin}/{source.split}"
-        return Documents(tuple(read_builtin(source.builtin, source.split)), origin, None)
+        return Documents.of(read_builtin(source.builtin, source.split), origin)
     assert source.id is not None, "config requires exactly one of id, path and builtin"
     if mirror is not None and (folder := mirror / source.id).is_dir():
         return _read_mirror(source, source.id, source.split, folder)
