@@ -92,7 +92,8 @@ def open_reader(study: Study, places: Places) -> Reader:
     if named.id is not None and folder.parent.name == SNAPSHOTS:  # of the hub's cache, by commit
         reader.revisions[name_revision("models", named.id, named.revision)] = folder.name
     base = reader.base
-    if base.max_positions is not None and study.data.rows.length > base.max_positions:
+    trains = not study.data.is_elsewhere  # else protocols of rows alone are cut to this length
+    if trains and base.max_positions is not None and study.data.rows.length > base.max_positions:
         raise ConfigError(
             f"data.rows.length: {study.data.rows.length} tokens are longer than the "
             f"{base.max_positions} positions of the base model. Use a shorter length."
