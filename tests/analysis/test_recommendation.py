@@ -220,6 +220,16 @@ def test_an_arm_that_is_not_separated_from_the_base_model_is_not_called_above_it
     assert caveats_of(study)["above baseline"][0] == ("lora-2",)
 
 
+def test_a_recommended_arm_that_is_not_separated_from_the_base_model_is_a_caveat(
+    tmp_path: Path,
+) -> None:
+    arms = {"baseline": on_tests(20.004, 50, 70), **EQUAL}
+    study = make_study(tmp_path, arms, spread=CLOSE)
+    assert recommend(study).recommended is not None
+    found = caveats_of(make_study(tmp_path, arms, spread=CLOSE))
+    assert found["not above base"] == ((recommend(study).recommended,), ("wikitext-2",))
+
+
 def test_failed_and_incomplete_arms_are_caveats(tmp_path: Path) -> None:
     study = make_study(tmp_path, {"lora-1": 30.0, "lora-2": 31.0, "full": 20.0})
     runs = [r for r in study.results.runs if (r.arm, r.seed) != ("lora-2", 2)]

@@ -23,6 +23,7 @@ CaveatKind = Literal[
     "leaking text",  # a benchmark, or the validation text, is the same text as another
     "above uniform loss",  # worse than giving every token the same chance
     "above baseline",  # worse than the base model on a test, by the interval if there is one
+    "not above base",  # the recommended arm is not shown to be better than the base model
     "disturbed seconds",  # so nothing is said about training time
     "rate at the edge",  # the chosen rate is the lowest or highest of those tried
     "one rate",  # only one learning rate was tried
@@ -58,6 +59,7 @@ def find_caveats(findings: Findings, found: Recommendation) -> tuple[Caveat, ...
         *_of_runs(findings),
         *_of_text(findings),
         *_of_levels(findings),
+        *_of_base(findings, found),
         *_of_training(findings, asked),
         *_of_data(findings),
         *_of_spread(findings),
@@ -123,6 +125,17 @@ def _of_levels(findings: Findings) -> Iterator[Caveat]:
             )
             if above:
                 yield Caveat("above baseline", above, where)
+
+
+def _of_base(findings: Findings, found: Recommendation) -> Iterator[Caveat]:
+    """Tests on which the recommended arm is not separated from the base model."""
+    baseline = next((arm.arm for arm in findings.arms if arm.is_baseline), None)
+    if found.recommended is None or baseline is None or found.is_beside_base:
+        return
+    for comparison in list_tests(findings):
+        pair = comparison.find_pair(found.recommended, baseline)
+        if pair is not None and pair.is_judged and not pair.is_separated:
+            yield Caveat("not above base", (found.recommended,), (comparison.key.benchmark,))
 
 
 def _is_above(arm: str, other: str, comparison: Comparison, losses: Mapping[str, float]) -> bool:

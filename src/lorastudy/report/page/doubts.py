@@ -39,6 +39,9 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     "above baseline": lambda c: (
         f"On {join(c.where)}, the base model without tuning has a lower loss than {_arms(c)}"
     ),
+    "not above base": lambda c: (
+        f"On {join(c.where)}, {_arms(c)} is not shown to be better than the base model"
+    ),
     "disturbed seconds": lambda c: (
         f"Timings of {_arms(c)} are unreliable, so nothing is said about training time"
     ),
