@@ -20,6 +20,7 @@ The rules:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.costs import CostRatio
@@ -83,6 +84,10 @@ class Decision:
     def recommended(self) -> str | None:
         """The arm to take; None: nothing is recommended."""
         return self.found.recommended
+
+    def find_weights(self, folder: str) -> str | None:
+        """Folder of the recommended weights; `folder` is that of the study."""
+        return None if self.weights is None else str(Path(folder, self.weights))
 
     @property
     def outcome(self) -> Outcome:

@@ -20,7 +20,7 @@ def describe_decision(decision: Decision, findings: Findings, folder: str) -> Ma
         "outcome": found.outcome,
         "recommended": found.recommended,
         "headline": state_headline(findings, found.limits),
-        "weights": f"{folder}/{decision.weights}" if decision.weights else None,
+        "weights": decision.find_weights(folder),
         "asked": found.lora,
         "reference": found.reference,
         "margin": decision.margin,

@@ -146,11 +146,10 @@ def _say_answer(found: Recommendation, findings: Findings) -> str:
 
 def state_weights(decision: Decision, folder: str) -> tuple[str, ...]:
     """Where the recommended weights are."""
-    if decision.weights is None:
+    where = decision.find_weights(folder)
+    if where is None:
         return ()
-    among = (
-        f", the run with the lowest validation loss of {decision.n_runs}"
-        if decision.n_runs > 1
-        else ""
-    )
-    return (f"The weights are in {folder}/{decision.weights}{among}.",)
+    among = f", the run with the lowest validation loss of {decision.n_runs}"
+    if decision.found.step.is_elsewhere:
+        among = f", the first of {decision.n_runs} seeds, since no validation loss chooses one"
+    return (f"The weights are in {where}{among if decision.n_runs > 1 else ''}.",)
