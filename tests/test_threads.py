@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from lorastudy.errors import ConfigError
-from lorastudy.threads import count_cores, refuse_threads, share_cores
+from lorastudy.threads import (
+    count_cores,
+    let_crowded_threads_sleep,
+    refuse_threads,
+    share_cores,
+)
 
 
 @pytest.fixture
@@ -30,6 +35,17 @@ def test_a_process_takes_its_share_of_the_cores_and_at_most_omp_num_threads(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", most)
     assert share_cores(n_processes) == n_threads
+
+
+@pytest.mark.parametrize("said", [None, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_how_threads_wait_is_set_only_where_nobody_said_so(
+    said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {said: "7"} if said else {}
+    monkeypatch.setattr(os, "environ", dict(environment))
+    let_crowded_threads_sleep()
+    chosen = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+    assert os.environ == (environment or chosen)
 
 
 @pytest.mark.parametrize(("n_threads", "is_too_many"), [(None, False), (32, False), (33, True)])

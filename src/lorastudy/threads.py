@@ -9,6 +9,10 @@ from lorastudy.errors import ConfigError
 _CGROUPS = Path("/sys/fs/cgroup")
 _MOST_PER_CORE = 4  # threads that are asked for; far more cannot even be started
 _FEW = 8  # threads that may be asked for on any machine
+# How threads wait, as GNU's and LLVM's OpenMP read it when they are loaded: spinning as long as by
+# default, but not at all while a process has more threads than there are cores (libgomp's
+# throttled spin count is 100 by default, and 0 where the policy is passive).
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
 
 
 def share_cores(n_processes: int) -> int:
@@ -20,6 +24,15 @@ def share_cores(n_processes: int) -> int:
     n_cores = count_cores()
     share = max(1, n_cores // n_processes)
     return min(share, int(most)) if most.isdecimal() and int(most) else share
+
+
+def let_crowded_threads_sleep() -> None:
+    """Let threads of processes that load torch after this sleep at once where cores are scarce.
+
+    What the environment says of how threads wait is left as it is. Nothing is computed otherwise.
+    """
+    if not any(name in os.environ for name in _WAITING):
+        os.environ.update(_WAITING)
 
 
 def refuse_threads(n_threads: int | None) -> None:

@@ -29,7 +29,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
-from lorastudy.threads import share_cores
+from lorastudy.threads import let_crowded_threads_sleep, share_cores
 
 _WORKER = "lorastudy.launch.worker"
 _POLL_SECONDS = 0.2
@@ -192,6 +192,7 @@ def process_context() -> (
     multiprocessing.context.ForkServerContext | multiprocessing.context.SpawnContext
 ):
     """A fork server if there is one, else fresh interpreters."""
+    let_crowded_threads_sleep()
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     atexit.register(_end_fork_server)  # before there is one that a signal could leave behind

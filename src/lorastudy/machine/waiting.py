@@ -2,7 +2,7 @@
 
 Threads of OpenMP wait by spinning, so that they notice at once when the others are ready. If other
 programs use the cores, a thread that spins holds the core which the thread it waits for needs, and
-a run becomes several times slower. GNU's OpenMP, which torch uses on Linux, spins much less as long
+a run becomes several times slower. GNU's OpenMP, which torch uses on Linux, does not spin as long
 as a process has more of its threads than there are cores (`do_spin` in libgomp's
 config/linux/wait.h). So a run that has to wait for cores starts a few idle threads, and ends them
 again when the cores are free. The threads that compute are the same, and so are all results.
