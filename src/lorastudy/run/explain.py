@@ -67,7 +67,8 @@ def explain_run(
     """
     if not folder.best.is_dir():
         raise ConfigError(
-            f"{folder.path.name} has no best/: it has not finished, or is a baseline."
+            f"{folder.path.name} has no best/: it has not finished, is a baseline, or was trained "
+            "elsewhere."
         )
     refuse_changed_weights(folder)
     refuse_other_base(folder, reader, needs_weights=True)
