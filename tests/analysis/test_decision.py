@@ -177,10 +177,14 @@ def test_arms_as_good_are_named_with_what_is_cheaper(tmp_path: Path) -> None:
 
 
 def test_an_arm_that_is_only_not_separated_is_never_offered(tmp_path: Path) -> None:
-    wobble = {"lora-1": 0.02, "lora-2": 0.02}
-    findings = make_study(tmp_path, {**APART, "lora-1": 22.3}, runs=COSTS, wobble=wobble)
-    decision = decide(findings, read_limits(device_memory="4GB"))
-    assert decision.found.outcome == "open" and decision.as_good == ()
+    costs = {**COSTS, "lora-2": costing(0.9, 150.0)}
+    arms, wobble = {**EQUAL, "full": 20.9}, {"lora-1": 0.01}
+    findings = make_study(tmp_path, arms, runs=costs, wobble=wobble)
+    decision = decide(findings)
+    assert answer(decision) == ("LoRA", "lora-1")
+    beside = [c.find_pair("lora-2", "lora-1") for c in findings.main]
+    assert {pair.verdict for pair in beside if pair} == {"not separated"}
+    assert decision.as_good == ()
 
 
 def test_a_margin_that_is_not_the_studys_is_said_to_be_another(tmp_path: Path) -> None:
