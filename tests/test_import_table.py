@@ -32,8 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": set(LOW),
     "run": {*LOW, "train", "evaluate"},
     "launch": {*LOW, "train", "evaluate", "run"},
-    "study": {*LOW, "train", "evaluate", "run", "launch"},
     "analysis": set(RECORDS),
+    "study": {*LOW, "train", "evaluate", "run", "launch", "analysis"},
     "report": {*RECORDS, "analysis"},
     "exchange": {*RECORDS, "analysis"},
 }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lorastudy.api.running import StudyFinished, StudyStarted, run
     from lorastudy.api.study import Study, StudyError, load_study
     from lorastudy.study.progress import (
+        DecisionTaken,
         EpochEnded,
         RunDisturbed,
         RunEnded,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArmFacts": "api.facts",
     "CheckFacts": "api.facts",
+    "DecisionTaken": "study.progress",
     "EpochEnded": "study.progress",
     "Results": "api.results",
     "RunDisturbed": "study.progress",
@@ -61,6 +63,7 @@ _PARTS = ("run", "evaluate")  # packages that have the name of a function
 __all__ = [
     "ArmFacts",
     "CheckFacts",
+    "DecisionTaken",
     "EpochEnded",
     "Results",
     "RunDisturbed",

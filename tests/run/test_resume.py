@@ -15,7 +15,7 @@ from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
-from lorastudy.store.records import ResumeRecord, StepRecord
+from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord
 from lorastudy.store.training_state import TrainerState
 from support.tiny_runs import (
     PAPER,
@@ -98,6 +98,18 @@ def test_a_run_interrupted_after_every_optimizer_step_ends_with_the_same_result(
     resumed_after = [record.step for record in read_records(folder.resumes, ResumeRecord)]
     assert resumed_after == list(range(1, n_steps + 1))
     assert not reference.folder.resumes.exists()
+
+
+def test_a_run_that_waits_after_an_epoch_until_it_is_asked_to_go_on_ends_with_the_same_result(
+    reference: Reference, tmp_path: Path
+) -> None:
+    folder = reference.case.folder(tmp_path, "paused")
+    for _ in range(2):  # asked again for the same epoch, it trains nothing
+        assert reference.case.child(folder, until_epoch=2) == INTERRUPTED
+        assert len(read_records(folder.epochs, EpochRecord)) == 2
+    assert not folder.result.exists() and not folder.failure.exists()
+    assert reference.case.child(folder) == 0
+    assert_same_run(reference.folder, folder)
 
 
 def test_an_interrupt_within_an_epoch_leaves_a_checkpoint_of_that_step(

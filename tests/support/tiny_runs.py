@@ -11,6 +11,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +150,15 @@ class Case:
         return RunFolder(parent / name / self.spec.run_id)
 
     def execute(
-        self, folder: RunFolder, stop: StopFlag | None = None, resuming: Resuming | None = None
+        self,
+        folder: RunFolder,
+        stop: StopFlag | None = None,
+        resuming: Resuming | None = None,
+        until_epoch: int | None = None,
     ) -> RunResult:
         quieten_libraries()  # as every engine does
-        return execute_run(self.context(folder, stop=stop, resuming=resuming))
+        context = self.context(folder, stop=stop, resuming=resuming)
+        return execute_run(replace(context, until_epoch=until_epoch))
 
     def context(
         self,
@@ -177,19 +183,24 @@ class Case:
         folder: RunFolder,
         handler: Callable | None = None,
         resuming: Resuming | None = None,
+        until_epoch: int | None = None,
     ) -> int:
         """Exit code of a process that executes the run; `handler(point, stop)` may end it."""
-        return in_child(lambda: self.execute_with(folder, handler, resuming))
+        return in_child(lambda: self.execute_with(folder, handler, resuming, until_epoch))
 
     def execute_with(
-        self, folder: RunFolder, handler: Callable | None, resuming: Resuming | None = None
+        self,
+        folder: RunFolder,
+        handler: Callable | None,
+        resuming: Resuming | None = None,
+        until_epoch: int | None = None,
     ) -> None:
         """Execute the run in this process, a fork that is not used for anything else."""
         jinja2.Environment.from_string = remember_templates()  # type: ignore[method-assign]
         setup.load_base = lambda *_, **__: copy.deepcopy(self._base)
         stop = StopFlag()
         faults.handler = None if handler is None else lambda point: handler(point, stop)
-        self.execute(folder, stop, resuming)
+        self.execute(folder, stop, resuming, until_epoch)
 
     def with_arm(self, **changes: Any) -> "Case":
         other = object.__new__(Case)

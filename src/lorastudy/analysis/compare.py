@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lorastudy.analysis.bootstrap import LEAST_SEEDS, bootstrap_interval, resample_documents
+from lorastudy.analysis.families import group_unseparated
 from lorastudy.analysis.flips import count_flips
 from lorastudy.analysis.layout import (
     ARMS_FOR_RARE,
@@ -22,6 +23,7 @@ from lorastudy.analysis.layout import (
     prior_freedom,
     shrink_variance,
 )
+from lorastudy.analysis.looks import EVERY_RUN, Look
 from lorastudy.analysis.paired import (
     Difference,
     FloatArray,
@@ -43,7 +45,7 @@ from lorastudy.analysis.score_sums import NO_SUMS, ScoreSums, read_sums
 from lorastudy.analysis.sides import SeedsJudged, Side, common_seeds, find_seeds, make_side
 from lorastudy.analysis.statistics import Interval, mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
-from lorastudy.analysis.verdicts import judge_comparisons
+from lorastudy.analysis.verdicts import JudgedLook, judge_looks
 from lorastudy.config.models import EQUIVALENCE_MARGIN
 
 
@@ -55,14 +57,56 @@ def compare_study(
     with_bootstrap: bool,
     margin: float = EQUIVALENCE_MARGIN,
     question: Question | None = None,
+    looks: Sequence[Look] = (EVERY_RUN,),
 ) -> tuple[Comparison, ...]:
     """One comparison for each score; `study_dir` holds the run folders (None: there are none).
 
     Arms within `margin` nats per target are called equivalent. The pairs of the `question` that
-    the study declared are judged by themselves.
+    the study declared are judged by themselves. A study that was looked at while it grew is
+    judged as its `looks` saw it, so that its pairs have the seeds of the look that decided them.
     """
-    found = [_compare(key, arms, study_dir, with_bootstrap=with_bootstrap) for key in keys]
-    return judge_comparisons(found, margin=margin, question=question)
+    if not keys:
+        return ()
+    seen = [tuple(look.restrict(arm) for arm in arms if look.includes(arm)) for look in looks]
+    found = [
+        tuple(_compare(key, some, study_dir, with_bootstrap=with_bootstrap) for key in keys)
+        for some in seen
+    ]
+    judged = judge_looks(
+        [JudgedLook(c, look.significance) for c, look in zip(found, looks, strict=True)],
+        margin=margin,
+        question=question,
+    )
+    last = {arm.arm: arm for some in seen for arm in some}
+    of_scores = zip(*found, strict=True)
+    return tuple(_join(of_score, p, last) for of_score, p in zip(of_scores, judged, strict=True))
+
+
+def _join(
+    looks: tuple[Comparison, ...], pairs: tuple[Pair, ...], last: Mapping[str, ArmSummary]
+) -> Comparison:
+    """What all looks say about one score: of each arm, what the last look says that it was in.
+
+    `pairs` are judged over all looks; `last` has the runs of each arm's last look.
+    """
+    first, key = looks[0], looks[0].key
+    means = {
+        arm: mean([loss for loss in last[arm].sample(key).losses if math.isfinite(loss)])
+        for arm in first.ranked
+    }
+    ranked = tuple(sorted(first.ranked, key=means.__getitem__))
+    separated = frozenset(frozenset((p.first, p.second)) for p in pairs if p.is_separated)
+    levels = {level.arm: level for look in looks for level in look.levels}
+    spreads = {arm: spread for look in looks for arm, spread in look.spreads}
+    return replace(
+        first,
+        ranked=ranked,
+        pairs=pairs,
+        groups=group_unseparated(ranked, separated),
+        notes=tuple(dict.fromkeys(note for look in looks for note in look.notes)),
+        levels=tuple(levels.values()),
+        spreads=tuple(spreads.items()),
+    )
 
 
 def _compare(

@@ -38,7 +38,7 @@ from lorastudy.analysis.recommendation import (
 )
 from lorastudy.analysis.standings import stand
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.analysis.verdicts import judge_comparisons
+from lorastudy.analysis.verdicts import at_another_margin
 from lorastudy.config.models import EQUIVALENCE_MARGIN
 from lorastudy.units import (
     read_bytes,
@@ -120,7 +120,7 @@ def at_margin(findings: Findings, margin: float | None) -> Findings:
     """The findings with another margin of equivalence, in nats per token; None: as they are."""
     if margin is None:
         return findings
-    judged = judge_comparisons(findings.comparisons, margin=margin, question=findings.question)
+    judged = at_another_margin(findings.comparisons, margin)
     changes = measure_changes(findings.arms, judged, findings.results.forgetting)
     return replace(findings, margin=margin, comparisons=judged, changes=changes)
 

@@ -4,6 +4,7 @@
     evaluations/*.json      -> comparisons -> changes, fronts, answers
     other files of the runs -> evidence    -> doubts, fronts
     study.yaml              -> study       -> margin, question, answers
+    decisions.jsonl         -> decisions   -> question, comparisons
     explanations/*.json     -> explanations
 
 A report uses only these findings, so that no two of its parts can disagree.
@@ -20,6 +21,7 @@ from lorastudy.analysis.evidence import Evidence, find_doubts, read_evidence
 from lorastudy.analysis.explanations import ArmExplanation, read_explanations
 from lorastudy.analysis.forgetting import Change, measure_changes
 from lorastudy.analysis.fronts import Front, find_fronts
+from lorastudy.analysis.looks import EVERY_RUN
 from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.question import Question, find_question
@@ -32,9 +34,11 @@ from lorastudy.analysis.summary import (
     reference_arm,
     summarise_arms,
 )
+from lorastudy.analysis.until_decided import read_looks
 from lorastudy.config.models import EQUIVALENCE_MARGIN, Study
 from lorastudy.config.study_file import read_study_file
 from lorastudy.store.collect import collect_results
+from lorastudy.store.decisions import Entry, Plan, read_decisions
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import StudyResults
 
@@ -48,6 +52,7 @@ class Findings:
     margin: float  # of equivalence, nats per target
     question: Question | None  # None: the study declared none
     evidence: Evidence
+    decisions: tuple[Entry, ...]  # of a study that runs until its question is decided; else none
     arms: tuple[ArmSummary, ...]
     reference: str | None  # the arm with which others are compared; None: no arm has finished
     memory_kind: str | None  # of peak memory; None: none was measured
@@ -120,11 +125,20 @@ def make_findings(
     arms, keys, kind = summarise_arms(results), list_score_keys(results), memory_kind(results)
     study = _read_study(folder)
     margin = study.margin if study else EQUIVALENCE_MARGIN
-    question = find_question(study, arms, keys, results.forgetting)
+    decisions = () if folder is None else read_decisions(StudyFolder(folder))
+    declared = study.question if study else None
+    asked = next((e.question for e in decisions if isinstance(e, Plan)), declared)
+    question = find_question(asked, study, arms, keys, results.forgetting)
     evidence = read_evidence(results, folder)
     doubts = find_doubts(arms, evidence)
     comparisons = compare_study(
-        arms, keys, folder, with_bootstrap=with_bootstrap, margin=margin, question=question
+        arms,
+        keys,
+        folder,
+        with_bootstrap=with_bootstrap,
+        margin=margin,
+        question=question,
+        looks=read_looks(decisions, results.seeds) if decisions else (EVERY_RUN,),
     )
     changes = measure_changes(arms, comparisons, results.forgetting)
     return Findings(
@@ -133,6 +147,7 @@ def make_findings(
         margin=margin,
         question=question,
         evidence=evidence,
+        decisions=decisions,
         arms=arms,
         reference=reference_arm(arms),
         memory_kind=kind,

@@ -100,4 +100,7 @@ def _add_seeds(findings: Findings, wanted: int) -> NextStep:
         for arm in arms_in_role("every trained", findings.arms)
     ]
     seconds = n_more * sum(map(mean, of_arms)) if all(of_arms) else None
-    return NextStep("add seeds", ("lorastudy extend ", more, ""), wanted, n_more, seconds)
+    command: tuple[str, ...] = ("lorastudy extend ", more, "")
+    if findings.decisions:  # the study adds seeds by itself, up to the number that it is allowed
+        command = ("lorastudy run ", f" --until-decided --max-seeds {wanted}")
+    return NextStep("add seeds", command, wanted, n_more, seconds)

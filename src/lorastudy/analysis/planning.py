@@ -29,13 +29,13 @@ _LARGEST_NONCENTRALITY = 35.0  # beyond it the power is 1
 
 
 def seeds_needed(
-    difference: Difference, wanted: float, *, n_pairs: int = 1, power: float = POWER
+    difference: Difference, wanted: float, *, n_pairs: float = 1, power: float = POWER
 ) -> int | None:
     """Seeds that separate a true difference of `wanted` nats on these documents.
 
-    At the strictest level of Holm's adjustment over `n_pairs`. MOST_SEEDS + 1 stands for more
-    than that. None: no number of seeds is enough, only more documents are; or the spread is
-    unknown.
+    At the strictest level of Holm's adjustment over `n_pairs`, which may be a fraction: 5 % over
+    the level. MOST_SEEDS + 1 stands for more than that. None: no number of seeds is enough, only
+    more documents are; or the spread is unknown.
     """
     if difference.seed_variance is None or wanted == 0:
         return None
@@ -46,7 +46,7 @@ def seeds_needed(
 
 
 def documents_needed(
-    spread: float, wanted: float, *, n_pairs: int = 1, power: float = POWER
+    spread: float, wanted: float, *, n_pairs: float = 1, power: float = POWER
 ) -> int:
     """Documents without which no number of seeds separates a true difference of `wanted` nats.
 
@@ -58,7 +58,7 @@ def documents_needed(
 
 
 def seeds_for_equivalence(
-    difference: Difference, margin: float, *, n_pairs: int = 1, power: float = POWER
+    difference: Difference, margin: float, *, n_pairs: float = 1, power: float = POWER
 ) -> int | None:
     """Seeds that show equivalence within `margin` nats if the true difference is the observed one.
 
@@ -71,13 +71,30 @@ def seeds_for_equivalence(
     known = [_power_without_seeds(difference, end, level) for end in (room, other)]
     if sum(known) - 1 < power:
         return None
+    return _count_seeds(lambda n: _chance_of_equivalence(difference, margin, n, level), power)
 
-    def chance(n_seeds: FloatArray) -> FloatArray:
-        """Of an interval with both ends inside: neither of them is outside."""
-        ends = [power_of(difference, np.asarray(end), n_seeds, level) for end in (room, other)]
-        return ends[0] + ends[1] - 1
 
-    return _count_seeds(chance, power)
+def _chance_of_equivalence(
+    difference: Difference, margin: float, n_seeds: FloatArray, level: float
+) -> FloatArray:
+    """Of an interval with both ends inside the margin: neither of them is outside."""
+    room, other = margin - abs(difference.mean), margin + abs(difference.mean)
+    ends = [power_of(difference, np.asarray(end), n_seeds, level) for end in (room, other)]
+    return ends[0] + ends[1] - 1
+
+
+def chance_to_settle(difference: Difference, margin: float, *, n_seeds: int, level: float) -> float:
+    """The chance that `n_seeds` seeds separate the pair or show equivalence, whichever is larger.
+
+    If the true difference is the observed one; zero if the spread over seeds is unknown.
+    """
+    if difference.seed_variance is None:
+        return 0.0
+    n = np.asarray(float(n_seeds))
+    chance = float(power_of(difference, np.asarray(abs(difference.mean)), n, level))
+    if abs(difference.mean) < margin:
+        chance = max(chance, float(_chance_of_equivalence(difference, margin, n, level)))
+    return chance
 
 
 def _count_seeds(chance: Callable[[FloatArray], FloatArray], power: float) -> int:
@@ -91,7 +108,7 @@ def _count_seeds(chance: Callable[[FloatArray], FloatArray], power: float) -> in
 
 
 def smallest_difference(
-    difference: Difference, *, n_pairs: int = 1, power: float = POWER
+    difference: Difference, *, n_pairs: float = 1, power: float = POWER
 ) -> float | None:
     """The true difference in nats per target that these seeds and documents separate.
 

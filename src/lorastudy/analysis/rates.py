@@ -47,14 +47,14 @@ def _summarise(
     results: StudyResults, arms: Iterable[ArmSummary], keys: Sequence[ScoreKey]
 ) -> Iterator[RateSummary]:
     for arm in arms:
-        runs = [run for run in results.runs if run.arm == arm.arm]
+        runs = [run for run in (*results.runs, *results.stopped) if run.arm == arm.arm]
         rates = sorted({r.learning_rate for r in runs if r.learning_rate is not None})
         for rate in rates:
             of_rate = [run for run in runs if run.learning_rate == rate]
             is_chosen, is_one_of_several = rate == arm.learning_rate, len(rates) > 1
             done = [run for run in of_rate if run.status == "done"]
-            # what chose the rate: the tuning runs, if there are any
-            tuning = [run for run in done if run.seed in results.tuning_seeds]
+            # what chose the rate: the tuning runs, if there are any, as far as they were trained
+            tuning = [run for run in arm.tuning if run.learning_rate == rate]
             found = map(best_validation_loss, tuning or done)
             losses = [loss for loss in found if loss is not None]
             yield RateSummary(

@@ -86,8 +86,10 @@ class ArmSummary:
     failed: tuple[RunResult, ...]  # at any rate
     n_finished: int  # at any rate
     n_missing: int
-    tuning: tuple[RunResult, ...] = ()  # finished with a tuning seed: they chose the rate
+    # with a tuning seed, finished or stopped by a decision: they chose the rate
+    tuning: tuple[RunResult, ...] = ()
     is_tuned: bool = False  # its rate is chosen with tuning seeds
+    n_seeds: int = 0  # that the study wants of it
 
     @property
     def n_expected(self) -> int:
@@ -202,26 +204,32 @@ def missing_of(arm: str, results: StudyResults) -> tuple[str, ...]:
 
 def _summarise_arm(arm: str, results: StudyResults) -> ArmSummary:
     runs = [run for run in results.runs if run.arm == arm]
+    stopped = [run for run in results.stopped if run.arm == arm]
     missing = missing_of(arm, results)
-    seeds = [run.seed for run in runs]
+    seeds = [run.seed for run in (*runs, *stopped)]
     seeds += map(_seed_of, missing) if results.tuning_seeds else []
     finished = [run for run in runs if run.status == "done"]
     tuning = tuple(run for run in finished if run.seed in results.tuning_seeds)
     reported = [run for run in finished if run.seed not in results.tuning_seeds]
     is_tuned = any(seed in results.tuning_seeds for seed in seeds)
+    # what a search by decisions gave the arm, else what its finished runs say
+    decided = next((d for d in results.decided if d.arm == arm), None)
     rate = choose_learning_rate(tuning if is_tuned else finished)
+    rate = decided.learning_rate if decided and is_tuned else rate
+    n_seeds = decided.n_seeds if decided else len(results.seeds)
     # the reported runs of a rate that is not chosen yet have no ids yet
     is_to_come = all(seed in results.tuning_seeds for seed in seeds)
     return ArmSummary(
         arm=arm,
         learning_rate=rate,
-        n_rates_tried=len({run.learning_rate for run in runs} - {None}),
+        n_rates_tried=len({run.learning_rate for run in (*runs, *stopped)} - {None}),
         runs=tuple(run for run in reported if run.learning_rate == rate),
         failed=tuple(run for run in runs if run.status != "done"),
         n_finished=len(finished),
-        n_missing=len(missing) + (len(results.seeds) if is_tuned and is_to_come else 0),
-        tuning=tuning,
+        n_missing=len(missing) + (n_seeds if is_tuned and is_to_come else 0),
+        tuning=(*tuning, *stopped),
         is_tuned=is_tuned,
+        n_seeds=n_seeds,
     )
 
 

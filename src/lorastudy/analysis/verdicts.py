@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from lorastudy.analysis.families import adjust_by_holm, group_unseparated, separate
-from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors
+from lorastudy.analysis.families import adjust_by_holm, separate
+from lorastudy.analysis.paired import SIGNIFICANCE, Difference, Errors, FloatArray
 from lorastudy.analysis.pairs import SMALL_DIFFERENCE, Comparison, Pair
 from lorastudy.analysis.planning import (
     seeds_for_equivalence,
@@ -23,56 +23,92 @@ from lorastudy.analysis.question import Question
 from lorastudy.analysis.statistics import Interval
 
 
-def judge_comparisons(
-    comparisons: Sequence[Comparison], *, margin: float, question: Question | None
-) -> tuple[Comparison, ...]:
-    """All pairs judged in their families, and the groups that follow from it.
+@dataclass(frozen=True, slots=True)
+class JudgedLook:
+    """All pairs of a study as one look found them, and the part of the 5 % that it spends."""
 
-    The pairs of the declared question are one family over all tests. The others of each
-    comparison are a family each.
+    comparisons: tuple[Comparison, ...]  # one for each score, the same scores in every look
+    significance: float
+
+
+def judge_looks(
+    looks: Sequence[JudgedLook], *, margin: float, question: Question | None
+) -> tuple[tuple[Pair, ...], ...]:
+    """For each score the pairs of the first look, judged in their families over all looks.
+
+    The pairs of the declared question are one family over all tests. The others of each score are
+    a family each. A pair that a look separates, or shows to be equivalent, stays as that look
+    found it. Any other is as the last look found it that could judge it.
     """
-    asked: list[Pair] = []
-    if question is not None:
-        pairs = [(c.key, pair) for c in comparisons for pair in c.pairs]
-        asked = [pair for key, pair in pairs if question.asks(key, pair.first, pair.second)]
-    answers = iter(judge_family([replace(p, is_asked=True) for p in asked], margin=margin))
-    judged = []
-    for comparison in comparisons:
-        is_asked = [
-            question is not None and question.asks(comparison.key, pair.first, pair.second)
-            for pair in comparison.pairs
-        ]
-        others = [p for p, known in zip(comparison.pairs, is_asked, strict=True) if not known]
-        rest = iter(judge_family(others, margin=margin))
-        in_order = (next(answers) if known else next(rest) for known in is_asked)
-        found = tuple(replace(pair, margin=margin) for pair in in_order)
-        separated = frozenset(frozenset((p.first, p.second)) for p in found if p.is_separated)
-        groups = group_unseparated(comparison.ranked, separated)
-        judged.append(replace(comparison, pairs=found, groups=groups))
-    return tuple(judged)
+    scores = [c.key for c in looks[0].comparisons]
+    known = {
+        (key, pair.first, pair.second): replace(
+            pair,
+            margin=margin,
+            is_asked=question is not None and question.asks(key, pair.first, pair.second),
+        )
+        for key, c in zip(scores, looks[0].comparisons, strict=True)
+        for pair in c.pairs
+    }
+    families = [[place for place, pair in known.items() if pair.is_asked]]
+    families += [
+        [place for place, pair in known.items() if place[0] == key and not pair.is_asked]
+        for key in scores
+    ]
+    n_judged = [0] * len(families)  # pairs of each family that a look could judge
+    for look in looks:
+        found = {(c.key, p.first, p.second): p for c in look.comparisons for p in c.pairs}
+        for i, family in enumerate(families):
+            open_places = [place for place in family if place in found and _is_open(known[place])]
+            pairs = [replace(found[p], is_asked=known[p].is_asked) for p in open_places]
+            n_separated = sum(known[place].is_separated for place in family)
+            n_judged[i] = max(n_judged[i], n_separated + sum(map(_can_be_judged, pairs)))
+            judged = judge_family(
+                pairs,
+                margin=margin,
+                significance=look.significance,
+                n_family=n_judged[i],
+                n_left=n_judged[i] - n_separated,
+            )
+            for place, pair in zip(open_places, judged, strict=True):
+                if pair.is_judged or not known[place].is_judged:
+                    known[place] = replace(pair, margin=margin)
+    return tuple(
+        tuple(known[c.key, pair.first, pair.second] for pair in c.pairs)
+        for c in looks[0].comparisons
+    )
 
 
-def judge_family(pairs: Sequence[Pair], *, margin: float) -> tuple[Pair, ...]:
+def _is_open(pair: Pair) -> bool:
+    return not (pair.is_separated or pair.is_equivalent)
+
+
+def judge_family(
+    pairs: Sequence[Pair],
+    *,
+    margin: float,
+    significance: float = SIGNIFICANCE,
+    n_family: int | None = None,
+    n_left: int | None = None,
+) -> tuple[Pair, ...]:
     """The pairs with interval, p values and plan adjusted over all that can be judged.
 
     A pair is judged if it has two seeds or more and no reason against it; others stay as they
-    are.
+    are. A look of several spends `significance` on the pairs of a family of `n_family` of which
+    `n_left` are not separated yet (None: the pairs that can be judged).
     """
     places = [i for i, pair in enumerate(pairs) if _can_be_judged(pair)]
     if not places:
         return tuple(pairs)
     found = [d for i in places if (d := pairs[i].difference) is not None]
     means, errors = np.array([d.mean for d in found]), _stack_errors(found)
-    n_pairs = len(found)
-    _, levels = separate(means, errors)
+    n_left = len(found) if n_left is None else n_left
+    n_pairs = n_left * (SIGNIFICANCE / significance)  # 5 % over the level of the first step
+    _, levels = separate(means, errors, significance=significance, n_left=n_left)
     half, plain = errors.half_width(levels), errors.half_width(SIGNIFICANCE)
     p_values = np.minimum(1.0, 2 * errors.tail(np.abs(means)))
-    holm = adjust_by_holm([float(p) for p in p_values])
-    # both ends of the adjusted interval within the margin: tails of half its level
-    inside = margin - np.abs(means)
-    outside = errors.tail(np.abs(inside))
-    outside = np.where(inside > 0, outside, 1 - outside)
-    p_equivalence = np.minimum(1.0, outside * 2 * SIGNIFICANCE / levels)
+    holm = adjust_by_holm([float(p) for p in p_values], significance=significance, n_left=n_left)
+    p_equivalence = _p_of_equivalence(means, errors, levels, margin)
     judged = list(pairs)
     for k, place in enumerate(places):
         difference, mean = found[k], found[k].mean
@@ -81,7 +117,7 @@ def judge_family(pairs: Sequence[Pair], *, margin: float) -> tuple[Pair, ...]:
             interval=Interval(mean - float(half[k]), mean + float(half[k])),
             plain=Interval(mean - float(plain[k]), mean + float(plain[k])),
             level=float(levels[k]),
-            n_family=n_pairs,
+            n_family=len(found) if n_family is None else n_family,
             p=float(p_values[k]),
             p_holm=holm[k],
             p_equivalence=float(p_equivalence[k]),
@@ -92,6 +128,38 @@ def judge_family(pairs: Sequence[Pair], *, margin: float) -> tuple[Pair, ...]:
             smallest_shown=smallest_difference(difference, n_pairs=n_pairs),
         )
     return tuple(judged)
+
+
+def _p_of_equivalence(
+    means: FloatArray, errors: Errors, levels: FloatArray, margin: float
+) -> FloatArray:
+    """Below 0.05 where both ends of the interval are within the margin: tails of half its level."""
+    inside = margin - np.abs(means)
+    outside = errors.tail(np.abs(inside))
+    outside = np.where(inside > 0, outside, 1 - outside)
+    return np.minimum(1.0, outside * 2 * SIGNIFICANCE / levels)
+
+
+def at_another_margin(comparisons: Sequence[Comparison], margin: float) -> tuple[Comparison, ...]:
+    """The comparisons with another margin of equivalence; intervals do not depend on it."""
+    return tuple(
+        replace(c, pairs=tuple(_change_margin(pair, margin) for pair in c.pairs))
+        for c in comparisons
+    )
+
+
+def _change_margin(pair: Pair, margin: float) -> Pair:
+    difference = pair.difference
+    if not pair.is_judged or difference is None or pair.level is None:
+        return replace(pair, margin=margin)
+    mean, errors = np.array([difference.mean]), _stack_errors([difference])
+    n_pairs = max(pair.n_family, SIGNIFICANCE / pair.level)  # more where a look spent a part
+    return replace(
+        pair,
+        margin=margin,
+        p_equivalence=float(_p_of_equivalence(mean, errors, np.array([pair.level]), margin)[0]),
+        seeds_for_equivalence=seeds_for_equivalence(difference, margin, n_pairs=n_pairs),
+    )
 
 
 def _can_be_judged(pair: Pair) -> bool:

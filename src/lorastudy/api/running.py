@@ -10,9 +10,11 @@ from lorastudy.api.study import Study, open_for
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
+from lorastudy.store.decisions import AskedQuestion
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle
 from lorastudy.study.progress import (
+    DecisionTaken,
     EpochEnded,
     RunDisturbed,
     RunEnded,
@@ -20,6 +22,7 @@ from lorastudy.study.progress import (
     StepDone,
     Validated,
 )
+from lorastudy.study.until_decided import wish_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ Event = (
     | Validated
     | EpochEnded
     | RunEnded
+    | DecisionTaken
     | StudyFinished
 )
 
@@ -69,6 +73,9 @@ def run(
     seeds: Sequence[int] = (),
     restart: bool = False,
     allow_drift: bool = False,
+    until_decided: bool = False,
+    max_seeds: int | None = None,
+    question: AskedQuestion | None = None,
 ) -> Generator[Event, None, None]:
     """Execute the runs of a study that are missing, then write its report.
 
@@ -88,13 +95,17 @@ def run(
         seeds: The only seeds to execute; by default all.
         restart: Train unfinished runs again from their start.
         allow_drift: Resume in another environment; the report shows it.
+        until_decided: Search learning rates, and add seeds, only where the question is open.
+        max_seeds: With `until_decided`: at most so many seeds; by default 10.
+        question: With `until_decided`: "full-or-lora", "where" or "all"; by default that of the
+            study, else the first.
 
     Raises:
         StudyError: Mistakes in the study, or another study was started in `out`.
         lorastudy.errors.UserError: Whatever else can be known to be wrong before training.
     """
     opened = open_for(study, out=out, mirror=mirror, offline=offline)
-    wanted = Wanted(opened, arms, seeds)
+    wanted = Wanted(opened, arms, seeds, wish_for(until_decided, max_seeds, question))
     how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
     missing = begin(wanted, how)

@@ -6,6 +6,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "lorastudy run my-study.yaml --jobs 2",
         "lorastudy run my-study.yaml --set training.epochs=1 --out studies/short",
         "lorastudy run studies/demo --arm lora-2 --seed 0",
+        "lorastudy run my-study.yaml --until-decided --max-seeds 8",
     ),
     "init": (
         "lorastudy init demo",

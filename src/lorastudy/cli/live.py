@@ -14,6 +14,7 @@ from lorastudy.store.collect import RunOverview
 from lorastudy.store.records import StepRecord
 from lorastudy.store.status import State
 from lorastudy.study.progress import (
+    DecisionTaken,
     EpochEnded,
     Event,
     Look,
@@ -34,6 +35,8 @@ _COLORS = {
     "running": "bold cyan",
     "interrupted": "yellow",
     "missing": "dim",
+    "waiting": "dim",
+    "stopped": "dim",
     "failed": "bold red",
     "diverged": "bold red",
     "out-of-memory": "bold red",
@@ -46,7 +49,9 @@ _INTEREST: tuple[State, ...] = (
     "out-of-memory",
     "damaged",
     "interrupted",
+    "waiting",
     "done",
+    "stopped",
     "missing",
 )
 
@@ -152,7 +157,7 @@ def show_progress(folder: Path, looks: Iterable[Look]) -> None:
         console = live.console
         for look in looks:
             for event in look.events:
-                if isinstance(event, RunDisturbed):
+                if isinstance(event, RunDisturbed | DecisionTaken):
                     console.print(_line_of(event))
             most_rows = max(3, console.height - _FRAME_LINES)
             table = make_status_table(
@@ -196,5 +201,9 @@ def _line_of(event: Event) -> str | None:
                 f"{write_portion(waited)} of the time. It takes longer and its timings are "
                 "unreliable; its scores stay the same."
             )
+        case DecisionTaken(what=what):
+            from lorastudy.report.story import describe_decision  # slow to import
+
+            return describe_decision(what)
         case StepDone():
             return None

@@ -1,7 +1,7 @@
 """`run`: from a study to its report."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,6 +45,23 @@ Threads = Annotated[
         "at most OMP_NUM_THREADS.",
     ),
 ]
+Until = Annotated[
+    bool,
+    typer.Option(
+        "--until-decided", help="Spend runs where the question is open, and stop when it is not."
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --until-decided: at most so many seeds; default: 10."),
+]
+Question = Annotated[
+    Literal["full-or-lora", "where", "all"] | None,
+    typer.Option(
+        help="With --until-decided: full fine-tuning or LoRA, where to put LoRA, or all pairs; "
+        "default: that of the study, else full-or-lora."
+    ),
+]
 Probe = Annotated[
     bool | None,
     typer.Option(
@@ -67,6 +84,9 @@ def run(
     overrides: Overrides = None,
     arm: Arms = None,
     seed: Seeds = None,
+    until_decided: Until = False,
+    max_seeds: MaxSeeds = None,
+    question: Question = None,
     restart: Restart = False,
     allow_drift: AllowDrift = False,
     probe: Probe = None,
@@ -88,8 +108,10 @@ def run(
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
     from lorastudy.launch.local import visible_gpus, warm_up
     from lorastudy.study.conduct import Execution, Wanted
+    from lorastudy.study.until_decided import wish_for
 
-    wanted = Wanted(opened, arm or (), seed or ())
+    wish = wish_for(until_decided, max_seeds, question)
+    wanted = Wanted(opened, arm or (), seed or (), wish)
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)
@@ -105,6 +127,8 @@ def execute_here(wanted: "Wanted", how: "Execution") -> None:
         UserError: See `begin` and `execute` of `study/conduct.py`.
     """
     from lorastudy.cli.live import show_progress
+    from lorastudy.report.story import describe_plan
+    from lorastudy.store.decisions import read_decisions
     from lorastudy.study.conduct import begin, execute
     from lorastudy.study.notes import list_texts, note_overlaps, note_texts
 
@@ -114,6 +138,8 @@ def execute_here(wanted: "Wanted", how: "Execution") -> None:
     print(f"{opened.study.name}: {len(missing)} of {n_runs} runs to execute in {path}")
     if to_come:
         print(f"{len(to_come)} more runs follow, at the learning rates that these runs choose.")
+    if wanted.grows:
+        print(describe_plan(read_decisions(opened.folder)))
     for line in list_texts(lock):
         print(line)
     for note in (*note_texts(opened.study, lock), *note_overlaps(lock)):

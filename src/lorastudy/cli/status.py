@@ -7,11 +7,10 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, StudyDir
-from lorastudy.config.spec import list_runs_to_come
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import RunOverview, read_overview, read_study
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.rates import read_rates
+from lorastudy.store.rates import list_to_come
 
 _UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
 
@@ -53,8 +52,7 @@ def _print_status(overview: tuple[RunOverview, ...], *, title: str) -> None:
 
 def _print_what_follows(folder: StudyFolder) -> None:
     """Runs that are not listed, since the learning rates of their arms are not chosen yet."""
-    study = read_study(folder)
-    to_come = list_runs_to_come(study, read_rates(study, folder))
+    to_come = list_to_come(read_study(folder), folder)
     if arms := list(dict.fromkeys(run.arm.name for run in to_come)):
         print(f"{len(to_come)} more runs follow when tuning has chosen rates: {', '.join(arms)}")
 

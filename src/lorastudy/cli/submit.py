@@ -60,6 +60,11 @@ def submit(
     """
     options.check_device(device)
     opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
+    if engine != "local" and opened.folder.decisions.exists():
+        raise ConfigError(
+            f"{opened.folder.path} runs until its question is decided, which only "
+            f"`lorastudy run {opened.folder.path}` can conduct."
+        )
     wishes = SlurmOptions(
         minutes=minutes,
         partition=partition,

@@ -31,7 +31,7 @@ from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.places import Places
-from lorastudy.store.rates import list_runs
+from lorastudy.store.rates import find_pause, list_paused, list_runs
 from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
 from lorastudy.threads import share_cores
@@ -64,6 +64,8 @@ def execute_by_id(
     study = read_study(folder)
     specs = {spec.run_id: spec for spec in list_runs(study, folder)}
     if run_id not in specs:
+        if reasons := [a.reason for a in list_paused(study, folder) if a.spec.run_id == run_id]:
+            raise UserError(f"{run_id} {reasons[0]}. `lorastudy run {folder.path}` decides on it.")
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
     reader = open_reader(study, places)
     with join_team(strategy) as team:
@@ -76,6 +78,7 @@ def execute_by_id(
             stop=stop,
             resuming=resuming,
             team=team,
+            until_epoch=find_pause(study, folder, run_id),
         )
         if team.is_first:
             return execute_run(context)

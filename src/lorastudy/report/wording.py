@@ -12,6 +12,7 @@ from lorastudy.analysis.summary import ScoreKey
 from lorastudy.config.arm_words import list_places, name_method
 from lorastudy.config.models import Arm
 from lorastudy.report.numerals import decimals_off_zero, write_with_interval
+from lorastudy.store.decisions import AskedQuestion
 
 
 def name_arm(findings: Findings, arm: str) -> str:
@@ -104,7 +105,20 @@ def describe_margin(margin: float, keys: Iterable[ScoreKey]) -> str:
 
 def describe_question(question: Question) -> str:
     """The declared question: "full fine-tuning or LoRA?", "lora-1 or lora-2?"."""
-    return f"{' or '.join(question.arms or ('full fine-tuning', 'LoRA'))}?"
+    return name_question(question.asked)
+
+
+def name_question(asked: AskedQuestion) -> str:
+    """A question as people ask it."""
+    match asked:
+        case (first, second):
+            return f"{first} or {second}?"
+        case "full-or-lora":
+            return "full fine-tuning or LoRA?"
+        case "where":
+            return "on which modules LoRA?"
+        case "all":
+            return "which of the trained arms?"
 
 
 def describe_evidence(pair: Pair) -> str:

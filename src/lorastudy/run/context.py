@@ -23,3 +23,4 @@ class RunContext:
     stop: StopFlag = field(default_factory=StopFlag)
     resuming: Resuming = field(default_factory=Resuming)
     team: Team = ALONE
+    until_epoch: int | None = None  # after which it stops until it is asked to go on; None: none

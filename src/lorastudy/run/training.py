@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from lorastudy import faults
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import RowTable
-from lorastudy.errors import DivergedError
+from lorastudy.errors import DivergedError, InterruptedRunError
 from lorastudy.evaluate.score import average_nats, score_rows
 from lorastudy.machine.memory import measure_peak_memory, read_cpu_times
 from lorastudy.model.sharing import gather
@@ -59,12 +59,15 @@ class TrainingSession:
 
         Raises:
             DivergedError: A loss or gradient is not finite.
-            InterruptedRunError: A signal came; a checkpoint was written.
+            InterruptedRunError: A signal came, or the run is to go no further for now; a checkpoint
+                was written.
         """
         inputs = self._setup.inputs
         assert inputs is not None
         self._validate_checkpoint()
         is_over = self._is_over()  # it was killed after it had stopped early
+        if not is_over:
+            self._pause()
         for event in () if is_over else train(inputs, self._progress):
             self._progress = event.progress
             if isinstance(event, StepDone):
@@ -73,6 +76,7 @@ class TrainingSession:
                 self._end_epoch(event)
             if self._is_over():
                 break
+            self._pause()
         return Trained(self._progress, self._epochs, self._validations)
 
     def _validate_checkpoint(self) -> None:
@@ -108,6 +112,15 @@ class TrainingSession:
         self._commit(event.ended)
         self._context.stop.poll()
         self._finish_epoch(event.ended)
+
+    def _pause(self) -> None:
+        """Stop here if the run was asked to go no further; the same call goes on from here."""
+        until = self._context.until_epoch
+        if until is not None and len(self._epochs) >= until:
+            raise InterruptedRunError(
+                f"stopped after epoch {len(self._epochs)}, until a decision of its study "
+                "(decisions.jsonl) asks for more."
+            )
 
     def _record_step(self, record: StepRecord) -> None:
         """Append the line of a step, with what was measured for this process."""

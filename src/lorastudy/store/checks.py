@@ -14,6 +14,7 @@ from lorastudy.config.spec import RunSpec
 from lorastudy.errors import StorageError
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.collect import collect_results
+from lorastudy.store.decisions import read_decisions
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RESTORE, RunFolder, StudyFolder
 from lorastudy.store.hashes import HASHES, Change, read_hashes
@@ -48,13 +49,23 @@ class FolderCheck:
 def check_folder(study: StudyFolder) -> FolderCheck:
     """Read every file of a known form under `study`; nothing is changed."""
     found = {study.lock: _check_lock(study)}
+    if study.decisions.exists():
+        found[study.decisions] = _check_decisions(study)
     found |= _check_records({study.results: StudyResults})
-    if found.get(study.results) == "":
+    if found.get(study.results) == "" and not found.get(study.decisions):
         found[study.results] = _compare_results(study)
     for path in sorted((study.path / "runs").glob("*")):
         if path.is_dir() and not path.name.startswith("."):
             found |= _check_run(RunFolder(path))
     return FolderCheck(len(found), tuple(text for text in found.values() if text))
+
+
+def _check_decisions(study: StudyFolder) -> str:
+    try:
+        read_decisions(study)
+    except StorageError as error:
+        return str(error)
+    return ""
 
 
 def _check_lock(study: StudyFolder) -> str:

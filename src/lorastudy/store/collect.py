@@ -8,12 +8,21 @@ from lorastudy.config.spec import RunSpec
 from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
-from lorastudy.store.files import write_record, write_text
-from lorastudy.store.folders import StudyFolder
+from lorastudy.store.decisions import Ask, count_seeds, read_choices, read_decisions
+from lorastudy.store.files import read_record, write_record, write_text
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.lines import read_records
 from lorastudy.store.locks import read_lock, write_lock
-from lorastudy.store.rates import list_runs
-from lorastudy.store.records import RunResult, StudyResults
-from lorastudy.store.status import RunStatus, read_status
+from lorastudy.store.rates import list_paused, list_runs
+from lorastudy.store.records import (
+    DecidedArm,
+    EpochRecord,
+    Manifest,
+    RunResult,
+    StudyResults,
+    ValidationRecord,
+)
+from lorastudy.store.status import RunStatus, read_paused_status, read_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +72,35 @@ def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:
 
 def read_overview(folder: StudyFolder) -> tuple[RunOverview, ...]:
     """Every run of the study in order, started or not."""
-    return tuple(
-        RunOverview(spec, read_status(folder.run(spec.run_id)))
-        for spec in list_runs(read_study(folder), folder)
-    )
+    study = read_study(folder)
+    paused = {ask.spec.run_id: ask for ask in list_paused(study, folder)}
+    found = [
+        RunOverview(spec, read_status(folder.run(spec.run_id))) for spec in list_runs(study, folder)
+    ]
+    found += [
+        RunOverview(ask.spec, read_paused_status(ask, folder.run(run_id)))
+        for run_id, ask in paused.items()
+    ]
+    return tuple(found)
 
 
 def list_strangers(folder: StudyFolder) -> list[str]:
     """Folders in runs/ that are not runs of the study, such as those of older versions."""
-    known = {spec.run_id for spec in list_runs(read_study(folder), folder)}
+    known = {run.path.name for run in _list_folders(folder)}
     found = (folder.path / "runs").glob("[!.]*")
     return sorted(path.name for path in found if path.is_dir() and path.name not in known)
 
 
+def _list_folders(folder: StudyFolder) -> list[RunFolder]:
+    """Those of all runs of the study, stopped ones included."""
+    study = read_study(folder)
+    asked = (ask.spec for ask in list_paused(study, folder))
+    return [folder.run(spec.run_id) for spec in (*list_runs(study, folder), *asked)]
+
+
 def list_doubts(folder: StudyFolder) -> list[str]:
     """What a reader of the study's numbers must know about its files, one sentence per fact."""
-    runs = [folder.run(spec.run_id) for spec in list_runs(read_study(folder), folder)]
+    runs = _list_folders(folder)
     started = [run for run in runs if run.path.is_dir()]
     old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]
     changes = {run.path.name: run.find_record_changes() for run in started}
@@ -99,16 +121,39 @@ def collect_results(folder: StudyFolder) -> StudyResults:
     study = read_study(folder)
     found = {s.run_id: folder.run(s.run_id).read_outcome(s) for s in list_runs(study, folder)}
     _refuse_mixed_tokenizers((result for result in found.values() if result), folder)
+    decisions = read_decisions(folder)
+    n_seeds, rates = count_seeds(decisions), read_choices(decisions)
     return StudyResults(
         name=study.name,
         arms=tuple(arm.name for arm in study.arms),
-        seeds=study.seeds,
+        seeds=study.seeds[: max(n_seeds.values())] if n_seeds else study.seeds,
         tuning_seeds=study.tuning_seeds,
         benchmarks=tuple(benchmark.name for benchmark in study.benchmarks),
         forgetting=tuple(b.name for b in study.benchmarks if b.role == "forgetting"),
         training_protocol=training_protocol(study, has_answers=_trains_on_answers(folder)),
         runs=tuple(result for result in found.values() if result is not None),
         missing=tuple(run_id for run_id, result in found.items() if result is None),
+        decided=tuple(
+            DecidedArm(arm=arm, n_seeds=n, learning_rate=rates.get(arm))
+            for arm, n in n_seeds.items()
+        ),
+        stopped=tuple(_describe_stopped(a, folder) for a in list_paused(study, folder)),
+    )
+
+
+def _describe_stopped(ask: Ask, study: StudyFolder) -> RunResult:
+    """What a run trained before it was stopped."""
+    run = study.run(ask.spec.run_id)
+    epochs = read_records(run.epochs, EpochRecord)
+    per_epoch = read_record(run.manifest, Manifest).train_targets_per_epoch if epochs else 0
+    return RunResult.of(
+        ask.spec,
+        status="stopped",
+        reason=ask.reason,
+        epochs=epochs,
+        validations=read_records(run.validations, ValidationRecord),
+        train_seconds=sum(epoch.train_seconds for epoch in epochs),
+        train_tokens=per_epoch * len(epochs),
     )
 
 

@@ -1,7 +1,7 @@
 """File names in the folders of studies and runs, who owns a run, and how it ended.
 
 STUDY_DIR/
-  study.yaml  study.lock.json
+  study.yaml  study.lock.json  decisions.jsonl
   runs/<arm>-s<seed>-<hash8>/
     spec.json  manifest.json  steps.jsonl  epochs.jsonl  validations.jsonl  resumes.jsonl
     checkpoints/  best/  evaluations/
@@ -265,6 +265,11 @@ class StudyFolder:
     def lock(self) -> Path:
         """Digests and versions that every run must match."""
         return self.path / "study.lock.json"
+
+    @property
+    def decisions(self) -> Path:
+        """One `Decision` per line, if the study runs until its question is decided."""
+        return self.path / "decisions.jsonl"
 
     @property
     def places(self) -> Path:

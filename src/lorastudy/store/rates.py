@@ -2,7 +2,8 @@
 
 A rate is chosen by validation loss alone (decisions 0006 and 0020). Where a study has tuning
 seeds, the choice is read from the records of the tuning runs every time and stored nowhere, so
-that every process on every machine finds the same one.
+that every process on every machine finds the same one. A study that runs until its question is
+decided stores what it chose among its decisions (decision 0031).
 """
 
 import math
@@ -10,34 +11,68 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from lorastudy.config.models import Study
-from lorastudy.config.spec import RunSpec, expand_study
+from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
+from lorastudy.store.decisions import Ask, is_paused, list_asks, read_choices, read_decisions
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import RunResult
 
 
 def list_runs(study: Study, folder: StudyFolder) -> tuple[RunSpec, ...]:
-    """All runs that the study has now; those with a rate that is not chosen yet are not listed."""
+    """All runs that the study has now; those with a rate that is not chosen yet are not listed.
+
+    A study that runs until its question is decided has the runs that its decisions ask for.
+    Those that were stopped, or wait for a decision, are not listed (`list_paused`).
+    """
+    if decisions := read_decisions(folder):
+        asks = list_asks(study, decisions)
+        return tuple(a.spec for a in asks if not is_paused(a, folder.run(a.spec.run_id)))
     return expand_study(study, read_rates(study, folder))
+
+
+def list_paused(study: Study, folder: StudyFolder) -> tuple[Ask, ...]:
+    """The runs that decisions stopped before their end, or that wait for a decision."""
+    asks = list_asks(study, read_decisions(folder))
+    return tuple(a for a in asks if is_paused(a, folder.run(a.spec.run_id)))
+
+
+def find_pause(study: Study, folder: StudyFolder, run_id: str) -> int | None:
+    """The epoch after which the run stops until a decision; None: it is trained to its end."""
+    asks = list_asks(study, read_decisions(folder))
+    return next((ask.until_epoch for ask in asks if ask.spec.run_id == run_id), None)
+
+
+def list_to_come(study: Study, folder: StudyFolder) -> tuple[RunSpec, ...]:
+    """The runs that follow when learning rates are chosen; see `list_runs_to_come`.
+
+    None of a study that runs until its question is decided: it does not know them yet.
+    """
+    if folder.decisions.exists():
+        return ()
+    return list_runs_to_come(study, read_rates(study, folder))
 
 
 def read_rates(study: Study, folder: StudyFolder) -> dict[str, float]:
     """The learning rates chosen so far with tuning seeds, by arm.
 
-    A rate is chosen when every tuning run of the arm has ended, and one of them has finished.
+    A rate is chosen when every tuning run of the arm has ended, and one of them has finished; or
+    by a decision.
     """
     if not study.tuning_seeds:
         return {}
+    if decisions := read_decisions(folder):
+        chosen = read_choices(decisions)
+        return {arm: rate for arm, rate in chosen.items() if rate is not None}
     by_arm: dict[str, list[RunResult | None]] = {}
     for spec in expand_study(study):
         if spec.seed in study.tuning_seeds:
             outcome = folder.run(spec.run_id).read_outcome(spec)
             by_arm.setdefault(spec.arm.name, []).append(outcome)
-    chosen = {
+    found = {
         arm: choose_learning_rate(run for run in runs if run is not None)
         for arm, runs in by_arm.items()
         if None not in runs
     }
-    return {arm: rate for arm, rate in chosen.items() if rate is not None}
+    return {arm: rate for arm, rate in found.items() if rate is not None}
 
 
 def best_validation_loss(run: RunResult) -> float | None:

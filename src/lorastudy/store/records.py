@@ -17,8 +17,9 @@ from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
-# of a run that ended; "damaged": its records are not those that it wrote, which is never stored
-Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged"]
+# of a run that ended; two that are never stored: "damaged" (its records are not those that it
+# wrote) and "stopped" (by a decision of its study)
+Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged", "stopped"]
 
 
 class Record(BaseModel):
@@ -315,6 +316,14 @@ def losses_by_step(
     return dict(sorted(found.items()))
 
 
+class DecidedArm(Record):
+    """What a study that runs until its question is decided gave one arm."""
+
+    arm: str
+    n_seeds: int  # the first ones of the study
+    learning_rate: float | None  # that a search chose; None: there was none, or none yet
+
+
 class StudyResults(Record):
     """`results.json`: all runs of a study, whether finished, failed or not yet started."""
 
@@ -331,3 +340,5 @@ class StudyResults(Record):
     training_protocol: str  # of the losses during training: a protocol of rows, "windows", ...
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result
+    decided: Annotated[tuple[DecidedArm, ...], Field(exclude_if=lambda arms: not arms)] = ()
+    stopped: Annotated[tuple[RunResult, ...], Field(exclude_if=lambda runs: not runs)] = ()

@@ -1,9 +1,10 @@
 """How far a run is, according to the files in its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lorastudy.errors import StorageError
+from lorastudy.store.decisions import Ask
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_last_record, read_last_records
@@ -18,7 +19,8 @@ from lorastudy.store.records import (
 
 _RECENT_STEPS = 20  # optimizer steps whose mean says how fast a run is now
 
-State = Status | Literal["missing", "running", "interrupted"]
+# "waiting": for a decision on whether it goes on
+State = Status | Literal["missing", "running", "interrupted", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,15 @@ def read_status(run: RunFolder) -> RunStatus:
         return _read_status(run)
     except StorageError as error:
         return RunStatus(run.path.name, "damaged", None, None, run.shorten(error))
+
+
+def read_paused_status(ask: Ask, run: RunFolder) -> RunStatus:
+    """How far a run is that a decision stopped, or that waits for one."""
+    status = read_status(run)
+    if status.status not in ("interrupted", "missing"):
+        return status  # it runs at this moment, or is damaged
+    state: State = "waiting" if ask.stopped is None else "stopped"
+    return replace(status, status=state, reason=ask.reason)
 
 
 def _read_status(run: RunFolder) -> RunStatus:

@@ -2,10 +2,10 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lorastudy.config.models import Study
-from lorastudy.config.spec import RunSpec, list_runs_to_come
+from lorastudy.config.spec import RunSpec
 from lorastudy.errors import (
     ConfigError,
     EnvironmentDriftError,
@@ -19,14 +19,17 @@ from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.local import LocalEngine, visible_gpus
 from lorastudy.run.setup import refuse_team
-from lorastudy.store.collect import write_results
+from lorastudy.store.collect import read_study, write_results
+from lorastudy.store.decisions import list_asks, read_decisions
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.rates import list_runs, read_rates
+from lorastudy.store.rates import list_runs, list_to_come
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.store.resuming import Resuming
+from lorastudy.study.extend import refuse_changes
 from lorastudy.study.open import OpenedStudy
-from lorastudy.study.progress import Look, Progress
+from lorastudy.study.progress import DecisionTaken, Look, Progress
 from lorastudy.study.start import missing_runs, start_or_continue
+from lorastudy.study.until_decided import UntilDecided, decide, plan_study, start_plan
 from lorastudy.threads import refuse_threads
 
 
@@ -52,14 +55,25 @@ class Wanted:
     opened: OpenedStudy
     arms: Sequence[str] = ()
     seeds: Sequence[int] = ()
+    until_decided: UntilDecided | None = None  # None: only if the folder was started like this
 
     def __post_init__(self) -> None:
         """Check that the study has these arms and seeds.
 
         Raises:
-            ConfigError: It does not.
+            ConfigError: It does not, or it chooses arms and seeds itself.
         """
         study = self.opened.study
+        if self.grows:
+            refuse_changes(self.opened.folder, study)
+            decisions = read_decisions(self.opened.folder)
+            plan_study(study, self.until_decided or UntilDecided(), decisions)
+            for flag, chosen in (("--arm", self.arms), ("--seed", self.seeds)):
+                if chosen:
+                    raise ConfigError(
+                        f"{flag}: a study that runs until its question is decided chooses its arms "
+                        f"and seeds itself. Leave {flag} out."
+                    )
         known_arms = [arm.name for arm in study.arms]
         known_seeds = sorted((*study.seeds, *study.tuning_seeds))
         asked: tuple[tuple[str, Sequence[object], Sequence[object]], ...] = (
@@ -74,14 +88,20 @@ class Wanted:
                         f"{', '.join(map(str, known))}."
                     )
 
+    @property
+    def grows(self) -> bool:
+        """Whether decisions say which runs the study has."""
+        return self.until_decided is not None or self.opened.folder.decisions.exists()
+
     def list_runs(self) -> tuple[RunSpec, ...]:
         """Those that exist now: the others get their ids when learning rates are chosen."""
-        return self._choose(list_runs(self.opened.study, self.opened.folder))
+        folder = self.opened.folder
+        study = read_study(folder) if folder.decisions.exists() else self.opened.study
+        return self._choose(list_runs(study, folder))
 
     def list_runs_to_come(self) -> tuple[RunSpec, ...]:
         """Those whose learning rate is not chosen yet, with a stand-in for the rate."""
-        study = self.opened.study
-        return self._choose(list_runs_to_come(study, read_rates(study, self.opened.folder)))
+        return self._choose(list_to_come(self.opened.study, self.opened.folder))
 
     def _choose(self, runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
         seeds = (*self.seeds, *self.opened.study.tuning_seeds)
@@ -110,18 +130,36 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
         UserError: See `start_or_continue`.
     """
     refuse_threads(how.threads)
-    probe = how.probe
+    opened, probe = wanted.opened, how.probe
     if how.team is not None:
-        refuse_team(how.team.size, wanted.opened.study.training, *wanted.opened.study.arms)
+        refuse_team(how.team.size, opened.study.training, *opened.study.arms)
         probe = False  # an arm that needs a team does not fit alone
-    return start_or_continue(
-        wanted.opened,
+    missing = start_or_continue(
+        opened,
         wanted.list_runs(),
         to_come=wanted.list_runs_to_come(),
         device=how.device,
         again=how.resuming.restart,
         probe=probe,
     )
+    if not wanted.grows:
+        return missing
+    start_plan(opened.folder, wanted.until_decided or UntilDecided())
+    decide(opened.folder)
+    return missing_runs(wanted.list_runs(), opened.folder, again=how.resuming.restart)
+
+
+_Attempt = tuple[str, int | None]  # a run id, and the epoch after which it was to stop
+
+
+def _list_attempts(runs: Iterable[RunSpec], wanted: Wanted) -> dict[_Attempt, RunSpec]:
+    """The runs as they are asked for now: one that stopped at an epoch may be asked to go on."""
+    until: dict[str, int | None] = {}
+    if wanted.grows:
+        folder = wanted.opened.folder
+        asks = list_asks(read_study(folder), read_decisions(folder))
+        until = {ask.spec.run_id: ask.until_epoch for ask in asks}
+    return {(run.run_id, until.get(run.run_id)): run for run in runs}
 
 
 def execute(
@@ -129,7 +167,8 @@ def execute(
 ) -> Generator[Look, None, None]:
     """Execute the runs that `begin` returned, and report on them about once per second.
 
-    Where these choose learning rates, the runs that follow from the choice are executed as well.
+    Where these choose learning rates or decide a question, the runs that follow are executed as
+    well.
     Runs that fail are left as rows. When the iterator is closed, or left by an error, all
     processes stop at a checkpoint before it returns.
 
@@ -152,19 +191,24 @@ def execute(
         team=how.team,
         threads=how.threads,
     )
-    progress, tried = Progress(opened.folder), set[str]()
+    progress, tried = Progress(opened.folder), set[_Attempt]()
     try:
         yield progress.look()
         while stage := take_stage(missing, opened.study):
-            tried |= {run.run_id for run in stage}
+            tried |= set(_list_attempts(stage, wanted))
             with closing(engine.execute(stage)) as waiting:
                 for _ in waiting:
                     if progress.is_due():
                         yield progress.look()
             yield progress.look()
+            if wanted.grows:
+                decisions = tuple(map(DecisionTaken, decide(opened.folder)))
+                yield replace(progress.look(), events=decisions)
             # what this stage made possible; runs that failed in it are not tried again
-            follow = [run for run in wanted.list_runs() if run.run_id not in tried]
-            missing = missing_runs(follow, opened.folder) if opened.study.tuning_seeds else ()
+            has_more = wanted.grows or opened.study.tuning_seeds
+            follow = _list_attempts(wanted.list_runs() if has_more else (), wanted)
+            new = (run for attempt, run in follow.items() if attempt not in tried)
+            missing = missing_runs(new, opened.folder)
     except ConfigError as error:  # it was a study's folder when this began
         raise StorageError(
             f"{opened.folder.path} was deleted or edited during its runs. {error}"

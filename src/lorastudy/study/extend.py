@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from lorastudy.config.models import Study
 from lorastudy.config.spec import expand_study
-from lorastudy.config.study_file import extend_study
+from lorastudy.config.study_file import extend_study, extends
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study, write_extension
 from lorastudy.store.folders import StudyFolder
@@ -15,8 +16,10 @@ def extend_folder(
     """Add arms, each (source name, YAML text), and seeds; return the ids of the new runs.
 
     Raises:
-        ConfigError: Nothing is added, or the study has mistakes after the addition.
+        ConfigError: Nothing is added, or the study has mistakes after the addition, or it chooses
+            its own runs.
     """
+    refuse_changes(folder)
     before = read_study(folder)
     if before.data.is_elsewhere:
         raise ConfigError(
@@ -27,3 +30,24 @@ def extend_folder(
     known = {run.run_id for run in expand_study(before)}
     write_extension(folder, before, after)
     return [run.run_id for run in expand_study(after) if run.run_id not in known]
+
+
+def refuse_changes(folder: StudyFolder, study: Study | None = None) -> None:
+    """Refuse to change by hand a study that chooses its own runs, whose folder may exist.
+
+    Args:
+        folder: The study's folder.
+        study: What is to be carried out there; None: something would be added.
+
+    Raises:
+        ConfigError: It is not the study of the folder.
+    """
+    if not folder.decisions.exists():
+        return
+    if study is None or not extends(study, read_study(folder)):
+        raise ConfigError(
+            f"{folder.path} runs until its question is decided and chooses its own runs, so arms, "
+            "seeds and learning rates cannot be added by hand. More seeds are allowed with "
+            f"`lorastudy run {folder.path} --until-decided --max-seeds N`; for anything else start "
+            "a new folder."
+        )

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Study
-from lorastudy.config.study_file import list_presets, load_study, preset_text, read_study_file
+from lorastudy.config.study_file import (
+    extends,
+    list_presets,
+    load_study,
+    preset_text,
+    read_study_file,
+)
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
@@ -70,7 +76,19 @@ def open_study(
             "`lorastudy init demo` writes a study file to start from."
         )
     folder = StudyFolder(out or Path("studies") / study.name)
+    study = with_decisions(study, folder)
     return OpenedStudy(study, folder, replace(places, revisions=_locked_revisions(folder)))
+
+
+def with_decisions(study: Study, folder: StudyFolder) -> Study:
+    """The study with what the decisions in its folder added to it, so that it goes on from there.
+
+    Another study stays as it is, and is refused later.
+    """
+    if not (folder.decisions.is_file() and folder.study.is_file()):
+        return study
+    grown = read_study(folder)
+    return grown if extends(study, grown) else study
 
 
 def open_folder(path: Path, *, mirror: Path | None = None, offline: bool = False) -> OpenedStudy:

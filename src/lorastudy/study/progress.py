@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lorastudy.store.collect import RunOverview, read_overview
+from lorastudy.store.decisions import Entry
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.lines import find_end, read_new_records
 from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord
@@ -83,7 +84,14 @@ class RunEnded:
     reason: str | None  # why it did not finish
 
 
-Event = RunStarted | StepDone | RunDisturbed | Validated | EpochEnded | RunEnded
+@dataclass(frozen=True, slots=True)
+class DecisionTaken:
+    """A study that runs until its question is decided took a decision."""
+
+    what: Entry
+
+
+Event = RunStarted | StepDone | RunDisturbed | Validated | EpochEnded | RunEnded | DecisionTaken
 
 
 @dataclass(frozen=True, slots=True)

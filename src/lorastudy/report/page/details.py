@@ -88,10 +88,15 @@ def state_families(findings: Findings) -> str:
             "The study declared no question before its runs (key question of the study file), so "
             f"every comparison is {exploratory}."
         )
+    looks = (
+        " All of them are adjusted for the looks that were taken while seeds were added, too."
+        if findings.decisions
+        else ""
+    )
     return (
         f"The study declared one question before its runs: {describe_question(findings.question)} "
         "Its comparisons (marked ¶) are adjusted for each other alone, over all tests. Every other "
-        f"comparison is {exploratory}."
+        f"comparison is {exploratory}.{looks}"
     )
 
 

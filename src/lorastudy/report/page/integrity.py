@@ -175,7 +175,7 @@ def _warn_of_runs(findings: Findings) -> list[str]:
     uneven = [
         arm.arm
         for arm in findings.arms
-        if 0 < len(arm.runs) < (1 if arm.is_baseline else len(results.seeds))
+        if 0 < len(arm.runs) < (1 if arm.is_baseline else arm.n_seeds)
     ]
     if uneven:
         warnings.append(f"Some seeds are missing or failed: {', '.join(uneven)}.")

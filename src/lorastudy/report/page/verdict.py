@@ -16,6 +16,7 @@ from lorastudy.errors import show_names
 from lorastudy.report.page import decision as words
 from lorastudy.report.page.doubts import state_caveat, state_step
 from lorastudy.report.page.headline import state_headline, write_cost
+from lorastudy.report.story import state_story, write_short_story
 from lorastudy.report.wording import (
     describe_evidence,
     describe_margin,
@@ -72,6 +73,7 @@ def state_decision(
         Statement("What does it give up?", words.state_losses(decision, findings)),
         Statement("What else is as good?", words.state_alternatives(decision, findings)),
         Statement("What would change this?", words.state_changes(decision, findings)),
+        Statement("How were the runs chosen?", state_story(findings)),
         Statement("What next?", next_step, found.step.write_command(folder)),
         Statement("Keep in mind", caveats),
     )
@@ -79,7 +81,10 @@ def state_decision(
 
 
 def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
-    """The verdict in three lines for a terminal; none without scores."""
+    """The verdict in three lines for a terminal; none without scores.
+
+    A fourth one says how a study chose its runs that runs until its question is decided.
+    """
     if not findings.comparisons:
         return ()
     found = recommend(findings)
@@ -93,6 +98,7 @@ def write_ending(findings: Findings, folder: str) -> tuple[str, ...]:
     return (
         state_headline(findings),
         f"How sure: {' '.join(known)}",
+        *write_short_story(findings),
         f"Next: {state_step(found.step)}  {found.step.write_command(folder)}".rstrip(),
     )
 
@@ -133,16 +139,16 @@ def _describe_result(test: OnTest, found: Recommendation) -> str:
             margin = describe_margin(pair.margin, [test.key])
             return f"the two are tied, which means equal within {margin}; {size}"
         case "not separated":
-            return f"not separated; {size}{known}{_say_needed(test, found)}"
+            return f"not separated; {size}{known}{_say_needed(test)}"
         case "one seed":
             return f"{size}{known}"
         case _:
             return f"no verdict; {size}{known}"
 
 
-def _say_needed(test: OnTest, found: Recommendation) -> str:
+def _say_needed(test: OnTest) -> str:
     """How many seeds would separate the difference that was observed, or show equivalence."""
-    pair, n_seeds = test.pair, found.n_seeds
+    pair, n_seeds = test.pair, len(test.pair.seeds)
     separating, equivalence = pair.seeds_for_observed, pair.seeds_for_equivalence
     said = f"; {n_seeds} seeds cannot confirm it"
     if separating is None:
@@ -166,7 +172,8 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
     if found.n_seeds == 1:
         return (_ONE_SEED,)
     family = max(t.pair.n_family for t in found.tests)
-    design = f"{found.n_seeds} seeds, {span} documents per test"
+    n_seeds = max(len(t.pair.seeds) for t in found.tests) or found.n_seeds
+    design = f"{n_seeds} seeds, {span} documents per test"
     if not family:
         return (f"{design}.",)
     design += "; the 95 % intervals are adjusted for"
@@ -197,7 +204,7 @@ def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
         if lost:
             sentences.append(f"On {benchmark}, worse than the base model: {join(lost)}.")
     if tuning := [run for arm in findings.arms for run in arm.tuning]:
-        seconds = sum(run.total_seconds or 0.0 for run in tuning)
+        seconds = sum(run.total_seconds or run.train_seconds or 0.0 for run in tuning)
         sentences.append(
             f"Choosing the learning rates took {len(tuning)} more runs ({write_duration(seconds)})."
         )

@@ -21,7 +21,7 @@ def build_run_table(findings: Findings) -> Table:
     for arm in results.arms:
         rows += [
             _run_cells(run, kind, is_tuning=run.seed in results.tuning_seeds)
-            for run in results.runs
+            for run in (*results.runs, *results.stopped)
             if run.arm == arm
         ]
         rows += [_missing_cells(run_id, arm) for run_id in missing_of(arm, results)]

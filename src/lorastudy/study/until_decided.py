@@ -1,0 +1,249 @@
+"""A study that runs until its question is decided: from the records of its folder to decisions.
+
+`analysis.until_decided` says what follows from what is known. Here, that is read from the folder,
+and what follows is written into it: lines of `decisions.jsonl`, and the seeds and learning rates
+that they add to `study.yaml`, as `lorastudy extend` would.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+from lorastudy.analysis.halving import TriedRate
+from lorastudy.analysis.look_at import look_at
+from lorastudy.analysis.looks import Look
+from lorastudy.analysis.question import list_pairs
+from lorastudy.analysis.until_decided import SoFar, first_look, next_entries
+from lorastudy.config.models import Study
+from lorastudy.config.study_file import extend_study
+from lorastudy.errors import ConfigError
+from lorastudy.protocols import scores_padding
+from lorastudy.store.collect import collect_results, read_study, write_extension
+from lorastudy.store.decisions import (
+    Ask,
+    AskedQuestion,
+    Entry,
+    Plan,
+    Search,
+    SeenPair,
+    append_decision,
+    count_seeds,
+    list_asks,
+    read_decisions,
+)
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.leases import own
+from lorastudy.store.lines import read_records
+from lorastudy.store.records import EpochRecord, RunResult, ValidationRecord
+
+MOST_SEEDS = 10  # unless another number is asked for
+_LOST = ("diverged", "damaged")  # such a run is not tried again
+
+
+@dataclass(frozen=True, slots=True)
+class UntilDecided:
+    """What was asked for: None means what the folder has, else what is usual."""
+
+    most_seeds: int | None = None
+    question: AskedQuestion | None = None
+
+
+def wish_for(
+    is_wanted: bool, most_seeds: int | None, question: AskedQuestion | None
+) -> UntilDecided | None:
+    """What the options of a command mean; None: the study has the runs of its file.
+
+    Raises:
+        ConfigError: Options that mean something only with --until-decided.
+    """
+    if is_wanted:
+        return UntilDecided(most_seeds, question)
+    for flag, value in (("--max-seeds", most_seeds), ("--question", question)):
+        if value is not None:
+            raise ConfigError(f"{flag} is for --until-decided. Add that, or leave {flag} out.")
+    return None
+
+
+def plan_study(study: Study, wish: UntilDecided, decisions: Sequence[Entry] = ()) -> Plan:
+    """The plan that `wish` means for this study, in a folder with these decisions.
+
+    Raises:
+        ConfigError: The study cannot be carried out like this.
+    """
+    known = [e for e in decisions if isinstance(e, Plan)]
+    declared = known[-1].question if known else study.question
+    if wish.question is not None and declared not in (None, wish.question):
+        where = "decisions.jsonl" if known else "the study file"
+        raise ConfigError(
+            f"--question {wish.question}: {where} has the question {_show(declared)}, which cannot "
+            "be changed once it is declared. Leave --question out, or start a new folder."
+        )
+    question = declared or wish.question or "full-or-lora"
+    most = wish.most_seeds or (known[-1].most_seeds if known else MOST_SEEDS)
+    if known and most < known[-1].most_seeds:
+        raise ConfigError(
+            f"--max-seeds {most}: the study was started with up to {known[-1].most_seeds} seeds. "
+            "Give this number or a larger one, or leave it out."
+        )
+    if not known:
+        _refuse_unfit(study, question, most)
+    return Plan(question=question, most_seeds=most)
+
+
+def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> None:
+    """Refuse a study that cannot run until `question` is decided."""
+    several = [arm.name for arm in study.arms if len(arm.learning_rates) > 1]
+    if several and not study.tuning_seeds:
+        raise ConfigError(
+            f"--until-decided: {', '.join(several)} has several learning rates, and the study has "
+            "no tuning_seeds to search among them: seeds that choose a rate cannot also report it. "
+            "Add `tuning_seeds: [100]` to the study file, or give each arm one rate."
+        )
+    if not list_pairs(question, study):
+        needed = {
+            "full-or-lora": "an arm with method: full and one with method: lora",
+            "where": "two arms with method: lora",
+            "all": "two trained arms",
+        }
+        raise ConfigError(
+            f"--until-decided: the question {_show(question)} needs "
+            f"{needed.get(str(question), 'two arms')}, and this study has not got them. Add arms, "
+            "or ask another question with --question where or --question all."
+        )
+    if not any(
+        benchmark.role != "forgetting" and not all(map(scores_padding, benchmark.protocols))
+        for benchmark in study.benchmarks
+    ):
+        raise ConfigError(
+            "--until-decided: the study has no test to decide on. Add a benchmark without "
+            "role: forgetting, under a protocol that scores text alone."
+        )
+    if most_seeds < (least := first_look(study)):
+        raise ConfigError(
+            f"--max-seeds {most_seeds}: this study needs {least} seeds for its first look. "
+            f"Give {least} or more."
+        )
+
+
+def _show(question: AskedQuestion | None) -> str:
+    return question if isinstance(question, str) else f"[{', '.join(question or ())}]"
+
+
+def start_plan(folder: StudyFolder, wish: UntilDecided) -> None:
+    """Write the plan into a study's folder that was just started; a known plan is not repeated.
+
+    Raises:
+        ConfigError: See `plan_study`.
+    """
+    with own(folder.path):
+        decisions = read_decisions(folder)
+        plan = plan_study(read_study(folder), wish, decisions)
+        if plan not in decisions:
+            append_decision(folder, plan)
+
+
+def decide(folder: StudyFolder) -> tuple[Entry, ...]:
+    """Take all decisions that the records allow now, and return them.
+
+    Afterwards the study has the seeds and learning rates that its decisions ask for.
+
+    Raises:
+        OwnedError: Another process decides at this moment.
+        StorageError: The decisions are not what was written, or cannot be written.
+    """
+    new: list[Entry] = []
+    with own(folder.path):
+        while True:
+            study = _bring_up_to_date(folder)
+            found = next_entries(read_so_far(study, folder), partial(_judge, folder, study))
+            if not found:
+                return tuple(new)
+            append_decision(folder, *found)
+            new += found
+
+
+def _judge(
+    folder: StudyFolder, study: Study, looks: tuple[Look, ...], plan: Plan
+) -> tuple[SeenPair, ...]:
+    return look_at(collect_results(folder), folder.path, study, looks, plan)
+
+
+def _bring_up_to_date(folder: StudyFolder) -> Study:
+    """Add to `study.yaml` what the decisions added; nothing if that was done before."""
+    study = read_study(folder)
+    wanted = cover_decisions(study, read_decisions(folder))
+    if wanted != study:
+        write_extension(folder, study, wanted)
+    return wanted
+
+
+def cover_decisions(study: Study, decisions: Sequence[Entry]) -> Study:
+    """The study with the seeds and learning rates that its decisions ask for."""
+    for entry in decisions:
+        if isinstance(entry, Search) and entry.why == "edge":
+            study = _add_rates(study, entry.arm, entry.rates)
+    n_more = max(count_seeds(decisions).values(), default=0) - len(study.seeds)
+    return extend_study(study, (), n_seeds=n_more) if n_more > 0 else study
+
+
+def _add_rates(study: Study, name: str, rates: Iterable[float]) -> Study:
+    arms = tuple(
+        arm.model_copy(
+            update={"learning_rates": tuple(dict.fromkeys((*arm.learning_rates, *rates)))}
+        )
+        if arm.name == name
+        else arm
+        for arm in study.arms
+    )
+    return study.model_copy(update={"arms": arms})
+
+
+def read_so_far(study: Study, folder: StudyFolder) -> SoFar:
+    """What the folder says about the runs that its decisions asked for."""
+    decisions = read_decisions(folder)
+    tried: dict[str, dict[float, list[TriedRate]]] = {}
+    finished: dict[str, set[int]] = {}
+    lost: set[str] = set()
+    for ask in list_asks(study, decisions):
+        spec, outcome = ask.spec, folder.run(ask.spec.run_id).read_outcome(ask.spec)
+        name = spec.arm.name
+        if spec.seed in study.tuning_seeds and spec.learning_rate is not None:
+            found = tried.setdefault(name, {}).setdefault(spec.learning_rate, [])
+            found.append(_read_tried(ask, outcome, folder))
+        elif outcome is not None and outcome.status == "done":
+            finished.setdefault(name, set()).add(spec.seed)
+        elif outcome is not None and outcome.status in _LOST:
+            lost.add(name)
+    return SoFar(
+        study=study,
+        decisions=decisions,
+        tried={
+            arm: {rate: _average(seeds) for rate, seeds in rates.items()}
+            for arm, rates in tried.items()
+        },
+        finished={arm: frozenset(seeds) for arm, seeds in finished.items()},
+        lost=frozenset(lost),
+    )
+
+
+def _read_tried(ask: Ask, outcome: RunResult | None, folder: StudyFolder) -> TriedRate:
+    """One tuning run, as far as it is."""
+    if outcome is not None and outcome.status in _LOST:
+        return TriedRate((), has_failed=True)
+    run = folder.run(ask.spec.run_id)
+    within = read_records(run.validations, ValidationRecord)
+    losses = [
+        min([e.validation_loss, *(v.validation_loss for v in within if v.epoch == e.epoch)])
+        for e in read_records(run.epochs, EpochRecord)
+    ]
+    if outcome is not None and outcome.status == "done":  # perhaps it stopped early by its own rule
+        losses += losses[-1:] * (ask.spec.training.epochs - len(losses))
+    return TriedRate(tuple(losses))
+
+
+def _average(seeds: Sequence[TriedRate]) -> TriedRate:
+    """The means over tuning seeds, of the epochs that all of them have."""
+    if any(seed.has_failed for seed in seeds):
+        return TriedRate((), has_failed=True)
+    return TriedRate(tuple(map(fmean, zip(*(seed.losses for seed in seeds), strict=False))))
