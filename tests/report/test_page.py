@@ -109,7 +109,8 @@ def test_page_names_base_model_data_and_every_section(study_dir: Path) -> None:
     for text in ("openai-community/gpt2", "wikitext-2-raw-v1", "attention, projection", "25.0 %"):
         assert text in page
     found = re.findall(r'<section id="([^"]+)">', page)
-    assert found == list(SECTIONS)  # the order in which a reader needs them
+    # the order in which a reader needs them; no run of this study was explained
+    assert found == [section for section in SECTIONS if section != "why"]
     assert found == re.findall(r'<a href="#([^"]+)">', page[page.index("<nav") :])
 
 
