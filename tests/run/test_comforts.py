@@ -182,7 +182,7 @@ def test_check_says_what_is_mixed_and_held_out(reference: Reference) -> None:
     assert "validation, 4 of the 14 documents of data.train, chosen by seed 1" in lines
     assert sum(part.n_drawn for part in lock.mixture) == 10 == sum(p.n_rows for p in lock.mixture)
     assert [part.share for part in lock.mixture] == [0.75, 0.25]
-    assert "train, train.txt: 8 rows per epoch (75.0%)" in lines
+    assert "train, train.txt: 8 rows per epoch (75.0 %)" in lines
     assert all(part.documents == 0 for part in lock.overlap if part.benchmark is None)
 
 

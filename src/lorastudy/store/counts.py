@@ -118,7 +118,7 @@ class MixedRows:
 
     def __str__(self) -> str:
         passes, rest = divmod(self.n_drawn, self.n_rows)
-        drawn = f"{self.label}: {self.n_drawn:,} rows per epoch ({self.share:.1%})"
+        drawn = f"{self.label}: {self.n_drawn:,} rows per epoch ({write_portion(self.share, 1)})"
         if self.n_drawn < self.n_rows:
             return f"{drawn}, a part of its {self.n_rows:,}; other ones in the next epoch"
         if self.n_drawn == self.n_rows:
