@@ -145,7 +145,9 @@ def read_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:
 def _score(found: "Comparison") -> None:
     """Score what is missing, with a line for each model."""
     from lorastudy.interrupts import StopFlag
+    from lorastudy.store.locks import read_lock
     from lorastudy.study.compare import score_missing
+    from lorastudy.study.notes import list_texts, note_texts
 
     opened = found.opened
     n_runs = sum(max(1, len(arm.weights)) for arm in opened.study.arms)
@@ -153,6 +155,9 @@ def _score(found: "Comparison") -> None:
         f"{opened.study.name}: {len(found.missing)} of {n_runs} models to score in "
         f"{opened.folder.path}"
     )
+    lock = read_lock(opened.folder)
+    for line in (*list_texts(lock), *(f"Note: {note}" for note in note_texts(opened.study, lock))):
+        print(line)
     stop = StopFlag()
     stop.listen()
     for spec, result in zip(found.missing, score_missing(found, stop), strict=True):
