@@ -34,13 +34,14 @@ from lorastudy.cli.options import (
     SampleBy,
     Strip,
 )
+from lorastudy.config.models import Benchmark, Study
 from lorastudy.config.references import Answering, find_benchmark, model_reference
 from lorastudy.errors import ConfigError, UserError
 from lorastudy.store.folders import StudyFolder
 from lorastudy.study.open import OpenedStudy, stored_places
 
 if TYPE_CHECKING:
-    from lorastudy.study.compare import Comparison
+    from lorastudy.study.compare import Comparison, ScoringSettings
 
 Adapters = Annotated[
     list[str],
@@ -87,41 +88,57 @@ def compare(
     padded: Padded = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score adapters or models from any trainer, then build the report of a study.
-
-    BASE itself is the baseline. Nothing is trained. The same command resumes.
-    """
+    """Score adapters or models from any trainer, and BASE, then build the report of a study."""
     options.check_arithmetic(device, precision)
-    folders = read_adapters(adapter)
-    reference = model_reference(base)
     find = partial(find_benchmark, limit=limit, sample=sample, column=column, sample_by=sample_by)
     answering = Answering(max_new_tokens, stop, function)
     benchmarks = [find(name, protocol, answering=answering) for name in benchmark]
-    from lorastudy.cli.run import finish
-    from lorastudy.data.answers import AnswerRules
-    from lorastudy.store.resuming import Resuming
-    from lorastudy.study.compare import (
-        ScoringSettings,
-        begin_comparison,
-        describe_comparison,
-        name_comparison,
-    )
-    from lorastudy.study.conduct import Wanted
+    answers = (assistant_only_loss, chat_template)
+    settings = _settle((length, precision), answers, strip=strip, is_reference=is_reference)
+    study = _describe(base, adapter, benchmarks, settings)
+    folder = StudyFolder(out or Path("studies") / study.name)
+    opened = OpenedStudy(study, folder, stored_places(folder, mirror, offline=offline))
+    _conduct(opened, device, restart=restart, with_padded=padded, as_json=as_json)
 
-    settings = ScoringSettings(
-        length=length,
+
+def _settle(
+    rows: tuple[int, str], answers: tuple[bool, str | None], *, strip: bool, is_reference: bool
+) -> "ScoringSettings":
+    from lorastudy.data.answers import AnswerRules
+    from lorastudy.study.compare import ScoringSettings
+
+    return ScoringSettings(
+        length=rows[0],
+        precision=rows[1],
         strip=strip,
-        rules=AnswerRules(None, assistant_only_loss, chat_template),
-        precision=precision,
+        rules=AnswerRules(None, *answers),
         implementation="reference" if is_reference else "fast",
     )
-    name = name_comparison(reference)
-    folder = StudyFolder(out or Path("studies") / name)
-    study = describe_comparison(name, reference, folders, benchmarks, settings)
-    opened = OpenedStudy(study, folder, stored_places(folder, mirror, offline=offline))
+
+
+def _describe(
+    base: str,
+    adapters: Sequence[str],
+    benchmarks: Sequence[Benchmark],
+    settings: "ScoringSettings",
+) -> Study:
+    from lorastudy.study.compare import describe_comparison, name_comparison
+
+    folders, reference = read_adapters(adapters), model_reference(base)
+    return describe_comparison(name_comparison(reference), reference, folders, benchmarks, settings)
+
+
+def _conduct(
+    opened: OpenedStudy, device: str, *, restart: bool, with_padded: bool, as_json: bool
+) -> None:
+    from lorastudy.cli.run import finish
+    from lorastudy.store.resuming import Resuming
+    from lorastudy.study.compare import begin_comparison
+    from lorastudy.study.conduct import Wanted
+
     with options.progress_on(is_stderr=as_json):
         _score(begin_comparison(opened, device, Resuming(restart)))
-    finish(Wanted(opened), with_padded=padded, as_json=as_json)
+    finish(Wanted(opened), with_padded=with_padded, as_json=as_json)
 
 
 def read_adapters(texts: Sequence[str]) -> dict[str, list[Path]]:

@@ -97,12 +97,7 @@ def run(
     padded: Padded = False,
     as_json: AsJson = False,
 ) -> None:
-    """Execute the missing runs of a study, then build the report. The same command resumes.
-
-    STUDY is a preset (demo, demo-answers, paper, paper-sound), a YAML file, or the folder of a
-    started study.
-    With --json progress goes to standard error.
-    """
+    """Execute the missing runs of a study, then build the report. The same command resumes."""
     options.check_device(device)
     changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
@@ -110,17 +105,29 @@ def run(
     from lorastudy.study.conduct import Execution, Wanted
     from lorastudy.study.until_decided import wish_for
 
-    wish = wish_for(until_decided, max_seeds, question)
-    wanted = Wanted(opened, arm or (), seed or (), wish)
+    wanted = Wanted(opened, arm or (), seed or (), wish_for(until_decided, max_seeds, question))
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)
+    execute_and_finish(wanted, how, with_padded=padded, as_json=as_json)
+
+
+def execute_and_finish(
+    wanted: "Wanted", how: "Execution", *, as_json: bool, with_padded: bool = False
+) -> None:
+    """Execute the wanted runs that are missing, then write and print the results.
+
+    With `as_json`, progress goes to standard error.
+
+    Raises:
+        UserError: Not all of the wanted runs are done.
+    """
     with options.progress_on(is_stderr=as_json):
-        execute_here(wanted, how)
-    finish(wanted, with_padded=padded, as_json=as_json)
+        _execute(wanted, how)
+    finish(wanted, with_padded=with_padded, as_json=as_json)
 
 
-def execute_here(wanted: "Wanted", how: "Execution") -> None:
+def _execute(wanted: "Wanted", how: "Execution") -> None:
     """Execute the wanted runs that are missing, and print their progress.
 
     Raises:

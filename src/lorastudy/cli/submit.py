@@ -10,7 +10,7 @@ import typer
 
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, Device, Mirror, Offline, Out, Overrides, StudyName
-from lorastudy.cli.run import execute_here, finish
+from lorastudy.cli.run import execute_and_finish, finish
 from lorastudy.errors import ConfigError
 from lorastudy.launch.command import FOLLOWS_INPUT, ray_command, run_command
 from lorastudy.launch.slurm import SlurmOptions, sbatch_command, submit_runs
@@ -55,16 +55,11 @@ def submit(
 ) -> None:
     """Hand the missing runs of a study to an engine. The same command resumes.
 
-    Every engine starts `lorastudy run-one DIR RUN_ID`, which may be started any number of times.
-    The study's folder must be on a file system that all machines see.
+    Every engine starts `lorastudy run-one`, and must see the folder of the study.
     """
     options.check_device(device)
     opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
-    if engine != "local" and opened.folder.decisions.exists():
-        raise ConfigError(
-            f"{opened.folder.path} runs until its question is decided, which only "
-            f"`lorastudy run {opened.folder.path}` can conduct."
-        )
+    _refuse_conducted(opened, engine)
     wishes = SlurmOptions(
         minutes=minutes,
         partition=partition,
@@ -81,15 +76,22 @@ def submit(
         _hand_over(opened, engine, wishes, address=address, device=device, as_json=as_json)
 
 
+def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
+    """An engine executes runs that are known; `run --until-decided` chooses them as it goes."""
+    if engine != "local" and opened.folder.decisions.exists():
+        raise ConfigError(
+            f"{opened.folder.path} runs until its question is decided, which only "
+            f"`lorastudy run {opened.folder.path}` can conduct."
+        )
+
+
 def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
     from lorastudy.launch.local import warm_up
     from lorastudy.study.conduct import Execution, Wanted
 
     wanted = Wanted(opened)
     warm_up()
-    with options.progress_on(is_stderr=as_json):
-        execute_here(wanted, Execution(device=device, jobs=jobs))
-    finish(wanted, as_json=as_json)
+    execute_and_finish(wanted, Execution(device=device, jobs=jobs), as_json=as_json)
 
 
 def _hand_over(
