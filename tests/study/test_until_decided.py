@@ -23,8 +23,6 @@ from support.command_line import Answer, call, without_page, write_study
 from support.forked_studies import call_study, start_study
 from support.tiny_runs import KILLED, wait_for_child
 
-N_TUNING_EPOCHS = 4
-
 
 @dataclass(frozen=True)
 class CarriedOut:
@@ -58,7 +56,7 @@ def kill_conductor(point: str, nth: int) -> Callable[[str], None]:
 def study(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> CarriedOut:
     file = write_searching_study(tmp_path_factory.mktemp("file"), tiny_gpt2)
     out = tmp_path_factory.mktemp("out") / "study"
-    command = ("run", file, "--until-decided", "--max-seeds", "4", "--out", out, "--device", "cpu")
+    command = ("run", file, "--until-decided", "--max-seeds", "3", "--out", out, "--device", "cpu")
     with without_page():
         # killed between a decision to add a learning rate and the study file that has it
         killed = kill_conductor("write:before-rename", 9)
@@ -94,7 +92,7 @@ def test_stopped_runs_are_shown_with_a_reason_and_counted_as_cost(study: Carried
     assert spending is not None
     # an epoch of the tiny texts has the same tokens in every run
     n_epochs = sum(len(run.epochs) for run in (*found.results.runs, *found.results.stopped))
-    per_epoch = spending.grid_tokens / (4 * (3 + 2 * 4))
+    per_epoch = spending.grid_tokens / (4 * (3 + 2 * 3))
     assert spending.tokens == pytest.approx(per_epoch * n_epochs)
     assert spending.search_tokens < spending.tokens
     lora = next(arm for arm in found.arms if arm.arm == "lora")
@@ -124,7 +122,7 @@ def test_the_study_without_the_flag_trains_nothing_that_was_dropped(study: Carri
         (("run", "DIR", "--arm", "full"), "--arm: a study that runs until"),
         (("run", "DIR", "--until-decided", "--seed", "0"), "--seed: a study that runs until"),
         (("run", "DIR", "--until-decided", "--question", "all"), "cannot be changed"),
-        (("run", "DIR", "--until-decided", "--max-seeds", "3"), "or a larger one"),
+        (("run", "DIR", "--until-decided", "--max-seeds", "2"), "or a larger one"),
         (("run", "DIR", "--max-seeds", "9"), "is for --until-decided"),
         (("submit", "DIR", "--engine", "slurm"), "can conduct"),
     ],

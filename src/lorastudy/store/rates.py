@@ -31,13 +31,15 @@ def list_runs(study: Study, folder: StudyFolder) -> tuple[RunSpec, ...]:
 
 def list_paused(study: Study, folder: StudyFolder) -> tuple[Ask, ...]:
     """The runs that decisions stopped before their end, or that wait for a decision."""
-    asks = list_asks(study, read_decisions(folder))
+    decisions = read_decisions(folder)
+    asks = list_asks(study, decisions) if decisions else ()
     return tuple(a for a in asks if is_paused(a, folder.run(a.spec.run_id)))
 
 
 def find_pause(study: Study, folder: StudyFolder, run_id: str) -> int | None:
     """The epoch after which the run stops until a decision; None: it is trained to its end."""
-    asks = list_asks(study, read_decisions(folder))
+    decisions = read_decisions(folder)
+    asks = list_asks(study, decisions) if decisions else ()
     return next((ask.until_epoch for ask in asks if ask.spec.run_id == run_id), None)
 
 
