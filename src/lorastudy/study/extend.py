@@ -19,8 +19,8 @@ def extend_folder(
         ConfigError: Nothing is added, or the study has mistakes after the addition, or it chooses
             its own runs.
     """
-    refuse_changes(folder)
     before = read_study(folder)
+    refuse_changes(folder)
     if before.data.is_elsewhere:
         raise ConfigError(
             f"{folder.path} compares what was trained elsewhere. Give more folders to the same "
