@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)  # errors that say that no file can have this name
 _LONGEST_SHOWN = 60  # characters of a path that cannot be one
 
 _SECRETS = (
@@ -175,6 +176,6 @@ def possible_path(named: str | Path, *, key: str = "") -> Path:
     except ValueError as error:
         raise ConfigError(f"{key}{shown!r}: {error}. Give another path.") from error
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        if error.errno in NO_PATH:
             raise ConfigError(f"{key}{shown}: {error.strerror}. Give another path.") from error
     return Path(named)

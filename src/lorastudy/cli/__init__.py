@@ -37,6 +37,8 @@ from lorastudy.cli.terminal import (
     with_plain_output,
 )
 from lorastudy.errors import (
+    NO_PATH,
+    ConfigError,
     OutOfMemoryError,
     StorageError,
     UserError,
@@ -149,6 +151,9 @@ def main() -> None:
                 "End other programs, or give less at once: shorter texts, a smaller micro-batch or "
                 "model."
             )
+        elif isinstance(error, OSError) and error.errno in NO_PATH:
+            said, code = "no file or folder can have this name", ConfigError.exit_code
+            advice = "Give another path."
         else:
             raise
         reason = show_controls(reason_of(error))
