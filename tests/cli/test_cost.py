@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lorastudy as ls
-from lorastudy.analysis.outlook import read_spreads
+from lorastudy.analysis.outlook import Score, read_spreads
 from support.command_line import call, names_in, write_study
 from support.forked_studies import call_study
 
@@ -142,7 +142,8 @@ def test_a_plan_has_the_spread_of_a_study_that_it_is_like(study_file: Path) -> N
     (same,) = json.loads(call(*arguments, "--set", "benchmarks.tale.name=licences", "--json").out)[
         "separable"
     ]
-    assert same["spread"] == asdict(read_spreads(like).of("licences", "rows-text"))
+    licences = Score("licences", "rows-text", n_documents=1, is_joined=False)
+    assert same["spread"] == asdict(read_spreads(like).of(licences))
     assert same["spread"] != found["spread"]
     assert f"(spread as in {like})" in call(*arguments).out
 
