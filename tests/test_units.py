@@ -55,6 +55,7 @@ def test_an_amount_that_is_rounded_up_is_read_as_one_that_is_not_smaller(number:
     assert n_bytes is not None and number <= n_bytes <= 1.01 * number + 1
     assert seconds is not None and number / 7 <= seconds <= 1.01 * number / 7
     assert number / 9e12 <= float(write_nats_up(number / 9e12)) <= 1.01 * number / 9e12
+    assert write_nats_up(number / 1000) == f"{number / 1000:g}" or number > 999
     assert len(write_bytes_up(number).rstrip("GMkB").replace(".", "").strip("0")) <= 3
 
 

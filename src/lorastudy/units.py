@@ -67,7 +67,7 @@ def write_nats_up(nats: float) -> str:
 def _write_up(value: float, units: Sequence[tuple[str, int]]) -> str:
     """In the first unit of which there is one at least, or in the last."""
     unit, size = next((u for u in units if value >= u[1]), units[-1])
-    exact = Decimal(value) / size
+    exact = Decimal(str(value)) / size  # as it is written: 0.1 is not a little more than that
     place = Decimal(1).scaleb(exact.adjusted() - _DIGITS + 1)
     rounded = exact.quantize(place, rounding=ROUND_CEILING) if exact else exact
     return f"{rounded.normalize():f}{unit}"

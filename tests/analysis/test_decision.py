@@ -70,6 +70,7 @@ def test_arms_that_need_more_memory_are_left_out_and_the_rules_choose_among_the_
     # lora-2 has the most trained parameters of those that are left, and lora-1 is worse
     assert answer(decision) == ("reference", "lora-2")
     assert (decision.found.lora, decision.found.reference) == ("lora-1", "lora-2")
+    assert not decision.found.only_lora  # the headline says "the best other arm"
     assert {t.pair.second for t in decision.gives_up} == {"full"}
     assert decision.gives_up[0].pair.mean == pytest.approx(math.log(22 / 20), abs=1e-4)
     assert answers(decision) == {"--device-memory 6.97GB": "full"}

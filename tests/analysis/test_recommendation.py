@@ -49,6 +49,7 @@ def test_full_is_recommended_if_every_lora_is_worse(tmp_path: Path) -> None:
     arms = {"lora-1": 30.0, "lora-2": 25.0, "full": 20.0}
     found, command = decide(tmp_path, arms, validation={"lora-2": 2.0})
     assert (found.outcome, found.recommended, found.lora) == ("reference", "full", "lora-2")
+    assert found.only_lora
     assert command == "lorastudy export DIR full --to MODEL"
 
 

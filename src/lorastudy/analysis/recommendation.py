@@ -84,7 +84,7 @@ class Recommendation:
     n_seeds: int
     step: NextStep
     question: Question | None = None  # that the study declared before its runs
-    only_lora: bool = True  # whether every arm that was asked about is one of LoRA
+    only_lora: bool = True  # whether the arms asked about are those of LoRA, and the reference not
     limits: Limits = NO_LIMITS
     excesses: tuple[Excess, ...] = ()  # why arms were left out
     is_beside_base: bool = False  # whether the reference is the base model
@@ -103,6 +103,7 @@ def recommend(findings: Findings, limits: Limits = NO_LIMITS) -> Recommendation:
         reference = baseline
     if recommended and baseline and stand(_pairs(recommended, baseline, tests)) == "worse":
         outcome, recommended = "base model", None
+    compared = [*loras, *((reference,) if reference else ())]
     on_tests = _on_tests(tests, lora, reference)
     chosen = recommended.arm if recommended else None
     step = plan_step(findings, outcome, chosen, [t.pair for t in on_tests])
@@ -116,7 +117,7 @@ def recommend(findings: Findings, limits: Limits = NO_LIMITS) -> Recommendation:
         n_seeds=len(findings.results.seeds),
         step=step,
         question=findings.question,
-        only_lora=all(arm.runs[0].method == "lora" for arm in loras),
+        only_lora=all((arm.runs[0].method == "lora") is (arm in loras) for arm in compared),
         limits=limits,
         excesses=excesses,
         is_beside_base=reference is not None and reference.is_baseline,
