@@ -149,7 +149,7 @@ def state_weights(decision: Decision, folder: str) -> tuple[str, ...]:
     where = decision.find_weights(folder)
     if where is None:
         return ()
-    among = f", the run with the lowest validation loss of {decision.n_runs}"
+    among = f": of its {decision.n_runs} runs, the one with the lowest validation loss"
     if decision.found.step.is_elsewhere:
         among = f", the first of {decision.n_runs} seeds, since no validation loss chooses one"
     return (f"The weights are in {where}{among if decision.n_runs > 1 else ''}.",)

@@ -170,7 +170,7 @@ def _cost_clause(found: Recommendation) -> str:
     if not ratios:
         return ""
     said = join([write_cost(cost) for cost in ratios])
-    return f", with {said}" if found.outcome == "LoRA" else f"; it has {said}"
+    return f", with {said}" if found.outcome == "LoRA" else f"; {found.lora} has {said}"
 
 
 def write_cost(cost: CostRatio) -> str:

@@ -150,9 +150,9 @@ def _say_needed(test: OnTest) -> str:
     """How many seeds would separate the difference that was observed, or show equivalence."""
     pair, n_seeds = test.pair, len(test.pair.seeds)
     separating, equivalence = pair.seeds_for_observed, pair.seeds_for_equivalence
-    said = f"; {n_seeds} seeds cannot confirm it"
+    said = f"; {n_seeds} seeds cannot confirm the difference"
     if separating is None:
-        said += ", and more seeds would not: it needs more documents"
+        said += ", and more seeds would not: more documents might"
     elif separating > n_seeds:
         said += f", {describe_needed(separating)} would"
     if equivalence is not None and equivalence > n_seeds:
@@ -202,7 +202,9 @@ def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
             if c.key.benchmark == benchmark and c.pair.first in (found.lora, found.reference)
         ]
         if lost:
-            sentences.append(f"On {benchmark}, worse than the base model: {join(lost)}.")
+            sentences.append(
+                f"On {benchmark}, which tests forgetting, worse than the base model: {join(lost)}."
+            )
     if tuning := [run for arm in findings.arms for run in arm.tuning]:
         seconds = sum(run.total_seconds or run.train_seconds or 0.0 for run in tuning)
         sentences.append(
