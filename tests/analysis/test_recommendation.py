@@ -279,7 +279,9 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
         ("repeated text", ("validation",), 2),
         ("repeated text", ("y",), 1),
     ]
-    assert state_caveat(caveats[0]).startswith("76 % of the training text does not fit into the rows")
+    assert state_caveat(caveats[0]).startswith(
+        "76 % of the training text does not fit into the rows"
+    )
     table = build_digest_table(lossy.evidence)
     shown = {row[0].text: [cell.text for cell in row[1:5]] for row in table.rows}
     assert shown["train"] == ["20", "10,000", "76.0 %", "0.0 %"]
