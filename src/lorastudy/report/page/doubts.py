@@ -55,7 +55,8 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
     "last epoch": lambda c: f"The best epoch of {_arms(c)} was the last, so more epochs may help",
     "cut training data": lambda c: f"Training used only the first {c.value:,.0f} documents",
     "truncated text": lambda c: (
-        f"{100 * (c.value or 0):.0f} % of the training text does not fit into the rows, so no arm has seen it"
+        f"{100 * (c.value or 0):.0f} % of the training text does not fit into the rows, so no arm "
+        "has seen it"
     ),
     "unknown text": lambda c: (
         f"The tokenizer does not know up to {100 * (c.value or 0):.0f} % of {_arms(c)}, so these "
