@@ -118,6 +118,26 @@ def _point_to_help(error: TyperException) -> str:
     return f"\nOptions and examples:  lorastudy {command} --help" if command else ""
 
 
+def _say_unforeseen(error: Exception) -> int:
+    """Say what the system refused, and give the exit code; raise the error if it is another one."""
+    if is_refused_write(error):
+        said, code = "a write was refused", StorageError.exit_code
+        advice = "Make room where the output goes."
+    elif is_out_of_memory(error):
+        said, code = "there is not enough memory", OutOfMemoryError.exit_code
+        advice = (
+            "End other programs, or give less at once: shorter texts, a smaller micro-batch or "
+            "model."
+        )
+    elif isinstance(error, OSError) and error.errno in NO_PATH:
+        said, code = "no file or folder can have this name", ConfigError.exit_code
+        advice = "Give another path."
+    else:
+        raise error
+    print(f"lorastudy: {said} ({show_controls(reason_of(error))}). {advice}", file=sys.stderr)
+    return code
+
+
 def main() -> None:
     """Run the command line and exit with the code that the documentation promises."""
     prepare_streams()
@@ -142,22 +162,7 @@ def main() -> None:
     except BrokenPipeError:
         code = 0  # the reader of our output, such as `head`, has closed it
     except Exception as error:
-        if is_refused_write(error):
-            said, code = "a write was refused", StorageError.exit_code
-            advice = "Make room where the output goes."
-        elif is_out_of_memory(error):
-            said, code = "there is not enough memory", OutOfMemoryError.exit_code
-            advice = (
-                "End other programs, or give less at once: shorter texts, a smaller micro-batch or "
-                "model."
-            )
-        elif isinstance(error, OSError) and error.errno in NO_PATH:
-            said, code = "no file or folder can have this name", ConfigError.exit_code
-            advice = "Give another path."
-        else:
-            raise
-        reason = show_controls(reason_of(error))
-        print(f"lorastudy: {said} ({reason}). {advice}", file=sys.stderr)
+        code = _say_unforeseen(error)
     code = code if isinstance(code, int) else 0
     say_exit_code(code)
     sys.exit(code)
