@@ -7,7 +7,7 @@
 Both sides are processes that stay loaded and take the same steps in turn, each with its own
 source and its own `ours.py`, in one environment. A line has the median of the ratios of
 neighbouring steps, seconds before / seconds now, with its range: above 1 is faster now. The sides
-change their order every time, since the second one is up to 3 % slower, which an A/A test showed.
+change their order every time, since the second one is a little slower even with the same code.
 """
 
 import argparse

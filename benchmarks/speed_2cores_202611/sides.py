@@ -78,7 +78,7 @@ def alternate(
         if has_first:
             for side in sides.values():
                 side.step()
-        turns = [list(sides.items()), list(reversed(sides.items()))]  # who is second loses 3 %
+        turns = [list(sides.items()), list(reversed(sides.items()))]  # the second one is slower
         steps = [{name: side.step() for name, side in turns[n % 2]} for n in range(n_steps)]
     finally:
         for side in sides.values():

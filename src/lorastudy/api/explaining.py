@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lorastudy.analysis.choice import choose_run
 from lorastudy.analysis.summary import summarise_arms
+from lorastudy.config.mistakes import nearest
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError, first_line
 from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
@@ -70,8 +71,8 @@ def _choose_runs(opened: OpenedStudy, arms: Sequence[str], *, all_seeds: bool) -
     for name in arms:
         if name not in trained:
             raise ConfigError(
-                f"--arm {name}: the study has no trained arm of this name. It has: "
-                f"{', '.join(trained)}."
+                f"--arm {name}: the study has no trained arm of this name"
+                f"{nearest(name, trained)}. It has: {', '.join(trained)}."
             )
     summaries = {arm.arm: arm for arm in summarise_arms(collect_results(opened.folder))}
     specs = {run.spec.run_id: run.spec for run in read_overview(opened.folder)}
