@@ -12,7 +12,12 @@ from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.analysis.limits import NO_LIMITS, Limits, read_limits, read_margin
 from lorastudy.analysis.recommendation import recommend
 from lorastudy.errors import ConfigError
-from lorastudy.report.page.decision import state_limits, state_losses, state_margin
+from lorastudy.report.page.decision import (
+    state_alternatives,
+    state_limits,
+    state_losses,
+    state_margin,
+)
 from lorastudy.report.page.headline import state_headline
 from lorastudy.report.page.verdict import state_verdict
 from support.made_results import make_epochs
@@ -93,8 +98,28 @@ def test_the_one_arm_that_keeps_the_limits_may_be_worse_than_the_base_model(tmp_
     findings = make_study(tmp_path, {**APART, "baseline": 24.0}, runs=COSTS)
     limits = read_limits(device_memory="2GB")
     assert answer(decide(findings, limits)) == ("base model", None)
-    said = "Keep the base model: lora-1 is worse than it on the tests."
-    assert state_headline(findings, limits) == said
+    assert state_headline(findings, limits) == (
+        "Keep the base model: lora-1 is worse than it on some test and better on none."
+    )
+
+
+def test_the_headline_says_which_arms_the_best_one_was_chosen_from(tmp_path: Path) -> None:
+    study = make_study(
+        tmp_path, APART, validation={"lora-2": 2.0}, runs=COSTS | {"full": costing(1)}
+    )
+    headline = state_headline(study, read_limits(device_memory="2GB"))
+    assert headline.startswith(
+        "Use full fine-tuning: among the arms that keep the limits, the best LoRA arm by "
+        "validation loss, lora-1, has a perplexity 25 % higher"
+    )
+    assert "best LoRA arm by validation loss, lora-2," in state_headline(study)
+
+
+def test_a_limit_that_leaves_the_answer_as_it_is_changes_nothing(tmp_path: Path) -> None:
+    findings = make_study(tmp_path, EQUAL, spread=CLOSE, runs=COSTS)
+    decision = decide(findings, read_limits(time="6min"))
+    assert answer(decision) == ("only one", "lora-1")
+    assert answer(decide(findings)) == ("LoRA", "lora-1") and decision.would_change == ()
 
 
 def test_where_no_arm_keeps_the_limits_each_arm_says_what_it_would_take(tmp_path: Path) -> None:
@@ -140,6 +165,10 @@ def test_an_arm_whose_cost_is_not_known_is_left_out_and_a_limit_on_nothing_is_re
     decision = decide(findings, read_limits(time="1h"))
     assert [(e.arm, e.needed) for e in decision.found.excesses] == [("lora-2", None)]
     assert "its training time is not known" in state_limits(decision, findings)[0]
+    # no value of the limit would let the arm in
+    some["full"] = costing(6, None)
+    findings = make_study(tmp_path / "c", APART, runs=some)
+    assert answers(decide(findings, read_limits(time="1h"))) == {"": "full"}
     none = {name: costing(1, None) for name in COSTS}
     findings = make_study(tmp_path / "b", APART, runs=none)
     with pytest.raises(ConfigError, match="Leave --time out"):
@@ -186,6 +215,22 @@ def test_an_arm_that_is_only_not_separated_is_never_offered(tmp_path: Path) -> N
     beside = [c.find_pair("lora-2", "lora-1") for c in findings.main]
     assert {pair.verdict for pair in beside if pair} == {"not separated"}
     assert decision.as_good == ()
+
+
+def test_an_arm_that_is_only_better_on_some_test_is_not_called_as_good(tmp_path: Path) -> None:
+    costs = {**COSTS, "lora-2": costing(0.9, 150.0)}
+    arms = {"lora-1": on_tests(20, 20, 20), "lora-2": on_tests(15, 20.1, 20)}
+    findings = make_study(
+        tmp_path,
+        arms | {"full": on_tests(25, 25, 25)},
+        runs=costs,
+        wobble={"lora-2": 0.02},
+        validation={"lora-2": 4.0},
+    )
+    decision = decide(findings)
+    assert answer(decision) == ("LoRA", "lora-1")
+    (sentence,) = state_alternatives(decision, findings)
+    assert sentence.startswith("Better than lora-1 on some test and worse on none: ")
 
 
 def test_a_margin_that_is_not_the_studys_is_said_to_be_another(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lorastudy.analysis.findings import Findings
+from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.analysis.pairs import Comparison
 from lorastudy.analysis.recommendation import list_tests, recommend
 from lorastudy.analysis.statistics import Interval
@@ -103,7 +103,27 @@ def test_better_on_one_text_and_worse_on_another_depends_on_the_text(tmp_path: P
 
 def test_the_base_model_is_kept_if_training_made_it_worse(tmp_path: Path) -> None:
     arms = {"baseline": 15.0, "lora-1": 30.0, "lora-2": 31.0, "full": 20.0}
-    assert state_headline(make_study(tmp_path, arms)).startswith("Keep the base model")
+    assert state_headline(make_study(tmp_path / "1", arms)) == (
+        "Keep the base model: full fine-tuning is worse than it on some test and better on none."
+    )
+    # lora-1 is as good as full fine-tuning, which is as good as the base model, but not lora-1
+    arms = {"baseline": 20.0, "lora-1": 20.465, "full": 20.363}
+    study = make_study(tmp_path / "2", arms, spread={"lora-1": 0.001})
+    assert state_headline(study) == (
+        "Keep the base model: lora-1 is worse than it on some test and better on none."
+    )
+
+
+def test_a_test_without_sums_is_said_to_be_without_a_verdict(tmp_path: Path) -> None:
+    arms = {"lora-1": 20.004, "full": 20.0}
+    study = make_study(tmp_path, arms, spread=CLOSE)
+    for path in tmp_path.glob("runs/lora-1-*/evaluations/imdb*"):
+        path.unlink()
+    headline = state_headline(make_findings(study.results, tmp_path))
+    assert headline == (
+        "Not decided: lora-1 and full fine-tuning are equal within the margin on wikitext-2 and "
+        "lambada, and without a verdict on imdb."
+    )
 
 
 def test_a_terminal_gets_three_lines_and_the_last_has_the_command(tmp_path: Path) -> None:

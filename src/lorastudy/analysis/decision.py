@@ -7,15 +7,16 @@
 The rules:
 
 1. The weights are those of the arm's run with the lowest validation loss.
-2. An arm is as good as the recommended one if it is better on some test and worse on none, or
-   shown to be as good within the margin on every test. It is named if it keeps the limits and if
-   something that it costs is lower by more than 3 %.
+2. Another arm is named if it is better than the recommended one on some test and worse on none,
+   or shown to be as good within the margin on every test; if it keeps the limits; and if something
+   that it costs is lower by more than 3 %.
 3. On each test, the recommended arm gives up its difference from the arm with the lowest mean
    loss, whether that arm keeps the limits or not.
 4. What would change the answer is found by applying the rules of a recommendation again: with a
-   limit at what an arm needs that does not keep it, with no limit, or with the smallest margin
-   within which two arms are shown to be as good. Values are rounded up first, so that the printed
-   value gives the answer that is named. Only answers that differ from this one are named.
+   limit at what an arm needs that does not keep it, with no limit, or with the smallest larger
+   margin within which two more arms are shown to be as good. Values are rounded up first, so that
+   the printed value gives the answer that is named. Only answers that differ from this one are
+   named: another arm, or another reason to recommend none.
 """
 
 from collections.abc import Iterator
@@ -53,9 +54,10 @@ LARGEST_MARGIN = 0.1  # nats per token, 11 % of a perplexity: a larger one is ne
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """An arm that is as good as the recommended one, and what is cheaper about it."""
+    """An arm that is as good as the recommended one, or better, and what is cheaper about it."""
 
     arm: str
+    is_better: bool  # on some test, and worse on none
     cheaper: tuple[CostRatio, ...]  # as multiples of what the recommended arm costs
 
 
@@ -145,8 +147,8 @@ def _find_alternatives(
         pairs = [pair for c in list_tests(findings) if (pair := c.find_pair(other.arm, arm.arm))]
         costs = compare_arm_costs(findings, other, arm)
         cheaper = tuple(cost for cost in costs if cost.is_lower)
-        if cheaper and stand(pairs) in ("better", "as good"):
-            alternatives.append(Alternative(other.arm, cheaper))
+        if cheaper and (standing := stand(pairs)) in ("better", "as good"):
+            alternatives.append(Alternative(other.arm, standing == "better", cheaper))
     return tuple(alternatives)
 
 
@@ -171,7 +173,7 @@ def _find_changes(found: Recommendation, findings: Findings) -> Iterator[OtherAn
             if _answer_of(other) not in (before, _answer_of(found)):
                 yield OtherAnswer(option, other)
             before = _answer_of(other)
-    if len(found.limits.given) > 1:
+    if len(found.limits.given) > 1 or any(excess.needed is None for excess in found.excesses):
         other = recommend(findings)
         if _answer_of(other) != _answer_of(found):
             yield OtherAnswer("", other)
@@ -182,8 +184,9 @@ def _find_changes(found: Recommendation, findings: Findings) -> Iterator[OtherAn
             return
 
 
-def _answer_of(found: Recommendation) -> tuple[str, str | None]:
-    return found.outcome, found.recommended
+def _answer_of(found: Recommendation) -> tuple[str | None, str | None]:
+    """The recommended arm, or why there is none."""
+    return found.recommended, None if found.recommended else found.outcome
 
 
 def _list_values(

@@ -91,10 +91,12 @@ def _describe_margin(decision: Decision) -> str:
 
 
 def state_alternatives(decision: Decision, findings: Findings) -> tuple[str, ...]:
-    """Arms that are as good as the recommended one, and cheaper in something."""
-    margin = _describe_margin(decision)
+    """Arms that are as good as the recommended one, or better, and cheaper in something."""
+    arm, margin = decision.found.recommended, _describe_margin(decision)
+    as_good = f"As good as {arm} within {margin} on the tests"
+    better = f"Better than {arm} on some test and worse on none"
     return tuple(
-        f"As good as {decision.found.recommended} within {margin} on the tests: "
+        f"{better if other.is_better else as_good}: "
         f"{name_arm(findings, other.arm)}, with {join([write_cost(c) for c in other.cheaper])}."
         for other in decision.as_good
     )

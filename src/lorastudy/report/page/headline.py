@@ -10,7 +10,7 @@ from lorastudy.analysis.costs import ABOUT_SAME, CostRatio
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.limits import NO_LIMITS, Limits
 from lorastudy.analysis.recommendation import OnTest, Outcome, Recommendation, recommend
-from lorastudy.analysis.standings import stand_on_test
+from lorastudy.analysis.standings import stand, stand_on_test
 from lorastudy.report.numerals import write_share
 from lorastudy.report.wording import describe_margin, join, name_arm, start, write_size
 
@@ -53,9 +53,10 @@ def _say_lora(words: _Words) -> str:
     if as_good := [t for t in tests if stand_on_test(t.pair) == "as good"]:
         margin = describe_margin(as_good[0].pair.margin, [t.key for t in as_good])
         parts.append(f"as good as {words.reference} within {margin} {words.on(as_good)}")
-    if others := [t for t in tests if t not in better and t not in as_good]:
-        parts.append(f"not separated from it {words.on(others)}")
-    return f"use {words.named}: {', and '.join(parts)}{_cost_clause(words.found)}."
+    if undecided := [t for t in tests if stand_on_test(t.pair) == "open"]:
+        parts.append(f"not separated from it {words.on(undecided)}")
+    said = [*parts, *_say_unjudged(words)]
+    return f"use {words.named}: {', and '.join(said)}{_cost_clause(words.found)}."
 
 
 def _say_reference(words: _Words) -> str:
@@ -67,17 +68,25 @@ def _say_reference(words: _Words) -> str:
     who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
     if words.found.step.is_elsewhere:
         who = f"every {kind} is worse; {words.lora}"
-    return f"use {words.reference}: {who} has {sizes}{_cost_clause(words.found)}."
+    among = "among the arms that keep the limits, " if words.found.excesses and is_chosen else ""
+    return f"use {words.reference}: {among}{who} has {sizes}{_cost_clause(words.found)}."
 
 
 def _say_open(words: _Words) -> str:
     """Nothing is recommended: which tests are not decided, and what is known of the others."""
     tests = words.found.tests
     undecided = [t for t in tests if stand_on_test(t.pair) == "open"]
-    said = f"not decided: {words.lora} and {words.reference} are not separated"
-    known = [t for t in tests if t not in undecided and t.pair.is_equivalent]
-    more = f", and equal within the margin {words.on(known)}" if known else ""
-    return f"{said} {words.on(undecided)}{more}."
+    parts = [f"not separated {words.on(undecided)}"] if undecided else []
+    if known := [t for t in tests if t.pair.is_equivalent]:
+        parts.append(f"equal within the margin {words.on(known)}")
+    are = ", and ".join([*parts, *_say_unjudged(words)])
+    return f"not decided: {words.lora} and {words.reference} are {are}."
+
+
+def _say_unjudged(words: _Words) -> list[str]:
+    """The tests on which differences are not judged, if there are some."""
+    tests = [t for t in words.found.tests if stand_on_test(t.pair) in ("one seed", "no verdict")]
+    return [f"without a verdict {words.on(tests)}"] if tests else []
 
 
 def _say_mixed(words: _Words) -> str:
@@ -111,8 +120,10 @@ def _say_only_one(words: _Words) -> str:
 
 
 def _say_base_model(words: _Words) -> str:
-    are = "is" if words.found.is_beside_base else f"and {words.reference} are"
-    return f"keep the base model: {words.lora} {are} worse than it on the tests."
+    """Of the arm that would be recommended otherwise."""
+    is_lora = stand([t.pair for t in words.found.tests]) in ("better", "as good")
+    who = words.lora if is_lora or words.found.is_beside_base else words.reference
+    return f"keep the base model: {who} is worse than it on some test and better on none."
 
 
 def _say_no_verdict(words: _Words) -> str:
