@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lorastudy.analysis.choice import choose_run
+from lorastudy.analysis.findings import read_findings
 from lorastudy.cli.completion import complete_presets, complete_runs
 from lorastudy.exchange.card import ExportForm, make_card
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
@@ -549,3 +550,25 @@ def test_explained_parts_are_worth_what_the_model_loses_without_them(
         assert one["norm"] == pytest.approx(float(moved), rel=1e-5)
     page = call("report", study)
     assert page.code == 0 and "What training changed" in (study / "report/index.html").read_text()
+
+
+def test_a_damaged_explanation_is_said_left_out_and_made_again(
+    study: Path, runs: dict[str, StoredRun], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(study, folder)
+    run = StudyFolder(folder).run(runs["lora"].result.run_id)
+    command = ("explain", folder, "--arm", "lora", "--rows", 2)
+    with without_page():
+        assert call(*command).code == 0
+    whole = run.explanation.read_text()
+    run.explanation.write_text(whole[:-40])
+    assert read_findings(folder, with_bootstrap=False).explanations == ()
+    answer = call("table", folder)
+    assert answer.code == 0 and f"are damaged: {run.path.name}. `lorastudy explain`" in answer.err
+    with without_page():
+        assert call(*command).code == 0
+    assert run.explanation.read_text() == whole
+    # what is trained again is another model
+    run.set_aside()
+    assert not run.explanation.exists()

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.store.explanations import Explanation, UpdateRecord, explanation_path
-from lorastudy.store.files import read_record
+from lorastudy.store.explanations import Explanation, UpdateRecord, read_explanation
 from lorastudy.store.folders import StudyFolder
 
 
@@ -56,8 +55,8 @@ def read_explanations(
         return ()
     study, found = StudyFolder(folder), []
     for position, arm in enumerate(arms):
-        paths = [explanation_path(study, run.run_id) for run in arm.runs]
-        records = [read_record(path, Explanation) for path in paths if path.is_file()]
+        of_runs = [read_explanation(study.run(run.run_id)) for run in arm.runs]
+        records = [record for record in of_runs if record is not None]
         if records and (explained := _summarise(arm.arm, position, records)) is not None:
             found.append(explained)
     return tuple(found)

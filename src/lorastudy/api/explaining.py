@@ -13,8 +13,8 @@ from lorastudy.model.base import quieten_libraries
 from lorastudy.run.explain import explain_run
 from lorastudy.run.readers import open_reader
 from lorastudy.store.collect import collect_results, read_overview
-from lorastudy.store.explanations import Explanation, explanation_path
-from lorastudy.store.files import read_record, write_record
+from lorastudy.store.explanations import Explanation, read_explanation
+from lorastudy.store.files import write_record
 from lorastudy.study.open import OpenedStudy
 
 
@@ -49,19 +49,17 @@ def explain_study(
     where = choose_device(device)
     reader = open_reader(opened.study, opened.places)
     for spec in specs:
-        path = explanation_path(opened.folder, spec.run_id)
-        if path.is_file():
-            found = read_record(path, Explanation)
-            if found.n_asked == n_rows:
-                yield found
-                continue
+        run = opened.folder.run(spec.run_id)
+        known = read_explanation(run)
+        if known is not None and known.n_asked == n_rows:
+            yield known
+            continue
         try:
-            run = opened.folder.run(spec.run_id)
             found = explain_run(spec, run, reader, n_rows=n_rows, device=where)
         except ConfigError as error:
             yield Unexplained(spec.run_id, first_line(error))
             continue
-        write_record(path, found)
+        write_record(run.explanation, found)
         yield found
 
 

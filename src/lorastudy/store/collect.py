@@ -9,6 +9,7 @@ from lorastudy.config.study_file import describe_difference, dump_study, extends
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.decisions import Ask, count_seeds, read_choices, read_decisions
+from lorastudy.store.explanations import list_damaged
 from lorastudy.store.files import read_record, write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.lines import read_records
@@ -107,6 +108,11 @@ def list_doubts(folder: StudyFolder) -> list[str]:
     doubts = [f"{name}: {change}." for name, found in changes.items() for change in found]
     if old:
         doubts.append(f"not verified, since they have no SHA256SUMS: {show_names(old)}.")
+    if damaged := list_damaged(runs):
+        doubts.append(
+            f"not shown, since their files in explanations/ are damaged: {show_names(damaged)}. "
+            "`lorastudy explain` makes them again."
+        )
     if started and not folder.lock.is_file():
         doubts.append(f"{folder.lock.name} is missing.")
     return doubts

@@ -2,13 +2,16 @@
 
     STUDY_DIR/explanations/<run>.json    one `Explanation`; derived from best/, so it may be deleted
 
-`lorastudy explain` writes them. They are not records of a run: a report without them is whole.
+`lorastudy explain` writes them. They are not records of a run: a report without them is whole. A
+damaged file counts as missing, and the same command makes it again.
 """
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Literal
 
-from lorastudy.store.folders import StudyFolder
+from lorastudy.errors import StorageError
+from lorastudy.store.files import read_record
+from lorastudy.store.folders import RunFolder
 from lorastudy.store.records import Record
 
 PartKind = Literal["layer", "modules"]
@@ -50,6 +53,14 @@ class Explanation(Record):
     updates: tuple[UpdateRecord, ...]  # in model order; only of tensors that changed
 
 
-def explanation_path(study: StudyFolder, run_id: str) -> Path:
-    """The file of a run's explanation."""
-    return study.path / "explanations" / f"{run_id}.json"
+def read_explanation(run: RunFolder) -> Explanation | None:
+    """What is known of a run; None if it has no such file, or a damaged one."""
+    try:
+        return read_record(run.explanation, Explanation) if run.explanation.is_file() else None
+    except StorageError:
+        return None
+
+
+def list_damaged(runs: Iterable[RunFolder]) -> list[str]:
+    """The runs whose file cannot be read."""
+    return [r.path.name for r in runs if r.explanation.is_file() and read_explanation(r) is None]

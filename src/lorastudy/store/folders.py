@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "samples.json"
 
     @property
+    def explanation(self) -> Path:
+        """What `lorastudy explain` found in `best`: derived, so it may be deleted."""
+        return self.path.parent.parent / "explanations" / f"{self.path.name}.json"
+
+    @property
     def quarantine(self) -> Path:
         """Files that failed verification or that --restart set aside; never read again."""
         return self.path / "quarantine"
@@ -126,6 +131,7 @@ class RunFolder:
             for path in sorted(self.path.iterdir()):
                 if path.name not in (_LOG, self.quarantine.name) and path.name[0] != ".":
                     path.rename(aside / path.name)
+            self.explanation.unlink(missing_ok=True)
 
     def note_written(self) -> None:
         """Note how far the run's records are written, so that a later change to them shows.
