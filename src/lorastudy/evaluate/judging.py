@@ -43,11 +43,6 @@ def find_number(text: str) -> Decimal | None:
     return Decimal(written[-1].replace(",", "")) if written else None
 
 
-def cut_at_stop(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of `stops`."""
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
-
-
 def load_function(named: str, base: Path) -> JudgeText:
     """The function `module:function` or `file.py:function` with two arguments: text and answer.
 

@@ -18,11 +18,10 @@ import torch
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of, show_names
-from lorastudy.evaluate.judging import cut_at_stop
 from lorastudy.evaluate.pairs import encode_pairs, score_pairs
 from lorastudy.evaluate.protocols import SizedProtocol
+from lorastudy.evaluate.writing import write_continuations
 from lorastudy.machine.team import ALONE, Team
-from lorastudy.model.generating import Ending, Ids, generate_greedily
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.run.tasks import ScoredItems, TaskItems
@@ -278,12 +277,15 @@ class _Model:
             )
         prompts = self._tokenizer.encode_as_configured(contexts)
         kept = [tuple(ids[-(self._length - n_new) :]) for ids in prompts]
-
-        def is_over(ids: Ids) -> bool:
-            text = self._tokenizer.decode(ids)
-            return cut_at_stop(text, stops) != text
-
-        ending = Ending(n_new, frozenset({self._tokenizer.end_id}), is_over)
-        found = generate_greedily(self._scorer, kept, ending, device=self._device, poll=self._poll)
-        self.n_tokens += sum(len(generated.ids) for generated in found)
-        return [cut_at_stop(self._tokenizer.decode(g.ids), stops) for g in found]
+        found = write_continuations(
+            self._scorer,
+            self._tokenizer,
+            kept,
+            max_new_tokens=n_new,
+            stops=stops,
+            end_ids=frozenset({self._tokenizer.end_id}),
+            device=self._device,
+            poll=self._poll,
+        )
+        self.n_tokens += sum(each.n_tokens for each in found)
+        return [each.text for each in found]

@@ -7,8 +7,8 @@ from lorastudy.config.models import Source
 from lorastudy.data.examples import Example
 from lorastudy.data.sources import read_documents
 from lorastudy.errors import InputError
-from lorastudy.evaluate.judging import cut_at_stop
-from lorastudy.model.generating import Ending, Ids, generate_greedily
+from lorastudy.evaluate.writing import write_continuations
+from lorastudy.model.generating import Ids
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import Reader
 from lorastudy.run.setup import RunSetup
@@ -60,22 +60,19 @@ def write_samples(context: RunContext, setup: RunSetup) -> None:
     if samples is None or team.any(team.is_first and folder.samples.exists()):
         return
     prompts, tokenizer = read_prompts(samples, context.reader), context.reader.tokenizer
-
-    def is_over(ids: Ids) -> bool:
-        text = tokenizer.decode(ids)
-        return cut_at_stop(text, samples.stop) != text
-
-    ending = Ending(samples.max_new_tokens, tokenizer.ending_ids, is_over)
-    found = generate_greedily(
-        setup.scorer, prompts.ids, ending, device=context.device, poll=context.stop.poll
+    found = write_continuations(
+        setup.scorer,
+        tokenizer,
+        prompts.ids,
+        max_new_tokens=samples.max_new_tokens,
+        stops=samples.stop,
+        end_ids=tokenizer.ending_ids,
+        device=context.device,
+        poll=context.stop.poll,
     )
     record = SamplesRecord(
         samples=tuple(
-            SampleRecord(
-                prompt=prompt,
-                text=cut_at_stop(tokenizer.decode(each.ids), samples.stop),
-                is_cut=each.is_cut,
-            )
+            SampleRecord(prompt=prompt, text=each.text, is_cut=each.is_cut)
             for prompt, each in zip(prompts.texts, found, strict=True)
         )
     )

@@ -17,11 +17,12 @@ import torch
 from lorastudy.config.benchmarks import Generation
 from lorastudy.data.examples import Example
 from lorastudy.errors import InputError
-from lorastudy.evaluate.judging import JudgeText, cut_at_stop, equals_text, judge_text, pick_choice
+from lorastudy.evaluate.judging import JudgeText, equals_text, judge_text, pick_choice
 from lorastudy.evaluate.pairs import TokenPair, score_pairs
 from lorastudy.evaluate.protocols import SizedProtocol
+from lorastudy.evaluate.writing import write_continuations
 from lorastudy.machine.team import ALONE, Team
-from lorastudy.model.generating import MAX_POSITIONS, Ending, Ids, generate_greedily
+from lorastudy.model.generating import MAX_POSITIONS, Ids
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.store.counts import TextCounts
@@ -168,19 +169,21 @@ class OwnItems(TaskItems):
     def _generate(
         self, scorer: AnyScorer, device: torch.device, poll: Callable[[], None]
     ) -> ScoredItems:
-        stops = self.generation.stop
-
-        def is_over(ids: Ids) -> bool:
-            return bool(stops) and cut_at_stop(text := self.tokenizer.decode(ids), stops) != text
-
-        ending = Ending(self.generation.max_new_tokens, self.tokenizer.ending_ids, is_over)
-        found = generate_greedily(scorer, self.prompts, ending, device=device, poll=poll)
+        found = write_continuations(
+            scorer,
+            self.tokenizer,
+            self.prompts,
+            max_new_tokens=self.generation.max_new_tokens,
+            stops=self.generation.stop,
+            end_ids=self.tokenizer.ending_ids,
+            device=device,
+            poll=poll,
+        )
         items = []
-        for example, generated in zip(self.examples, found, strict=True):
-            text = cut_at_stop(self.tokenizer.decode(generated.ids), stops)
-            right = judge_text(self.judge, text, example.answer_text, example.place)
-            items.append(self._describe(example, text, right=float(right), is_cut=generated.is_cut))
-        return ScoredItems(tuple(items), sum(len(generated.ids) for generated in found))
+        for example, each in zip(self.examples, found, strict=True):
+            right = judge_text(self.judge, each.text, example.answer_text, example.place)
+            items.append(self._describe(example, each.text, right=float(right), is_cut=each.is_cut))
+        return ScoredItems(tuple(items), sum(each.n_tokens for each in found))
 
     @staticmethod
     def _describe(example: Example, text: str, **values: Any) -> ItemRecord:
