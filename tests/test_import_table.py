@@ -50,7 +50,7 @@ CONFINED = {
     "datasets": ("data/sources.py",),
     "matplotlib": ("report/figures/",),
     "pandas": ("api/",),
-    "lm_eval": ("run/harness_task.py",),
+    "lm_eval": ("run/harness_",),
     "submitit": ("launch/",),
     "ray": ("launch/",),
 }

@@ -4,17 +4,19 @@ Needs the extra `lmeval`. The tasks and their data are made here.
 """
 
 import json
+import linecache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lorastudy.config.models import Benchmark, Rows
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, UserError
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import score_part
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.places import Places
 from lorastudy.store.records import DocumentSums
 from support.chats import write_rows
@@ -54,6 +56,16 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 filter_list:
   - {name: first, filter: [{function: regex, regex_pattern: "(.)"}, {function: take_first}]}
 """
+PERPLEXITY = """
+task: own_perplexity
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/questions.jsonl}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{q}}"
+metric_list: [{metric: word_perplexity}]
+"""
 
 
 @pytest.fixture
@@ -70,16 +82,18 @@ def write_task(folder: Path, text: str, **values: str) -> Path:
     return path
 
 
-def ours(base: Path, folder: Path, **keys: Any) -> DocumentSums:
+def prepare(base: Path, folder: Path, **keys: Any) -> TaskItems:
+    """What is known of the task before anything is trained."""
     reader = make_reader(base, Places(folder, cache=folder / "cache"))
     benchmark = Benchmark(name="b", task="task.yaml", protocols=("lm-eval-task",), **keys)
-    parts = [
-        reader.benchmark_part(benchmark, "lm-eval-task", Rows(cut="lines", length=48))
-        for _ in range(2)
-    ]
-    assert parts[0].digest == parts[1].digest
+    part = reader.benchmark_part(benchmark, "lm-eval-task", Rows(cut="lines", length=48))
+    assert isinstance(part, TaskItems)
+    return part
+
+
+def ours(base: Path, folder: Path, **keys: Any) -> DocumentSums:
     scorer = make_scorer(load_base(base, device=CPU), "float32")
-    return score_part(scorer, parts[0], "b", CPU)
+    return score_part(scorer, prepare(base, folder, **keys), "b", CPU)
 
 
 def theirs(base: Path, path: Path) -> list[dict[str, Any]]:
@@ -123,13 +137,36 @@ def test_generated_texts_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> Non
     assert 0 < (found.evaluation.accuracy or 0) < 1
 
 
-def test_a_task_that_cannot_be_carried_out_is_refused(folder: Path, tiny_gpt2: Path) -> None:
-    write_task(folder, CHOICE)
-    with pytest.raises(ConfigError, match="has no metric 'f2'; it has acc, acc_norm"):
-        ours(tiny_gpt2, folder, metric="f2")
-    write_task(folder, WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 900"))
-    with pytest.raises(ConfigError, match="generates 900 tokens, and the model reads 64"):
-        ours(tiny_gpt2, folder)
-    write_task(folder, CHOICE.replace("questions.jsonl", "none.jsonl"))
-    with pytest.raises(InputError, match=r"task task.yaml: lm-evaluation-harness says: "):
-        ours(tiny_gpt2, folder)
+def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
+    folder: Path, tiny_gpt2: Path
+) -> None:
+    def refused(text: str, says: str, error: type[UserError] = ConfigError, **keys: Any) -> None:
+        write_task(folder, text)
+        with pytest.raises(error, match=says):
+            prepare(tiny_gpt2, folder, **keys)
+
+    refused(CHOICE, "has no metric 'f2'; it has 'acc', 'acc_norm'", metric="f2")
+    refused(CHOICE, "has no filter 'strict'; it has 'none'", metric="acc,strict")
+    refused(WRITTEN, "has no filter 'last'; it has 'first'", metric="exact_match,last")
+    lower = WRITTEN.replace("higher_is_better: true", "higher_is_better: false")
+    refused(lower, "own_written: of the metric 'exact_match', lower is better")
+    long = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 900")
+    refused(long, "own_written generates 900 tokens, and the model reads 64")
+    refused(WRITTEN.replace("max_gen_toks: 9", "do_sample: true"), "own_written samples")
+    refused(PERPLEXITY, "own_perplexity measures a perplexity")
+    missing = CHOICE.replace("questions.jsonl", "none.jsonl")
+    refused(missing, r"task task.yaml: lm-evaluation-harness says: ", InputError)
+
+
+def test_a_task_with_functions_is_known_again_and_its_changes_are_seen(
+    folder: Path, tiny_gpt2: Path
+) -> None:
+    shots = "fewshot_config: {sampler: first_n, samples: !function utils.shots}"
+    write_task(folder, CHOICE.replace("fewshot_split: test", shots))
+    solved = "def shots():\n    return [{'q': 'Up', 'choices': ['a', 'b'], 'right': RIGHT}]\n"
+    digests = []
+    for right in "001":  # functions that are loaded again are others
+        (folder / "utils.py").write_text(solved.replace("RIGHT", right))
+        linecache.clearcache()  # as in a new process
+        digests.append(prepare(tiny_gpt2, folder).digest)
+    assert digests[0] == digests[1] != digests[2]

@@ -6,9 +6,10 @@ task.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,22 +18,19 @@ import torch
 
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
-from lorastudy.errors import ConfigError, InputError, UserError, reason_of, show_names
-from lorastudy.evaluate.pairs import encode_pairs, score_pairs
+from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 from lorastudy.evaluate.protocols import SizedProtocol
-from lorastudy.evaluate.writing import write_continuations
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.run.harness_model import HarnessModel, read_generation, refuse_perplexity
 from lorastudy.run.tasks import ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places
 from lorastudy.store.records import ItemRecord
 
-_NEW_TOKENS = 256  # as the harness generates where a task does not say
 _ROUGH_POSITIONS = 256  # tokens of an item, for predictions of time
 _FEWSHOT_SEED = 1234  # that of the harness
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +76,15 @@ class HarnessItems(TaskItems):
         """What the model answers to every item, and what the harness says of it."""
         from lm_eval.evaluator import evaluate
 
-        length = self.protocol.length
-        model = _Model(scorer, self.tokenizer, length, device, poll, team)
+        model = HarnessModel(
+            task=self.name,
+            scorer=scorer,
+            tokenizer=self.tokenizer,
+            length=self.protocol.length,
+            device=device,
+            poll=poll,
+            team=team,
+        )
         with _naming(self.name):
             found = evaluate(
                 model.as_harness_has_it(),
@@ -89,30 +94,39 @@ class HarnessItems(TaskItems):
                 log_samples=True,
             )
         samples = sorted(found["samples"][self.name], key=lambda sample: sample["doc_id"])
-        items, metric = [], None
-        for sample in samples:
-            metric = metric or self._choose_metric(sample)
-            name, _, chosen = metric.partition(",")
-            if sample["filter"] == chosen:
-                items.append(self._record(sample, name))
-        return ScoredItems(tuple(items), model.n_tokens, metric)
+        filters = list(dict.fromkeys(sample["filter"] for sample in samples))
+        name, chosen = self.choose_metric(samples[0]["metrics"], filters)
+        items = [self._record(sample, name) for sample in samples if sample["filter"] == chosen]
+        return ScoredItems(tuple(items), model.n_tokens, f"{name},{chosen}")
 
-    def _choose_metric(self, sample: dict[str, Any]) -> str:
-        name, _, chosen = (self.metric or sample["metrics"][0]).partition(",")
-        if name not in sample["metrics"]:
+    def choose_metric(self, metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str]:
+        """The metric and the filter that are named, or else the first ones of the task.
+
+        Raises:
+            ConfigError: The task does not have what is named, or lower is better.
+        """
+        name, _, chosen = (self.metric or metrics[0]).partition(",")
+        for kind, wanted, known in (("metric", name, metrics), ("filter", chosen, filters)):
+            if wanted and wanted not in known:
+                raise ConfigError(
+                    f"task {self.name} has no {kind} {wanted!r}; it has "
+                    f"{', '.join(map(repr, known))}. "
+                    "Name one of them in the benchmark's metric."
+                )
+        if not self.task.higher_is_better().get(name, True):
             raise ConfigError(
-                f"task {self.name} has no metric {name!r}; it has "
-                f"{show_names(sample['metrics'])}. Name one of them as the benchmark's metric."
+                f"task {self.name}: of the metric {name!r}, lower is better, and a benchmark needs "
+                "one of which higher is better. Name another metric."
             )
-        return f"{name},{chosen or sample['filter']}"
+        return name, chosen or filters[0]
 
     def _record(self, sample: dict[str, Any], metric: str) -> ItemRecord:
         place, value = f"{self.name}, document {sample['doc_id']}", sample[metric]
         is_share = isinstance(value, bool | int | float) and 0 <= float(value) <= 1
-        if not is_share or not self.task.higher_is_better().get(metric, True):
+        if not is_share:
             raise ConfigError(
                 f"{place}: the metric {metric!r} is {value!r}, and a benchmark needs one between 0 "
-                "and 1 for every item, of which higher is better. Name another metric."
+                "and 1 for every item. Name another metric."
             )
         answers = sample["filtered_resps"]
         texts = [answer for answer in answers if isinstance(answer, str)]
@@ -135,7 +149,8 @@ def prepare_harness_items(
     """The task that a benchmark names; a YAML file is sought from the folder of the study file.
 
     Raises:
-        ConfigError: The extra is not installed, or the task does not exist or is a group.
+        ConfigError: The extra is not installed; or the task does not exist, is a group, has no such
+            metric, or cannot be carried out.
         InputError: Its data cannot be read.
     """
     assert benchmark.task is not None, "config requires it here"
@@ -146,9 +161,9 @@ def prepare_harness_items(
     if not documents:
         raise InputError(f"task {name} has no document. Choose another task or split.")
     parts = [documents, task.dump_config(), benchmark.metric]
-    text = json.dumps(parts, sort_keys=True, default=str)
+    text = json.dumps(parts, sort_keys=True, default=_as_text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return HarnessItems(
+    items = HarnessItems(
         protocol=protocol,
         tokenizer=tokenizer,
         digest=digest,
@@ -157,6 +172,21 @@ def prepare_harness_items(
         metric=benchmark.metric,
         n_documents=len(documents),
     )
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        raise refuse_perplexity(name)
+    filters = [each["name"] for each in task.config.filter_list or [{"name": "none"}]]
+    items.choose_metric(list(task.aggregation()), filters)
+    if task.OUTPUT_TYPE == "generate_until":
+        read_generation(name, task.config.generation_kwargs or {}, protocol.length)
+    return items
+
+
+def _as_text(value: object) -> str:
+    """The source of functions and classes; as texts, functions differ between processes."""
+    if callable(value):
+        with suppress(TypeError, OSError):
+            return inspect.getsource(value)
+    return str(value)
 
 
 def _load_task(named: str, base: Path, num_fewshot: int | None) -> tuple[str, Any]:
@@ -195,97 +225,3 @@ def _naming(task: str) -> Iterator[None]:
             f"task {task}: lm-evaluation-harness says: {reason_of(error)}. Look at the task, and "
             "whether its data can be reached."
         ) from error
-
-
-class _Model:
-    """Answers the requests of the harness, as its own HFLM does."""
-
-    def __init__(
-        self,
-        scorer: AnyScorer,
-        tokenizer: Tokenizer,
-        length: int,
-        device: torch.device,
-        *others: Any,
-    ) -> None:
-        self._scorer, self._tokenizer = scorer, tokenizer
-        self._length, self._device = length, device
-        self._poll, self._team = others
-        self.n_tokens = 0  # scored or generated so far
-
-    def as_harness_has_it(self) -> Any:
-        """The same as an object of the harness' own class of models."""
-        from lm_eval.api.model import LM
-
-        def call(name: str) -> Callable[..., Any]:
-            return lambda _, requests, **__: getattr(self, name)(requests)
-
-        names = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-        methods = {name: call(name) for name in names}
-        return type("LorastudyModel", (LM,), methods)()
-
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """The log-likelihood of each continuation, and whether it is the greedy one."""
-        pairs = encode_pairs([request.args for request in requests], self._tokenizer)
-        unfit = [n for pair in pairs if not 1 <= (n := pair.n_targets) <= self._length]
-        if unfit:
-            raise InputError(
-                f"a choice has {unfit[0]:,} tokens, and the model reads 1 to {self._length:,}."
-            )
-        scores = score_pairs(
-            self._scorer,
-            pairs,
-            length=self._length,
-            end_id=self._tokenizer.end_id,
-            device=self._device,
-            poll=self._poll,
-            team=self._team,
-        )
-        self.n_tokens += scores.n_scored
-        found = zip(scores.nats.tolist(), scores.is_greedy.tolist(), strict=True)
-        return [(-nats, is_greedy) for nats, is_greedy in found]
-
-    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Not for tasks: perplexities of texts have protocols of their own."""
-        raise ConfigError(
-            "this task measures a perplexity, and not right answers. Use a protocol such as "
-            "lm-eval-wikitext or document on its texts."
-        )
-
-    def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """The text that is generated greedily after each context, before the first stop."""
-        found: dict[int, str] = {}
-        by_settings: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            settings = json.dumps(request.args[1], sort_keys=True, default=str)
-            by_settings.setdefault(settings, []).append(place)
-        for places in by_settings.values():
-            contexts = [requests[place].args[0] for place in places]
-            texts = self._generate(contexts, dict(requests[places[0]].args[1]))
-            found |= zip(places, texts, strict=True)
-        return [found[place] for place in range(len(requests))]
-
-    def _generate(self, contexts: list[str], settings: dict[str, Any]) -> list[str]:
-        if settings.get("do_sample") or settings.get("temperature"):
-            raise ConfigError("this task samples its answers; only greedy generation is supported.")
-        given = settings.get("until") or []
-        stops = [given] if isinstance(given, str) else [stop for stop in given if stop]
-        n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
-        if n_new >= self._length:
-            raise ConfigError(
-                f"this task generates {n_new:,} tokens, and the model reads {self._length:,}."
-            )
-        prompts = self._tokenizer.encode_as_configured(contexts)
-        kept = [tuple(ids[-(self._length - n_new) :]) for ids in prompts]
-        found = write_continuations(
-            self._scorer,
-            self._tokenizer,
-            kept,
-            max_new_tokens=n_new,
-            stops=stops,
-            end_ids=frozenset({self._tokenizer.end_id}),
-            device=self._device,
-            poll=self._poll,
-        )
-        self.n_tokens += sum(each.n_tokens for each in found)
-        return [each.text for each in found]

@@ -1,0 +1,131 @@
+"""A model as lm-evaluation-harness asks it: its requests, answered by the model trained here.
+
+The answers are those of the harness' own HFLM. What cannot be answered is refused.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lorastudy.errors import ConfigError, InputError
+from lorastudy.evaluate.pairs import encode_pairs, score_pairs
+from lorastudy.evaluate.writing import write_continuations
+from lorastudy.machine.team import Team
+from lorastudy.model.sharing import AnyScorer
+from lorastudy.model.tokenizer import Tokenizer
+
+_NEW_TOKENS = 256  # as the harness generates where a task does not say
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+
+@dataclass(slots=True, kw_only=True)
+class HarnessModel:
+    """Answers the requests of one task, as HFLM does."""
+
+    task: str  # for people
+    scorer: AnyScorer
+    tokenizer: Tokenizer
+    length: int  # tokens that the model reads at most
+    device: torch.device
+    poll: Callable[[], None]
+    team: Team
+    n_tokens: int = 0  # scored or generated so far
+
+    def as_harness_has_it(self) -> Any:
+        """The same as an object of the harness' own class of models."""
+        from lm_eval.api.model import LM
+
+        def call(name: str) -> Callable[..., Any]:
+            return lambda _, requests, **__: getattr(self, name)(requests)
+
+        names = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+        methods = {name: call(name) for name in names}
+        return type("LorastudyModel", (LM,), methods)()
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation, and whether it is the greedy one."""
+        pairs = encode_pairs([request.args for request in requests], self.tokenizer)
+        unfit = [n for pair in pairs if not 1 <= (n := pair.n_targets) <= self.length]
+        if unfit:
+            raise InputError(
+                f"task {self.task}: a choice has {unfit[0]:,} tokens, and the model reads 1 to "
+                f"{self.length:,}."
+            )
+        scores = score_pairs(
+            self.scorer,
+            pairs,
+            length=self.length,
+            end_id=self.tokenizer.end_id,
+            device=self.device,
+            poll=self.poll,
+            team=self.team,
+        )
+        self.n_tokens += scores.n_scored
+        found = zip(scores.nats.tolist(), scores.is_greedy.tolist(), strict=True)
+        return [(-nats, is_greedy) for nats, is_greedy in found]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Not for tasks: perplexities of texts have protocols of their own."""
+        raise refuse_perplexity(self.task)
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """The text that is generated greedily after each context, before the first stop."""
+        found: dict[int, str] = {}
+        by_settings: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            settings = json.dumps(request.args[1], sort_keys=True, default=str)
+            by_settings.setdefault(settings, []).append(place)
+        for places in by_settings.values():
+            contexts = [requests[place].args[0] for place in places]
+            texts = self._generate(contexts, dict(requests[places[0]].args[1]))
+            found |= zip(places, texts, strict=True)
+        return [found[place] for place in range(len(requests))]
+
+    def _generate(self, contexts: list[str], settings: dict[str, Any]) -> list[str]:
+        stops, n_new = read_generation(self.task, settings, self.length)
+        prompts = self.tokenizer.encode_as_configured(contexts)
+        found = write_continuations(
+            self.scorer,
+            self.tokenizer,
+            [tuple(ids[-(self.length - n_new) :]) for ids in prompts],
+            max_new_tokens=n_new,
+            stops=stops,
+            end_ids=frozenset({self.tokenizer.end_id}),
+            device=self.device,
+            poll=self.poll,
+        )
+        self.n_tokens += sum(each.n_tokens for each in found)
+        return [each.text for each in found]
+
+
+def refuse_perplexity(task: str) -> ConfigError:
+    """The error of a task whose answers are neither right nor wrong."""
+    return ConfigError(
+        f"task {task} measures a perplexity, and not right answers. Use a protocol such as "
+        "lm-eval-wikitext or document on its texts."
+    )
+
+
+def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[list[str], int]:
+    """The stops of a task that generates, and how many tokens it generates at most.
+
+    Raises:
+        ConfigError: It samples, or leaves no room for a prompt within `length` tokens.
+    """
+    if settings.get("do_sample") or settings.get("temperature"):
+        raise ConfigError(
+            f"task {task} samples its answers, and only greedy generation is supported. Choose "
+            "another task, or change its generation_kwargs."
+        )
+    given = settings.get("until") or []
+    stops = [given] if isinstance(given, str) else [stop for stop in given if stop]
+    n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
+    if n_new >= length:
+        raise ConfigError(
+            f"task {task} generates {n_new:,} tokens, and the model reads {length:,}. Lower "
+            "max_gen_toks in the task's generation_kwargs."
+        )
+    return stops, n_new
