@@ -214,18 +214,25 @@ def test_a_task_that_does_not_fit_its_rows_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("protocols", "keys", "says"),
+    ("protocol", "keys", "says"),
     [
-        (("choice",), {"generation": {"max_new_tokens": 3}}, "generation.*exact-match"),
-        (("choice",), {"function": "a:b"}, "function.*own-function"),
-        (("own-function",), {}, "is required by the protocol own-function"),
+        ("choice", {"generation": {"max_new_tokens": 3}}, "generation.*exact-match"),
+        ("choice", {"function": "a:b"}, "function.*own-function"),
+        ("own-function", {}, "is required by the protocol own-function"),
+        ("choice", {"num_fewshot": 0}, "num_fewshot: applies to a task only"),
+        ("choice", {"metric": "acc"}, "metric: applies to a task only"),
+        ("lm-eval-task", {}, "lm-eval-task is for a task"),
+        ("choice", {"path": None, "task": "t"}, "lm-eval-task is for a task"),
+        ("lm-eval-task", {"path": None, "task": "t", "sample": 2}, "sample: applies to rows only"),
+        ("lm-eval-task", {"path": None, "task": "t", "split": "x"}, "split: applies to rows only"),
+        ("lm-eval-task", {"path": None, "task": "t", "column": "x"}, "column: applies to rows"),
     ],
 )
 def test_keys_that_a_protocol_does_not_use_are_mistakes(
-    protocols: tuple[str, ...], keys: dict[str, Any], says: str
+    protocol: str, keys: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        Benchmark(name="b", path="x.jsonl", protocols=protocols, **keys)
+        Benchmark(**{"name": "b", "path": "x.jsonl", "protocols": (protocol,), **keys})
 
 
 def test_questions_with_choices_are_not_trained_on(reader: Reader) -> None:

@@ -99,10 +99,14 @@ class Benchmark(Source):
             mistakes.append(
                 ("protocols", "lm-eval-task is for a task, which has no other protocol")
             )
-        keys = ("num_fewshot", "metric") if self.task is None else ("sample",)
-        where = "a task" if self.task is None else "rows"
+        if self.task is None:
+            where, given = "a task", ["num_fewshot", "metric"]
+        else:
+            where, given = "rows", ["sample", *(k for k in self._set_keys() if k != "limit")]
         return mistakes + [
-            (key, f"applies to {where} only; remove it") for key in keys if getattr(self, key)
+            (key, f"applies to {where} only; remove it")
+            for key in given
+            if getattr(self, key) is not None
         ]
 
 
