@@ -1,6 +1,7 @@
 """What makes scores or seconds less certain than they look, as notes below tables."""
 
 from lorastudy.analysis.evidence import CONTENDED
+from lorastudy.protocols import is_task
 from lorastudy.report.tables.table import Note
 from lorastudy.store.records import StudyResults
 
@@ -22,15 +23,17 @@ def _subset_notes(results: StudyResults) -> list[Note]:
         if evaluation.n_population is not None and evaluation.standard_error is not None:
             where = (evaluation.benchmark, evaluation.protocol, evaluation.n_population)
             largest[where] = max(largest.get(where, 0.0), evaluation.standard_error)
-    return [
-        Note(
-            "",
-            f"{benchmark}, {protocol}: a random part of {n:,} documents or windows, the same for "
-            f"every run. As estimates for all of them, cross-entropies have a standard error of at "
-            f"most {error:.4f}.",
+    notes = []
+    for (benchmark, protocol, n), error in largest.items():
+        units, scores = "documents or windows", "cross-entropies"
+        if is_task(protocol):
+            units, scores = "items", "accuracies"
+        text = (
+            f"{benchmark}, {protocol}: a random part of {n:,} {units}, the same for every run. As "
+            f"estimates for all of them, {scores} have a standard error of at most {error:.4f}."
         )
-        for (benchmark, protocol, n), error in largest.items()
-    ]
+        notes.append(Note("", text))
+    return notes
 
 
 def _endless_notes(results: StudyResults) -> list[Note]:
