@@ -57,6 +57,8 @@ def make_score(items: tuple[ItemRecord, ...]) -> EvaluationRecord:
         seconds=1.0,
         averaged_over="documents",
         accuracy=sum(item.right for item in items) / len(items),
+        n_population=900,
+        standard_error=0.0123,
         n_cut=len(items) // 4 if items[N_ITEMS // 2].right == 0 else 0,
     )
 
@@ -97,6 +99,7 @@ def test_accuracies_are_shown_with_intervals_around_them(findings: Findings) -> 
     assert table.title.endswith(": accuracy and cost of every arm")
     notes = " ".join(note.text for note in table.notes)
     assert "of 400 and of the worst seed: baseline 100, lora-1 100." in notes
+    assert "a random part of 900 items" in notes and "accuracies have a standard error of" in notes
     for row, (arm, share) in zip(table.rows, SHARES.items(), strict=True):
         accuracy, _, _, low, high, error_rate = row[1].values
         assert row[0].text == arm and low < accuracy < high
@@ -166,6 +169,16 @@ def test_a_page_of_tasks_escapes_what_models_wrote(findings: Findings, tmp_path:
     assert rates["rates"][1]["perplexities"] == []
     table = (tmp_path / "report" / "side_by_side.md").read_text()
     assert r"prompt 0 \| x" in table
+
+
+def test_answers_to_other_items_are_not_compared(tmp_path: Path) -> None:
+    results = make_study(tmp_path, SHARES, (0,)).results
+    folder = StudyFolder(tmp_path).run("lora-1-s0-0123abcd").evaluations
+    path = folder / "sums--exact-match.json"
+    path.write_text(path.read_text().replace("items.jsonl, line 7", "items.jsonl, line 700"))
+    found = make_findings(results, tmp_path)
+    assert "lora-1, seed 0: other documents than" in " ".join(found.comparisons[0].notes)
+    assert not found.side_by_side
 
 
 def test_items_that_do_not_add_up_to_their_score_are_damaged(

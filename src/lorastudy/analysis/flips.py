@@ -17,7 +17,7 @@ from scipy.special import bdtr
 
 from lorastudy.analysis.paired import FloatArray
 
-_HALF = 0.5  # answers that are right by half or more count as right
+_HALF = 0.5  # answers that are right by more than half count as right
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
     ]
     found: dict[str, FloatArray] = {}
     weights: FloatArray | None = None
+    places: list[str] = []
     problems: list[str] = []
     is_exact, has_windows = True, False
     for arm, run, evaluation in wanted:
@@ -59,8 +60,10 @@ def read_sums(key: ScoreKey, arms: tuple[ArmSummary, ...], study_dir: Path | Non
             problems.append(f"{arm}, seed {run.seed}: {_shorten(str(error), study_dir)}")
             continue
         own, is_exact_here = _weights(sums, evaluation)
-        weights = own if weights is None else weights
-        if not np.array_equal(own, weights):
+        own_places = [item.place for item in sums.items]
+        if weights is None:
+            weights, places = own, own_places
+        if not np.array_equal(own, weights) or own_places != places:
             problems.append(f"{arm}, seed {run.seed}: other documents than the runs before it.")
             continue
         is_exact = is_exact and is_exact_here
