@@ -174,6 +174,21 @@ def test_what_is_out_of_reach_gets_no_seeds_and_keeps_that_word() -> None:
     assert world.decisions[-1] == End(why="out of reach")
 
 
+def test_more_seeds_bring_what_was_out_of_reach_of_fewer_into_reach() -> None:
+    def fate(arm: str, n_seeds: int) -> Fate:
+        most = [entry.most_seeds for entry in world.of(Plan)][-1]
+        return "separated" if n_seeds >= 5 else "open" if most > 3 else "out of reach"
+
+    world = World(load(), fate, decisions=(PLAN.model_copy(update={"most_seeds": 3}),))
+    world.run()
+    assert world.decisions[-1] == End(why="out of reach")
+    world.decisions += (PLAN,)
+    world.run()
+    assert [entry.n_seeds for entry in world.of(Seeds)] == [2, 3, 5]
+    assert sum(entry.significance for entry in world.of(Look)) == pytest.approx(spent_by(5))
+    assert world.decisions[-1] == End(why="decided")
+
+
 def test_one_lora_arm_that_beats_full_fine_tuning_answers_the_question() -> None:
     world = World(load(), lambda arm, n: "separated" if arm == "lora-3" else "open")
     plain = world.judge
@@ -217,6 +232,17 @@ def test_an_arm_whose_run_diverged_takes_no_further_part() -> None:
     (look,) = world.of(Look)
     assert "lora-2" not in look.arms and "lora-1" in look.arms
     assert {pair.second: pair.fate for pair in look.pairs}["lora-2"] == "left"
+
+
+def test_two_arms_that_are_left_get_the_seeds_that_a_verdict_on_two_needs() -> None:
+    world = World(load(), lost=frozenset({"lora-2", "lora-3", "lora-4"}))
+    world.run()
+    assert world.of(Seeds)[-1] == Seeds(arms=("baseline", "full", "lora-1"), n_seeds=3)
+    assert [len(entry.seeds) for entry in world.of(Look)] == [3]
+    # but not if the question is about others
+    alone = World(load(), lost=frozenset({"lora-1", "lora-2", "lora-3", "lora-4"}))
+    alone.run()
+    assert [entry.n_seeds for entry in alone.of(Seeds)] == [2]
 
 
 def test_decisions_follow_from_records_so_a_killed_study_goes_on_as_if_it_were_not() -> None:

@@ -19,6 +19,7 @@ from lorastudy.analysis.looks import list_looks, plan_looks, spent_by
 from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.pairs import Pair
 from lorastudy.analysis.planning import chance_to_settle
+from lorastudy.analysis.question import list_pairs
 from lorastudy.config.models import Study
 from lorastudy.store.decisions import (
     End,
@@ -97,26 +98,34 @@ def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
             found = search_further(arm.name, arm.learning_rates, epochs, decisions, tried)
             if found:
                 return found
-    looks = [e for e in decisions if isinstance(e, Look)]
-    if len(looks) == len(stages):
-        return _follow(so_far, looks[-1])
-    stage = stages[-1]
-    staying = [arm for arm in stage.arms if not so_far.has_left(arm)]
-    if all(so_far.has_seeds(arm, stage.n_seeds) for arm in staying):
-        return (_look(so_far, stage, staying, judge),)
-    return ()
+    last = next(e for e in reversed(decisions) if isinstance(e, Seeds | Look))
+    if isinstance(last, Look):
+        return _follow(so_far, last, judge)
+    staying = [arm for arm in last.arms if not so_far.has_left(arm)]
+    if not all(so_far.has_seeds(arm, last.n_seeds) for arm in staying):
+        return ()
+    needed = _seeds_to_judge(so_far, staying)
+    if last.n_seeds < needed <= so_far.plan.most_seeds:
+        return (Seeds(arms=tuple(staying), n_seeds=needed),)
+    return (_look(so_far, study.seeds[: last.n_seeds], staying, judge),)
 
 
-def _look(so_far: SoFar, stage: Seeds, arms: Sequence[str], judge: Judge) -> Look:
-    """What the look after a stage sees; a baseline stays with all looks, since it costs nothing."""
+def _seeds_to_judge(so_far: SoFar, arms: Sequence[str]) -> int:
+    """The seeds that a verdict on these arms needs; 0 if the question has no pair of them."""
+    if not any({*pair} <= {*arms} for pair in list_pairs(so_far.plan.question, so_far.study)):
+        return 0
+    trained = [a for a in so_far.study.arms if a.method != "baseline" and a.name in arms]
+    return least_seeds(len(trained))
+
+
+def _look(so_far: SoFar, seeds: tuple[int, ...], arms: Sequence[str], judge: Judge) -> Look:
+    """What a look at these seeds sees; a baseline stays with all looks, since it costs nothing."""
     constant = [arm.name for arm in so_far.study.arms if arm.method == "baseline"]
     arms = tuple(dict.fromkeys((*constant, *arms)))
-    seeds = so_far.study.seeds[: stage.n_seeds]
-    earlier = [(e.seeds, e.arms) for e in so_far.decisions if isinstance(e, Look)]
-    seen = list_looks([*earlier, (seeds, arms)])
-    before = {
-        _names_of(p): p.fate for e in so_far.decisions if isinstance(e, Look) for p in e.pairs
-    }
+    looks = [e for e in so_far.decisions if isinstance(e, Look)]
+    earlier = [look for look in looks if len(look.seeds) < len(seeds)]
+    seen = list_looks([*((e.seeds, e.arms) for e in earlier), (seeds, arms)])
+    before = {_names_of(p): p.fate for e in earlier for p in e.pairs}
     pairs = tuple(
         pair.model_copy(update={"fate": before[_names_of(pair)]})
         if pair.fate == "left" and before.get(_names_of(pair)) == "out of reach"
@@ -137,8 +146,11 @@ def _names_of(pair: SeenPair) -> tuple[str, str, str, str]:
     return pair.benchmark, pair.protocol, pair.first, pair.second
 
 
-def _follow(so_far: SoFar, look: Look) -> tuple[Entry, ...]:
+def _follow(so_far: SoFar, look: Look, judge: Judge) -> tuple[Entry, ...]:
     """What follows a look: more seeds for arms whose comparison is open, or the end."""
+    if so_far.decisions.index(so_far.plan) > so_far.decisions.index(look):
+        # more seeds are allowed than then, so other pairs are in their reach
+        look = _look(so_far, look.seeds, look.arms, judge)
     why = _find_ending(so_far.plan, look)
     if why is not None:
         last = so_far.decisions[-1]
