@@ -106,6 +106,7 @@ def test_an_open_pair_is_as_the_last_look_found_it(grown: Findings, tmp_path: Pa
     # runs of a look that is not taken yet are not looked at
     early = make_grown(tmp_path, decisions=DECISIONS[:-3])
     assert pair_of(early, "lora-2", "full").seeds == (0, 1, 2)
+    assert recommend(early).step.write_command() == "lorastudy run DIR"
 
 
 def test_word_interval_and_p_value_of_every_pair_agree_at_the_level_of_its_look(

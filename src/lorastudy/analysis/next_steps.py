@@ -12,6 +12,7 @@ from lorastudy.analysis.pairs import Pair
 from lorastudy.analysis.planning import MOST_SEEDS
 from lorastudy.analysis.standings import stand_on_test
 from lorastudy.analysis.statistics import mean
+from lorastudy.store.decisions import End
 
 StepKind = Literal[
     "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training",
@@ -58,7 +59,8 @@ def _plan(
     findings: Findings, outcome: str, recommended: str | None, pairs: Sequence[Pair]
 ) -> NextStep:
     results, n_seeds = findings.results, len(findings.results.seeds)
-    if results.missing or any(run.status != "done" for run in results.runs):
+    is_going = bool(findings.decisions) and not isinstance(findings.decisions[-1], End)
+    if results.missing or is_going or any(run.status != "done" for run in results.runs):
         # a damaged run is never repeated without being asked for
         is_damaged = any(run.status == "damaged" for run in results.runs)
         return NextStep("finish", ("lorastudy run ", " --restart" if is_damaged else ""))
