@@ -141,6 +141,7 @@ def test_what_a_study_that_chooses_its_runs_cannot_do_is_refused(
         (("tuning_seeds: [9]", ""), UntilDecided(), "no tuning_seeds to search among them"),
         (("method: full", "method: bitfit"), UntilDecided(), "--question where"),
         (("", ""), UntilDecided(question="where"), "two arms with method: lora"),
+        (("", ""), UntilDecided(question=("full", "lorra")), "two arms of these names"),
         (("", ""), UntilDecided(most_seeds=2), "needs 3 seeds for its first look"),
         (("[rows-text, paper-padded]", "[paper-padded]"), UntilDecided(), "no test to decide on"),
         (("tuning_seeds", "question: [full, lora]\ntuning_seeds"), UntilDecided(question="all"),

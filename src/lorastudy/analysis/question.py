@@ -53,7 +53,7 @@ def list_pairs(asked: AskedQuestion, study: Study) -> tuple[tuple[str, str], ...
         case "all":
             return tuple(combinations([a.name for a in study.arms if a.method != "baseline"], 2))
         case (first, second):
-            return ((first, second),)
+            return ((first, second),) if {first, second} <= {a.name for a in study.arms} else ()
 
 
 def find_question(

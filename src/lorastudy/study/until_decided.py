@@ -108,8 +108,8 @@ def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> Non
         }
         raise ConfigError(
             f"--until-decided: the question {_show(question)} needs "
-            f"{needed.get(str(question), 'two arms')}, and this study has not got them. Add arms, "
-            "or ask another question with --question where or --question all."
+            f"{needed.get(str(question), 'two arms of these names')}, and this study does not have "
+            "them. Add arms, or ask another question with --question where or --question all."
         )
     if not any(
         benchmark.role != "forgetting" and not all(map(scores_padding, benchmark.protocols))
