@@ -96,9 +96,9 @@ def run(
         restart: Train unfinished runs again from their start.
         allow_drift: Resume in another environment; the report shows it.
         until_decided: Search learning rates, and add seeds, only where the question is open.
-        max_seeds: With `until_decided`: at most so many seeds; by default 10.
-        question: With `until_decided`: "full-or-lora", "where" or "all"; by default that of the
-            study, else the first.
+        max_seeds: With `until_decided`: the most seeds that an arm may get; by default 10.
+        question: With `until_decided`: "full-or-lora", "where", "all" or the names of two arms; by
+            default that of the study, else "full-or-lora".
 
     Raises:
         StudyError: Mistakes in the study, or another study was started in `out`.

@@ -53,7 +53,7 @@ Until = Annotated[
 ]
 MaxSeeds = Annotated[
     int | None,
-    typer.Option(min=1, help="With --until-decided: at most so many seeds; default: 10."),
+    typer.Option(min=1, help="With --until-decided: the most seeds an arm may get; default: 10."),
 ]
 Question = Annotated[
     Literal["full-or-lora", "where", "all"] | None,
