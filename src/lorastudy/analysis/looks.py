@@ -11,8 +11,8 @@ inequality, whatever made the study go on (decision 0031).
 What is spent depends on seeds alone. So the end is open: more seeds may be allowed later. Early
 looks spend little, because few seeds know the spread badly: where one arm spreads ten times as far
 as the others, a look with two or three seeds separates falsely in more studies than its part says.
-With these parts, all looks together do so in fewer than 5 % even then
-(`benchmarks/until-decided_2cores_202611`).
+With these parts, all looks together do so in fewer than 5 % of simulated studies even then, if no
+arms differ; if others differ, in up to 7.5 % (`benchmarks/until-decided_2cores_202611`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from math import ceil
 from lorastudy.analysis.paired import SIGNIFICANCE
 from lorastudy.analysis.summary import ArmSummary
 
-_HALF_SPENT = 14  # seeds; the smallest with which simulated studies stay below 5 %
+_HALF_SPENT = 14  # seeds; chosen on the simulated studies without differences, to keep below 5 %
 _GROWTH = 1.5  # seeds of a look : seeds of the look before
 
 
