@@ -406,6 +406,13 @@ def test_a_dumped_study_loads_equal(revision: str) -> None:
     assert load_study(dump_study(study), "study.yaml") == study
 
 
+@pytest.mark.parametrize("question", ["full-or-lora", "[lora-1, full]"])
+def test_a_declared_question_survives_the_study_file_and_the_lock(question: str) -> None:
+    study = load(f"question={question}")
+    assert load_study(dump_study(study), "study.yaml") == study
+    assert Study.model_validate_json(study.model_dump_json()) == study
+
+
 def test_a_dumped_study_states_the_training_protocol_in_full() -> None:
     plain = yaml.safe_load(dump_study(load()))
     assert plain["training"]["padding"] == "masked"

@@ -110,13 +110,13 @@ def _checked_protocol(value: str) -> str:
 
 def _checked_question(value: object) -> object:
     """Said here in one sentence, where pydantic has one for each form that does not fit."""
-    is_pair = isinstance(value, tuple) and [type(part) for part in value] == [str, str]
+    is_pair = isinstance(value, tuple | list) and [type(part) for part in value] == [str, str]
     if value is not None and value != FULL_OR_LORA and not is_pair:
         raise wrong_value(
             f"is not a question; write {FULL_OR_LORA}, or the names of two arms such as "
             "[full, lora-1]"
         )
-    return value
+    return tuple(value) if isinstance(value, list) else value  # JSON has lists
 
 
 def repeated(key: str, values: Sequence[object]) -> list[Mistake]:
