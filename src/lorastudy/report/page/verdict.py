@@ -184,7 +184,8 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
         exploratory = f"This is exploratory: {declared}."
         return (f"{design} {family} pairs of arms.", exploratory)
     asked = f"“{describe_question(found.question)}”, the question declared before the runs"
-    return (f"{design} the {family} comparisons of {asked}.",)
+    counted = "the only comparison" if family == 1 else f"the {family} comparisons"
+    return (f"{design} {counted} of {asked}.",)
 
 
 def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
