@@ -16,8 +16,12 @@ from lorastudy.errors import ConfigError
 from lorastudy.report.story import state_story
 from lorastudy.store.collect import read_overview, read_study
 from lorastudy.store.decisions import Choose, End, Look, Search, Seeds, Stop, read_decisions
+from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import list_runs
 from lorastudy.store.records import StudyResults
+from lorastudy.study.conduct import Wanted
+from lorastudy.study.open import open_study
 from lorastudy.study.until_decided import UntilDecided, plan_study
 from support.command_line import Answer, call, without_page, write_study
 from support.forked_studies import call_study, start_study
@@ -133,6 +137,20 @@ def test_what_a_study_that_chooses_its_runs_cannot_do_is_refused(
     words = [study.folder.path if word == "DIR" else word for word in command]
     answer = call(*words)
     assert (answer.code, said in answer.err) == (2, True), answer.err
+
+
+def test_a_folder_whose_results_may_have_been_seen_is_refused(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    file, out = write_searching_study(tmp_path, tiny_gpt2), tmp_path / "out"
+    opened = open_study(str(file), out=out)
+    runs = {run.arm.name: run.run_id for run in list_runs(opened.study, opened.folder)}
+    for arm in ("baseline", "lora"):  # the second one's runs search learning rates
+        write_text(StudyFolder(out).run(runs[arm]).result, "{}")
+    Wanted(opened, until_decided=UntilDecided())
+    write_text(StudyFolder(out).run(runs["full"]).result, "{}")
+    with pytest.raises(ConfigError, match=f"{runs['full']} finished"):
+        Wanted(opened, until_decided=UntilDecided())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,13 @@ from lorastudy.study.extend import refuse_changes
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.progress import DecisionTaken, Look, Progress
 from lorastudy.study.start import missing_runs, start_or_continue
-from lorastudy.study.until_decided import UntilDecided, decide, plan_study, start_plan
+from lorastudy.study.until_decided import (
+    UntilDecided,
+    decide,
+    plan_study,
+    refuse_looked_at,
+    start_plan,
+)
 from lorastudy.threads import refuse_threads
 
 
@@ -68,6 +74,8 @@ class Wanted:
             refuse_changes(self.opened.folder, study)
             decisions = read_decisions(self.opened.folder)
             plan_study(study, self.until_decided or UntilDecided(), decisions)
+            if not decisions:
+                refuse_looked_at(self.opened.folder, study)
             for flag, chosen in (("--arm", self.arms), ("--seed", self.seeds)):
                 if chosen:
                     raise ConfigError(

@@ -17,7 +17,7 @@ from lorastudy.analysis.question import list_pairs
 from lorastudy.analysis.until_decided import SoFar, first_look, next_entries
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import extend_study
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, show_names
 from lorastudy.protocols import scores_padding
 from lorastudy.store.collect import collect_results, read_study, write_extension
 from lorastudy.store.decisions import (
@@ -35,6 +35,7 @@ from lorastudy.store.decisions import (
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.leases import own
 from lorastudy.store.lines import read_records
+from lorastudy.store.rates import list_runs
 from lorastudy.store.records import EpochRecord, RunResult, ValidationRecord
 
 MOST_SEEDS = 10  # unless another number is asked for
@@ -123,6 +124,27 @@ def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> Non
         raise ConfigError(
             f"--max-seeds {most_seeds}: this study needs {least} seeds for its first look. "
             f"Give {least} or more."
+        )
+
+
+def refuse_looked_at(folder: StudyFolder, study: Study) -> None:
+    """Refuse to plan looks at a folder whose reported runs may have been looked at before.
+
+    Raises:
+        ConfigError: Trained runs that are reported have finished in it.
+    """
+    finished = [
+        run.run_id
+        for run in list_runs(study, folder)
+        if run.seed not in study.tuning_seeds
+        and run.arm.method != "baseline"
+        and folder.run(run.run_id).result.exists()
+    ]
+    if finished:
+        raise ConfigError(
+            f"--until-decided: {folder.path} was started without it, and {show_names(finished)} "
+            "finished. A question is declared, and its looks are planned, before any result can be "
+            "seen. Run the study file with another --out."
         )
 
 
