@@ -8,23 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-from lorastudy.config.models import Part, Source, Study
+from lorastudy.config.models import Source, Study
 from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.data.sources import locate_files
-from lorastudy.data.text_counts import count_overlap
 from lorastudy.errors import ConfigError, InputError, OutOfMemoryError
-from lorastudy.machine.environment import limit_threads, refuse_precision, take_fingerprint
+from lorastudy.machine.environment import limit_threads, refuse_precision
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
 from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
-from lorastudy.model.base_folder import SNAPSHOTS, digest_base, find_base_folder
+from lorastudy.model.base_folder import SNAPSHOTS, find_base_folder
 from lorastudy.model.base_refusals import holds_weights
-from lorastudy.model.base_weights import (
-    refuse_base_weights,
-    refuse_optimizer,
-    uses_bitsandbytes,
-)
+from lorastudy.model.base_weights import refuse_base_weights, refuse_optimizer
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.run.inputs import BenchmarkRows, Reader
@@ -33,9 +28,9 @@ from lorastudy.run.readers import open_reader
 from lorastudy.run.samples import read_prompts
 from lorastudy.run.tasks import TaskItems
 from lorastudy.store.checkpoints import KEPT
-from lorastudy.store.counts import MixedRows, Overlap
 from lorastudy.store.places import Places
 from lorastudy.store.records import StudyLock
+from lorastudy.study.lock import make_lock
 from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
 from lorastudy.train.validations import count_validations
 from lorastudy.units import write_mib
@@ -130,31 +125,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     }
     if study.samples is not None:
         read_prompts(study.samples, reader)
-    digests = {name: part.digest for name, part in scored.items()}
-    digests["train"] = layout.corpus.digest
-    digests["validation"] = layout.validation_corpus.digest
-    lock = StudyLock(
-        base_digest=digest_base(reader.base.folder),
-        tokenizer_digest=reader.tokenizer.digest,
-        corpora=digests,
-        texts={
-            "train": reader.count_training_text(study.data.train_part, rows),
-            "validation": reader.count_training_text(study.data.validation_part, rows),
-            **{name: part.text for name, part in scored.items()},
-        },
-        mixture=_describe_mixture(study, layout),
-        held_out=reader.held_out_of(study.data.validation_part),
-        overlap=count_overlaps(study, reader),
-        revisions=reader.revisions,
-        vocabulary_size=reader.base.vocabulary_size,
-        studies=(study,),
-        environment=take_fingerprint(
-            device,
-            study.training.precision,
-            micro_batch=study.training.micro_batch,
-            uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
-        ),
-    )
+    lock = make_lock(study, reader, layout, scored, device)
     n_runs = len(runs) + len(list_runs_to_come(study, {}))
     return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device), scored)
 
@@ -190,24 +161,6 @@ def _refuse_wrong_paths(study: Study, places: Places) -> None:
         raise InputError(f"{len(mistakes)} inputs are not there:\n  " + "\n  ".join(mistakes))
     if mistakes:
         raise InputError(mistakes[0])
-
-
-def count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
-    """What validation and each benchmark share with training, ignoring white space at the ends."""
-    trained = reader.corpus(study.data.train_part, "texts")
-    texts: dict[str | None, Part | Source] = {None: study.data.validation_part}
-    texts |= {benchmark.name: benchmark for benchmark in study.benchmarks if benchmark.task is None}
-    return tuple(
-        count_overlap(name, reader.corpus(text, "texts"), trained) for name, text in texts.items()
-    )
-
-
-def _describe_mixture(study: Study, layout: TrainingLayout) -> tuple[MixedRows, ...]:
-    train, shares = study.data.train, layout.plan.shares
-    return tuple(
-        MixedRows(source.label, weight, share.n_rows, share.n_drawn)
-        for source, weight, share in zip(train.sources, train.weights, shares, strict=False)
-    )
 
 
 def _check_arm(

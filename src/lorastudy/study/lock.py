@@ -1,0 +1,78 @@
+"""What every run of a study has to match: digests of all that is read, and what is read of it."""
+
+from collections.abc import Mapping
+
+import torch
+
+from lorastudy.config.models import Part, Source, Study
+from lorastudy.data.text_counts import count_overlap
+from lorastudy.machine.environment import take_fingerprint
+from lorastudy.model.base_folder import digest_base
+from lorastudy.model.base_weights import uses_bitsandbytes
+from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.layout import TrainingLayout
+from lorastudy.run.tasks import TaskItems
+from lorastudy.store.counts import MixedRows, Overlap
+from lorastudy.store.records import StudyLock
+
+
+def make_lock(
+    study: Study,
+    reader: Reader,
+    layout: TrainingLayout,
+    scored: Mapping[str, BenchmarkRows | TaskItems],
+    device: torch.device,
+) -> StudyLock:
+    """The contents of a new `study.lock.json`.
+
+    Args:
+        study: What is compared.
+        reader: Has read its inputs.
+        layout: That of any arm, since all of them read the same.
+        scored: Parts of benchmarks by "<benchmark>--<protocol>".
+        device: Where the study was checked.
+    """
+    rows = study.data.rows
+    digests = {name: part.digest for name, part in scored.items()}
+    digests["train"] = layout.corpus.digest
+    digests["validation"] = layout.validation_corpus.digest
+    return StudyLock(
+        base_digest=digest_base(reader.base.folder),
+        tokenizer_digest=reader.tokenizer.digest,
+        corpora=digests,
+        texts={
+            "train": reader.count_training_text(study.data.train_part, rows),
+            "validation": reader.count_training_text(study.data.validation_part, rows),
+            **{name: part.text for name, part in scored.items()},
+        },
+        mixture=_describe_mixture(study, layout),
+        held_out=reader.held_out_of(study.data.validation_part),
+        overlap=_count_overlaps(study, reader),
+        revisions=reader.revisions,
+        vocabulary_size=reader.base.vocabulary_size,
+        studies=(study,),
+        environment=take_fingerprint(
+            device,
+            study.training.precision,
+            micro_batch=study.training.micro_batch,
+            uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
+        ),
+    )
+
+
+def _count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
+    """What validation and each benchmark share with training, ignoring white space at the ends."""
+    trained = reader.corpus(study.data.train_part, "texts")
+    texts: dict[str | None, Part | Source] = {None: study.data.validation_part}
+    texts |= {benchmark.name: benchmark for benchmark in study.benchmarks if benchmark.task is None}
+    return tuple(
+        count_overlap(name, reader.corpus(text, "texts"), trained) for name, text in texts.items()
+    )
+
+
+def _describe_mixture(study: Study, layout: TrainingLayout) -> tuple[MixedRows, ...]:
+    train, shares = study.data.train, layout.plan.shares
+    return tuple(
+        MixedRows(source.label, weight, share.n_rows, share.n_drawn)
+        for source, weight, share in zip(train.sources, train.weights, shares, strict=False)
+    )
