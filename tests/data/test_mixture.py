@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from itertools import count, islice
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorastudy.data.mixture import Share, copy_rows, draw_copies, share_epoch
 from lorastudy.data.steps import StepPlan
 from lorastudy.seeds import open_stream
+from lorastudy.store.counts import MixedRows
 
 SOURCES = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 40)), min_size=2, max_size=3)
 
@@ -55,3 +57,22 @@ def test_micro_batches_of_a_mixture_are_its_epoch_in_the_drawn_order() -> None:
     assert np.concatenate(epoch).tolist() == plan.order_of(2).tolist()
     assert sorted(plan.order_of(2).tolist()) == sorted(draw_copies(7, 2, shares).tolist())
     assert plan.order_of(2).tolist() != draw_copies(7, 2, shares).tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_drawn", "times", "says"),
+    [
+        (4, {0, 1, 2}, "a part of its 6; the next epoch goes on with the rest"),
+        (6, {1}, "each of its 6 rows once"),
+        (8, {0, 1, 2}, "each of its 6 rows 1.33 times on average"),
+        (10, {1, 2, 3}, "each of its 6 rows 1.67 times on average"),
+        (12, {2}, "each of its 6 rows 2 times"),
+    ],
+)
+def test_how_often_rows_repeat_is_said_of_every_epoch(
+    n_drawn: int, times: set[int], says: str
+) -> None:
+    share = Share(6, n_drawn)
+    epochs = [copy_rows((share,))[draw_copies(0, epoch, (share,))] for epoch in range(1, 9)]
+    assert {n for rows in epochs for n in np.bincount(rows, minlength=6).tolist()} == times
+    assert str(MixedRows("a", 0.5, share.n_rows, share.n_drawn)).endswith(says)

@@ -117,11 +117,11 @@ class MixedRows:
     n_drawn: int  # per epoch
 
     def __str__(self) -> str:
-        passes, rest = divmod(self.n_drawn, self.n_rows)
         drawn = f"{self.label}: {self.n_drawn:,} rows per epoch ({write_portion(self.share, 1)})"
         if self.n_drawn < self.n_rows:
-            return f"{drawn}, a part of its {self.n_rows:,}; other ones in the next epoch"
-        if self.n_drawn == self.n_rows:
-            return f"{drawn}, each of its {self.n_rows:,} rows once"
-        times = f"{passes} times" if rest == 0 else f"{passes} or {passes + 1} times"
+            return f"{drawn}, a part of its {self.n_rows:,}; the next epoch goes on with the rest"
+        passes, rest = divmod(self.n_drawn, self.n_rows)
+        times = "once" if passes == 1 else f"{passes} times"
+        if rest:  # an epoch may begin within a pass, so a row may come less or more often
+            times = f"{self.n_drawn / self.n_rows:.2f} times on average"
         return f"{drawn}, each of its {self.n_rows:,} rows {times}"
