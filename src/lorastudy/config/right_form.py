@@ -64,6 +64,8 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
     "threshold": ("min_delta",),
     "test_size": ("from_train",),
     "val_set_size": ("from_train",),
+    "from_train": ("validation",),
+    "weight": ("mixture",),
     "bf16": ("bfloat16", "precision"),
     "fp16": ("bfloat16", "precision"),
     "half": ("bfloat16",),
@@ -71,6 +73,13 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
     "4bit": ("nf4",),
     "load_in_4bit": ("base_weights",),
     "load_in_8bit": ("base_weights",),
+}
+# Keys that a value stands for where a mapping is expected, by its type.
+_KEYS_OF: dict[type, tuple[str, ...]] = {
+    str: ("id", "path"),
+    int: ("patience",),
+    float: ("from_train",),
+    tuple: ("mixture",),
 }
 _SEEDS_SHOWN = 10
 _MOST_PLACES = 3  # that are shown of a key; one that is in more of them says nothing
@@ -152,13 +161,14 @@ def _form_of_list(path: Sequence[str | int], value: object) -> str:
 
 
 def _form_of_mapping(path: Sequence[str | int], value: object) -> str:
-    keys: list[str] = [key for key in ("id", "path") if key in allowed_keys(path)]
+    keys: list[str] = [key for key in _KEYS_OF.get(type(value), ()) if key in allowed_keys(path)]
     if isinstance(value, str) and value.startswith((".", "/", "~")):
         keys = [key for key in keys if key == "path"]
     if not keys and isinstance(value, str):  # the first key may take a word: its name, or shape
         first = allowed_keys(path)[0]
         keys = [first] * isinstance(_model_at(path).model_fields[first].default, str)
-    forms = " or ".join(f"{{{key}: {_bare(value)}}}" for key in keys)
+    inside = "[...]" if isinstance(value, tuple) else _bare(value)
+    forms = " or ".join(f"{{{key}: {inside}}}" for key in keys)
     return f"; write {forms}" if forms else ""
 
 
