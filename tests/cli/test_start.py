@@ -93,6 +93,7 @@ def test_tables_are_read_by_the_named_column(
         ({}, "it holds nothing"),
         ({"a__txt": LINE, "b__txt": LINE}, "no file or folder named train or validation"),
         ({"train__txt": LINE}, "no file or folder named validation"),
+        ({"train__txt": LINE}, "write validation: {from_train: 0.1} under data"),
         ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
         ({"train___a___b__txt": LINE, "val__txt": LINE}, "/train: there is no file of texts"),
         ({"train__txt": LINE, "eval__rst": LINE}, "eval.rst: there is no file of texts"),

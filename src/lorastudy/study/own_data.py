@@ -148,11 +148,15 @@ def _cannot_tell(folder: Path, missing: list[str]) -> str:
             f"{paths}: there is no file of texts. Files have to lie in the folder itself, and "
             f"their names have to end with one of {', '.join(SUFFIXES)}."
         )
+    advice = (
+        " Or hold out a random part of the training documents: start from `lorastudy init demo`, "
+        "and write validation: {from_train: 0.1} under data."
+    )
     return (
         f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown}. "
         "You have to say which texts are trained on and which are held out: name them train, "
         "validation and, better still, test, such as train.txt or train/*.txt "
-        f"({', '.join(SUFFIXES)})."
+        f"({', '.join(SUFFIXES)}).{advice if missing == ['validation'] else ''}"
     )
 
 
