@@ -50,6 +50,10 @@ def test_an_epoch_has_as_many_rows_as_all_sources_shared_out_by_weight(
         assert abs(share.n_drawn - weight * sum(n_rows)) < 1
 
 
+def test_the_source_that_rounding_took_most_from_gets_the_row_that_is_left() -> None:
+    assert [share.n_drawn for share in share_epoch((0.15, 0.85), (2, 2))] == [1, 3]  # 0.6, 3.4
+
+
 def test_micro_batches_of_a_mixture_are_its_epoch_in_the_drawn_order() -> None:
     shares = (Share(3, 5), Share(9, 4))
     plan = StepPlan(9, 2, rows_per_step=4, micro_batch=2, first_group="full", seed=7, shares=shares)
