@@ -39,6 +39,11 @@ def test_every_document_is_on_one_side_with_all_that_say_the_same(seed: int) -> 
     )
 
 
+def test_a_share_is_of_documents_that_are_not_blank() -> None:
+    train, validation, _ = sides(documents(("One.", "Two.", "", " ", "")), 0.5)
+    assert (len(train.texts), len(validation.texts)) == (4, 1)
+
+
 def test_rows_with_equal_prompt_and_answer_are_on_one_side() -> None:
     train, validation, counts = sides(documents(ROWS), 0.3)
     prompts = [{row.prompt for row in side.examples} for side in (train, validation)]
