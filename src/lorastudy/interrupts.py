@@ -31,10 +31,10 @@ def end_on_signals() -> None:
 
 @contextlib.contextmanager
 def ending_as_asked() -> Iterator[None]:
-    """Whatever error a signal of `end_on_signals` became on its way is the end that it asked for.
+    """End the program as a signal of `end_on_signals` asked, also if it became another error.
 
-    Libraries that are imported when they are first needed turn what is raised then into an error
-    of their own.
+    Libraries that are imported when they are first needed turn what is raised meanwhile into an
+    error of their own.
     """
     _asked.clear()
     try:

@@ -29,7 +29,7 @@ def share_cores(n_processes: int) -> int:
 def let_crowded_threads_sleep() -> None:
     """Let threads of processes that load torch after this sleep at once where cores are scarce.
 
-    What the environment says of how threads wait is left as it is. Nothing is computed otherwise.
+    What the environment says of how threads wait is left as it is, and results stay the same.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ.update(_WAITING)
@@ -44,7 +44,7 @@ def refuse_threads(n_threads: int | None) -> None:
     n_cores = count_cores()
     if n_threads is not None and n_threads > max(_FEW, _MOST_PER_CORE * n_cores):
         raise ConfigError(
-            f"--threads {n_threads}: this process may use {n_cores} cores, and so many threads "
+            f"--threads {n_threads}: this process may use {n_cores} cores, and that many threads "
             f"would only wait for each other. Give at most {n_cores}."
         )
 

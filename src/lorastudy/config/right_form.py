@@ -87,7 +87,7 @@ _NEAR_ELSEWHERE = 0.8  # how similar a key of another place has to be, from 0 to
 
 
 def find_nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that another tool calls `word`, or the most similar one; None: no such one."""
+    """The candidate that another tool calls `word`, or the most similar one; None: neither."""
     known = {candidate.casefold(): candidate for candidate in candidates}
     translations = _WORDS_OF_OTHERS.get(word.casefold(), ())
     near = difflib.get_close_matches(word.casefold(), known, n=1)
