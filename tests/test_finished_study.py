@@ -8,9 +8,10 @@ import pytest
 
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import load_study
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.lines import read_records
-from lorastudy.store.records import DocumentSums, EpochRecord, Manifest, ResumeRecord, StepRecord
+from lorastudy.store.records import EpochRecord, Manifest, ResumeRecord, StepRecord
 from support.command_line import call, stamps
 
 HERE = Path(__file__).resolve().parent / "support" / "finished_study"

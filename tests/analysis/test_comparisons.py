@@ -20,7 +20,8 @@ from lorastudy.report.tables.comparisons import (
     build_pair_table,
 )
 from lorastudy.report.tables.comparisons_json import write_comparisons_json
-from lorastudy.store.records import DocumentSums, RunResult, StudyResults
+from lorastudy.store.document_sums import DocumentSums
+from lorastudy.store.records import RunResult, StudyResults
 from support.made_results import (
     make_evaluation,
     make_evaluations,

@@ -17,8 +17,9 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import describe_scores, score_benchmark_rows
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentSums, EvaluationRecord
+from lorastudy.store.records import EvaluationRecord
 
 CPU, START, CONTEXT = torch.device("cpu"), 256, 64
 PAGES = (

@@ -19,10 +19,10 @@ from lorastudy.report.tables.flips import build_flip_table
 from lorastudy.report.tables.formats import render_markdown
 from lorastudy.report.tables.side_by_side import build_side_by_side
 from lorastudy.report.tables.table1 import build_table1
-from lorastudy.store.document_sums import read_document_sums
+from lorastudy.store.document_sums import DocumentSums, ItemRecord, read_document_sums
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import DocumentSums, EvaluationRecord, ItemRecord
+from lorastudy.store.records import EvaluationRecord
 from support.made_results import make_results, make_run
 
 N_ITEMS = 400

@@ -11,10 +11,11 @@ from lorastudy.config.spec import expand_study
 from lorastudy.errors import ConfigError, InputError, UserError
 from lorastudy.store.collect import collect_results
 from lorastudy.store.counts import AnswerCounts
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentSums, EpochRecord
+from lorastudy.store.records import EpochRecord
 from lorastudy.study.check import check_study
 from lorastudy.study.start import lock_study, start_study
 from support.chats import END, TEMPLATE, say, write_rows

@@ -17,8 +17,8 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import score_part
 from lorastudy.run.tasks import TaskItems
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentSums
 from support.chats import write_rows
 from support.tiny_runs import CPU
 

@@ -15,9 +15,9 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import score_part
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record
 from lorastudy.store.places import Places
-from lorastudy.store.records import DocumentSums
 from lorastudy.store.sample_records import SamplesRecord
 from support.chats import say, write_rows
 from support.tiny_runs import CPU, SOUND, Case, make_study, write_texts

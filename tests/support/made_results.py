@@ -4,15 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import write_record
-from lorastudy.store.records import (
-    ClassSum,
-    DocumentSums,
-    EpochRecord,
-    EvaluationRecord,
-    RunResult,
-    StudyResults,
-)
+from lorastudy.store.records import ClassSum, EpochRecord, EvaluationRecord, RunResult, StudyResults
 
 ARMS = ("baseline", "full", "lora-1", "lora-2", "lora-3", "lora-4")
 BENCHMARKS = ("wikitext-2", "lambada", "imdb")

@@ -32,16 +32,11 @@ from lorastudy.run import setup
 from lorastudy.run.context import RunContext
 from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import Reader
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
-from lorastudy.store.records import (
-    DocumentSums,
-    EpochRecord,
-    RunResult,
-    StepRecord,
-    ValidationRecord,
-)
+from lorastudy.store.records import EpochRecord, RunResult, StepRecord, ValidationRecord
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.check import check_study
 

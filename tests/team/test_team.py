@@ -16,9 +16,10 @@ from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
 from lorastudy.store.checkpoints import list_checkpoints
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
-from lorastudy.store.records import DocumentSums, EpochRecord, StepRecord, Strategy
+from lorastudy.store.records import EpochRecord, StepRecord, Strategy
 from lorastudy.store.resuming import Resuming
 from support.chats import write_rows
 from support.teams import as_team, execute_as_team

@@ -10,9 +10,9 @@ import numpy as np
 from lorastudy.analysis.paired import Clusters, FloatArray, cluster_windows
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.errors import StorageError
-from lorastudy.store.document_sums import read_document_sums
+from lorastudy.store.document_sums import DocumentSums, read_document_sums
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import DocumentSums, EvaluationRecord
+from lorastudy.store.records import EvaluationRecord
 
 NO_SUMS = (
     "sums by document (evaluations/ of the run folders) were not found, so differences have "

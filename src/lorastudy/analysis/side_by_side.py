@@ -9,10 +9,10 @@ from pathlib import Path
 
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.errors import StorageError
-from lorastudy.store.document_sums import read_document_sums
+from lorastudy.store.document_sums import ItemRecord, read_document_sums
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import ItemRecord, RunResult
+from lorastudy.store.records import RunResult
 from lorastudy.store.sample_records import SamplesRecord
 
 N_FIRST, N_APART = 3, 7  # items that are shown for each task

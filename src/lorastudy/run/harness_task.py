@@ -26,8 +26,8 @@ from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.run.harness_model import HarnessModel, read_generation, refuse_perplexity
 from lorastudy.run.tasks import ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
+from lorastudy.store.document_sums import ItemRecord
 from lorastudy.store.places import Places
-from lorastudy.store.records import ItemRecord
 
 _ROUGH_POSITIONS = 256  # tokens of an item, for predictions of time
 _FEWSHOT_SEED = 1234  # that of the harness

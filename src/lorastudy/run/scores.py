@@ -14,8 +14,9 @@ from lorastudy.protocols import Protocol
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
 from lorastudy.run.tasks import TaskItems, describe_items, time_answers
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record, write_record
-from lorastudy.store.records import ClassSum, DocumentSums, EvaluationRecord
+from lorastudy.store.records import ClassSum, EvaluationRecord
 
 
 def score_benchmarks(context: RunContext, scorer: AnyScorer) -> tuple[EvaluationRecord, ...]:

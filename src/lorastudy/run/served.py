@@ -20,8 +20,9 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
 from lorastudy.run.context import RunContext
 from lorastudy.run.scores import score_part
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record, write_record
-from lorastudy.store.records import DocumentSums, ServedScore
+from lorastudy.store.records import ServedScore
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,8 @@ from lorastudy.model.generating import MAX_POSITIONS, Ids
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.store.counts import TextCounts
-from lorastudy.store.records import DocumentSums, EvaluationRecord, ItemRecord
+from lorastudy.store.document_sums import DocumentSums, ItemRecord
+from lorastudy.store.records import EvaluationRecord
 
 
 @dataclass(frozen=True, slots=True)

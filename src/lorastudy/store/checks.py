@@ -15,13 +15,13 @@ from lorastudy.errors import StorageError
 from lorastudy.store.checkpoints import find_damage, list_checkpoints
 from lorastudy.store.collect import collect_results
 from lorastudy.store.decisions import read_decisions
+from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RESTORE, RunFolder, StudyFolder
 from lorastudy.store.hashes import HASHES, Change, read_hashes
 from lorastudy.store.lines import read_records
 from lorastudy.store.locks import read_lock
 from lorastudy.store.records import (
-    DocumentSums,
     EpochRecord,
     Manifest,
     ResumeRecord,

@@ -1,13 +1,57 @@
-"""Sums of single documents, read back for comparisons and checked against their score."""
+"""Sums of single documents and answers to single items: one file for each score of a run.
+
+They are read back for comparisons, and checked against their score.
+"""
 
 import math
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
-from lorastudy.store.records import DocumentSums, EvaluationRecord
+from lorastudy.store.records import EvaluationRecord, Record
 
 _TOLERANCE = 1e-6  # relative; the sums are the same numbers added in another order
+
+
+class ItemRecord(Record):
+    """One item of a task: what was answered, and whether that is right."""
+
+    place: str  # "items.jsonl, line 3"
+    prompt: str  # of a conversation: its last question
+    answer: str  # the right one
+    text: str  # what the model answered: generated, or the choice that it took
+    right: float  # 1 or 0; metrics of lm-evaluation-harness also have what lies between
+    # generation ended only at `max_new_tokens`
+    is_cut: Annotated[bool, Field(exclude_if=lambda is_cut: not is_cut)] = False
+    # of each choice, or of each text whose likelihood was asked for
+    nats: Annotated[tuple[float, ...], Field(exclude_if=lambda nats: not nats)] = ()
+
+
+class DocumentSums(Record):
+    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums per document.
+
+    If the protocol joins all documents, the sums are per window. A task has items instead.
+    """
+
+    evaluation: EvaluationRecord
+    # "row": written before this was recorded
+    unit: Literal["document", "window", "item", "row"] = "row"
+    n_targets: tuple[int, ...] = ()
+    nats: tuple[float, ...] = ()
+    items: Annotated[tuple[ItemRecord, ...], Field(exclude_if=lambda items: not items)] = ()
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """What the losses of documents are divided by: their targets, or one per item."""
+        return (1,) * len(self.items) if self.unit == "item" else self.n_targets
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """What is lost on each document: its nats; of an item, 1 if its answer is wrong."""
+        return tuple(1 - item.right for item in self.items) if self.unit == "item" else self.nats
 
 
 def read_document_sums(run: RunFolder, evaluation: EvaluationRecord) -> DocumentSums:

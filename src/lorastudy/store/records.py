@@ -122,44 +122,6 @@ class Manifest(Record):
     text_part_of: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
 
 
-class ItemRecord(Record):
-    """One item of a task: what was answered, and whether that is right."""
-
-    place: str  # "items.jsonl, line 3"
-    prompt: str  # of a conversation: its last question
-    answer: str  # the right one
-    text: str  # what the model answered: generated, or the choice that it took
-    right: float  # 1 or 0; metrics of lm-evaluation-harness also have what lies between
-    # generation ended only at `max_new_tokens`
-    is_cut: Annotated[bool, Field(exclude_if=lambda is_cut: not is_cut)] = False
-    # of each choice, or of each text whose likelihood was asked for
-    nats: Annotated[tuple[float, ...], Field(exclude_if=lambda nats: not nats)] = ()
-
-
-class DocumentSums(Record):
-    """`evaluations/<benchmark>--<protocol>.json`: a score with its sums per document.
-
-    If the protocol joins all documents, the sums are per window. A task has items instead.
-    """
-
-    evaluation: "EvaluationRecord"
-    # "row": written before this was recorded
-    unit: Literal["document", "window", "item", "row"] = "row"
-    n_targets: tuple[int, ...] = ()
-    nats: tuple[float, ...] = ()
-    items: Annotated[tuple[ItemRecord, ...], Field(exclude_if=lambda items: not items)] = ()
-
-    @property
-    def weights(self) -> tuple[int, ...]:
-        """What the losses of documents are divided by: their targets, or one per item."""
-        return (1,) * len(self.items) if self.unit == "item" else self.n_targets
-
-    @property
-    def losses(self) -> tuple[float, ...]:
-        """What is lost on each document: its nats; of an item, 1 if its answer is wrong."""
-        return tuple(1 - item.right for item in self.items) if self.unit == "item" else self.nats
-
-
 class StepRecord(Record):
     """One line of `steps.jsonl`."""
 
