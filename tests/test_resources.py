@@ -1,8 +1,6 @@
 """Costs of a run: what is measured, and what is predicted from shapes."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +17,7 @@ from lorastudy.machine.memory import (
 from lorastudy.model.base import BaseDescription
 from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
 from lorastudy.units import MIB
+from support.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -165,14 +164,11 @@ def test_token_budget_bounds_the_rows_computed_at_once() -> None:
 
 
 def test_predicted_peaks_of_families_are_near_those_that_were_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     # committed: highest resident memory above that of the libraries, of random models
     path = ROOT / "benchmarks" / "prediction_2cores_202611" / "memory.py"
-    spec = importlib.util.spec_from_file_location("prediction_memory", path)
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, script)
-    spec.loader.exec_module(script)
+    script = load_script(path)
     for name, config in script.make_configs().items():
         config.save_pretrained(tmp_path / name)
     n_looked_at = 0

@@ -1,6 +1,5 @@
 """docs/scaling.md shows what its commands print."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.launch.sky import make_sky_task
+from support.scripts import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / "scaling_2cores_202611"
@@ -17,13 +17,8 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 def test_the_page_on_scaling_has_the_plan_that_its_command_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("plan", FOLDER / "plan.py")
-    assert spec is not None and spec.loader is not None
-    plan = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "plan", plan)
     monkeypatch.setattr(sys, "argv", ["plan.py"])
-    spec.loader.exec_module(plan)
-    plan.main()
+    load_script(FOLDER / "plan.py").main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(rows) == 21 and [row for row in rows if row not in PAGE] == []
 

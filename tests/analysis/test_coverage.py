@@ -1,24 +1,18 @@
 """The committed simulation, on a sample of its cells: false separations and power."""
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from support.scripts import load_script
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage_2cores_202611"
 
 
 @pytest.fixture(scope="module")
-def coverage() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", FOLDER / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def coverage() -> ModuleType:
+    return load_script(FOLDER / "coverage.py")
 
 
 @pytest.mark.parametrize(

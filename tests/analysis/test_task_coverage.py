@@ -1,24 +1,18 @@
 """The committed simulation of tasks, on a sample of its cells."""
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from support.scripts import load_script
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage_tasks_202611"
 
 
 @pytest.fixture(scope="module")
-def tasks() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("coverage_of_tasks", FOLDER / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def tasks() -> ModuleType:
+    return load_script(FOLDER / "coverage.py")
 
 
 @pytest.mark.parametrize(
