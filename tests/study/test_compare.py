@@ -238,6 +238,12 @@ def misfits(desk: Path, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.mark.parametrize("adapters", [{}, {"mine": []}])
+def test_a_comparison_needs_a_folder_for_every_name(adapters: dict[str, list[Path]]) -> None:
+    with pytest.raises(ls.StudyError, match="at least one name"):
+        ls.compare("demo", adapters, "test.txt", "rows-text")
+
+
 def test_other_commands_know_such_a_folder(desk: Path, tmp_path: Path) -> None:
     out = desk / "out"
     before = names_in(out)
@@ -251,6 +257,7 @@ def test_other_commands_know_such_a_folder(desk: Path, tmp_path: Path) -> None:
         ("check", out): "trained elsewhere",
         ("preview", out): "trained elsewhere",
         ("extend", out, "--seeds", "1"): "trained elsewhere",
+        ("explain", out): "is left out: it was trained elsewhere",
         ("export", out, "a", "--to", tmp_path / "taken"): "Take its weights from",
     }
     for command, said in refused.items():

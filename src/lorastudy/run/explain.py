@@ -61,15 +61,12 @@ def explain_run(
     Two copies of the model are in memory in float32.
 
     Raises:
-        ConfigError: The run has no trained model, or PEFT cannot merge its adapter.
+        ConfigError: The run was trained elsewhere, or PEFT cannot merge its adapter.
         InputError: The base model is not the run's, or the validation rows cannot be read.
         StorageError: `best/` is not what the run wrote.
     """
-    if not folder.best.is_dir():
-        raise ConfigError(
-            f"{folder.path.name} has no best/: it has not finished, is a baseline, or was trained "
-            "elsewhere."
-        )
+    if spec.arm.weights:
+        raise ConfigError("it was trained elsewhere, and only runs of this study are explained.")
     refuse_changed_weights(folder)
     refuse_other_base(folder, reader, needs_weights=True)
     base = load_held(reader.base.folder, spec.arm)

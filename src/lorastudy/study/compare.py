@@ -95,6 +95,8 @@ def describe_comparison(
         raise ConfigError(
             f"--adapter {BASELINE}=...: this is the name of the base model. Choose another one."
         )
+    if not folders or not all(folders.values()):
+        raise ConfigError("Give at least one name of an adapter, and one folder for each name.")
     weights = {arm: tuple(map(describe_weights, paths)) for arm, paths in folders.items()}
     _refuse_repeated(weights)
     rules = settings.rules
