@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lorastudy.config.models import Arm
 from lorastudy.errors import InputError
 from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import load_base
@@ -157,6 +158,19 @@ def test_saved_adapter_is_scored_as_it_was_trained(folder: Path, name: str, tmp_
     read = load_adapter(load_base(folder, device=CPU), tmp_path)
     assert torch.equal(logits_of(read.network), logits_of(model.network))
     assert not read.network.training
+
+
+def test_an_adapter_whose_feed_forward_modules_peft_chooses_is_read_again(
+    folder: Path, name: str, tmp_path: Path
+) -> None:
+    peft = {"peft_type": "IA3"}
+    arm = Arm(
+        name="ia3", method="peft", placement=PLACEMENTS[name], peft=peft, learning_rates=(1e-3,)
+    )
+    model = as_if_trained(attach(folder, arm))
+    model.save(tmp_path)
+    read = load_adapter(load_base(folder, device=CPU), tmp_path)
+    assert torch.equal(logits_of(read.network), logits_of(model.network))
 
 
 def test_best_adapter_comes_back(folder: Path, name: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peft import PeftConfig, PeftModel, PromptLearningConfig
+from peft import IA3Config, PeftConfig, PeftModel, PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
@@ -95,7 +95,12 @@ def write_adapter(
     config = copy.copy(config)
     config.inference_mode = True
     # PEFT shortens long lists to endings, which other parts of a composite model may have as well
-    config.target_modules = set(adapter.targeted_module_names)  # type: ignore[attr-defined]
+    targets = set(adapter.targeted_module_names)
+    config.target_modules = targets  # type: ignore[attr-defined]
+    if isinstance(config, IA3Config):
+        # PEFT fills in short names, and refuses to read them beside the whole paths of targets
+        network = adapter.get_base_model()
+        config.feedforward_modules = [p for p in targets if network.get_submodule(p).is_feedforward]
     config.save_pretrained(str(folder))
     _sort_names(folder / CONFIG)
 
