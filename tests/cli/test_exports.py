@@ -511,8 +511,10 @@ def test_mlflow_reads_back_every_point(
 def test_explained_parts_are_worth_what_the_model_loses_without_them(
     study: Path, runs: dict[str, StoredRun], tiny_gpt2: Path, tmp_path: Path
 ) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(study, folder)  # other tests find their study without explanations
     with without_page():
-        answer = call("explain", study, "--rows", 512, "--json")
+        answer = call("explain", folder, "--rows", 512, "--json")
     assert answer.code == 0, answer.err
     found = {e["arm"]: e for e in json.loads(answer.out)["explanations"]}
     assert list(found) == ["full", "lora", "head"]
@@ -548,8 +550,8 @@ def test_explained_parts_are_worth_what_the_model_loses_without_them(
     for one in found["full"]["updates"]:
         moved = (tuned[one["path"]] - base[one["path"]]).double().norm()
         assert one["norm"] == pytest.approx(float(moved), rel=1e-5)
-    page = call("report", study)
-    assert page.code == 0 and "What training changed" in (study / "report/index.html").read_text()
+    page = call("report", folder)
+    assert page.code == 0 and "What training changed" in (folder / "report/index.html").read_text()
 
 
 def test_a_damaged_explanation_is_said_left_out_and_made_again(
