@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lorastudy.analysis.caveats import find_caveats
 from lorastudy.analysis.findings import Findings, make_findings
-from lorastudy.analysis.looks import spent_by
+from lorastudy.analysis.looks import list_looks, spent_by
 from lorastudy.analysis.pairs import Pair
 from lorastudy.analysis.recommendation import recommend
+from lorastudy.analysis.until_decided import find_fate
 from lorastudy.config.study_file import preset_text
 from lorastudy.report.page.details import state_families
 from lorastudy.report.page.verdict import state_verdict, write_ending
@@ -107,6 +109,22 @@ def test_an_open_pair_is_as_the_last_look_found_it(grown: Findings, tmp_path: Pa
     early = make_grown(tmp_path, decisions=DECISIONS[:-3])
     assert pair_of(early, "lora-2", "full").seeds == (0, 1, 2)
     assert recommend(early).step.write_command() == "lorastudy run DIR"
+
+
+def test_a_pair_is_out_of_reach_if_no_look_that_is_allowed_is_likely_to_decide_it(
+    grown: Findings, tmp_path: Path
+) -> None:
+    first, _, last = list_looks((e.seeds, e.arms) for e in DECISIONS if isinstance(e, Look))
+    pair = pair_of(grown, "lora-2", "full")
+    assert (pair.seeds_for_observed, pair.seeds_for_equivalence) == (1001, 32)
+    assert [find_fate(pair, last, most) for most in (8, 50)] == ["out of reach", "open"]
+    assert find_fate(pair, last, 5) == "open"  # no seeds are left to spend
+    assert find_fate(pair_of(grown, "lora-1", "full"), last, 5) == "separated"
+    # two seeds tell too little about the spread
+    early = make_grown(tmp_path, decisions=DECISIONS[:3])
+    assert find_fate(pair_of(early, "lora-2", "full"), first, 3) == "open"
+    gone = replace(last, arms=frozenset(ARMS) - {"lora-2"})
+    assert find_fate(pair, gone, 50) == "left"
 
 
 def test_word_interval_and_p_value_of_every_pair_agree_at_the_level_of_its_look(

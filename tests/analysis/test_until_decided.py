@@ -67,7 +67,8 @@ class World:
         """As the last look found it that had both arms."""
         seen = [len(look.seeds or ()) for look in looks if {arm, "full"} <= (look.arms or set())]
         fate = self.fates(arm, seen[-1]) if seen else "left"
-        return "left" if fate == "open" and seen[-1] < len(looks[-1].seeds or ()) else fate
+        is_decided = fate in ("separated", "equivalent")
+        return fate if is_decided or len(looks[-1].seeds or ()) in seen else "left"
 
     def so_far(self) -> SoFar:
         tried: dict[str, dict[float, TriedRate]] = {}
@@ -277,12 +278,12 @@ def test_the_best_rate_is_found_with_fewer_epochs_than_all_rates_take() -> None:
 
 
 def test_a_list_whose_end_is_best_is_extended_by_its_own_ratio_a_few_times() -> None:
-    world = searching(1e-3, 2e-3)
+    world = searching(1e-4, 1e-3)
     world.run()
     added = [entry.rates for entry in world.of(Search) if entry.why == "edge"]
-    assert added == [(4e-3,), (8e-3,)]
-    assert world.of(Choose)[0].rate == 4e-3
-    assert world.study.arms[2].learning_rates == (1e-3, 2e-3, 4e-3, 8e-3)
+    assert added == [(1e-2,), (1e-1,)]
+    assert world.of(Choose)[0].rate == 1e-2
+    assert world.study.arms[2].learning_rates == (1e-4, 1e-3, 1e-2, 1e-1)
     far = searching(1e-6, 2e-6)
     far.run()
     assert sum(entry.why == "edge" for entry in far.of(Search)) == MOST_EXTENSIONS
@@ -293,10 +294,22 @@ def test_rates_that_diverge_stop_and_an_arm_without_any_takes_no_part() -> None:
     some = searching(1e-3, 5e-3, 2e-2, loss=lambda rate, n: math.nan if rate > 1e-2 else rate / n)
     some.run()
     assert next(entry for entry in some.of(Stop) if entry.rate == 2e-2).loss is None
+    # nor does one go on that is among the better half
+    most = searching(
+        1e-3, 5e-3, 2e-2, 1e-1, loss=lambda rate, n: 1e-3 / rate if rate < 2e-3 else math.nan
+    )
+    most.run()
+    assert most.of(Choose)[0].rate == 1e-3
+    assert all(max(entry.rates) == 1e-3 for entry in most.of(Search) if entry.why == "promoted")
     none = searching(1e-3, 5e-3, loss=lambda rate, n: math.nan)
     none.run()
     assert none.of(Choose)[0].rate is None
     assert "lora-1" not in none.of(Look)[0].arms and "lora-2" in none.of(Look)[0].arms
+
+
+def test_a_rate_that_was_trained_further_is_compared_at_the_epoch_of_the_others() -> None:
+    ahead = TriedRate((3.0, 2.0, 1.0))
+    assert ahead.score(2) == 2.0 and ahead.score(1) == 3.0
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7])

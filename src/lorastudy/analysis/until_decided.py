@@ -87,8 +87,9 @@ def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
     The same call with these added says what follows.
     """
     study, decisions = so_far.study, so_far.decisions
-    stages = [e for e in decisions if isinstance(e, Seeds)]
-    if not stages:
+    if isinstance(decisions[-1], End):
+        return ()
+    if not any(isinstance(e, Seeds) for e in decisions):
         return (Seeds(arms=tuple(arm.name for arm in study.arms), n_seeds=first_look(study)),)
     # learning rates first: the other runs of their arms need them
     chosen = read_choices(decisions)
@@ -153,8 +154,7 @@ def _follow(so_far: SoFar, look: Look, judge: Judge) -> tuple[Entry, ...]:
         look = _look(so_far, look.seeds, look.arms, judge)
     why = _find_ending(so_far.plan, look)
     if why is not None:
-        last = so_far.decisions[-1]
-        return () if isinstance(last, End) and last.why == why else (End(why=why),)
+        return (End(why=why),)
     n_seeds = next(plan_looks(len(look.seeds), so_far.plan.most_seeds))
     return (Seeds(arms=look.going, n_seeds=n_seeds),)
 
