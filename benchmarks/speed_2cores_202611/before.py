@@ -45,7 +45,7 @@ def compare(row: Comparison, before: Path, common: list[str], n_steps: int) -> s
         "before": Side(script, arguments, folder=before / place, source=before / "src"),
         "now": Side(script, arguments, source=HERE.parents[1] / "src"),
     }
-    steps, _ = alternate(sides, n_steps)
+    steps, _ = alternate(sides, n_steps, has_first=row.has_first)
     ratios = [step["before"]["seconds"] / step["now"]["seconds"] for step in steps]
     cpu = [step["before"]["cpu_seconds"] / step["now"]["cpu_seconds"] for step in steps]
     return (

@@ -38,6 +38,11 @@ class Comparison:
         return "none" if self.mode in ("padded", "scored") else "short"
 
     @property
+    def has_first(self) -> bool:
+        """Whether a step that is not timed comes before the others."""
+        return self.task == "evaluate" or self.first_step != "none"
+
+    @property
     def key(self) -> str:
         """Names the row in files and on the command line."""
         return f"{self.task}/{self.name}/{self.arm}/{self.precision}"

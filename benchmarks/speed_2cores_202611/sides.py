@@ -117,9 +117,7 @@ def compare(row: Comparison, common: list[str], n_steps: int) -> dict[str, objec
         "ours": Side(*our_arguments(row, common, n_steps)),
         "peer": Side("peer.py" if row.task == "train" else "peer_scores.py", peer),
     }
-    steps, start_bytes = alternate(
-        sides, n_steps, has_first=row.task == "evaluate" or row.first_step != "none"
-    )
+    steps, start_bytes = alternate(sides, n_steps, has_first=row.has_first)
     return {"key": row.key, **asdict(row), "steps": steps, "start_bytes": start_bytes}
 
 
