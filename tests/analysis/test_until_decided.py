@@ -9,7 +9,7 @@ import pytest
 from lorastudy.analysis.halving import MOST_EXTENSIONS, TriedRate
 from lorastudy.analysis.looks import Look as Seen
 from lorastudy.analysis.looks import list_looks, plan_looks, spent_by
-from lorastudy.analysis.until_decided import SoFar, list_open, next_entries
+from lorastudy.analysis.until_decided import SoFar, first_seeds, list_open, next_entries
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import load_study, preset_text
 from lorastudy.store.decisions import (
@@ -163,6 +163,20 @@ def test_a_study_that_stays_open_ends_with_the_seeds_it_is_allowed_and_may_get_m
     world.run()
     assert world.of(Seeds)[-1] == Seeds(arms=("full", "lora-2"), n_seeds=14)
     assert sum(entry.significance for entry in world.of(Look)) < 0.05
+
+
+def test_a_first_look_that_was_put_off_spends_what_its_seeds_allow() -> None:
+    world = World(load(), lambda arm, n: "open" if n < 8 else "separated")
+    world.decisions += (first_seeds(world.study, 4),)
+    world.study = cover_decisions(world.study, world.decisions)
+    world.run()
+    assert [entry.n_seeds for entry in world.of(Seeds)] == [4, 6, 9]
+    assert world.of(Look)[0].significance == pytest.approx(spent_by(4))
+    assert (
+        first_seeds(world.study, 1)
+        == first_seeds(world.study)
+        == world.of(Seeds)[0].model_copy(update={"n_seeds": 2})
+    )
 
 
 def test_what_is_out_of_reach_gets_no_seeds_and_keeps_that_word() -> None:

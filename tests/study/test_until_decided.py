@@ -128,6 +128,10 @@ def test_the_study_without_the_flag_trains_nothing_that_was_dropped(study: Carri
         (("run", "DIR", "--until-decided", "--question", "all"), "cannot be changed"),
         (("run", "DIR", "--until-decided", "--max-seeds", "2"), "or a larger one"),
         (("run", "DIR", "--max-seeds", "9"), "is for --until-decided"),
+        (
+            ("run", "DIR", "--until-decided", "--min-seeds", "4", "--max-seeds", "5"),
+            "was planned with 3 seeds",
+        ),
         (("submit", "DIR", "--engine", "slurm"), "can conduct"),
     ],
 )
@@ -161,6 +165,7 @@ def test_a_folder_whose_results_may_have_been_seen_is_refused(
         (("", ""), UntilDecided(question="where"), "two arms with method: lora"),
         (("", ""), UntilDecided(question=("full", "lorra")), "two arms of these names"),
         (("", ""), UntilDecided(most_seeds=2), "needs 3 seeds for its first look"),
+        (("", ""), UntilDecided(most_seeds=4, least_seeds=5), "an arm may get 4 seeds"),
         (("[rows-text, paper-padded]", "[paper-padded]"), UntilDecided(), "no test to decide on"),
         (("tuning_seeds", "question: [full, lora]\ntuning_seeds"), UntilDecided(question="all"),
          "the study file has the question"),

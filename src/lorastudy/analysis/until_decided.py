@@ -81,6 +81,12 @@ def first_look(study: Study) -> int:
     return least_seeds(sum(arm.method != "baseline" for arm in study.arms))
 
 
+def first_seeds(study: Study, wanted: int | None = None) -> Seeds:
+    """All arms with the seeds of the first look: `wanted` of them, if that allows a verdict."""
+    n_seeds = max(first_look(study), wanted or 0)
+    return Seeds(arms=tuple(arm.name for arm in study.arms), n_seeds=n_seeds)
+
+
 def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
     """The decisions that the records allow now; empty: asked runs must end first, or all is done.
 
@@ -90,7 +96,7 @@ def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
     if isinstance(decisions[-1], End):
         return ()
     if not any(isinstance(e, Seeds) for e in decisions):
-        return (Seeds(arms=tuple(arm.name for arm in study.arms), n_seeds=first_look(study)),)
+        return (first_seeds(study),)
     # learning rates first: the other runs of their arms need them
     chosen = read_choices(decisions)
     for arm in study.arms:

@@ -74,6 +74,7 @@ def run(
     restart: bool = False,
     allow_drift: bool = False,
     until_decided: bool = False,
+    min_seeds: int | None = None,
     max_seeds: int | None = None,
     question: AskedQuestion | None = None,
 ) -> Generator[Event, None, None]:
@@ -96,6 +97,8 @@ def run(
         restart: Train unfinished runs again from their start.
         allow_drift: Resume in another environment; the report shows it.
         until_decided: Search learning rates, and add seeds, only where the question is open.
+        min_seeds: With `until_decided`: the seeds of the first look; by default as few as allow a
+            verdict.
         max_seeds: With `until_decided`: the most seeds that an arm may get; by default 10.
         question: With `until_decided`: "full-or-lora", "where", "all" or the names of two arms; by
             default that of the study, else "full-or-lora".
@@ -105,7 +108,8 @@ def run(
         lorastudy.errors.UserError: Whatever else can be known to be wrong before training.
     """
     opened = open_for(study, out=out, mirror=mirror, offline=offline)
-    wanted = Wanted(opened, arms, seeds, wish_for(until_decided, max_seeds, question))
+    wish = wish_for(until_decided, min_seeds, max_seeds, question)
+    wanted = Wanted(opened, arms, seeds, wish)
     how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
     missing = begin(wanted, how)

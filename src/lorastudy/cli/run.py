@@ -55,6 +55,13 @@ MaxSeeds = Annotated[
     int | None,
     typer.Option(min=1, help="With --until-decided: the most seeds an arm may get; default: 10."),
 ]
+MinSeeds = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="With --until-decided: the seeds of the first look; default: 2 or 3.",
+    ),
+]
 Question = Annotated[
     Literal["full-or-lora", "where", "all"] | None,
     typer.Option(
@@ -85,6 +92,7 @@ def run(
     arm: Arms = None,
     seed: Seeds = None,
     until_decided: Until = False,
+    min_seeds: MinSeeds = None,
     max_seeds: MaxSeeds = None,
     question: Question = None,
     restart: Restart = False,
@@ -105,7 +113,8 @@ def run(
     from lorastudy.study.conduct import Execution, Wanted
     from lorastudy.study.until_decided import wish_for
 
-    wanted = Wanted(opened, arm or (), seed or (), wish_for(until_decided, max_seeds, question))
+    wish = wish_for(until_decided, min_seeds, max_seeds, question)
+    wanted = Wanted(opened, arm or (), seed or (), wish)
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)

@@ -14,7 +14,7 @@ from lorastudy.analysis.halving import TriedRate
 from lorastudy.analysis.look_at import look_at
 from lorastudy.analysis.looks import Look
 from lorastudy.analysis.question import list_pairs
-from lorastudy.analysis.until_decided import SoFar, first_look, next_entries
+from lorastudy.analysis.until_decided import SoFar, first_look, first_seeds, next_entries
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import extend_study
 from lorastudy.errors import ConfigError, show_names
@@ -26,6 +26,7 @@ from lorastudy.store.decisions import (
     Entry,
     Plan,
     Search,
+    Seeds,
     SeenPair,
     append_decision,
     count_seeds,
@@ -48,10 +49,14 @@ class UntilDecided:
 
     most_seeds: int | None = None
     question: AskedQuestion | None = None
+    least_seeds: int | None = None  # of the first look
 
 
 def wish_for(
-    is_wanted: bool, most_seeds: int | None, question: AskedQuestion | None
+    is_wanted: bool,
+    least_seeds: int | None,
+    most_seeds: int | None,
+    question: AskedQuestion | None,
 ) -> UntilDecided | None:
     """What the options of a command mean; None: the study has the runs of its file.
 
@@ -59,8 +64,9 @@ def wish_for(
         ConfigError: Options that mean something only with --until-decided.
     """
     if is_wanted:
-        return UntilDecided(most_seeds, question)
-    for flag, value in (("--max-seeds", most_seeds), ("--question", question)):
+        return UntilDecided(most_seeds, question, least_seeds)
+    options = {"--min-seeds": least_seeds, "--max-seeds": most_seeds, "--question": question}
+    for flag, value in options.items():
         if value is not None:
             raise ConfigError(f"{flag} is for --until-decided. Add that, or leave {flag} out.")
     return None
@@ -89,6 +95,7 @@ def plan_study(study: Study, wish: UntilDecided, decisions: Sequence[Entry] = ()
         )
     if not known:
         _refuse_unfit(study, question, most)
+    _refuse_first_look(wish.least_seeds, most, decisions)
     return Plan(question=question, most_seeds=most)
 
 
@@ -127,6 +134,20 @@ def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> Non
         )
 
 
+def _refuse_first_look(wanted: int | None, most: int, decisions: Sequence[Entry]) -> None:
+    """Refuse a `--min-seeds` that the first look cannot have, or did not have."""
+    if wanted is None:
+        return
+    if wanted > most:
+        raise ConfigError(f"--min-seeds {wanted}: an arm may get {most} seeds (--max-seeds).")
+    first = next((e.n_seeds for e in decisions if isinstance(e, Seeds)), wanted)
+    if first < wanted:
+        raise ConfigError(
+            f"--min-seeds {wanted}: the first look of this study was planned with {first} seeds. "
+            "Leave --min-seeds out, or start a new folder."
+        )
+
+
 def refuse_looked_at(folder: StudyFolder, study: Study) -> None:
     """Refuse to plan looks at a folder whose reported runs may have been looked at before.
 
@@ -160,9 +181,14 @@ def start_plan(folder: StudyFolder, wish: UntilDecided) -> None:
     """
     with own(folder.path):
         decisions = read_decisions(folder)
-        plan = plan_study(read_study(folder), wish, decisions)
-        if plan not in decisions:
-            append_decision(folder, plan)
+        study = read_study(folder)
+        plan = plan_study(study, wish, decisions)
+        if plan in decisions:
+            return
+        entries: list[Entry] = [plan]
+        if not decisions:
+            entries.append(first_seeds(study, wish.least_seeds))
+        append_decision(folder, *entries)
 
 
 def decide(folder: StudyFolder) -> tuple[Entry, ...]:
