@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from lorastudy.config.spec import RunSpec, expand_study
-from lorastudy.config.study_file import load_study
+from lorastudy.errors import ConfigError
+from lorastudy.store.collect import read_own_file, read_study, write_extension
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.records import EpochRecord, Manifest, ResumeRecord, StepRecord
+from lorastudy.study.open import open_study
+from lorastudy.study.start import start_study
 from support.command_line import call, stamps
 
 HERE = Path(__file__).resolve().parent / "support" / "finished_study"
@@ -34,11 +37,54 @@ def report(study: Path) -> Path:
 
 
 def test_the_study_file_still_means_the_same_runs(study: Path) -> None:
-    specs = expand_study(load_study((study / "study.yaml").read_text(), "study.yaml"))
+    specs = expand_study(read_own_file(StudyFolder(study)))
     assert {spec.run_id for spec in specs} == {path.name for path in (study / "runs").iterdir()}
     for spec in specs:
         stored = (study / "runs" / spec.run_id / "spec.json").read_text()
         assert RunSpec.model_validate_json(stored) == spec
+
+
+@pytest.fixture
+def own_file(study: Path, tmp_path: Path) -> Path:
+    """The file that the study was started with, of a time when no file said `rounding`."""
+    return shutil.copy(study / "study.yaml", tmp_path / "mine.yaml")
+
+
+def test_its_file_goes_on_in_its_folder_and_rounds_up_elsewhere(
+    own_file: Path, study: Path, tmp_path: Path
+) -> None:
+    here = open_study(str(own_file), out=study)
+    start_study(here.study, here.folder)
+    assert here.study == read_study(here.folder)
+    assert len(here.notes) == 1 and "rounds up (training.schedule.rounding)" in here.notes[0]
+    elsewhere = open_study(str(own_file), out=tmp_path / "new")
+    assert (elsewhere.study.training.schedule.rounding, elsewhere.notes) == ("up", ())
+    another = open_study(str(own_file), out=study, overrides=["training.epochs=3"])
+    assert (another.study.training.schedule.rounding, another.notes) == ("up", ())
+
+
+def test_its_file_with_another_seed_is_an_extension(
+    own_file: Path, study: Path, tmp_path: Path
+) -> None:
+    folder = StudyFolder(shutil.copytree(study, tmp_path / "study"))
+    grown = open_study(str(own_file), out=folder.path, overrides=["seeds=[0, 1, 2]"]).study
+    write_extension(folder, read_study(folder), grown)
+    assert read_study(folder) == grown
+    assert "rounding: down" in folder.study.read_text()
+    known = {path.name for path in (folder.path / "runs").iterdir()}
+    assert known < {spec.run_id for spec in expand_study(grown)}
+
+
+def test_its_file_with_the_other_rounding_is_another_study(own_file: Path, study: Path) -> None:
+    asked = open_study(str(own_file), out=study, overrides=["training.schedule.rounding=up"])
+    with pytest.raises(ConfigError, match=r'schedule\.rounding: "down" -> "up"'):
+        start_study(asked.study, asked.folder)
+
+
+def test_without_its_lock_it_is_still_of_its_time(study: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(shutil.copytree(study, tmp_path / "study"))
+    folder.lock.unlink()
+    assert read_study(folder) == read_study(StudyFolder(study))
 
 
 def test_every_record_is_read(study: Path) -> None:

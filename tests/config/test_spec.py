@@ -81,7 +81,7 @@ def test_run_ids_are_the_same_in_another_process() -> None:
         "training.schedule.shape=cosine",
         "training.schedule.warmup=0.2",
         "training.schedule.counted_in=micro-batches",
-        "training.schedule.rounding=up",
+        "training.schedule.rounding=down",
         "training.optimizer.weight_decay=0.1",
         "training.optimizer.betas=[0.9, 0.99]",
         "training.optimizer.eps=1e-9",
@@ -114,7 +114,7 @@ def test_whatever_training_depends_on_changes_the_identity(override: str) -> Non
     [
         "name=other",
         "data.rows.strip=true",
-        "training.schedule.rounding=down",
+        "training.schedule.rounding=up",
         "benchmarks=[]",
         "benchmarks.docstrings.protocols=[document]",
         "arms.lora-1.name=renamed",
@@ -136,7 +136,8 @@ def test_the_order_of_a_placement_keeps_the_identity() -> None:
 
 
 def test_a_spec_survives_its_json() -> None:
-    for spec in expand_study(load("training.optimizer.max_grad_norm=null")):
+    null, down = "training.optimizer.max_grad_norm=null", "training.schedule.rounding=down"
+    for spec in (*expand_study(load(null)), *expand_study(load(down))):
         text = spec.model_dump_json()
         assert json.loads(text)["seed"] == spec.seed
         again = RunSpec.model_validate_json(text)

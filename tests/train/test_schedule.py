@@ -49,16 +49,16 @@ def test_constant_rate_is_that_of_transformers(idle_optimizer: torch.optim.Optim
 
 @pytest.mark.parametrize("n_steps", [7, 10, 37, 70, 2_717])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25, 0.33])
-def test_rounded_up_the_warmup_has_the_steps_of_the_trainer(
+def test_the_warmup_has_as_many_steps_as_that_of_the_trainer(
     n_steps: int, warmup: float, tmp_path: Path
 ) -> None:
     expected = TrainingArguments(tmp_path, warmup_steps=warmup).get_warmup_steps(n_steps)
-    schedule = lay_out_schedule(Schedule(warmup=warmup, rounding="up"), 1.0, plan_of(n_steps))
+    schedule = lay_out_schedule(Schedule(warmup=warmup), 1.0, plan_of(n_steps))
     assert schedule.n_warmup == expected
 
 
 def test_warmup_is_a_share_of_the_optimizer_steps() -> None:
-    schedule = lay_out_schedule(Schedule(warmup=0.25), 1.0, plan_of(10))
+    schedule = lay_out_schedule(Schedule(warmup=0.25, rounding="down"), 1.0, plan_of(10))
     assert (schedule.n_counted, schedule.n_warmup) == (10, 2)
     assert [schedule.rate(step) for step in (0, 1, 2)] == [0.0, 0.5, 1.0]
 
@@ -71,7 +71,8 @@ def test_peak_is_reached_once() -> None:
 @pytest.fixture
 def published() -> RateSchedule:
     plan = StepPlan(23_767, 8, rows_per_step=70, micro_batch=14, first_group="one", seed=42)
-    return lay_out_schedule(Schedule(warmup=0.1, counted_in="micro-batches"), 1e-3, plan)
+    settings = Schedule(warmup=0.1, counted_in="micro-batches", rounding="down")
+    return lay_out_schedule(settings, 1e-3, plan)
 
 
 def test_published_warmup_lasts_half_of_the_training(published: RateSchedule) -> None:

@@ -36,8 +36,7 @@ from lorastudy.analysis.summary import (
 )
 from lorastudy.analysis.until_decided import read_looks
 from lorastudy.config.models import EQUIVALENCE_MARGIN, Study
-from lorastudy.config.study_file import read_study_file
-from lorastudy.store.collect import collect_results
+from lorastudy.store.collect import collect_results, read_own_file
 from lorastudy.store.decisions import Entry, Plan, read_decisions
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import StudyResults
@@ -167,5 +166,6 @@ def make_findings(
 
 
 def _read_study(folder: Path | None) -> Study | None:
-    path = None if folder is None else StudyFolder(folder).study
-    return read_study_file(path) if path is not None and path.is_file() else None
+    if folder is None or not StudyFolder(folder).study.is_file():
+        return None
+    return read_own_file(StudyFolder(folder))

@@ -124,7 +124,7 @@ def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFa
     tried = time_study(study, whole, opened.places, device) if wishes.probe else None
     facts = describe_check(study, checked, predict_study(study, checked, tried), wishes.price)
     outlooks = tuple(look_out_for(study, checked, wishes.spreads, wishes.difference))
-    facts = replace(facts, separable=outlooks)
+    facts = replace(facts, separable=outlooks, notes=(*opened.notes, *facts.notes))
     if wishes.card is None:
         return checked, facts
     # a card is meant where nothing else is said

@@ -10,7 +10,7 @@ from lorastudy.config import models
 from lorastudy.config.study_file import make_study
 from lorastudy.errors import ConfigError
 from lorastudy.store.folders import StudyFolder
-from lorastudy.study.open import OpenedStudy, open_study, places_here, with_decisions
+from lorastudy.study.open import OpenedStudy, continue_study, open_study, places_here
 
 StudyError = ConfigError  # the public name of mistakes in a study: all of them in one message
 
@@ -87,4 +87,4 @@ def open_for(
         return open_study(str(study.folder), out=to, mirror=hub, offline=offline)
     places = replace(places_here(hub, offline=offline), base=study.base)
     folder = StudyFolder(to or Path("studies") / study.settings.name)
-    return OpenedStudy(with_decisions(study.settings, folder), folder, places)
+    return continue_study(study.settings, folder, places)

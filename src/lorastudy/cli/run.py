@@ -158,7 +158,7 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         print(describe_plan(read_decisions(opened.folder)))
     for line in list_texts(lock):
         print(line)
-    for note in (*note_texts(opened.study, lock), *note_overlaps(lock)):
+    for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):
         print(f"Note: {note}")
     if strangers := list_strangers(opened.folder):
         print(f"Not runs of this study, and left out of its report: runs/{', '.join(strangers)}")

@@ -50,7 +50,7 @@ def run_one(
 
     Under torchrun all of its processes execute the run together.
 
-    Examples:  lorastudy run-one studies/demo full-s0-c24def5a
+    Examples:  lorastudy run-one studies/demo full-s0-852e394f
     torchrun --nproc-per-node 8 -m lorastudy run-one DIR RUN_ID --strategy fsdp2
     """
     options.check_device(device)

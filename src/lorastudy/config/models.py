@@ -36,7 +36,7 @@ from lorastudy.config.syntax import (
     refuse,
     repeated,
 )
-from lorastudy.config.training import EarlyStopping, Optimizer, Schedule, Training
+from lorastudy.config.training import EarlyStopping, Optimizer, Rounding, Schedule, Training
 
 __all__ = [
     "EQUIVALENCE_MARGIN",
@@ -51,6 +51,7 @@ __all__ = [
     "MixedSource",
     "Optimizer",
     "Part",
+    "Rounding",
     "Rows",
     "Schedule",
     "Source",

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from lorastudy.config.mistakes import describe_mistakes, nearest
-from lorastudy.config.models import Arm, Benchmark, Optimizer, Schedule, Study, Training
+from lorastudy.config.models import Arm, Benchmark, Optimizer, Rounding, Schedule, Study, Training
 from lorastudy.config.yaml_text import YamlValue, apply_override, parse_yaml, write_yaml
 from lorastudy.errors import ConfigError
 
@@ -145,6 +145,18 @@ def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int)
     return load_study(write_yaml(plain), "the extended study")
 
 
+def leaves_rounding_open(study: Study) -> bool:
+    """Whether the file of `study` does not say how its warm-up is rounded."""
+    return "rounding" not in study.training.schedule.model_fields_set
+
+
+def round_warmup(study: Study, way: Rounding) -> Study:
+    """`study` with the warm-up rounded `way`, as if its file said so."""
+    schedule = study.training.schedule.model_copy(update={"rounding": way})
+    training = study.training.model_copy(update={"schedule": schedule})
+    return study.model_copy(update={"training": training})
+
+
 def extends(before: Study, after: Study) -> bool:
     """Whether `after` is `before` with further arms, seeds or learning rates, or equal to it.
 
@@ -184,6 +196,7 @@ def describe_difference(a: Study, b: Study) -> list[str]:
 
 def _by_name(study: Study) -> dict[str, object]:
     plain = study.model_dump(mode="json")
+    plain["training"]["schedule"].setdefault("rounding", "down")  # records leave it out
     for key in ("arms", "benchmarks"):
         plain[key] = {part.pop("name"): part for part in plain[key]}
     return plain

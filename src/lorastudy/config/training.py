@@ -3,11 +3,13 @@
 Nothing here differs between the arms of a study; learning rates belong to the arms.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from lorastudy.config.syntax import Count, Mistake, StudyModel, refuse
+
+Rounding = Literal["down", "up"]
 
 
 class Schedule(StudyModel):
@@ -19,8 +21,16 @@ class Schedule(StudyModel):
     """Share of the counted steps during which the rate rises from zero to its peak."""
     counted_in: Literal["optimizer-steps", "micro-batches"] = "optimizer-steps"
     """micro-batches repeats a known mistake: totals count these, but the rate moves by steps."""
-    rounding: Annotated[Literal["down", "up"], Field(exclude_if=lambda way: way == "down")] = "down"
+    rounding: Annotated[Rounding, Field(exclude_if=lambda way: way == "down")] = "up"
     """How the warm-up becomes whole steps; up: as transformers' Trainer does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_record(cls, values: Any, info: ValidationInfo) -> Any:
+        """Records are JSON, and leave `down` out: it was the only way before there was a key."""
+        if info.mode == "json" and isinstance(values, dict):
+            return {"rounding": "down", **values}
+        return values
 
 
 class Optimizer(StudyModel):

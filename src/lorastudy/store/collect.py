@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
+from lorastudy.config.study_file import (
+    describe_difference,
+    dump_study,
+    extends,
+    leaves_rounding_open,
+    read_study_file,
+    round_warmup,
+)
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.decisions import Ask, count_seeds, read_choices, read_decisions
@@ -50,7 +57,7 @@ def read_study(folder: StudyFolder) -> Study:
             f"{folder.path} has no study.yaml, so it is not a study folder. "
             "Give the folder that `lorastudy run` wrote to."
         )
-    study = read_study_file(folder.study)
+    study = read_own_file(folder)
     started = read_lock(folder).studies if folder.lock.is_file() else ()
     if started and not any(extends(known, study) for known in started):
         raise ConfigError(
@@ -61,6 +68,22 @@ def read_study(folder: StudyFolder) -> Study:
             "another study: run a copy of the file with another --out."
         )
     return study
+
+
+def read_own_file(folder: StudyFolder) -> Study:
+    """What `study.yaml` of a folder says, whatever the lock says.
+
+    Where it does not say how the warm-up is rounded, it was started without this key, and the
+    lock knows. The runs of folders without a lock are of a time when all were rounded down.
+    """
+    study = read_study_file(folder.study)
+    if not leaves_rounding_open(study):
+        return study
+    started = read_lock(folder).studies if folder.lock.is_file() else ()
+    if started:
+        return round_warmup(study, started[-1].training.schedule.rounding)
+    has_runs = folder.lock.is_file() or (folder.path / "runs").is_dir()
+    return round_warmup(study, "down") if has_runs else study
 
 
 def write_extension(folder: StudyFolder, before: Study, after: Study) -> None:

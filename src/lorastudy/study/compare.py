@@ -16,7 +16,7 @@ import torch
 from lorastudy.config.models import BaseModelRef, Benchmark, Study
 from lorastudy.config.sources import ELSEWHERE, StoredWeights
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import make_study, read_study_file
+from lorastudy.config.study_file import make_study
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import ConfigError, InputError, InterruptedRunError, UserError
 from lorastudy.interrupts import StopFlag
@@ -39,6 +39,7 @@ from lorastudy.run.execute import execute_run
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.readers import open_reader
 from lorastudy.run.tasks import TaskItems
+from lorastudy.store.collect import read_own_file
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import list_runs
 from lorastudy.store.records import RunResult, StudyLock
@@ -112,7 +113,7 @@ def describe_comparison(
             "chat_template_path": str(Path.cwd() / template) if template else None,
         },
         "training": {  # of which only the last two mean something
-            **{"epochs": 1, "rows_per_step": 1, "micro_batch": 1},
+            **{"epochs": 1, "rows_per_step": 1, "micro_batch": 1, "schedule": {"rounding": "down"}},
             "precision": settings.precision,
             "implementation": settings.implementation,
         },
@@ -259,7 +260,7 @@ def _refuse_changed(study: Study, folder: StudyFolder) -> None:
     """
     if not folder.study.is_file():
         return
-    before = {arm.name: arm.weights for arm in read_study_file(folder.study).arms}
+    before = {arm.name: arm.weights for arm in read_own_file(folder).arms}
     for arm in study.arms:
         for seed, (old, new) in enumerate(zip(before.get(arm.name, ()), arm.weights, strict=False)):
             if old.folder == new.folder and old.sha256 != new.sha256:

@@ -8,13 +8,15 @@ from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import (
     extends,
+    leaves_rounding_open,
     list_presets,
     load_study,
     preset_text,
     read_study_file,
+    round_warmup,
 )
 from lorastudy.errors import ConfigError, possible_path
-from lorastudy.store.collect import read_study
+from lorastudy.store.collect import read_own_file, read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
@@ -29,6 +31,7 @@ class OpenedStudy:
     study: Study
     folder: StudyFolder
     places: Places
+    notes: tuple[str, ...] = ()  # how it differs from the file that was named
 
 
 def open_study(
@@ -76,11 +79,34 @@ def open_study(
             "`lorastudy init demo` writes a study file to start from."
         )
     folder = StudyFolder(out or Path("studies") / study.name)
-    study = with_decisions(study, folder)
-    return OpenedStudy(study, folder, replace(places, revisions=_locked_revisions(folder)))
+    return continue_study(study, folder, replace(places, revisions=_locked_revisions(folder)))
 
 
-def with_decisions(study: Study, folder: StudyFolder) -> Study:
+def continue_study(study: Study, folder: StudyFolder, places: Places) -> OpenedStudy:
+    """`study` as it goes on in `folder`, if it was started there.
+
+    What decisions added is added. A file that does not say how its warm-up is rounded goes on in
+    the way in which its study was started: such a file once meant `down`.
+    """
+    started = _rounded_as_started(study, folder)
+    note = (
+        f"{folder.path} was started with a warm-up that is rounded down to whole steps, and goes "
+        "on like this. In a new folder the same file rounds up (training.schedule.rounding)."
+    )
+    notes = () if started == study else (note,)
+    return OpenedStudy(_with_decisions(started, folder), folder, places, notes)
+
+
+def _rounded_as_started(study: Study, folder: StudyFolder) -> Study:
+    """`study` with the rounding of the same study in `folder`, unless its file says one itself."""
+    if not (leaves_rounding_open(study) and folder.study.is_file()):
+        return study
+    before = read_own_file(folder)
+    same = round_warmup(study, before.training.schedule.rounding)
+    return same if extends(before, same) or extends(same, before) else study
+
+
+def _with_decisions(study: Study, folder: StudyFolder) -> Study:
     """The study with what the decisions in its folder added to it, so that it goes on from there.
 
     Another study stays as it is, and is refused later.

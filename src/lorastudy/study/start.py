@@ -11,13 +11,13 @@ from collections.abc import Iterable
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, extends, read_study_file
+from lorastudy.config.study_file import describe_difference, dump_study, extends
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
 from lorastudy.model.base_refusals import refuse_other_formats
-from lorastudy.store.collect import write_extension
+from lorastudy.store.collect import read_own_file, write_extension
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
@@ -92,7 +92,7 @@ def start_study(study: Study, folder: StudyFolder) -> None:
     if not folder.study.is_file():
         write_text(folder.study, dump_study(study))
         return
-    before = read_study_file(folder.study)
+    before = read_own_file(folder)
     if extends(before, study):
         locked = read_lock(folder).studies if folder.lock.is_file() else ()
         started = locked or (before,)
