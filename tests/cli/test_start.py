@@ -73,6 +73,47 @@ def test_a_folder_of_texts_becomes_a_study_that_can_be_checked(
     assert [arm["train_rows"] for arm in arms] == [5, 5, 5, 5]
 
 
+@pytest.mark.parametrize(
+    ("files", "how"),
+    [
+        ({"train__txt": "".join(f"Boat {n} came in.\n" for n in range(24))}, ("lines", 0.1)),
+        ({"train___a__md": "One came.\n\nTwo went.\n\n" + LINE}, ("stream", 0.2)),
+    ],
+)
+def test_without_validation_files_documents_of_the_training_data_are_held_out(
+    files: dict[str, str],
+    how: tuple[str, float],
+    tiny_gpt2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The study can be checked as it is written, whatever the number of documents."""
+    monkeypatch.chdir(tmp_path)
+    cut, share = how
+    make_folder(Path("notes"), **files, test__txt=LINE * 2)
+    answer = call("init", "notes", "--base", tiny_gpt2, "--out", "a.yaml")
+    assert answer.code == 0, answer.err
+    assert "chosen by seed 0 and not trained on, since no file is named validation" in answer.out
+    data = read_study_file(Path("a.yaml")).data
+    assert (data.rows.cut, data.validation.from_train) == (cut, share)
+    length = 40 if cut == "lines" else 8
+    checked = call("check", "a.yaml", "--set", f"data.rows.length={length}", "--json")
+    assert checked.code == 0, checked.err
+    held_out = json.loads(checked.out)["held_out"]
+    assert held_out["n_held_out"] == round(share * held_out["n_documents"]) > 0
+    Path("notes/test.txt").unlink()
+    alone = call("init", "notes", "--base", tiny_gpt2, "--out", "b.yaml")
+    assert alone.code == 0 and "Add a test file under benchmarks" in alone.out
+    assert call("check", "b.yaml", "--set", f"data.rows.length={length}").code == 0
+
+
+def test_one_document_cannot_be_divided(tmp_path: Path) -> None:
+    make_folder(tmp_path / "notes", train__txt=LINE)
+    answer = call("init", tmp_path / "notes", "--out", tmp_path / "a.yaml")
+    assert answer.code == 3 and "fewer than two documents" in answer.err
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_tables_are_read_by_the_named_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,8 +133,6 @@ def test_tables_are_read_by_the_named_column(
     [
         ({}, "it holds nothing"),
         ({"a__txt": LINE, "b__txt": LINE}, "no file or folder named train or validation"),
-        ({"train__txt": LINE}, "no file or folder named validation"),
-        ({"train__txt": LINE}, "write validation: {from_train: 0.1} under data"),
         ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
         ({"train___a___b__txt": LINE, "val__txt": LINE}, "/train: there is no file of texts"),
         ({"train__txt": LINE, "eval__rst": LINE}, "eval.rst: there is no file of texts"),

@@ -9,6 +9,7 @@ from lorastudy.config.references import model_reference
 from lorastudy.config.study_file import list_presets, load_study, preset_text, schema_text
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.files import write_text
+from lorastudy.units import write_portion
 
 SCHEMA_FILE = "lorastudy.schema.json"
 
@@ -79,7 +80,18 @@ def _own_study(
         f"{name}: {counter.describe(counts)} ({parts[name].pattern})"
         for name, counts in chosen.counts.items()
     ]
+    held_out, path_of_train = chosen.held_out, parts["train"].pattern
     notes = [f"Chose {chosen.reason}." if chosen.reason else "", counter.note]
+    if held_out is not None:
+        lines.append(
+            f"validation: {write_portion(held_out)} of the documents of {path_of_train}, chosen by "
+            "seed 0 and not trained on, since no file is named validation"
+        )
+    if not {"validation", "test"} & set(parts):
+        notes.append(
+            "No file is named test either, so the study has no benchmark, and its arms cannot be "
+            "compared. Add a test file under benchmarks."
+        )
     return text, tuple(line for line in (*lines, *notes) if line)
 
 

@@ -1,7 +1,7 @@
 """A study file for a folder of texts: which of its files are trained on, and which are held out.
 
-This is decided only by the files' names. Any other split would be a guess about which texts belong
-together.
+This is decided only by the files' names. Without a file for validation, a random part of the
+training documents is held out, and the study file says so.
 """
 
 import json
@@ -23,6 +23,14 @@ from lorastudy.errors import ConfigError, InputError, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.study.own_rows import TABLES, Part, RowChoice
 
+_HELD_OUT = """\
+  # There is no validation file, so this share of the training documents is held out. seed: 1 in the
+  # same braces chooses others. Documents with the same text are on one side.
+"""
+_NO_BENCHMARK = """\
+# There is no test file, so nothing is scored after training, and arms cannot be compared. Add one:
+#   - {name: test, path: test.txt, protocols: [document]}
+benchmarks: []"""
 SUFFIXES = (".txt", ".md", *TABLES)
 _PARTS = {
     "train": ("train",),
@@ -32,7 +40,7 @@ _PARTS = {
 
 
 def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
-    """The files to train on, to validate and, if there are any, to test on.
+    """The files to train on and, if there are any, to validate and to test on.
 
     Raises:
         ConfigError: The names do not say which files are which.
@@ -40,7 +48,9 @@ def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
     """
     found = {name: _find_part(folder, name, column) for name in _PARTS}
     parts = {name: part for name, part in found.items() if part is not None}
-    if missing := [name for name in ("train", "validation") if name not in parts]:
+    is_unread = "validation" not in parts and bool(_list_named(folder, "validation"))
+    if "train" not in parts or is_unread:
+        missing = [name for name in ("train", "validation") if name not in parts]
         raise ConfigError(_cannot_tell(folder, missing))
     return parts
 
@@ -67,8 +77,8 @@ def make_study_text(
     base = out.resolve().parent
     sources = {name: _source(part, base, column, chosen.sample_by) for name, part in parts.items()}
     n_rows = max(n for n in (32, 16, 8, 4, 2, 1) if n <= max(1, chosen.n_rows))
-    tested = "test" if "test" in parts else "validation"
-    note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
+    if chosen.held_out is not None:
+        sources["validation"] = [f"from_train: {chosen.held_out:g}"]
     length, cut = chosen.rows.length, chosen.rows.cut
     text = (files("lorastudy") / "presets" / "own-data.template").read_text("utf-8")
     return string.Template(text).substitute(
@@ -77,16 +87,27 @@ def make_study_text(
         base_model=_base_model(base_model, base),
         train="{" + ", ".join(sources["train"]) + "}",
         validation="{" + ", ".join(sources["validation"]) + "}",
+        held_out=_HELD_OUT if chosen.held_out is not None else "",
         reason=f"  # {chosen.reason}\n" if chosen.reason else "",
         cut=cut,
         length=length,
         rows_per_step=n_rows,
         micro_batch=min(8, n_rows),
-        benchmark=tested,
-        benchmark_note=note,
-        benchmark_source="\n".join(f"    {line}" for line in sources[tested]),
-        protocols=_choose_protocols(parts[tested], cut, length),
+        benchmarks=_write_benchmark(parts, sources, cut, length),
     )
+
+
+def _write_benchmark(
+    parts: Mapping[str, Part], sources: Mapping[str, list[str]], cut: str, length: int
+) -> str:
+    """The benchmark: the test files, or the validation files, or none."""
+    tested = "test" if "test" in parts else "validation"
+    if tested not in parts:
+        return _NO_BENCHMARK
+    note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
+    protocols = _choose_protocols(parts[tested], cut, length)
+    lines = (f"  - name: {tested}{note}", *(f"    {line}" for line in sources[tested]))
+    return "\n".join(("benchmarks:", *lines, f"    protocols: [{protocols}]"))
 
 
 def _choose_protocols(tested: Part, cut: str, length: int) -> str:
@@ -148,15 +169,11 @@ def _cannot_tell(folder: Path, missing: list[str]) -> str:
             f"{paths}: there is no file of texts. Files have to lie in the folder itself, and "
             f"their names have to end with one of {', '.join(SUFFIXES)}."
         )
-    advice = (
-        " Or hold out a random part of the training documents: start from `lorastudy init demo`, "
-        "and write validation: {from_train: 0.1} under data."
-    )
     return (
         f"{folder}: no file or folder named {' or '.join(missing)}; it holds {shown}. "
         "You have to say which texts are trained on and which are held out: name them train, "
         "validation and, better still, test, such as train.txt or train/*.txt "
-        f"({', '.join(SUFFIXES)}).{advice if missing == ['validation'] else ''}"
+        f"({', '.join(SUFFIXES)}). Without validation files, a random part of train is held out."
     )
 
 

@@ -6,7 +6,7 @@ tokenizer if it is on this machine, and by an estimate otherwise.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LENGTH = 256  # tokens of a row, if the base model reads as many
 TABLES = tuple(FORMATS)  # endings of files with columns
+_SHARES = (0.1, 0.2, 0.34, 0.5)  # held out; the first that is one document or more
 _SHORTEST, _LONGEST = 16, 2048  # tokens of a row
 _BYTES_PER_TOKEN = 4  # of English under GPT-2's tokenizer; only for estimates
 
@@ -78,9 +79,41 @@ class RowChoice:
     n_rows: int  # of the training split
     counts: Mapping[str, TextCounts]  # by part
     reason: str  # empty for one row per line
+    held_out: float | None = None  # share of the training documents; None: there are others
 
 
 def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
+    """How rows are cut and, if no part is for validation, which share of documents is held out.
+
+    Raises:
+        InputError: The training text is one document, which cannot be divided.
+    """
+    chosen = _choose_rows(parts, counter)
+    if "validation" in parts:
+        return chosen
+    if chosen.sample_by == "document":  # whole files are few
+        chosen = replace(chosen, sample_by="paragraph", reason=_with_paragraphs(chosen.reason))
+        counts = counter.count(parts["train"], chosen.rows, "paragraph")
+        known = {**chosen.counts, "train": counts} if counts else chosen.counts
+        chosen = replace(chosen, counts=known)
+    train = chosen.counts.get("train")
+    n_documents = train.n_documents if train is not None else 0
+    if n_documents < 2:
+        raise InputError(
+            f"{parts['train'].pattern} has fewer than two documents, so none can be held out. Put "
+            "texts that choose the best epoch into a file named validation, such as "
+            "validation.txt."
+        )
+    share = next(share for share in _SHARES if round(share * n_documents) > 0)
+    n_rows = max(1, int(chosen.n_rows * (1 - share)))
+    return replace(chosen, n_rows=n_rows, held_out=share)
+
+
+def _with_paragraphs(reason: str) -> str:
+    return reason.replace("sample_by: document", "sample_by: paragraph")
+
+
+def _choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
     """One row per line, unless lines are no documents or lose text; then rows of joined text."""
     length = min(LENGTH, counter.most_positions or LENGTH)
     lines, train = Rows(cut="lines", length=length), parts["train"]
