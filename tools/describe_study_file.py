@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lorastudy.config.benchmarks import Generation, Samples
+from lorastudy.config.benchmarks import BestBy, Generation, Samples
 from lorastudy.config.models import (
     Arm,
     BaseModelRef,
@@ -33,18 +33,19 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("", Study),
     ("base_model", BaseModelRef),
     ("data", Data),
-    ("data.train, data.validation, and each of benchmarks", Source),
+    ("data.train, data.validation, data.best_by.items, and each of benchmarks", Source),
     ("data.train, besides the keys of a source", TrainSource),
     ("each of data.train.mixture, besides the keys of a source", MixedSource),
     ("data.validation, besides the keys of a source", ValidationSource),
     ("data.rows", Rows),
+    ("data.best_by", BestBy),
     ("training", Training),
     ("training.schedule", Schedule),
     ("training.optimizer", Optimizer),
     ("training.early_stopping", EarlyStopping),
     ("each of arms", Arm),
     ("each of benchmarks, besides the keys of a source", Benchmark),
-    ("generation of each of benchmarks", Generation),
+    ("generation of data.best_by and of each of benchmarks", Generation),
     ("samples", Samples),
 )
 HEAD = """\

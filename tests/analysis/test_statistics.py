@@ -5,7 +5,8 @@ import math
 import pytest
 
 from lorastudy.analysis.statistics import Sample, estimate_mean, estimate_score
-from lorastudy.analysis.summary import choose_learning_rate, summarise_arms
+from lorastudy.analysis.summary import choose_best_run, choose_learning_rate, summarise_arms
+from lorastudy.store.records import RunResult
 from support.made_results import make_epochs, make_failed_run, make_results, make_run
 
 
@@ -38,6 +39,23 @@ def test_rate_with_the_lowest_mean_of_best_validation_losses_is_chosen() -> None
         make_run("a", 1, learning_rate=1e-4, epochs=make_epochs((3.5,))),  # mean 3.20
     ]
     assert choose_learning_rate(runs) == 1e-3
+
+
+def test_right_answers_on_validation_choose_a_rate_before_losses_do() -> None:
+    def run_with(rate: float, seed: int, *found: tuple[float, float]) -> RunResult:
+        epochs = make_epochs([loss for loss, _ in found])
+        epochs = tuple(
+            epoch.model_copy(update={"validation_accuracy": share})
+            for epoch, (_, share) in zip(epochs, found, strict=True)
+        )
+        return make_run("a", seed, learning_rate=rate, epochs=epochs)
+
+    few = [run_with(1e-4, seed, (2.0, 0.2), (1.0, 0.3)) for seed in (0, 1)]
+    many = [run_with(1e-3, 0, (3.0, 0.4), (1.0, 0.1)), run_with(1e-3, 1, (3.0, 0.3))]
+    assert choose_learning_rate([*few, *many]) == 1e-3
+    as_many = [run_with(1e-2, 0, (2.9, 0.3)), run_with(1e-2, 1, (2.9, 0.4))]
+    assert choose_learning_rate([*few, *many, *as_many]) == 1e-2
+    assert choose_best_run(few + many) == many[0]
 
 
 def test_equal_losses_choose_the_lower_rate() -> None:

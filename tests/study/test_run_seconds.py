@@ -78,7 +78,7 @@ def checked(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def tried(**changes: object) -> dict[str, TriedArm]:
-    nothing = ProbedSeconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})
+    nothing = ProbedSeconds(*[0.0] * 8, {})
     seconds = replace(nothing, **changes)
     return {name: TriedArm(ProbedArm(arm=name, fits=True, peak_memory_bytes={}), seconds)
             for name in ("baseline", "lora")}  # fmt: skip

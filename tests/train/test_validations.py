@@ -4,6 +4,7 @@ import pytest
 
 from lorastudy.config.models import EarlyStopping, Training
 from lorastudy.data.steps import StepPlan
+from lorastudy.store.validation import Validation
 from lorastudy.train.validations import count_validations, list_steps_between, should_stop
 
 
@@ -39,5 +40,19 @@ def test_a_run_stops_after_validations_in_a_row_without_an_improvement(
     losses: list[float], patience: int, min_delta: float, stops_after: int | None
 ) -> None:
     stopping = EarlyStopping(patience=patience, min_delta=min_delta)
-    stopped = [n for n in range(1, len(losses) + 1) if should_stop(losses[:n], stopping)]
+    found = [Validation(loss) for loss in losses]
+    stopped = [n for n in range(1, len(losses) + 1) if should_stop(found[:n], stopping)]
     assert (stopped[0] if stopped else None) == stops_after
+
+
+def test_a_run_stops_when_right_answers_and_then_losses_no_longer_improve() -> None:
+    stopping = EarlyStopping(patience=2)
+    found = [
+        Validation(3.0, 0.2),
+        Validation(4.0, 0.3),  # more answers, whatever the loss
+        Validation(1.0, 0.2),
+        Validation(3.9, 0.3),  # as many answers, and a lower loss
+        Validation(3.9, 0.3),
+        Validation(1.0, 0.2),
+    ]
+    assert [should_stop(found[: n + 1], stopping) for n in range(6)] == [False] * 5 + [True]

@@ -8,6 +8,7 @@ from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import collect_results, read_overview
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import best_validation
 from lorastudy.store.records import RunResult
 
 
@@ -65,7 +66,10 @@ def choose_run(study: StudyFolder, name: str) -> Choice:
 
 def _reason(name: str, best: RunResult, *, n_runs: int) -> str:
     rate = f" at learning rate {best.learning_rate:g}" if best.learning_rate else ""
-    among = f"the lowest validation loss of {n_runs} runs" if n_runs > 1 else "the only run"
+    found = best_validation(best)
+    by_answers = found is not None and found.accuracy is not None
+    lead = "the most right answers on validation" if by_answers else "the lowest validation loss"
+    among = f"{lead} of {n_runs} runs" if n_runs > 1 else "the only run"
     return f"{name} is {best.run_id}: {among}{rate} that finished."
 
 

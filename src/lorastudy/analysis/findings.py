@@ -39,6 +39,7 @@ from lorastudy.config.models import EQUIVALENCE_MARGIN, Study
 from lorastudy.store.collect import collect_results, read_own_file
 from lorastudy.store.decisions import Entry, Plan, read_decisions
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.rates import best_validation
 from lorastudy.store.records import StudyResults
 
 
@@ -79,6 +80,14 @@ class Findings:
         if self.study is not None:
             return self.study.data.is_elsewhere
         return any(run.method == "elsewhere" for run in self.results.runs)
+
+    @property
+    def is_by_answers(self) -> bool:
+        """Whether right answers to validation items chose the best weights, and not the loss."""
+        if self.study is not None:
+            return self.study.data.best_by is not None
+        best = map(best_validation, self.results.runs)
+        return any(found is not None and found.accuracy is not None for found in best)
 
     def restrict(self, comparisons: Iterable[Comparison]) -> "Findings":
         """The same, limited to those about the scores of `comparisons` or about no score."""

@@ -1,6 +1,6 @@
 """What each learning rate of an arm gave: how much depends on the choice.
 
-The rate of an arm is chosen by validation loss alone (decision 0006), with tuning seeds if the
+The rate of an arm is chosen on validation alone (decision 0006), with tuning seeds if the
 study has them (decision 0020). Scores of the other rates are shown here and nowhere else, and
 play no part in the choice; tuning runs have none.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
-from lorastudy.store.rates import best_validation_loss
+from lorastudy.store.rates import best_validation
 from lorastudy.store.records import RunResult, StudyResults
 
 # The one rate that the published study gives each method (its section on training).
@@ -27,7 +27,8 @@ class RateSummary:
     is_paper: bool  # of several rates, the one that the published study used
     is_at_end: bool  # chosen, and the lowest or highest of several
     n_expected: int
-    validation_loss: Estimate | None  # best of each run, nats per target
+    validation_loss: Estimate | None  # of the best validation of each run, nats per target
+    validation_accuracy: Estimate | None  # of the same; None: the loss chose
     scores: Mapping[ScoreKey, Estimate | None]  # what is shown of every score
 
     def restrict(self, keys: Container[ScoreKey]) -> "RateSummary":
@@ -55,8 +56,8 @@ def _summarise(
             done = [run for run in of_rate if run.status == "done"]
             # what chose the rate: the tuning runs, if there are any, as far as they were trained
             tuning = [run for run in arm.tuning if run.learning_rate == rate]
-            found = map(best_validation_loss, tuning or done)
-            losses = [loss for loss in found if loss is not None]
+            best = [found for run in tuning or done if (found := best_validation(run)) is not None]
+            accuracies = [found.accuracy for found in best if found.accuracy is not None]
             yield RateSummary(
                 arm=arm.arm,
                 learning_rate=rate,
@@ -64,7 +65,8 @@ def _summarise(
                 is_paper=is_one_of_several and rate == PAPER_RATES.get(of_rate[0].method),
                 is_at_end=is_chosen and is_one_of_several and rate in (rates[0], rates[-1]),
                 n_expected=len(results.tuning_seeds if arm.is_tuned else results.seeds),
-                validation_loss=estimate_mean(losses),
+                validation_loss=estimate_mean([found.loss for found in best]),
+                validation_accuracy=estimate_mean(accuracies),
                 scores={key: _estimate_score(done, key) for key in keys},
             )
 

@@ -17,8 +17,8 @@ The rules, in this order. A *standing* is that of one LoRA arm on all tests (`st
    place of the LoRA arms.
 3. A LoRA arm that is better than the reference, or shown to be as good on every test, is
    recommended: the cheapest that is itself as good as the best of them. “Best” goes by
-   validation loss, so that no test set chooses what is then judged on it. Without validation
-   losses, since the arms were trained elsewhere, it has to be as good as every other one of them;
+   validation, so that no test set chooses what is then judged on it. Without validation, since
+   the arms were trained elsewhere, it has to be as good as every other one of them;
    if none is, two of them are open or mixed.
 4. Else, if the standing of a LoRA arm is open, nothing is recommended, whatever the means are.
 5. Else the reference is recommended, if every LoRA arm is worse.
@@ -44,9 +44,8 @@ from lorastudy.analysis.next_steps import NextStep, plan_step
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.question import Question, list_test_keys
 from lorastudy.analysis.standings import Standing, stand
-from lorastudy.analysis.statistics import mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
-from lorastudy.store.rates import best_validation_loss
+from lorastudy.store.rates import average_rank
 
 Outcome = Literal[
     "LoRA",  # it is better, or shown to be as good and cheaper
@@ -132,10 +131,10 @@ def list_tests(findings: Findings) -> tuple[Comparison, ...]:
 
 
 def choose_by_validation(arms: Sequence[ArmSummary]) -> ArmSummary | None:
-    """The arm with the lowest mean validation loss of its best epochs; None without a loss."""
-    losses = {arm.arm: _validation_loss(arm) for arm in arms}
-    known = [arm for arm in arms if math.isfinite(losses[arm.arm])]
-    return min(known, key=lambda arm: losses[arm.arm], default=None)
+    """The arm with the best mean of its best validations; None if none has any."""
+    ranks = {arm.arm: average_rank(arm.runs) for arm in arms if arm.runs}
+    known = [arm for arm in arms if arm.arm in ranks and math.isfinite(ranks[arm.arm][1])]
+    return min(known, key=lambda arm: ranks[arm.arm], default=None)
 
 
 def _find_sides(
@@ -216,11 +215,6 @@ def _on_tests(
         for c in tests
         if (pair := c.find_pair(lora.arm, reference.arm)) is not None
     )
-
-
-def _validation_loss(arm: ArmSummary) -> float:
-    losses = [best_validation_loss(run) for run in arm.runs]
-    return mean([math.inf if loss is None else loss for loss in losses])
 
 
 def _compare_costs(

@@ -1,7 +1,7 @@
 """One summary for each arm: the runs that count, and why others do not.
 
 This is the only place that decides which runs count: finished ones, at the learning rate
-with the lowest mean of the best validation loss, and not with a tuning seed. Tables, figures
+with the best mean of the best validation, and not with a tuning seed. Tables, figures
 and the page all show these summaries, so they cannot disagree.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lorastudy.analysis.statistics import Estimate, Sample, estimate_mean, show_loss
 from lorastudy.protocols import is_task, scores_answers, scores_padding, unit_of
-from lorastudy.store.rates import best_validation_loss, choose_learning_rate
+from lorastudy.store.rates import average_rank, choose_learning_rate
 from lorastudy.store.records import EvaluationRecord, RunResult, StudyResults
 
 _LARGEST_NATS = 700.0  # exp of it is a float
@@ -123,7 +123,7 @@ class ArmSummary:
 
     @property
     def best_run(self) -> RunResult | None:
-        """The run with the lowest validation loss; None without a run."""
+        """The run with the best validation; None without a run."""
         return choose_best_run(self.runs)
 
     @property
@@ -156,13 +156,8 @@ class ArmSummary:
 
 
 def choose_best_run(runs: Iterable[RunResult]) -> RunResult | None:
-    """The run with the lowest validation loss, the first of equals; None if there is none."""
-
-    def loss_of(run: RunResult) -> float:
-        loss = best_validation_loss(run)
-        return math.inf if loss is None else loss
-
-    return min(runs, key=loss_of, default=None)
+    """The run with the best validation, the first of equals; None if there is none."""
+    return min(runs, key=lambda run: average_rank([run]), default=None)
 
 
 def summarise_arms(results: StudyResults) -> tuple[ArmSummary, ...]:

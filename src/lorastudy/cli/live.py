@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lorastudy.cli.console import make_console
 from lorastudy.store.collect import RunOverview
-from lorastudy.store.records import StepRecord
+from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord
 from lorastudy.store.status import State
 from lorastudy.study.progress import (
     DecisionTaken,
@@ -178,6 +178,12 @@ def print_lines(events: Iterable[Event]) -> None:
             print(line, flush=True)
 
 
+def _write_validation(line: EpochRecord | ValidationRecord) -> str:
+    right = line.validation_accuracy
+    said = "" if right is None else f", {100 * right:.1f} % right"
+    return f"{line.validation_loss:.4f} nats/token{said}"
+
+
 def _line_of(event: Event) -> str | None:
     match event:
         case RunStarted():
@@ -187,12 +193,12 @@ def _line_of(event: Event) -> str | None:
         case Validated(validation=found):
             return (
                 f"{event.run_id}  epoch {found.epoch}  step {found.step}  validation "
-                f"{found.validation_loss:.4f} nats/token"
+                f"{_write_validation(found)}"
             )
         case EpochEnded(epoch=epoch, seconds_left=left):
             return (
                 f"{event.run_id}  epoch {epoch.epoch}  step {epoch.step}  train "
-                f"{epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f} nats/token  "
+                f"{epoch.train_loss:.4f}  validation {_write_validation(epoch)}  "
                 f"{epoch.train_seconds:.1f} s" + (f", {write_clock(left)} left" if left else "")
             )
         case RunDisturbed(waited_share=waited):

@@ -1,5 +1,7 @@
 """What models are scored on: texts, rows with answers, or a task, and under which protocols."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,7 +17,7 @@ from lorastudy.config.syntax import (
     refuse,
     repeated,
 )
-from lorastudy.protocols import find_protocol
+from lorastudy.protocols import Protocol, find_protocol
 
 NEW_TOKENS = 64  # that are generated if a study file does not say how many
 _FUNCTION = r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$"
@@ -43,6 +45,46 @@ class Samples(Generation):
         if bool(self.prompts) == (self.path is not None):
             refuse([("", "exactly one of prompts and path is needed")])
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRules:
+    """How the items of a task on rows are chosen, answered and judged."""
+
+    label: str  # of the rows, for people
+    sample: int | None
+    generation: Generation | None
+    function: str | None
+
+
+class BestBy(StudyModel):
+    """A task on validation whose right answers choose the best weights; losses decide ties."""
+
+    protocol: ProtocolName
+    """choice, choice-per-character, exact-match, numeric-match or own-function."""
+    items: Source | None = None
+    """Rows to answer, such as questions with choices; null: the rows of data.validation."""
+    sample: Annotated[int, Field(ge=2)] | None = None
+    """Answer this many random items, the same every time; null: all."""
+    generation: Generation | None = None
+    """How answers are generated, for protocols that judge generated texts; null: its defaults."""
+    function: Annotated[str, Field(pattern=_FUNCTION)] | None = None
+    """For own-function: module:function or file.py:function, called with text and answer."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        kind = find_protocol(self.protocol)
+        if not kind.chooses and not kind.generates:
+            what = f"{self.protocol} does not judge answers to rows; use choice, exact-match, "
+            refuse([("protocol", what + "numeric-match or own-function")])
+        refuse(_mistakes_of_judging(self.generation, self.function, [kind]))
+        return self
+
+    @property
+    def rules(self) -> TaskRules:
+        """How its items are answered."""
+        label = "data.validation" if self.items is None else "data.best_by.items"
+        return TaskRules(label, self.sample, self.generation, self.function)
 
 
 class Benchmark(Source):
@@ -82,16 +124,16 @@ class Benchmark(Source):
     def _check_protocols(self) -> Self:
         mistakes = repeated("protocols", self.protocols)
         kinds = [find_protocol(name) for name in self.protocols]
-        if self.generation is not None and not any(kind.generates for kind in kinds):
-            mistakes.append(_unused("generation", "exact-match, numeric-match and own-function"))
+        mistakes += _mistakes_of_judging(self.generation, self.function, kinds)
         mistakes += self._list_mistakes_of_task([kind.judge == "harness" for kind in kinds])
-        needs_function = any(kind.judge == "function" for kind in kinds)
-        if self.function is not None and not needs_function:
-            mistakes.append(_unused("function", "own-function"))
-        if self.function is None and needs_function:
-            mistakes.append(("function", "is required by the protocol own-function"))
         refuse(mistakes)
         return self
+
+    @property
+    def rules(self) -> TaskRules:
+        """How its items are answered, under a protocol that is a task on rows."""
+        label = f"benchmark {self.name!r}"
+        return TaskRules(label, self.sample, self.generation, self.function)
 
     def _list_mistakes_of_task(self, of_harness: list[bool]) -> list[Mistake]:
         mistakes: list[Mistake] = []
@@ -108,6 +150,20 @@ class Benchmark(Source):
             for key in given
             if getattr(self, key) is not None
         ]
+
+
+def _mistakes_of_judging(
+    generation: Generation | None, function: str | None, kinds: Sequence[Protocol]
+) -> list[Mistake]:
+    mistakes: list[Mistake] = []
+    if generation is not None and not any(kind.generates for kind in kinds):
+        mistakes.append(_unused("generation", "exact-match, numeric-match and own-function"))
+    needs_function = any(kind.judge == "function" for kind in kinds)
+    if function is not None and not needs_function:
+        mistakes.append(_unused("function", "own-function"))
+    if function is None and needs_function:
+        mistakes.append(("function", "is required by the protocol own-function"))
+    return mistakes
 
 
 def _unused(key: str, protocols: str) -> Mistake:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from lorastudy.config.arms import Arm, BaseWeights, mistakes_of_elsewhere
-from lorastudy.config.benchmarks import Benchmark, Samples
+from lorastudy.config.benchmarks import Benchmark, BestBy, Samples
 from lorastudy.config.sources import (
     BaseModelRef,
     MixedSource,
@@ -46,6 +46,7 @@ __all__ = [
     "BaseModelRef",
     "BaseWeights",
     "Benchmark",
+    "BestBy",
     "Data",
     "EarlyStopping",
     "MixedSource",
@@ -91,7 +92,7 @@ class Data(StudyModel):
     train: TrainSource
     """Documents to train on."""
     validation: ValidationSource
-    """Documents whose loss after each epoch chooses the best epoch."""
+    """Documents whose loss after each epoch chooses the best epoch, unless best_by does."""
     rows: Rows
     """How both are cut into rows; row protocols of benchmarks use the same length."""
     completion_only_loss: Annotated[bool | None, Field(exclude_if=lambda only: only is None)] = None
@@ -102,6 +103,8 @@ class Data(StudyModel):
         None
     )
     """File with the chat template, in Jinja; null: that of the base model's tokenizer."""
+    best_by: Annotated[BestBy | None, Field(exclude_if=lambda task: task is None)] = None
+    """A task whose right answers choose the best weights; null: the validation loss chooses."""
 
     @property
     def train_part(self) -> Part:
@@ -128,6 +131,8 @@ class Data(StudyModel):
             found = {f"data.train.mixture.{i}": one for i, one in mixed if one.weight > 0}
         if self.validation.from_train is None:
             found["data.validation"] = self.validation
+        if self.best_by is not None and self.best_by.items is not None:
+            found["data.best_by.items"] = self.best_by.items
         return found
 
     @property

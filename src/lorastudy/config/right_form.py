@@ -66,6 +66,7 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
     "val_set_size": ("from_train",),
     "from_train": ("validation",),
     "weight": ("mixture",),
+    "metric_for_best_model": ("best_by",),
     "bf16": ("bfloat16", "precision"),
     "fp16": ("bfloat16", "precision"),
     "half": ("bfloat16",),
@@ -76,7 +77,7 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
 }
 # Keys that a value stands for where a mapping is expected, by its type.
 _KEYS_OF: dict[type, tuple[str, ...]] = {
-    str: ("id", "path"),
+    str: ("id", "path", "protocol"),
     int: ("patience",),
     float: ("from_train",),
     tuple: ("mixture",),
@@ -197,11 +198,11 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
 
 
 def _models_below(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models of a study without sources of a mixture, and the beginnings of their paths."""
+    """The models of a study, and the beginnings of their paths; most sources are left out."""
     yield path, model
     for key, field in model.model_fields.items():
         is_list = get_origin(field.annotation) is tuple
-        for below in _models_in(field.annotation) if key != "mixture" else ():
+        for below in _models_in(field.annotation) if key not in ("mixture", "items") else ():
             yield from _models_below(below, f"{path}{key}." + "NAME." * is_list)
 
 

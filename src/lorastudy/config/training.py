@@ -57,7 +57,7 @@ class EarlyStopping(StudyModel):
     patience: Count
     """A run stops after this many validations in a row without an improvement."""
     min_delta: Annotated[float, Field(ge=0, lt=10)] = 0.0
-    """The validation loss improves if it falls by more than this, in nats per target."""
+    """Least improvement: nats per target, or a share of right answers with data.best_by."""
 
 
 class Training(StudyModel):
@@ -92,7 +92,7 @@ class Training(StudyModel):
     early_stopping: Annotated[
         EarlyStopping | None, Field(exclude_if=lambda stopping: stopping is None)
     ] = None
-    """Stop runs whose validation loss no longer improves, all by this rule; null: never."""
+    """Stop runs that no longer improve on validation, all by this rule; null: never."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

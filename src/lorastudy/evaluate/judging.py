@@ -5,6 +5,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import SupportsFloat
@@ -13,6 +14,7 @@ from lorastudy.errors import ConfigError, InputError, reason_of
 
 JudgeText = Callable[[str, str], object]  # generated text and answer -> whether it is right
 
+_ODD_TEXTS = ("", " ?\n", "not 1 answer, but 2.")  # a function has to understand or refuse them
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
@@ -81,12 +83,39 @@ def judge_text(judge: JudgeText, generated: str, answer: str, place: str) -> boo
             f"{place}: the function fails on {generated[:80]!r}: {reason_of(error)}. Repair it, "
             "and let it return false for texts that it does not understand."
         ) from error
-    if isinstance(found, SupportsFloat) and float(found) in (0.0, 1.0):
-        return bool(found)
+    with suppress(Exception):  # of the returned value, of any kind
+        if isinstance(found, SupportsFloat) and float(found) in (0.0, 1.0):
+            return float(found) == 1.0
     raise InputError(
-        f"{place}: the function returned {found!r} for {generated[:80]!r}, and neither true nor "
-        "false."
+        f"{place}: the function returned {_show(found)} for {generated[:80]!r}, and neither true "
+        "nor false."
     )
+
+
+def refuse_judge(judge: JudgeText, answers: Sequence[tuple[str, str]]) -> None:
+    """Try a function on every right answer, and on texts such as an untrained model writes.
+
+    A mistake in it would otherwise show only after training.
+
+    Args:
+        judge: The function.
+        answers: The place of each item for people, and its right answer.
+
+    Raises:
+        InputError: It fails, or says neither true nor false; the message names the row.
+    """
+    for place, answer in answers:
+        judge_text(judge, answer, answer, place)
+    place, answer = answers[0]
+    for text in _ODD_TEXTS:
+        judge_text(judge, text, answer, place)
+
+
+def _show(value: object) -> str:
+    try:
+        return repr(value)[:80]
+    except Exception:  # of the value, of any kind
+        return f"a {type(value).__name__}"
 
 
 def _import(module: str) -> object:

@@ -96,7 +96,7 @@ def _quantity(found: EvaluationRecord) -> str:
 
 
 def _summary(run: StoredRun, form: ExportForm, weights: str) -> str:
-    arm, result = run.spec.arm, run.result
+    arm, data, result = run.spec.arm, run.spec.data, run.result
     what = {
         "adapter": f"An adapter ({name_method(arm)}) for",
         "merged": f"An adapter ({name_method(arm)}) merged into",
@@ -106,7 +106,8 @@ def _summary(run: StoredRun, form: ExportForm, weights: str) -> str:
     }[form]
     return (
         f"{what} {_link(run.study.base_model)}: arm `{result.arm}`, seed {result.seed} of the "
-        f"study `{run.study.name}`, {_best(result)} by validation loss. "
+        f"study `{run.study.name}`, {_best(result)} by "
+        f"{'validation loss' if data.best_by is None else 'right answers on validation'}. "
         f"{result.trainable_parameters or 0:,} of {result.total_parameters or 0:,} parameters "
         "were trained. "
         f"{'' if form == 'adapter' else f'Its weights are {weights}. '}"

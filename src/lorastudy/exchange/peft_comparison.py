@@ -108,6 +108,7 @@ def _epoch_metrics(epoch: EpochRecord) -> dict[str, object]:
         "step": epoch.step,
         "train loss": epoch.train_loss,
         "valid loss": epoch.validation_loss,
+        **({"valid accuracy": found} if (found := epoch.validation_accuracy) is not None else {}),
         "train time": epoch.train_seconds,
     }
 

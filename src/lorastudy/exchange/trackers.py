@@ -13,6 +13,7 @@ from typing import Any
 
 from lorastudy.errors import ConfigError
 from lorastudy.exchange.stored_runs import StoredRun
+from lorastudy.store.records import EpochRecord, ValidationRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ def list_points(run: StoredRun) -> Iterator[Point]:
         last = step.step
     for epoch in run.result.epochs:
         yield Point("epoch/train_loss", epoch.step, epoch.train_loss)
-        yield Point("epoch/validation_loss", epoch.step, epoch.validation_loss)
+        yield from _list_validation("epoch", epoch)
     for within in run.result.validations:
-        yield Point("step/validation_loss", within.step, within.validation_loss)
+        yield from _list_validation("step", within)
     for found in run.result.evaluations:
         name = f"test/{found.benchmark}--{found.protocol}"
         if found.cross_entropy is None or found.perplexity is None:
@@ -44,6 +45,12 @@ def list_points(run: StoredRun) -> Iterator[Point]:
             continue
         yield Point(f"{name}/cross_entropy", last, found.cross_entropy)
         yield Point(f"{name}/perplexity", last, found.perplexity)
+
+
+def _list_validation(after: str, line: EpochRecord | ValidationRecord) -> Iterator[Point]:
+    yield Point(f"{after}/validation_loss", line.step, line.validation_loss)
+    if line.validation_accuracy is not None:
+        yield Point(f"{after}/validation_accuracy", line.step, line.validation_accuracy)
 
 
 def list_settings(run: StoredRun) -> dict[str, str | int | float]:

@@ -14,6 +14,8 @@ from lorastudy.config.models import Arm
 from lorastudy.report.numerals import decimals_off_zero, write_with_interval
 from lorastudy.store.decisions import AskedQuestion
 
+RIGHT = "right answers on validation, best"  # a column of shares
+
 
 def name_arm(findings: Findings, arm: str) -> str:
     """An arm by its method and placement: "LoRA on attention and projection (lora-2)"."""
@@ -43,6 +45,17 @@ def list_placement(findings: Findings, arm: str) -> tuple[str, ...]:
 def _find_arm(findings: Findings, name: str) -> Arm | None:
     arms = findings.study.arms if findings.study else ()
     return next((arm for arm in arms if arm.name == name), None)
+
+
+def name_measure(findings: Findings) -> str:
+    """By what the best weights, learning rates and arms were chosen."""
+    return "right answers on validation" if findings.is_by_answers else "validation loss"
+
+
+def name_best(findings: Findings) -> str:
+    """What the best weights, learning rates and arms have."""
+    most = "most" if findings.is_by_answers else "lowest"
+    return f"{most} {name_measure(findings)}"
 
 
 def join(names: Sequence[str]) -> str:

@@ -202,7 +202,7 @@ def _describe_result(
     n_steps, seconds = progress.step, progress.train_seconds if trained else None
     lines: list[EpochRecord | ValidationRecord] = []
     lines += [*trained.epochs, *trained.validations] if trained else []
-    best = min(lines, key=lambda line: (line.validation_loss, line.step), default=None)
+    best = min(lines, key=lambda line: (*line.validation.rank, line.step), default=None)
     return RunResult.of(
         spec,
         status="done",

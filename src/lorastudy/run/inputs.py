@@ -6,7 +6,8 @@ belongs to which source, so that a run opens its memory maps without reading the
 
 from dataclasses import dataclass, field, replace
 
-from lorastudy.config.models import Benchmark, Part, Rows, Source
+from lorastudy.config.benchmarks import BestBy, TaskRules
+from lorastudy.config.models import Benchmark, Data, Part, Rows, Source
 from lorastudy.config.sources import plain_source
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
@@ -36,7 +37,7 @@ from lorastudy.run.answer_rows import (
 )
 from lorastudy.run.harness_task import prepare_harness_items
 from lorastudy.run.task_items import prepare_items
-from lorastudy.run.tasks import TaskItems
+from lorastudy.run.tasks import OwnItems, TaskItems
 from lorastudy.store.counts import HeldOut, TextCounts
 from lorastudy.store.places import Places, name_revision
 
@@ -53,6 +54,7 @@ class Reader:
     _joined: dict[Part, int] = field(default_factory=dict)  # documents of streams that were read
     _answers: dict[Part, AnswerSource] = field(default_factory=dict)  # those with answers
     _held_out: dict[Part, HeldOut] = field(default_factory=dict)  # of parts that are one side
+    _items_of_best: dict[BestBy, OwnItems] = field(default_factory=dict)  # read once for all arms
     _opened: dict[tuple[Part, Form, int | None], Corpus] = field(default_factory=dict)
 
     @property
@@ -186,11 +188,28 @@ class Reader:
             return self.benchmark_rows(benchmark, name, rows)
         if benchmark.task is not None:
             return prepare_harness_items(benchmark, protocol, self.tokenizer, self.places)
-        part = _as_part(benchmark)
+        return self._prepare_items(_as_part(benchmark), protocol, benchmark.rules)
+
+    def items_of_best(self, data: Data) -> OwnItems | None:
+        """The items whose right answers choose the best weights; None: the loss chooses.
+
+        Raises:
+            ConfigError: The rows are of another kind than the protocol is for.
+            InputError: They cannot be read, or one does not fit into the model.
+        """
+        if (task := data.best_by) is None:
+            return None
+        if task not in self._items_of_best:
+            part = data.validation_part if task.items is None else _as_part(task.items)
+            protocol = self.protocol(task.protocol, data.rows)
+            self._items_of_best[task] = self._prepare_items(part, protocol, task.rules)
+        return self._items_of_best[task]
+
+    def _prepare_items(self, part: Part, protocol: SizedProtocol, rules: TaskRules) -> OwnItems:
         examples = self._read(part, "texts").examples
         if examples:
             self._answers[part] = AnswerSource.of(part.label, examples)
-        return prepare_items(benchmark, protocol, examples, self.tokenizer, self.places.base)
+        return prepare_items(rules, protocol, examples, self.tokenizer, self.places.base)
 
     def benchmark_rows(self, benchmark: Benchmark, name: str, rows: Rows) -> "BenchmarkRows":
         """Corpus, rows and padding of a benchmark under a protocol.

@@ -16,6 +16,7 @@ from lorastudy.errors import ConfigError, InputError
 from lorastudy.model.starts import N_ROWS
 from lorastudy.protocols import Protocol, protocol_of_rows
 from lorastudy.run.inputs import Reader
+from lorastudy.run.tasks import TaskItems
 from lorastudy.seeds import open_stream
 from lorastudy.train.schedule import RateSchedule, lay_out_schedule
 
@@ -36,6 +37,7 @@ class TrainingLayout:
     validation_corpus: Corpus
     validation_table: RowTable
     validation_protocol: Protocol
+    items_of_best: TaskItems | None  # whose right answers choose the best weights
     train_slice: RowTable  # training rows whose loss is measured like the validation loss
 
 
@@ -45,7 +47,7 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
     Raises:
         ConfigError: Padding is to be scored, but rows are never padded; splits are of two kinds;
             or an epoch has no row of a source.
-        InputError: A split has less than one row.
+        InputError: A split has less than one row, or an item of `data.best_by` cannot be asked.
     """
     rows, training = spec.data.rows, spec.training
     corpus, table = reader.training_rows(spec.data.train_part, rows)
@@ -87,6 +89,7 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
         validation_protocol=protocol_of_rows(
             scored_padding=training.padding == "scored", has_answers=has_answers
         ),
+        items_of_best=reader.items_of_best(spec.data),
         train_slice=choose_slice(epoch, validation_table.n_rows),
     )
 

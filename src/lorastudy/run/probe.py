@@ -51,6 +51,7 @@ class ProbedSeconds:
     first_steps: float  # what the first steps took longer than the others
     per_target: float  # of training, all that a step does included
     per_validated_token: float
+    per_answered_token: float  # of items that choose the best weights; 0 without them
     checkpoint: float
     best: float  # publish the best epoch
     restore: float  # load it again, at the end of training
@@ -86,6 +87,7 @@ def time_arm(
             first_steps=first_steps,
             per_target=per_target,
             per_validated_token=_time_validation(context, setup) if setup.inputs else 0.0,
+            per_answered_token=_time_answers(context, setup) if setup.inputs else 0.0,
             checkpoint=_time_checkpoint(context, setup),
             best=best,
             restore=restore,
@@ -184,6 +186,11 @@ def _time_validation(context: RunContext, setup: RunSetup) -> float:
             device=context.device,
         )
     return scores.seconds / table.n_tokens()
+
+
+def _time_answers(context: RunContext, setup: RunSetup) -> float:
+    items = setup.layout.items_of_best
+    return 0.0 if items is None else _time_items(items, setup, context)
 
 
 def _time_scores(context: RunContext, setup: RunSetup) -> dict[str, float]:

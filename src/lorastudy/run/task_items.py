@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorastudy.config.benchmarks import Benchmark, Generation
+from lorastudy.config.benchmarks import Generation, TaskRules
 from lorastudy.data.answers import write_row_by_row
 from lorastudy.data.examples import Example, digest_examples
 from lorastudy.errors import ConfigError, InputError
@@ -16,6 +16,7 @@ from lorastudy.evaluate.judging import (
     equals_text,
     find_number,
     load_function,
+    refuse_judge,
 )
 from lorastudy.evaluate.pairs import TokenPair, encode_pairs
 from lorastudy.evaluate.protocols import SizedProtocol
@@ -26,18 +27,18 @@ from lorastudy.seeds import open_stream
 
 
 def prepare_items(
-    benchmark: Benchmark,
+    rules: TaskRules,
     protocol: SizedProtocol,
     examples: Sequence[Example],
     tokenizer: Tokenizer,
     base: Path,
 ) -> OwnItems:
-    """The items of a benchmark for one protocol.
+    """The items of a task for one protocol.
 
     Args:
-        benchmark: Where they are from, and how answers are generated and judged.
+        rules: How they are chosen, and how answers are generated and judged.
         protocol: How they are scored; its length is what the model reads at most.
-        examples: The rows; none if the benchmark holds texts.
+        examples: The rows; none if their source holds texts.
         tokenizer: The base model's.
         base: Folder of the study file.
 
@@ -46,15 +47,15 @@ def prepare_items(
             be loaded.
         InputError: A prompt with its answer does not fit into the model, or cannot be written.
     """
-    _refuse_kind(benchmark, protocol, examples)
-    chosen = _draw(examples, benchmark.sample)
+    _refuse_kind(rules.label, protocol, examples)
+    chosen = _draw(examples, rules.sample)
     items = OwnItems(
         protocol=protocol,
         examples=chosen,
         tokenizer=tokenizer,
-        digest=_digest(benchmark, protocol, examples, base),
-        n_population=None if benchmark.sample is None else len(examples),
-        generation=benchmark.generation or Generation(),
+        digest=_digest(rules, protocol, examples, base),
+        n_population=None if rules.sample is None else len(examples),
+        generation=rules.generation or Generation(),
     )
     if protocol.kind.chooses:
         return replace(items, pairs=_encode_choices(chosen, tokenizer, protocol.length))
@@ -65,14 +66,13 @@ def prepare_items(
         _refuse_answers_without_number(chosen)
         judge = equals_number
     elif protocol.kind.judge == "function":
-        assert benchmark.function is not None, "config requires it here"
-        judge = load_function(benchmark.function, base)
+        assert rules.function is not None, "config requires it here"
+        judge = load_function(rules.function, base)
+        refuse_judge(judge, [(example.place, example.answer_text) for example in chosen])
     return replace(items, prompts=prompts, judge=judge)
 
 
-def _refuse_kind(
-    benchmark: Benchmark, protocol: SizedProtocol, examples: Sequence[Example]
-) -> None:
+def _refuse_kind(label: str, protocol: SizedProtocol, examples: Sequence[Example]) -> None:
     kind = examples[0].kind if examples else "texts"
     has_choices = kind == "questions with choices"
     if examples and protocol.kind.chooses == has_choices:
@@ -82,10 +82,7 @@ def _refuse_kind(
         if protocol.kind.chooses
         else "prompts with answers, in columns prompt and completion, or messages"
     )
-    raise ConfigError(
-        f"benchmark {benchmark.name!r} holds {kind}, and the protocol {protocol.name!r} is for "
-        f"{needed}."
-    )
+    raise ConfigError(f"{label} holds {kind}, and the protocol {protocol.name!r} is for {needed}.")
 
 
 def _draw(examples: Sequence[Example], n: int | None) -> tuple[Example, ...]:
@@ -97,13 +94,13 @@ def _draw(examples: Sequence[Example], n: int | None) -> tuple[Example, ...]:
 
 
 def _digest(
-    benchmark: Benchmark, protocol: SizedProtocol, examples: Sequence[Example], base: Path
+    rules: TaskRules, protocol: SizedProtocol, examples: Sequence[Example], base: Path
 ) -> str:
     """SHA-256 over all items, and over what decides which answers are right."""
-    named = benchmark.function or ""
+    named = rules.function or ""
     path = base / named.rpartition(":")[0]
     code = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    how = benchmark.generation.model_dump(mode="json") if benchmark.generation else {}
+    how = rules.generation.model_dump(mode="json") if rules.generation else {}
     parts = [digest_examples(examples), protocol.name, protocol.length, named, code, how]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

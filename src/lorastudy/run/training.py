@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel
 
 from lorastudy import faults
@@ -23,12 +24,19 @@ from lorastudy.run.commit import commit_checkpoint
 from lorastudy.run.context import RunContext
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.setup import RunSetup
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.files import flush_to_disk, publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import write_hashes
 from lorastudy.store.lines import append_record, read_records
-from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord, losses_by_step
+from lorastudy.store.records import (
+    EpochRecord,
+    StepRecord,
+    ValidationRecord,
+    validations_by_step,
+)
 from lorastudy.store.training_state import EndedEpoch, Progress, TrainerState
+from lorastudy.store.validation import Validation
 from lorastudy.train.loop import EpochDone, StepDone, train
 from lorastudy.train.validations import should_stop, validates_between
 
@@ -95,7 +103,7 @@ class TrainingSession:
         stopping = self._context.spec.training.early_stopping
         if stopping is None:
             return False
-        return should_stop(losses_by_step(self._epochs, self._validations).values(), stopping)
+        return should_stop(self._known().values(), stopping)
 
     def _end_step(self, event: StepDone) -> None:
         self._record_step(event.record)
@@ -150,14 +158,15 @@ class TrainingSession:
 
     def _finish_epoch(self, ended: EndedEpoch) -> None:
         layout = self._setup.layout
-        loss = self._validate(f"epoch {ended.epoch}")
+        found = self._validate(f"epoch {ended.epoch}")
         train_loss_eval = self._measure_loss(layout.corpus, layout.train_slice)
-        self._publish_if_best(loss)
+        self._publish_if_best(found)
         record = EpochRecord(
             **ended.model_dump(),
             step=self._progress.step,
-            validation_loss=loss,
+            validation_loss=found.loss,
             train_loss_eval=train_loss_eval,
+            validation_accuracy=found.accuracy,
         )
         self._epochs = (*self._epochs, record)
         self._append(self._context.folder.epochs, record)
@@ -165,24 +174,32 @@ class TrainingSession:
     def _validate_within(self, step: int) -> None:
         """Validate after a step that does not end an epoch."""
         plan = self._setup.layout.plan
-        loss = self._validate(f"step {step}")
-        self._publish_if_best(loss)
-        epoch = plan.epoch_of(plan.group_of(step)[-1])
-        record = ValidationRecord(step=step, epoch=epoch, validation_loss=loss)
+        found = self._validate(f"step {step}")
+        self._publish_if_best(found)
+        record = ValidationRecord(
+            step=step,
+            epoch=plan.epoch_of(plan.group_of(step)[-1]),
+            validation_loss=found.loss,
+            validation_accuracy=found.accuracy,
+        )
         self._validations = (*self._validations, record)
         self._append(self._context.folder.validations, record)
 
-    def _validate(self, when: str) -> float:
+    def _validate(self, when: str) -> Validation:
         layout = self._setup.layout
         loss = self._measure_loss(layout.validation_corpus, layout.validation_table)
         _refuse_non_finite(when, loss)
-        return loss
+        items = layout.items_of_best
+        return Validation(loss, None if items is None else self._measure_accuracy(items))
 
-    def _publish_if_best(self, loss: float) -> None:
+    def _publish_if_best(self, found: Validation) -> None:
         faults.hit("run:after-validation")
-        known = losses_by_step(self._epochs, self._validations)
-        if loss < min(known.values(), default=math.inf):
+        known = self._known().values()
+        if not known or found.rank < min(before.rank for before in known):
             publish_best(self._context, self._setup)
+
+    def _known(self) -> dict[int, Validation]:
+        return validations_by_step(self._epochs, self._validations)
 
     def _append(self, path: Path, record: BaseModel) -> None:
         """Write the line of a validation, with everything that it promises."""
@@ -205,6 +222,17 @@ class TrainingSession:
             team=self._context.team,
         )
         return average_nats(layout.validation_protocol, scores)
+
+    def _measure_accuracy(self, items: TaskItems) -> float:
+        """The share of items that the model answers right, the same for all members of a team."""
+        context = self._context
+        answered = items.answer(
+            self._setup.scorer, context.device, context.stop.poll, context.team
+        ).items
+        n_right = sum(item.right for item in answered)
+        # members of other devices may answer otherwise; what the first one says counts
+        own = n_right if context.team.is_first else 0.0
+        return float(context.team.add(np.array([own]))[0]) / len(answered)
 
 
 def publish_best(context: RunContext, setup: RunSetup) -> None:

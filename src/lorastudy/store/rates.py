@@ -1,13 +1,14 @@
 """Which learning rate an arm runs with, and so which runs a study has now.
 
-A rate is chosen by validation loss alone (decisions 0006 and 0020). Where a study has tuning
-seeds, the choice is read from the records of the tuning runs every time and stored nowhere, so
-that every process on every machine finds the same one. A study that runs until its question is
-decided stores what it chose among its decisions (decision 0031).
+A rate is chosen on validation alone (decisions 0006 and 0020): by the loss, or by right answers if
+the study has `data.best_by` (decision 0037). Where a study has tuning seeds, the choice is read
+from the records of the tuning runs every time and stored nowhere, so that every process on every
+machine finds the same one. A study that runs until its question is decided stores what it chose
+among its decisions (decision 0031).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from lorastudy.config.models import Study
@@ -15,6 +16,9 @@ from lorastudy.config.spec import RunSpec, expand_study, list_runs_to_come
 from lorastudy.store.decisions import Ask, is_paused, list_asks, read_choices, read_decisions
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import RunResult
+from lorastudy.store.validation import Validation
+
+_DIGITS = 12  # of a mean of shares, so that equal means are equal
 
 
 def list_runs(study: Study, folder: StudyFolder) -> tuple[RunSpec, ...]:
@@ -77,22 +81,29 @@ def read_rates(study: Study, folder: StudyFolder) -> dict[str, float]:
     return {arm: rate for arm, rate in found.items() if rate is not None}
 
 
-def best_validation_loss(run: RunResult) -> float | None:
-    """The lowest finite validation loss of the run; None if there is none."""
-    finite = [loss for loss in run.validation_losses.values() if math.isfinite(loss)]
-    return min(finite, default=None)
+def best_validation(run: RunResult) -> Validation | None:
+    """The best validation of the run with a finite loss; None if there is none."""
+    finite = [found for found in run.validations_by_step.values() if math.isfinite(found.loss)]
+    return min(finite, key=lambda found: found.rank, default=None)
+
+
+def average_rank(runs: Sequence[RunResult]) -> tuple[float, float]:
+    """Means over runs of what ranks their best validations; infinite if one of them has none."""
+    best = [best_validation(run) for run in runs]
+    ranks = [(math.inf, math.inf) if found is None else found.rank for found in best]
+    by_answers, by_loss = map(fmean, zip(*ranks, strict=True))
+    return round(by_answers, _DIGITS) if math.isfinite(by_answers) else by_answers, by_loss
 
 
 def choose_learning_rate(runs: Iterable[RunResult]) -> float | None:
-    """The rate with the lowest mean of the best validation loss over the finished runs.
+    """The rate with the best mean of the best validation over the finished runs.
 
     A rate with fewer finished seeds loses to one with more: the mean of the survivors
     would hide what failed. Equal means go to the lower rate. None if no run finished.
     """
-    losses: dict[float, list[float]] = {}
+    of_rate: dict[float, list[RunResult]] = {}
     for run in runs:
-        loss = best_validation_loss(run)
         if run.status == "done" and run.learning_rate is not None:
-            losses.setdefault(run.learning_rate, []).append(math.inf if loss is None else loss)
-    order = {rate: (-len(found), fmean(found), rate) for rate, found in losses.items()}
+            of_rate.setdefault(run.learning_rate, []).append(run)
+    order = {rate: (-len(found), *average_rank(found), rate) for rate, found in of_rate.items()}
     return min(order, key=order.__getitem__, default=None)

@@ -15,6 +15,7 @@ from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
+from lorastudy.store.validation import Validation
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 # of a run that ended; two that are never stored: "damaged" (its records are not those that it
@@ -38,6 +39,15 @@ class EpochRecord(Record):
     learning_rate: float  # of the last optimizer step
     train_seconds: float  # optimizer steps of this epoch only
     train_loss_eval: float | None = None  # as validation_loss, on a fixed part of the training rows
+    # share of right answers to the items of `data.best_by`; None: there are none
+    validation_accuracy: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = (
+        None
+    )
+
+    @property
+    def validation(self) -> Validation:
+        """What the validation after the epoch found."""
+        return Validation(self.validation_loss, self.validation_accuracy)
 
 
 class ValidationRecord(Record):
@@ -45,7 +55,15 @@ class ValidationRecord(Record):
 
     step: int  # optimizer steps done
     epoch: int  # that it lies in, from 1
-    validation_loss: float  # as in `EpochRecord`
+    validation_loss: float  # these two: as in `EpochRecord`
+    validation_accuracy: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = (
+        None
+    )
+
+    @property
+    def validation(self) -> Validation:
+        """What it found."""
+        return Validation(self.validation_loss, self.validation_accuracy)
 
 
 class Fingerprint(Record):
@@ -266,15 +284,20 @@ class RunResult(Record):
     @property
     def validation_losses(self) -> dict[int, float]:
         """The loss of every validation by its optimizer step, ascending."""
-        return losses_by_step(self.epochs, self.validations)
+        return {step: found.loss for step, found in self.validations_by_step.items()}
+
+    @property
+    def validations_by_step(self) -> dict[int, Validation]:
+        """Every validation by its optimizer step, ascending."""
+        return validations_by_step(self.epochs, self.validations)
 
 
-def losses_by_step(
+def validations_by_step(
     epochs: Iterable[EpochRecord], validations: Iterable[ValidationRecord]
-) -> dict[int, float]:
-    """Validation losses after and within epochs by optimizer step, ascending."""
-    found = {line.step: line.validation_loss for line in validations}
-    found |= {line.step: line.validation_loss for line in epochs}
+) -> dict[int, Validation]:
+    """Validations after and within epochs by optimizer step, ascending."""
+    found = {line.step: line.validation for line in validations}
+    found |= {line.step: line.validation for line in epochs}
     return dict(sorted(found.items()))
 
 

@@ -15,6 +15,8 @@ from lorastudy.run.tasks import TaskItems
 from lorastudy.store.counts import MixedRows, Overlap
 from lorastudy.store.records import StudyLock
 
+BEST_BY = "data.best_by"  # the items whose right answers choose the best weights
+
 
 def make_lock(
     study: Study,
@@ -36,6 +38,9 @@ def make_lock(
     digests = {name: part.digest for name, part in scored.items()}
     digests["train"] = layout.corpus.digest
     digests["validation"] = layout.validation_corpus.digest
+    texts = {name: part.text for name, part in scored.items()}
+    if (items := layout.items_of_best) is not None:
+        digests[BEST_BY], texts[BEST_BY] = items.digest, items.text
     return StudyLock(
         base_digest=digest_base(reader.base.folder),
         tokenizer_digest=reader.tokenizer.digest,
@@ -43,7 +48,7 @@ def make_lock(
         texts={
             "train": reader.count_training_text(study.data.train_part, rows),
             "validation": reader.count_training_text(study.data.validation_part, rows),
-            **{name: part.text for name, part in scored.items()},
+            **texts,
         },
         mixture=_describe_mixture(study, layout),
         held_out=reader.held_out_of(study.data.validation_part),
@@ -64,6 +69,8 @@ def _count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
     """What validation and each benchmark share with training, ignoring white space at the ends."""
     trained = reader.corpus(study.data.train_part, "texts")
     texts: dict[str | None, Part | Source] = {None: study.data.validation_part}
+    if study.data.best_by is not None and study.data.best_by.items is not None:
+        texts[BEST_BY] = study.data.best_by.items
     texts |= {benchmark.name: benchmark for benchmark in study.benchmarks if benchmark.task is None}
     return tuple(
         count_overlap(name, reader.corpus(text, "texts"), trained) for name, text in texts.items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lorastudy.config.models import Study
+from lorastudy.config.models import BestBy, Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.base import BaseDescription
@@ -24,9 +24,24 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
         yield slow
     for arm in checked.arms:
         yield from _note_rank(arm)
-    for benchmark in study.benchmarks:
-        if benchmark.function is not None:
-            yield f"answers of {benchmark.name} are judged by code: {benchmark.function}."
+    if (task := study.data.best_by) is not None:
+        yield _note_best_by(study, task)
+    judged = {benchmark.name: benchmark.function for benchmark in study.benchmarks}
+    judged |= {"data.best_by": task.function} if task else {}
+    for name, function in judged.items():
+        if function is not None:
+            yield f"answers of {name} are judged by code: {function}."
+
+
+def _note_best_by(study: Study, task: BestBy) -> str:
+    chosen = ["the best weights"]
+    chosen += ["learning rates"] if any(len(arm.learning_rates) > 1 for arm in study.arms) else []
+    chosen += ["early stops"] if study.training.early_stopping else []
+    rows = "validation rows" if task.items is None else "data.best_by.items"
+    return (
+        f"right answers to {rows} decide ({task.protocol}, data.best_by) on {', '.join(chosen)}. "
+        "If there are as many of them, the lower validation loss does."
+    )
 
 
 def list_texts(lock: StudyLock) -> tuple[str, ...]:

@@ -49,10 +49,11 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
     def evaluate(table: RowTable, padding: Padding) -> float:
         return count_evaluation(base, table, padding, size.added).seconds_at(speed)
 
+    def answer(items: TaskItems) -> float:
+        return count_task(base, items.n_positions, items.n_steps, size.added).seconds_at(speed)
+
     scoring = sum(
-        count_task(base, part.n_positions, part.n_steps, size.added).seconds_at(speed)
-        if isinstance(part, TaskItems)
-        else evaluate(part.table, part.padding)
+        answer(part) if isinstance(part, TaskItems) else evaluate(part.table, part.padding)
         for part in checked.scored.values()
     )
     seconds = RunSeconds(_SET_UP_SECONDS, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
@@ -69,6 +70,8 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
     )
     n_epochs, n_validations = spec.training.epochs, count_validations(spec.training, layout.plan)
     validated = evaluate(layout.validation_table, layout.padding) * n_validations
+    if (items := layout.items_of_best) is not None:
+        validated += answer(items) * n_validations
     return replace(
         seconds,
         training=epoch.seconds_at(speed) * n_epochs,
@@ -91,11 +94,12 @@ def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds
     n_validations = count_validations(arm.spec.training, layout.plan)
     validated = layout.validation_table.n_tokens() * n_validations
     validated += layout.train_slice.n_tokens() * epochs
+    answered = layout.items_of_best.n_positions * n_validations if layout.items_of_best else 0
     targets = count_targets(layout.epoch, layout.padding)
     return replace(
         seconds,
         training=probed.first_steps + probed.per_target * targets * epochs,
-        validation=probed.per_validated_token * validated,
+        validation=probed.per_validated_token * validated + probed.per_answered_token * answered,
         checkpoints=(probed.checkpoint + probed.best) * n_validations + probed.restore,
     )
 

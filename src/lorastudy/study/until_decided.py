@@ -108,6 +108,12 @@ def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> Non
             "no tuning_seeds to search among them: seeds that choose a rate cannot also report it. "
             "Add `tuning_seeds: [100]` to the study file, or give each arm one rate."
         )
+    if several and study.data.best_by is not None:
+        raise ConfigError(
+            f"--until-decided: learning rates of {', '.join(several)} are searched by validation "
+            "loss, and data.best_by chooses by right answers. Give each arm one rate, or leave "
+            "data.best_by or --until-decided out."
+        )
     if not list_pairs(question, study):
         needed = {
             "full-or-lora": "an arm with method: full and one with method: lora",

@@ -1,14 +1,14 @@
-"""When a run validates, and when its validation losses say that it should stop early.
+"""When a run validates, and when its validations say that it should stop early.
 
-Pure functions of the plan and of recorded losses: a resumed run reads its records and decides as
+Pure functions of the plan and of recorded numbers: a resumed run reads its records and decides as
 the run that was left alone did, so a checkpoint keeps nothing of this.
 """
 
-import math
 from collections.abc import Iterable
 
 from lorastudy.config.models import EarlyStopping, Training
 from lorastudy.data.steps import StepPlan
+from lorastudy.store.validation import Validation
 
 
 def validates_between(training: Training, plan: StepPlan, step: int) -> bool:
@@ -28,16 +28,16 @@ def count_validations(training: Training, plan: StepPlan) -> int:
     return training.epochs + len(list_steps_between(training, plan, plan.n_steps))
 
 
-def should_stop(losses: Iterable[float], stopping: EarlyStopping) -> bool:
-    """Whether the last `patience` of the validation losses, in their order, did not improve.
+def should_stop(validations: Iterable[Validation], stopping: EarlyStopping) -> bool:
+    """Whether the last `patience` of the validations, in their order, did not improve.
 
-    A loss improves if it is lower by more than `min_delta` than the last one that improved. The
-    best weights are those of the lowest loss, by however little it is lower.
+    One improves if it is better by more than `min_delta` than the last one that improved. The best
+    weights are those of the best validation, by however little it is better.
     """
-    reference, n_waited = math.inf, 0
-    for loss in losses:
-        if loss < reference - stopping.min_delta:
-            reference, n_waited = loss, 0
+    reference, n_waited = None, 0
+    for found in validations:
+        if reference is None or found.improves_on(reference, stopping.min_delta):
+            reference, n_waited = found, 0
         else:
             n_waited += 1
     return n_waited >= stopping.patience

@@ -28,7 +28,8 @@ def draw_losses(findings: Findings) -> DrawnFigure:
         _draw_curve(left, position, arm=arm, curve=arm.losses(_train_losses), what="training loss")
         _draw_curve(right, position, arm=arm, curve=validation, what="validation loss")
         _draw_dots(right, position, arm.losses(_train_losses_eval))
-        _mark_best(right, position, f"{arm.arm}: best epoch", validation)
+        hint = "lowest validation loss" if findings.is_by_answers else "best epoch"
+        _mark_best(right, position, f"{arm.arm}: {hint}", validation)
     for axes, name in ((left, "training loss"), (right, "validation loss")):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

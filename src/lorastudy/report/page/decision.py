@@ -10,7 +10,7 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.limits import Excess, LimitName
 from lorastudy.analysis.recommendation import OnTest, Outcome, Recommendation
 from lorastudy.report.page.headline import write_cost
-from lorastudy.report.wording import describe_margin, join, name_arm, write_difference
+from lorastudy.report.wording import describe_margin, join, name_arm, name_best, write_difference
 from lorastudy.units import GPU_CONTEXT_BYTES, write_bytes_up, write_nats_up, write_seconds_up
 
 _NEEDS: Mapping[LimitName, tuple[str, str, Callable[[float], str]]] = {
@@ -146,12 +146,12 @@ def _say_answer(found: Recommendation, findings: Findings) -> str:
     return _NOTHING[found.outcome].format(lora=found.lora, reference=found.reference)
 
 
-def state_weights(decision: Decision, folder: str) -> tuple[str, ...]:
+def state_weights(decision: Decision, findings: Findings, folder: str) -> tuple[str, ...]:
     """Where the recommended weights are."""
     where = decision.find_weights(folder)
     if where is None:
         return ()
-    among = f": of its {decision.n_runs} runs, the one with the lowest validation loss"
+    among = f": of its {decision.n_runs} runs, the one with the {name_best(findings)}"
     if decision.found.step.is_elsewhere:
         among = f", the first of {decision.n_runs} seeds, since no validation loss chooses one"
     return (f"The weights are in {where}{among if decision.n_runs > 1 else ''}.",)

@@ -3,6 +3,7 @@
 from lorastudy.analysis.findings import Findings
 from lorastudy.config.models import (
     BaseModelRef,
+    BestBy,
     Source,
     Study,
     Training,
@@ -71,12 +72,21 @@ def _describe_validation(validation: ValidationSource) -> str:
     return f"{validation.from_train:.3g} of the training documents, held out"
 
 
-def _describe_moments(training: Training) -> str:
+def _describe_best_by(task: BestBy | None) -> str:
+    """What chooses the best weights, if it is not the validation loss."""
+    if task is None:
+        return ""
+    rows = "validation data" if task.items is None else describe_source(task.items)
+    return f"right answers to {rows} ({task.protocol}), then validation loss"
+
+
+def _describe_moments(training: Training, *, by_loss: bool) -> str:
     """When runs validate and stop, besides after their epochs."""
     every, stopping = training.validate_every, training.early_stopping
     said = f", validated after every {every:,} steps too" if every else ""
     if stopping is not None:
-        least = f" of more than {stopping.min_delta:g} nats" if stopping.min_delta else ""
+        unit = " nats" if by_loss else ""
+        least = f" of more than {stopping.min_delta:g}{unit}" if stopping.min_delta else ""
         said += f", stopped after {stopping.patience} validations without an improvement{least}"
     return said
 
@@ -103,10 +113,11 @@ def _describe_inputs(study: Study) -> list[Fact]:
         Fact("training data", _describe_train(data.train)),
         Fact("validation data", _describe_validation(data.validation)),
         Fact("rows", f"{rows}, at most {data.rows.length:,} tokens"),
+        Fact("best weights by", _describe_best_by(data.best_by)),
         Fact(
             "training",
             f"{training.epochs} epochs, {training.rows_per_step} rows per optimizer step, "
             f"{training.schedule.shape} schedule, padding {training.padding}"
-            f"{_describe_moments(training)}",
+            f"{_describe_moments(training, by_loss=data.best_by is None)}",
         ),
     ]

@@ -12,7 +12,14 @@ from lorastudy.analysis.limits import NO_LIMITS, Limits
 from lorastudy.analysis.recommendation import OnTest, Outcome, Recommendation, recommend
 from lorastudy.analysis.standings import stand, stand_on_test
 from lorastudy.report.numerals import write_share
-from lorastudy.report.wording import describe_margin, join, name_arm, start, write_size
+from lorastudy.report.wording import (
+    describe_margin,
+    join,
+    name_arm,
+    name_measure,
+    start,
+    write_size,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,7 @@ class _Words:
     found: Recommendation
     named: str  # the LoRA arm: "LoRA on attention (lora-1)"
     reference: str  # "full fine-tuning"
+    measure: str  # by which the best LoRA arm was chosen: "validation loss"
 
     @property
     def lora(self) -> str:
@@ -38,7 +46,7 @@ def state_headline(findings: Findings, limits: Limits = NO_LIMITS) -> str:
     found = recommend(findings, limits)
     lora = name_arm(findings, found.lora) if found.lora else "LoRA"
     reference = name_arm(findings, found.reference) if found.reference else "full fine-tuning"
-    return start(_HEADLINES[found.outcome](_Words(found, lora, reference)))
+    return start(_HEADLINES[found.outcome](_Words(found, lora, reference, name_measure(findings))))
 
 
 def _say_lora(words: _Words) -> str:
@@ -65,7 +73,7 @@ def _say_reference(words: _Words) -> str:
     sizes = _list_as_owned(worse)
     is_chosen = words.found.question is None or words.found.question.arms is None
     kind = "LoRA arm" if words.found.only_lora else "other arm"
-    who = f"the best {kind} by validation loss, {words.lora}," if is_chosen else words.lora
+    who = f"the best {kind} by {words.measure}, {words.lora}," if is_chosen else words.lora
     if words.found.step.is_elsewhere:
         who = f"every {kind} is worse; {words.lora}"
     among = "among the arms that keep the limits, " if words.found.excesses and is_chosen else ""

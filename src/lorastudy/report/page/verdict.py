@@ -64,7 +64,7 @@ def state_decision(
     found = decision.found
     caveats = tuple(map(state_caveat, find_caveats(findings, found)))
     sure = (*_state_evidence(found), *_state_design(found), *words.state_margin(decision))
-    next_step = (*words.state_weights(decision, folder), state_step(found.step))
+    next_step = (*words.state_weights(decision, findings, folder), state_step(found.step))
     statements = (
         Statement("What is missing?", _state_missing(findings)),
         Statement("How sure?", sure),

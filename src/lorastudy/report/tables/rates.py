@@ -9,10 +9,9 @@ from lorastudy.analysis.rates import RateSummary
 from lorastudy.analysis.statistics import Estimate
 from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_estimate, write_rate
 from lorastudy.report.tables.table import Cell, Column, Note, Table, score_column, text_cell
+from lorastudy.report.wording import RIGHT, name_measure
 
-NOT_USED = (
-    "not used for choosing: the rate was chosen by validation loss, before any score was read."
-)
+NOT_USED = "not used for choosing: the rate was chosen by {measure}, before any score was read."
 AT_THE_END = (
     "the best rate tried is the lowest or highest of the list, so a better one may lie outside."
 )
@@ -26,11 +25,13 @@ def build_rate_table(findings: Findings) -> Table:
         Column("learning rate", ("learning_rate",)),
         Column("chosen", ("is_chosen", "is_paper"), "left"),
         Column("best validation loss", ("validation_loss", "sd", "n")),
+        *([Column(RIGHT, ("validation_accuracy", "sd", "n"))] if findings.is_by_answers else []),
         *(score_column(c.key, ("sd", "n")) for c in findings.comparisons),
     )
     used = {mark for rate in findings.rates for mark in _marks(rate)}
-    notes = [Note(m, t) for m, t in (("¶", PAPER), ("§", AT_THE_END), ("*", NOT_USED)) if m in used]
-    rows = tuple(map(_cells, findings.rates))
+    not_used = NOT_USED.format(measure=name_measure(findings))
+    notes = [Note(m, t) for m, t in (("¶", PAPER), ("§", AT_THE_END), ("*", not_used)) if m in used]
+    rows = tuple(_cells(rate, findings) for rate in findings.rates)
     shown = ", ".join(dict.fromkeys(c.key.quantity for c in findings.comparisons)) or "perplexity"
     title = f"Learning rates: validation loss and test {shown}"
     return Table(title, columns, rows, tuple(notes))
@@ -46,12 +47,18 @@ def write_rates_json(rates: Sequence[RateSummary]) -> str:
             "is_paper": rate.is_paper,
             "n_expected": rate.n_expected,
             "validation_loss": _describe(rate.validation_loss),
+            **_describe_accuracy(rate),
             "perplexities": _list_scores(rate, "perplexity"),
             **({"accuracies": found} if (found := _list_scores(rate, "accuracy")) else {}),
         }
         for rate in rates
     ]
     return json.dumps({"rates": content}, indent=1, allow_nan=False) + "\n"
+
+
+def _describe_accuracy(rate: RateSummary) -> dict[str, object]:
+    found = _describe(rate.validation_accuracy)
+    return {} if found is None else {"validation_accuracy": found}
 
 
 def _list_scores(rate: RateSummary, quantity: str) -> list[dict[str, object]]:
@@ -74,11 +81,9 @@ def _marks(rate: RateSummary) -> list[str]:
     return marks if rate.is_chosen else [*marks, "*"]
 
 
-def _cells(rate: RateSummary) -> tuple[Cell, ...]:
-    loss = rate.validation_loss
-    text, detail = (ABSENT, "") if loss is None else write_estimate(loss, 4)
-    n = loss.n if loss else 0
-    missing = "" if n == rate.n_expected else f" of {rate.n_expected}"
+def _cells(rate: RateSummary, findings: Findings) -> tuple[Cell, ...]:
+    validated = [(rate.validation_loss, 4)]
+    validated += [(rate.validation_accuracy, 3)] if findings.is_by_answers else []
     return (
         text_cell(rate.arm),
         Cell(
@@ -87,9 +92,17 @@ def _cells(rate: RateSummary) -> tuple[Cell, ...]:
             mark="".join(m for m in _marks(rate) if m != "*"),
         ),
         Cell("chosen" if rate.is_chosen else "", (str(rate.is_chosen), str(rate.is_paper))),
-        Cell(text, (loss.mean if loss else None, loss.sd if loss else None, n), detail + missing),
+        *(_validation_cell(found, decimals, rate) for found, decimals in validated),
         *(_score_cell(rate, estimate) for estimate in rate.scores.values()),
     )
+
+
+def _validation_cell(found: Estimate | None, decimals: int, rate: RateSummary) -> Cell:
+    text, detail = (ABSENT, "") if found is None else write_estimate(found, decimals)
+    n = found.n if found else 0
+    missing = "" if n == rate.n_expected else f" of {rate.n_expected}"
+    values = (found.mean if found else None, found.sd if found else None, n)
+    return Cell(text, values, detail + missing)
 
 
 def _score_cell(rate: RateSummary, estimate: Estimate | None) -> Cell:

@@ -19,7 +19,7 @@ from lorastudy.report.numerals import (
 from lorastudy.report.tables.comparisons import describe_lead
 from lorastudy.report.tables.score_notes import warn_of_scores
 from lorastudy.report.tables.table import Cell, Column, Note, Table, score_column
-from lorastudy.report.wording import list_placement
+from lorastudy.report.wording import list_placement, name_best
 from lorastudy.store.records import RunResult
 from lorastudy.units import MIB
 
@@ -33,7 +33,7 @@ MARKS = {
 }
 SCORE_NOTE = (
     "Perplexity: exp(mean loss over seeds), each run at the epoch and each arm at the learning "
-    "rate with the lowest validation loss. Bold: separated from every other arm of the column."
+    "rate with the {best}. Bold: separated from every other arm of the column."
 )
 ELSEWHERE_NOTE = (
     "Perplexity: exp(mean loss over seeds), of models that were trained elsewhere; training times "
@@ -79,7 +79,9 @@ def build_table1(findings: Findings) -> Table:
     title = f"Table I. {results.name}: {shown} and cost of every arm"
     scores = (score_column(c.key, _score_parts(c.key)) for c in comparisons)
     columns = (Column("arm", ("arm",), "left"), *scores, *_ARM_COLUMNS, *_cost_columns(kind))
-    notes = (*_notes(comparisons, is_elsewhere=findings.is_elsewhere), *warn_of_scores(results))
+    of_scores = SCORE_NOTE.format(best=name_best(findings))
+    of_scores = ELSEWHERE_NOTE if findings.is_elsewhere else of_scores
+    notes = (*_notes(comparisons, of_scores), *warn_of_scores(results))
     return Table(title, columns, rows, notes)
 
 
@@ -235,14 +237,14 @@ def _why(run: RunResult) -> str:
     return f"{run.status}: {first}"
 
 
-def _notes(comparisons: Sequence[Comparison], *, is_elsewhere: bool) -> tuple[Note, ...]:
+def _notes(comparisons: Sequence[Comparison], of_scores: str) -> tuple[Note, ...]:
     used = {_mark(arm, c) for c in comparisons for arm in c.ranked}
     marked = [Note(mark, text) for mark, text in MARKS.items() if mark in used]
     leads = [
         Note("", f"{c.key.benchmark}, {c.key.protocol_name}: {describe_lead(c)}.")
         for c in comparisons
     ]
-    general = [Note("", ELSEWHERE_NOTE if is_elsewhere else SCORE_NOTE)] if comparisons else []
+    general = [Note("", of_scores)] if comparisons else []
     general += [Note("", TASK_NOTE)] if any(c.key.is_task for c in comparisons) else []
     general += [Note("", INTERVAL_NOTE)] if any(c.levels for c in comparisons) else []
     has_padding = any(c.key.scores_padding for c in comparisons)
