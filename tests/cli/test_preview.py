@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.study.open import open_study
-from lorastudy.study.preview import Preview, decode_tokens, preview_study
+from lorastudy.study.preview import preview_study
+from lorastudy.study.seen_rows import Preview, decode_tokens
 from support.chats import END, TEMPLATE, say, write_rows
 from support.command_line import call
 from support.tiny_runs import OTHER, TRAIN, make_study, write_texts
@@ -115,6 +116,48 @@ def test_a_sampled_benchmark_shows_all_its_rows_and_one_is_the_longest(
     assert look(write_study(tiny_gpt2, benchmarks=({**benchmark, "sample": 2},))).parts[2] == whole
     shown = call("preview", "study.yaml", "--part", "tale--blocks-16", "-n", "3").out
     assert shown.count("document 1: 16 tokens") == 3 and shown.count("the longest row") == 1
+
+
+def test_items_of_tasks_are_shown_as_they_are_asked(desk: Path, tiny_gpt2: Path) -> None:
+    """Prompts may be longer than rows of training, since a task reads the model's context."""
+    quiz = [{"question": "Which?", "choices": ["a", "bc"], "answer": 1}]
+    asked = [{"prompt": f"{'Well, ' * 8}{n}?", "completion": f" {n}!"} for n in (7, 88)]
+    write_rows(desk / "quiz.jsonl", quiz)
+    write_rows(desk / "asked.jsonl", asked)
+    how = {"generation": {"max_new_tokens": 4}}
+    choice = {"name": "quiz", "path": "quiz.jsonl", "protocols": ("choice",)}
+    match = {"name": "asked", "path": "asked.jsonl", "protocols": ("exact-match",), **how}
+    path = write_study(tiny_gpt2, benchmarks=(choice, match))
+    *_, choices, written = look(path).parts
+    assert [(spell(r), spell(r, is_scored=True)) for r in choices.rows] == [
+        ("Which? a", " a"),
+        ("Which? bc", " bc"),
+    ]
+    assert [row.segments[-1].token_class for row in choices.rows] == ["wrong", "answer"]
+    assert [row.place.rpartition(", ")[2] for row in choices.rows] == [
+        "choice 1 of 2",
+        "choice 2 of 2",
+    ]
+    assert (choices.n_documents, choices.n_rows) == (1, 2)
+    assert {c.token_class: (c.n_tokens, c.n_scored) for c in choices.classes} == {
+        "prompt": (2 * 6, 0),
+        "answer": (3, 3),
+        "wrong": (2, 2),
+    }
+    for row, example in zip(written.rows, asked, strict=True):
+        prompt, answer = row.segments
+        assert ("".join(prompt.tokens), prompt.n_tokens) == (
+            example["prompt"],
+            len(example["prompt"]),
+        )
+        assert (answer.tokens, answer.n_tokens, answer.is_scored) == (
+            (example["completion"],),
+            0,
+            False,
+        )
+    shown = call("preview", path, "--part", "quiz--choice").out
+    assert "wrong       * ␣a" in shown and "answer      * ␣bc" in shown
+    assert "The model writes an answer" in call("preview", path, "--part", "asked--exact-match").out
 
 
 def test_the_terminal_says_without_colour_what_is_scored(desk: Path, tiny_gpt2: Path) -> None:

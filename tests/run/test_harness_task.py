@@ -19,6 +19,7 @@ from lorastudy.run.scores import score_part
 from lorastudy.run.tasks import TaskItems
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.places import Places
+from lorastudy.study.preview_items import describe_items
 from support.chats import write_rows
 from support.tiny_runs import CPU
 
@@ -122,6 +123,26 @@ def test_choices_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:
             assert item.prompt == sample["arguments"][0][0]
         assert found.evaluation.metric == f"{metric},none"
     assert 0 < (found.evaluation.accuracy or 0) < 1  # so that the comparison says something
+
+
+def test_a_preview_shows_what_the_harness_asks(folder: Path, tiny_gpt2: Path) -> None:
+    """Solved examples are those of the evaluation, also after an earlier look."""
+    tokenizer = make_reader(tiny_gpt2, Places(folder, cache=folder / "cache")).tokenizer
+    expected = theirs(tiny_gpt2, write_task(folder, CHOICE))
+    part = prepare(tiny_gpt2, folder)
+    for _ in range(2):
+        for item, sample in zip(part.list_asked(), expected, strict=True):
+            read = [tokenizer.decode(text.read.ids) for text in item]
+            asked = [context + choice for context, choice in sample["arguments"]]
+            # the model has room for 64 tokens and one more target; each has one per byte
+            assert [text[each.n_cut :] for text, each in zip(read, item, strict=True)] == [
+                text[-65:] for text in asked
+            ]
+            assert [text.is_right for text in item] == [n == sample["target"] for n in range(3)]
+    write_task(folder, WRITTEN, LETTER="e", STOP="none")
+    shown = describe_items("b", prepare(tiny_gpt2, folder), 9)
+    assert [row.segments[0].tokens for row in shown.rows] == [(*f"{q['q']} ",) for q in QUESTIONS]
+    assert {row.segments[1].tokens for row in shown.rows} == {("e",)}
 
 
 def test_generated_texts_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:

@@ -15,7 +15,7 @@ from lorastudy.store.files import write_text
 from lorastudy.study.open import open_study
 
 if TYPE_CHECKING:
-    from lorastudy.study.preview import PreviewPart, PreviewRow, Segment
+    from lorastudy.study.seen_rows import PreviewPart, PreviewRow, Segment
 
 _STYLES = {
     "start": "dim",
@@ -24,6 +24,7 @@ _STYLES = {
     "header": "dim",
     "answer": "green",
     "end-of-turn": "bold magenta",
+    "wrong": "yellow",
     "cut-off": "strike red",
     "padding": "dim",
 }
@@ -87,6 +88,8 @@ def _print_part(part: "PreviewPart") -> None:
         f"{part.name}: {part.n_rows:,} rows of at most {part.length:,} tokens from "
         f"{part.n_documents:,} document{'s' * (part.n_documents != 1)}; * is scored"
     )
+    if part.note:
+        console.print(part.note)
     for count in part.classes:
         scored = f"{count.n_scored:,} scored" if count.n_scored else ""
         label = _label(count.token_class, is_scored=count.n_scored > 0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 if TYPE_CHECKING:
-    from lorastudy.study.preview import Preview
+    from lorastudy.study.seen_rows import Preview
 
 _TEMPLATE = "preview.html.jinja"
 

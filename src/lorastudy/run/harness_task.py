@@ -9,8 +9,9 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +20,13 @@ import torch
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
+from lorastudy.evaluate.pairs import TokenPair, encode_pairs
 from lorastudy.evaluate.protocols import SizedProtocol
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.run.harness_model import HarnessModel, read_generation, refuse_perplexity
-from lorastudy.run.tasks import ScoredItems, TaskItems
+from lorastudy.run.tasks import AskedText, ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.document_sums import ItemRecord
 from lorastudy.store.places import Places
@@ -61,6 +63,61 @@ class HarnessItems(TaskItems):
     def n_steps(self) -> int:
         """How often the model runs, roughly."""
         return self.n_units
+
+    def list_asked(self) -> tuple[tuple[AskedText, ...], ...]:
+        """What the model reads for every item, in their order."""
+        requests = self._list_requests()
+        if self.task.OUTPUT_TYPE == "generate_until":
+            return tuple((self._ask_to_write(request),) for (request,) in requests)
+        pairs = iter(encode_pairs([r.args[:2] for item in requests for r in item], self.tokenizer))
+        return tuple(
+            tuple(
+                AskedText(
+                    place=self._place(r.doc_id)
+                    + (f", choice {number} of {len(item)}" if len(item) > 1 else ""),
+                    read=(pair := next(pairs)),
+                    n_cut=max(0, len(pair.ids) - 1 - self.protocol.length),
+                    is_right=self._is_right(r),
+                )
+                for number, r in enumerate(item, start=1)
+            )
+            for item in requests
+        )
+
+    def _list_requests(self) -> list[list[Any]]:
+        """The requests of every item, with the solved examples that `answer` will have."""
+        self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+        with _naming(self.name), redirect_stderr(StringIO()):  # it shows its progress there
+            self.task.build_all_requests(limit=self.n_units)
+        self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+        found: dict[int, list[Any]] = {}
+        for request in self.task.instances:
+            found.setdefault(request.doc_id, []).append(request)
+        return [found[document] for document in sorted(found)]
+
+    def _ask_to_write(self, request: Any) -> AskedText:
+        _, n_new = read_generation(self.name, dict(request.args[1]), self.protocol.length)
+        (ids,) = self.tokenizer.encode_as_configured([request.args[0]])
+        return AskedText(
+            place=self._place(request.doc_id),
+            read=TokenPair(tuple(ids), len(ids)),
+            n_cut=max(0, len(ids) - (self.protocol.length - n_new)),
+            answer=str(self.task.doc_to_target(request.doc)),
+        )
+
+    def _is_right(self, request: Any) -> bool:
+        """Whether the task says that this choice is the right one, or one of them."""
+        if self.task.OUTPUT_TYPE == "loglikelihood":
+            return True
+        is_asked_in_turn = getattr(self.task, "multiple_input", 0)  # prompts differ, not choices
+        read = self.task.doc_to_text if is_asked_in_turn else self.task.doc_to_target
+        gold = read(request.doc)
+        if isinstance(gold, str):
+            return bool(str(request.args[1]).strip() == gold.strip())
+        return request.idx in gold if isinstance(gold, list) else bool(request.idx == gold)
+
+    def _place(self, document: int) -> str:
+        return f"{self.name}, document {document}"
 
     def first(self, n: int) -> Self:
         """The first `n` items alone."""
@@ -121,7 +178,7 @@ class HarnessItems(TaskItems):
         return name, chosen or filters[0]
 
     def _record(self, sample: dict[str, Any], metric: str) -> ItemRecord:
-        place, value = f"{self.name}, document {sample['doc_id']}", sample[metric]
+        place, value = self._place(sample["doc_id"]), sample[metric]
         is_share = isinstance(value, bool | int | float) and 0 <= float(value) <= 1
         if not is_share:
             raise ConfigError(

@@ -40,6 +40,17 @@ class ScoredItems:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedText:
+    """A text that a model reads for an item: a prompt with one of its choices, or a prompt."""
+
+    place: str  # "quiz.jsonl, line 3, choice 2 of 4"
+    read: TokenPair  # a prompt without a choice is context alone
+    n_cut: int = 0  # tokens at its beginning that the model has no room for
+    is_right: bool = True  # whether the choice is the right one
+    answer: str | None = None  # what a generated text is compared with; None: a choice is scored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskItems(ABC):
     """The items of a benchmark under one protocol."""
 
@@ -67,6 +78,10 @@ class TaskItems(ABC):
     @abstractmethod
     def text(self) -> TextCounts:
         """How many items there are, and the tokens that are read for them."""
+
+    @abstractmethod
+    def list_asked(self) -> tuple[tuple[AskedText, ...], ...]:
+        """What the model reads for every item, in their order."""
 
     @abstractmethod
     def first(self, n: int) -> Self:
@@ -97,6 +112,26 @@ class OwnItems(TaskItems):
     def n_units(self) -> int:
         """Items."""
         return len(self.examples)
+
+    def list_asked(self) -> tuple[tuple[AskedText, ...], ...]:
+        """What the model reads for every item, in their order."""
+        if not self.protocol.kind.chooses:
+            return tuple(
+                (AskedText(place=e.place, read=TokenPair(ids, len(ids)), answer=e.answer_text),)
+                for e, ids in zip(self.examples, self.prompts, strict=True)
+            )
+        pairs = iter(self.pairs)
+        return tuple(
+            tuple(
+                AskedText(
+                    place=f"{example.place}, choice {number + 1} of {len(example.choices)}",
+                    read=next(pairs),
+                    is_right=number == example.answer,
+                )
+                for number in range(len(example.choices))
+            )
+            for example in self.examples
+        )
 
     def first(self, n: int) -> Self:
         """The first `n` items alone."""

@@ -5,10 +5,8 @@ and to scoring, so what a preview shows is what happens. Of a benchmark with a `
 all rows from which the sample is drawn.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,74 +17,24 @@ from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus
 from lorastudy.data.rows import IntArray, RowTable, count_between, find_read_tokens
 from lorastudy.model.base import quieten_libraries
-from lorastudy.model.tokenizer import Tokenizer
-from lorastudy.protocols import ANSWER_CLASSES, AnswerClass, is_task, protocol_of_rows
+from lorastudy.protocols import ANSWER_CLASSES
 from lorastudy.run.inputs import Reader
 from lorastudy.run.layout import lay_out_training
 from lorastudy.run.readers import open_reader
+from lorastudy.run.tasks import TaskItems
 from lorastudy.store.places import Places
+from lorastudy.study.preview_items import describe_items
+from lorastudy.study.seen_rows import (
+    SEEN_CLASSES,
+    ClassCount,
+    Preview,
+    PreviewPart,
+    PreviewRow,
+    Segment,
+    decode_tokens,
+)
 
-SeenClass = Literal["start", "text", "cut-off", "padding"] | AnswerClass
-SEEN_CLASSES: tuple[SeenClass, ...] = ("start", "text", *ANSWER_CLASSES, "cut-off", "padding")
 _MOST_NAMED = 5  # documents without a row
-_LONGEST_CHARACTER = 4  # tokens of bytes that one character may take
-
-
-@dataclass(frozen=True, slots=True)
-class ClassCount:
-    """Tokens of one class in all rows of a part."""
-
-    token_class: SeenClass
-    n_tokens: int
-    n_scored: int
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Neighbouring tokens of a row that have one class, and are all scored or all not."""
-
-    token_class: SeenClass
-    is_scored: bool
-    n_tokens: int
-    tokens: tuple[str, ...]  # their text; tokens of one character stand together; no padding
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewRow:
-    """One row."""
-
-    place: str  # "train.jsonl, line 3", "document 3"
-    n_tokens: int  # that the model reads
-    n_scored: int
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewPart:
-    """Training, validation, or a benchmark under one protocol."""
-
-    name: str  # as in study.lock.json: "train", "held-out--answers"
-    n_documents: int
-    n_rows: int
-    length: int  # most tokens of a row
-    classes: tuple[ClassCount, ...]  # those that have tokens
-    longest: str  # place of the longest row
-    n_without_row: int  # documents that give no row: empty ones, or rows that are left out
-    without_row: tuple[str, ...]  # places of the first of them
-    rows: tuple[PreviewRow, ...]  # the first ones, and the longest
-
-    @property
-    def longest_row(self) -> PreviewRow:
-        """The first of the longest rows; a document may have several rows with its place."""
-        return max(self.rows, key=lambda row: row.n_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a study's rows look like."""
-
-    name: str
-    parts: tuple[PreviewPart, ...]
 
 
 def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
@@ -117,19 +65,20 @@ def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
         _Part(reader, source, corpus, table, layout.padding, rows.length).describe(name, n_rows)
         for name, source, corpus, table in trained
     ]
+    if layout.items_of_best is not None:
+        parts.append(describe_items("data.best_by", layout.items_of_best, n_rows))
     for sampled in study.benchmarks:
-        if sampled.task is not None:
-            continue  # the harness makes its prompts only when it asks
         benchmark = sampled.model_copy(update={"sample": None})
         for name in benchmark.protocols:
-            # of a task, the prompt and the right answer
-            shown = protocol_of_rows(has_answers=True).pattern if is_task(name) else name
-            found = reader.benchmark_rows(benchmark, shown, rows)
+            label, found = f"{benchmark.name}--{name}", reader.benchmark_part(benchmark, name, rows)
+            if isinstance(found, TaskItems):
+                parts.append(describe_items(label, found, n_rows))
+                continue
             part = _Part(
                 *(reader, benchmark, found.corpus, found.table, found.padding),
                 length=found.protocol.length,
             )
-            parts.append(part.describe(f"{benchmark.name}--{name}", n_rows))
+            parts.append(part.describe(label, n_rows))
     return Preview(study.name, tuple(parts))
 
 
@@ -245,27 +194,3 @@ class _Part:
 
     def _decode(self, ids: list[int], before: int | None = None) -> tuple[str, ...]:
         return decode_tokens(self.reader.tokenizer, ids, before)
-
-
-def decode_tokens(
-    tokenizer: Tokenizer, ids: Sequence[int], before: int | None = None
-) -> tuple[str, ...]:
-    """The text of each token; tokens that are bytes of one character stand together.
-
-    `before` is the token before the first one. Each text is decoded together with what stands
-    before it, since tokenizers such as Llama 2's remove a space where decoding begins.
-    """
-    texts, text = [], ""
-    waiting: list[int] = []
-    known = [] if before is None else [before]
-    for token in ids:
-        waiting.append(token)
-        text = _decode(tokenizer, [*known, *waiting]).removeprefix(_decode(tokenizer, known))
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(waiting) == _LONGEST_CHARACTER:
-            texts.append(text)
-            known, waiting = waiting, []
-    return (*texts, text) if waiting else tuple(texts)
-
-
-def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:
-    return str(tokenizer.backend.decode(ids, clean_up_tokenization_spaces=False))
