@@ -60,7 +60,7 @@ def answer_claims(
     comparisons: Sequence[Comparison],
     study: Study | None,
     kind: str | None,
-    disturbed: Collection[str] = (),
+    disturbed: Collection[str],
     *,
     margin: float,
 ) -> tuple[Answer, ...]:

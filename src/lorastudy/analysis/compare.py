@@ -23,7 +23,7 @@ from lorastudy.analysis.layout import (
     prior_freedom,
     shrink_variance,
 )
-from lorastudy.analysis.looks import EVERY_RUN, Look
+from lorastudy.analysis.looks import Look
 from lorastudy.analysis.paired import (
     Difference,
     FloatArray,
@@ -46,7 +46,6 @@ from lorastudy.analysis.sides import SeedsJudged, Side, common_seeds, find_seeds
 from lorastudy.analysis.statistics import Interval, mean
 from lorastudy.analysis.summary import ArmSummary, ScoreKey, score_key
 from lorastudy.analysis.verdicts import JudgedLook, judge_looks
-from lorastudy.config.models import EQUIVALENCE_MARGIN
 
 
 def compare_study(
@@ -55,9 +54,9 @@ def compare_study(
     study_dir: Path | None,
     *,
     with_bootstrap: bool,
-    margin: float = EQUIVALENCE_MARGIN,
-    question: Question | None = None,
-    looks: Sequence[Look] = (EVERY_RUN,),
+    margin: float,
+    question: Question | None,
+    looks: Sequence[Look],
 ) -> tuple[Comparison, ...]:
     """One comparison for each score; `study_dir` holds the run folders (None: there are none).
 

@@ -42,6 +42,7 @@ from lorastudy.store.weights import measure_stored_bytes
 SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven
 SEEDS_APART = 1.1  # fastest over slowest seed, from which an arm's seeds are called apart
 CONTENDED = 0.05  # of the time that its threads were ready to run, from which they waited too long
+_MOST_STRETCHES = 60  # of the losses that are drawn
 _FEWEST_STEPS = 20  # a slow tenth of fewer is one or two steps
 FLOAT32_BYTES = 4
 
@@ -175,12 +176,12 @@ def _read_vocabulary_size(results: StudyResults, study: StudyFolder) -> int | No
     return None
 
 
-def join_steps(steps: Sequence[StepRecord], n_stretches: int = 60) -> tuple[StepLoss, ...]:
-    """The losses of `steps` in at most `n_stretches` stretches of equal numbers of steps.
+def join_steps(steps: Sequence[StepRecord]) -> tuple[StepLoss, ...]:
+    """The losses of `steps` in a few stretches of equal numbers of steps.
 
     Equal numbers of steps give equal stretches, so that seeds can be averaged.
     """
-    length = max(1, -(-len(steps) // n_stretches))
+    length = max(1, -(-len(steps) // _MOST_STRETCHES))
     parts = (steps[start : start + length] for start in range(0, len(steps), length))
     return tuple(
         StepLoss(part[-1].step, sum(s.loss * s.n_tokens for s in part) / n_tokens)

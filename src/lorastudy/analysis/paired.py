@@ -244,11 +244,11 @@ def measure_seeds(differences: Sequence[float]) -> Difference:
     return Difference(float(values.mean()), len(values), 0, variance, None)
 
 
-def interval_of(difference: Difference, confidence: float = CONFIDENCE) -> Interval | None:
-    """The two-sided interval; None if no variance is known."""
+def interval_of(difference: Difference) -> Interval | None:
+    """The two-sided 95 % interval; None if no variance is known."""
     if (errors := difference.errors) is None:
         return None
-    half = float(errors.half_width(1 - confidence))
+    half = float(errors.half_width(1 - CONFIDENCE))
     return Interval(difference.mean - half, difference.mean + half)
 
 

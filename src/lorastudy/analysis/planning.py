@@ -28,9 +28,7 @@ MOST_SEEDS = 1000  # more seeds than this are not counted
 _LARGEST_NONCENTRALITY = 35.0  # beyond it the power is 1
 
 
-def seeds_needed(
-    difference: Difference, wanted: float, *, n_pairs: float = 1, power: float = POWER
-) -> int | None:
+def seeds_needed(difference: Difference, wanted: float, *, n_pairs: float = 1) -> int | None:
     """Seeds that separate a true difference of `wanted` nats on these documents.
 
     At the strictest level of Holm's adjustment over `n_pairs`, which may be a fraction: 5 % over
@@ -40,26 +38,22 @@ def seeds_needed(
     if difference.seed_variance is None or wanted == 0:
         return None
     level, distance = SIGNIFICANCE / n_pairs, np.asarray(abs(wanted))
-    if _power_without_seeds(difference, abs(wanted), level) < power:
+    if _power_without_seeds(difference, abs(wanted), level) < POWER:
         return None
-    return _count_seeds(lambda n: power_of(difference, distance, n, level), power)
+    return _count_seeds(lambda n: power_of(difference, distance, n, level))
 
 
-def documents_needed(
-    spread: float, wanted: float, *, n_pairs: float = 1, power: float = POWER
-) -> int:
+def documents_needed(spread: float, wanted: float, *, n_pairs: float) -> int:
     """Documents without which no number of seeds separates a true difference of `wanted` nats.
 
     `spread` is the standard deviation of one document, over endlessly many seeds. Power and level
     are those of `seeds_needed`.
     """
-    distance = ndtri(power) - ndtri(SIGNIFICANCE / n_pairs / 2)
+    distance = ndtri(POWER) - ndtri(SIGNIFICANCE / n_pairs / 2)
     return math.ceil((spread * float(distance) / wanted) ** 2)
 
 
-def seeds_for_equivalence(
-    difference: Difference, margin: float, *, n_pairs: float = 1, power: float = POWER
-) -> int | None:
+def seeds_for_equivalence(difference: Difference, margin: float, *, n_pairs: float) -> int | None:
     """Seeds that show equivalence within `margin` nats if the true difference is the observed one.
 
     As `seeds_needed`; None as well where the observed difference is beyond the margin.
@@ -69,9 +63,9 @@ def seeds_for_equivalence(
         return None
     level, other = SIGNIFICANCE / n_pairs, margin + abs(difference.mean)
     known = [_power_without_seeds(difference, end, level) for end in (room, other)]
-    if sum(known) - 1 < power:
+    if sum(known) - 1 < POWER:
         return None
-    return _count_seeds(lambda n: _chance_of_equivalence(difference, margin, n, level), power)
+    return _count_seeds(lambda n: _chance_of_equivalence(difference, margin, n, level))
 
 
 def _chance_of_equivalence(
@@ -97,22 +91,20 @@ def chance_to_settle(difference: Difference, margin: float, *, n_seeds: int, lev
     return chance
 
 
-def _count_seeds(chance: Callable[[FloatArray], FloatArray], power: float) -> int:
-    """The fewest seeds whose `chance` reaches `power`; MOST_SEEDS + 1 if more are needed."""
+def _count_seeds(chance: Callable[[FloatArray], FloatArray]) -> int:
+    """The fewest seeds whose `chance` reaches POWER; MOST_SEEDS + 1 if more are needed."""
     for first, last in ((2, 32), (33, MOST_SEEDS)):
         n_seeds = np.arange(first, last + 1, dtype=np.float64)
-        is_enough = chance(n_seeds) >= power
+        is_enough = chance(n_seeds) >= POWER
         if is_enough.any():
             return int(n_seeds[np.argmax(is_enough)])
     return MOST_SEEDS + 1
 
 
-def smallest_difference(
-    difference: Difference, *, n_pairs: float = 1, power: float = POWER
-) -> float | None:
+def smallest_difference(difference: Difference, *, n_pairs: float) -> float | None:
     """The true difference in nats per target that these seeds and documents separate.
 
-    With the chance `power`, at the strictest level of Holm's adjustment over `n_pairs`. None
+    With the chance POWER, at the strictest level of Holm's adjustment over `n_pairs`. None
     if the spread over seeds is unknown, or too few seeds allow no verdict.
     """
     if difference.seed_variance is None or (errors := difference.errors) is None:
@@ -124,7 +116,7 @@ def smallest_difference(
     low, high = 0.0, 4 * float(errors.half_width(level))
     for _ in range(40):
         middle = (low + high) / 2
-        is_enough = float(plan.power_of(np.asarray(middle))) >= power
+        is_enough = float(plan.power_of(np.asarray(middle))) >= POWER
         low, high = (low, middle) if is_enough else (middle, high)
     return high
 

@@ -61,7 +61,7 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def run_arguments(folder: Path, run_id: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
+def run_arguments(folder: Path, run_id: str, extra: Sequence[str]) -> tuple[str, ...]:
     """The arguments of `lorastudy` that execute one run, whichever engine starts it."""
     return ("run-one", str(folder.resolve()), run_id, FOLLOWS_INPUT, *extra)
 

@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.1
 
 
 def torchrun_command(
-    folder: Path, run_id: str, team: TeamOptions, extra: tuple[str, ...] = ()
+    folder: Path, run_id: str, team: TeamOptions, extra: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The command line of one run on this machine; a port is found by torchrun."""
     return (

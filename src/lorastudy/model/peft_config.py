@@ -39,9 +39,7 @@ _NOT_HERE = {
 _OF_EVERY_METHOD = {field.name for field in dataclasses.fields(PeftConfig)}
 
 
-def make_peft_config(
-    arm: Arm, placement: ResolvedPlacement, *, revision: str = "main"
-) -> PeftConfig:
+def make_peft_config(arm: Arm, placement: ResolvedPlacement, *, revision: str) -> PeftConfig:
     """The configuration with which PEFT attaches what `arm` says, at the paths of `placement`.
 
     Raises:

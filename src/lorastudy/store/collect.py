@@ -215,7 +215,7 @@ def _trains_on_answers(folder: StudyFolder) -> bool:
     return counts is not None and counts.answers is not None
 
 
-def training_protocol(study: Study, *, has_answers: bool = False) -> str:
+def training_protocol(study: Study, *, has_answers: bool) -> str:
     """The protocol under which training and validation losses are measured."""
     if study.data.is_elsewhere:
         return "none, since nothing was trained here"

@@ -37,7 +37,7 @@ from lorastudy.study.seen_rows import (
 _MOST_NAMED = 5  # documents without a row
 
 
-def preview_study(study: Study, places: Places, *, n_rows: int = 3) -> Preview:
+def preview_study(study: Study, places: Places, *, n_rows: int) -> Preview:
     """The first rows of each part of a study, its longest row, and counts of all rows.
 
     Args:

@@ -75,7 +75,7 @@ class Passage:
         return cls(n_positions, n_scored, pairs, ceil(n_positions / positions_at_once))
 
 
-def count_forward(base: BaseDescription, rows: Passage, added_parameters: int = 0) -> Work:
+def count_forward(base: BaseDescription, rows: Passage, added_parameters: int) -> Work:
     """The work of `rows` without gradients, through a model with an adapter of this size."""
     head = base.vocabulary_size * base.hidden_size
     products = (base.linear_parameters + added_parameters) * rows.n_positions

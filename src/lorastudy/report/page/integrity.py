@@ -122,7 +122,7 @@ def list_warnings(findings: Findings) -> tuple[str, ...]:
     )
 
 
-def list_commands(name: str, *, is_elsewhere: bool = False) -> tuple[str, ...]:
+def list_commands(name: str, *, is_elsewhere: bool) -> tuple[str, ...]:
     """What to type to repeat the study, next to a copy of its study.yaml."""
     if is_elsewhere:
         return (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lorastudy.analysis.caveats import find_caveats
 from lorastudy.analysis.decision import Decision, decide
 from lorastudy.analysis.findings import Findings
-from lorastudy.analysis.limits import NO_LIMITS, Limits
+from lorastudy.analysis.limits import NO_LIMITS
 from lorastudy.analysis.recommendation import OnTest, Recommendation, recommend
 from lorastudy.errors import show_names
 from lorastudy.report.page import decision as words
@@ -41,22 +41,14 @@ class Statement:
     command: str = ""
 
 
-def state_verdict(
-    findings: Findings, limits: Limits = NO_LIMITS, *, folder: str = "DIR"
-) -> tuple[Statement, ...]:
-    """All that stands below the headline; none without scores.
-
-    Raises:
-        ConfigError: The study knows nothing of what a limit is about.
-    """
+def state_verdict(findings: Findings, *, folder: str = "DIR") -> tuple[Statement, ...]:
+    """All that stands below the headline; none without scores."""
     if not findings.comparisons:
         return ()
-    return state_decision(decide(findings, limits), findings, folder=folder)
+    return state_decision(decide(findings, NO_LIMITS), findings, folder=folder)
 
 
-def state_decision(
-    decision: Decision, findings: Findings, *, folder: str = "DIR"
-) -> tuple[Statement, ...]:
+def state_decision(decision: Decision, findings: Findings, *, folder: str) -> tuple[Statement, ...]:
     """How sure, limits, costs, alternatives, what next, and what to keep in mind.
 
     `folder` is the study's, as its commands name it.
