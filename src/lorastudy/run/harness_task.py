@@ -8,25 +8,21 @@ task.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 from lorastudy.evaluate.pairs import TokenPair, encode_pairs
 from lorastudy.evaluate.protocols import SizedProtocol
-from lorastudy.machine.team import ALONE, Team
-from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.run.harness_model import HarnessModel, read_generation, refuse_perplexity
-from lorastudy.run.tasks import AskedText, ScoredItems, TaskItems
+from lorastudy.run.tasks import AskedModel, AskedText, ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.document_sums import ItemRecord
 from lorastudy.store.places import Places
@@ -123,28 +119,22 @@ class HarnessItems(TaskItems):
         """The first `n` items alone."""
         return replace(self, n_documents=min(n, self.n_documents))
 
-    def answer(
-        self,
-        scorer: AnyScorer,
-        device: torch.device,
-        poll: Callable[[], None] = lambda: None,
-        team: Team = ALONE,
-    ) -> ScoredItems:
+    def answer(self, model: AskedModel) -> ScoredItems:
         """What the model answers to every item, and what the harness says of it."""
         from lm_eval.evaluator import evaluate
 
-        model = HarnessModel(
+        answering = HarnessModel(
             task=self.name,
-            scorer=scorer,
+            scorer=model.scorer,
             tokenizer=self.tokenizer,
             length=self.protocol.length,
-            device=device,
-            poll=poll,
-            team=team,
+            device=model.device,
+            poll=model.poll,
+            team=model.team,
         )
         with _naming(self.name):
             found = evaluate(
-                model.as_harness_has_it(),
+                answering.as_harness_has_it(),
                 {"tasks": {self.name: self.task}, "groups": {}, "group_map": {}},
                 limit=self.n_units,
                 bootstrap_iters=0,
@@ -154,7 +144,7 @@ class HarnessItems(TaskItems):
         filters = list(dict.fromkeys(sample["filter"] for sample in samples))
         name, chosen = self.choose_metric(samples[0]["metrics"], filters)
         items = [self._record(sample, name) for sample in samples if sample["filter"] == chosen]
-        return ScoredItems(tuple(items), model.n_tokens, f"{name},{chosen}")
+        return ScoredItems(tuple(items), answering.n_tokens, f"{name},{chosen}")
 
     def choose_metric(self, metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str]:
         """The metric and the filter that are named, or else the first ones of the task.

@@ -28,7 +28,7 @@ from lorastudy.run.inputs import Reader
 from lorastudy.run.resume import restore_best
 from lorastudy.run.scores import score_benchmark_rows
 from lorastudy.run.setup import RunSetup, set_up_run
-from lorastudy.run.tasks import TaskItems, time_answers
+from lorastudy.run.tasks import AskedModel, TaskItems, time_answers
 from lorastudy.run.training import publish_best
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.training_state import Progress, TrainerState
@@ -211,7 +211,7 @@ def _time_scores(context: RunContext, setup: RunSetup) -> dict[str, float]:
 def _time_items(items: TaskItems, setup: RunSetup, context: RunContext) -> float:
     """Seconds per token that is read or may be generated, from the first few items."""
     part = items.first(_TIMED_ITEMS)
-    return time_answers(part, setup.scorer, context.device)[1] / part.n_positions
+    return time_answers(part, AskedModel(setup.scorer, context.device))[1] / part.n_positions
 
 
 def _spread(table: RowTable, n_tokens: int) -> RowTable:

@@ -13,7 +13,7 @@ from lorastudy.model.sharing import AnyScorer
 from lorastudy.protocols import Protocol
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import BenchmarkRows
-from lorastudy.run.tasks import TaskItems, describe_items, time_answers
+from lorastudy.run.tasks import AskedModel, TaskItems, describe_items, time_answers
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.records import ClassSum, EvaluationRecord
@@ -55,7 +55,8 @@ def score_part(
 ) -> DocumentSums:
     """The stored form of a model's score on a benchmark under one protocol."""
     if isinstance(part, TaskItems):
-        return describe_items(benchmark, part, *time_answers(part, scorer, device, poll, team))
+        model = AskedModel(scorer, device, poll, team)
+        return describe_items(benchmark, part, *time_answers(part, model))
     return describe_scores(benchmark, part, score_benchmark_rows(scorer, part, device, poll, team))
 
 

@@ -31,6 +31,16 @@ from lorastudy.store.records import EvaluationRecord
 
 
 @dataclass(frozen=True, slots=True)
+class AskedModel:
+    """The model that answers, on a device, with a team; `poll` is called between its steps."""
+
+    scorer: AnyScorer
+    device: torch.device
+    poll: Callable[[], None] = lambda: None
+    team: Team = ALONE
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredItems:
     """What a model answered to every item."""
 
@@ -88,13 +98,7 @@ class TaskItems(ABC):
         """The first `n` items alone."""
 
     @abstractmethod
-    def answer(
-        self,
-        scorer: AnyScorer,
-        device: torch.device,
-        poll: Callable[[], None] = lambda: None,
-        team: Team = ALONE,
-    ) -> ScoredItems:
+    def answer(self, model: AskedModel) -> ScoredItems:
         """What the model answers to every item, in their order, and whether that is right."""
 
 
@@ -162,29 +166,19 @@ class OwnItems(TaskItems):
         n_batches = 1 + self.n_positions // MAX_POSITIONS
         return n_batches if self.pairs else n_batches * self.generation.max_new_tokens
 
-    def answer(
-        self,
-        scorer: AnyScorer,
-        device: torch.device,
-        poll: Callable[[], None] = lambda: None,
-        team: Team = ALONE,
-    ) -> ScoredItems:
+    def answer(self, model: AskedModel) -> ScoredItems:
         """What the model answers to every item, in their order, and whether that is right."""
-        if self.protocol.kind.chooses:
-            return self._choose(scorer, device, poll, team)
-        return self._generate(scorer, device, poll)
+        return self._choose(model) if self.protocol.kind.chooses else self._generate(model)
 
-    def _choose(
-        self, scorer: AnyScorer, device: torch.device, poll: Callable[[], None], team: Team
-    ) -> ScoredItems:
+    def _choose(self, model: AskedModel) -> ScoredItems:
         scores = score_pairs(
-            scorer,
+            model.scorer,
             self.pairs,
             length=self.protocol.length,
             end_id=self.tokenizer.end_id,
-            device=device,
-            poll=poll,
-            team=team,
+            device=model.device,
+            poll=model.poll,
+            team=model.team,
         )
         per_character = self.protocol.kind.judge == "likeliest-per-character"
         items, first = [], 0
@@ -202,18 +196,16 @@ class OwnItems(TaskItems):
             items.append(self._describe(example, text, right=right, nats=nats))
         return ScoredItems(tuple(items), scores.n_scored)
 
-    def _generate(
-        self, scorer: AnyScorer, device: torch.device, poll: Callable[[], None]
-    ) -> ScoredItems:
+    def _generate(self, model: AskedModel) -> ScoredItems:
         found = write_continuations(
-            scorer,
+            model.scorer,
             self.tokenizer,
             self.prompts,
             max_new_tokens=self.generation.max_new_tokens,
             stops=self.generation.stop,
             end_ids=self.tokenizer.ending_ids,
-            device=device,
-            poll=poll,
+            device=model.device,
+            poll=model.poll,
         )
         items = []
         for example, each in zip(self.examples, found, strict=True):
@@ -261,13 +253,7 @@ def describe_items(
     return DocumentSums(evaluation=evaluation, unit="item", items=scored.items)
 
 
-def time_answers(
-    part: TaskItems,
-    scorer: AnyScorer,
-    device: torch.device,
-    poll: Callable[[], None] = lambda: None,
-    team: Team = ALONE,
-) -> tuple[ScoredItems, float]:
+def time_answers(part: TaskItems, model: AskedModel) -> tuple[ScoredItems, float]:
     """The answers, and the seconds that they took."""
     began = time.perf_counter()
-    return part.answer(scorer, device, poll, team), time.perf_counter() - began
+    return part.answer(model), time.perf_counter() - began

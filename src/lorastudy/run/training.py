@@ -24,7 +24,7 @@ from lorastudy.run.commit import commit_checkpoint
 from lorastudy.run.context import RunContext
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.setup import RunSetup
-from lorastudy.run.tasks import TaskItems
+from lorastudy.run.tasks import AskedModel, TaskItems
 from lorastudy.store.files import flush_to_disk, publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import write_hashes
@@ -226,9 +226,8 @@ class TrainingSession:
     def _measure_accuracy(self, items: TaskItems) -> float:
         """The share of items that the model answers right, the same for all members of a team."""
         context = self._context
-        answered = items.answer(
-            self._setup.scorer, context.device, context.stop.poll, context.team
-        ).items
+        model = AskedModel(self._setup.scorer, context.device, context.stop.poll, context.team)
+        answered = items.answer(model).items
         n_right = sum(item.right for item in answered)
         # members of other devices may answer otherwise; what the first one says counts
         own = n_right if context.team.is_first else 0.0
