@@ -67,25 +67,31 @@ def search_further(
         return (Search(arm=arm, rates=(beyond,), until_epoch=rung, why="edge"),)
     if rung == n_epochs:
         return (_choose(arm, best, rung, loss, asked),)
-    # the worse half stops here
     is_early = rung < math.ceil(n_epochs / 2)
     n_kept = max(2 if is_early else 1, math.ceil(len(order) / 2))
-    stops = [
+    stops = _stop(arm, order[n_kept:], rung, best, tried)
+    if n_kept == 1 or len(order) == 1:
+        return (*stops, _choose(arm, best, rung, loss, asked))
+    following = rungs[rungs.index(rung) + 1]
+    kept = tuple(sorted(r for r in order[:n_kept] if not tried[r].has_failed))
+    return (*stops, Search(arm=arm, rates=kept, until_epoch=following, why="promoted"))
+
+
+def _stop(
+    arm: str, rates: Sequence[float], rung: int, best: float, tried: Mapping[float, TriedRate]
+) -> list[Stop]:
+    """The worse half stops after the epochs of `rung`."""
+    return [
         Stop(
             arm=arm,
             rate=rate,
             after_epoch=rung,
             loss=score if math.isfinite(score := tried[rate].score(rung)) else None,
             best_rate=best,
-            best_loss=loss,
+            best_loss=tried[best].score(rung),
         )
-        for rate in order[n_kept:]
+        for rate in rates
     ]
-    if n_kept == 1 or len(order) == 1:
-        return (*stops, _choose(arm, best, rung, loss, asked))
-    following = rungs[rungs.index(rung) + 1]
-    kept = tuple(sorted(r for r in order[:n_kept] if not tried[r].has_failed))
-    return (*stops, Search(arm=arm, rates=kept, until_epoch=following, why="promoted"))
 
 
 def _choose(arm: str, rate: float, epoch: int, loss: float, tried: Collection[float]) -> Choose:

@@ -94,20 +94,17 @@ def find_benchmark(
             f"--benchmark {name}: not one of {', '.join(known)}{nearest(name, known)}, and not a "
             "file or folder with texts. Give a path such as texts/*.txt, or one of these names."
         )
-    chosen: dict[str, object] = {
-        "limit": limit,
-        "sample": sample,
-        "column": column,
-        "sample_by": sample_by,
-    }
-    generation = {
-        "max_new_tokens": answering.max_new_tokens,
-        "stop": tuple(answering.stop or ()) or None,
-    }
-    how = {key: value for key, value in generation.items() if value is not None}
-    chosen |= {"function": answering.function, "generation": how or None}
-    source |= {key: value for key, value in chosen.items() if value is not None}
-    return _checked_benchmark({**source, "protocols": tuple(protocols)})
+    chosen = _given(limit=limit, sample=sample, column=column, sample_by=sample_by)
+    generation = _given(
+        max_new_tokens=answering.max_new_tokens, stop=tuple(answering.stop or ()) or None
+    )
+    judged = _given(function=answering.function, generation=generation or None)
+    return _checked_benchmark({**source, **chosen, **judged, "protocols": tuple(protocols)})
+
+
+def _given(**values: object) -> dict[str, object]:
+    """The values that are not None."""
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _name_of(path: str) -> str:

@@ -144,14 +144,7 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
     Raises:
         InputError: A value has another form, an answer is missing, or roles are out of order.
     """
-    unread = [pair for pair in zip(columns, values, strict=False) if pair[0] in _NOT_READ]
-    for name, value in unread:
-        if value not in (None, "", [], {}, "[]", "{}"):
-            raise InputError(
-                f"{place}: the column {name!r} changes how messages are written, and is not read. "
-                "Leave it out, or write its content into the messages."
-            )
-    values = values[: len(values) - len(unread)]
+    values = _leave_unread(place, values, columns)
     if CHOICES in columns:
         asked = read_question(place, columns, values)
         following = asked.continuations
@@ -162,16 +155,36 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
         return Example(place, (), turns)
     prompt, completion = values
     if isinstance(prompt, str) and isinstance(completion, str):
-        if not completion.strip():
-            raise InputError(f"{place} has no answer: its completion is blank. {_REPAIR}")
-        if not prompt:
+        return _read_text_pair(place, prompt, completion)
+    return _read_message_pair(place, prompt, completion)
+
+
+def _leave_unread(place: str, values: Sequence[Any], columns: Sequence[str]) -> Sequence[Any]:
+    """The values of the columns that are read; those of the others have to be empty."""
+    unread = [pair for pair in zip(columns, values, strict=False) if pair[0] in _NOT_READ]
+    for name, value in unread:
+        if value not in (None, "", [], {}, "[]", "{}"):
             raise InputError(
-                f"{place}: the prompt is empty, so nothing stands before the answer. {_REPAIR}"
+                f"{place}: the column {name!r} changes how messages are written, and is not read. "
+                "Leave it out, or write its content into the messages."
             )
-        return Example(place, prompt, completion)
+    return values[: len(values) - len(unread)]
+
+
+def _read_text_pair(place: str, prompt: str, completion: str) -> Example:
+    if not completion.strip():
+        raise InputError(f"{place} has no answer: its completion is blank. {_REPAIR}")
+    if not prompt:
+        raise InputError(
+            f"{place}: the prompt is empty, so nothing stands before the answer. {_REPAIR}"
+        )
+    return Example(place, prompt, completion)
+
+
+def _read_message_pair(place: str, prompt: Any, completion: Any) -> Example:
     if completion is None:
         raise InputError(f"{place} has no answer: its completion is nothing (null). {_REPAIR}")
-    for name, value in zip(PAIR, values, strict=True):
+    for name, value in zip(PAIR, (prompt, completion), strict=True):
         if not isinstance(value, str | list):
             raise InputError(
                 f"{place}: {name} is {_say(value)}, neither text nor a list of messages. {_REPAIR}"

@@ -83,33 +83,37 @@ def set_up_run(context: RunContext) -> RunSetup:
     if spec.training.activation_checkpointing:
         checkpoint_layers(network, drops_by_function=alone.drops_by_function)
     scorer = share_scorer(alone, team, device)
-    trained = model.trained_tensors()
-    inputs = None
-    if trained:
-        inputs = TrainingInputs(
-            model=model,
-            scorer=scorer,
-            optimizer=make_optimizer(
-                trained,
-                spec.training.optimizer,
-                scale_rates(trained, spec.arm.loraplus_lr_ratio),
-                seed=spec.seed,
-            ),
-            schedule=layout.schedule,
-            settings=spec.training,
-            plan=layout.plan,
-            table=layout.drawn,
-            tokens=layout.corpus.tokens,
-            padding=layout.padding,
-            device=device,
-            team=team,
-        )
     return RunSetup(
         model=model,
         scorer=scorer,
         layout=layout,
-        inputs=inputs,
+        inputs=_make_inputs(context, model, scorer, layout) if model.trained_tensors() else None,
         manifest=_describe_run(context, placement, layout, model),
+    )
+
+
+def _make_inputs(
+    context: RunContext, model: ArmModel, scorer: AnyScorer, layout: TrainingLayout
+) -> TrainingInputs:
+    """What the training loop needs, with a new optimizer."""
+    spec, trained = context.spec, model.trained_tensors()
+    return TrainingInputs(
+        model=model,
+        scorer=scorer,
+        optimizer=make_optimizer(
+            trained,
+            spec.training.optimizer,
+            scale_rates(trained, spec.arm.loraplus_lr_ratio),
+            seed=spec.seed,
+        ),
+        schedule=layout.schedule,
+        settings=spec.training,
+        plan=layout.plan,
+        table=layout.drawn,
+        tokens=layout.corpus.tokens,
+        padding=layout.padding,
+        device=context.device,
+        team=context.team,
     )
 
 
