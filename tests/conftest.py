@@ -141,6 +141,14 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny study on the tiny GPT-2, beside its texts."""
+    from support.command_line import write_study
+
+    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
+
+
+@pytest.fixture(scope="module")
 def blank_figures() -> Iterator[None]:
     """Reports of a file's tests have blank figures; it is asked for by tests about other things."""
     from support import command_line

@@ -24,7 +24,6 @@ from support.command_line import (
     names_in,
     stamps,
     without_page,
-    write_study,
 )
 
 N_STEPS = 6  # 10 rows by 4 are 3 steps an epoch
@@ -35,11 +34,6 @@ FIGURES = (
     "fig3-peak-memory",
     "fig4-training-time",
 )
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,10 @@ import pytest
 
 import lorastudy as ls
 from lorastudy.analysis.outlook import Score, read_spreads
-from support.command_line import call, names_in, write_study
+from support.command_line import call, names_in
 from support.forked_studies import call_study
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 def test_a_probe_predicts_every_run_and_leaves_nothing_behind(

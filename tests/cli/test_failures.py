@@ -18,15 +18,9 @@ from support.command_line import (
     stamps,
     start,
     until,
-    write_study,
 )
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 # alpha / rank overflows float32 in the forward after the first step that moves B

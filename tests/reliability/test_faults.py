@@ -19,11 +19,10 @@ import torch
 from lorastudy.run import setup
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.folders import RunFolder, StudyFolder
-from support.command_line import blank_figures, call, write_study
+from support.command_line import blank_figures, call
 from support.forked_studies import call_study, start_study
 from support.tiny_runs import (
     KILLED,
-    SOUND,
     Case,
     assert_same_run,
     make_study,
@@ -32,24 +31,6 @@ from support.tiny_runs import (
 )
 
 DRIFTED, NO_MEMORY, CRASHED = 6, 7, 98
-
-
-@pytest.fixture(scope="module")
-def case(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    parent = tmp_path_factory.mktemp("inputs")
-    return Case(make_study(flat_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
-
-
-@pytest.fixture(scope="module")
-def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    folder = case.folder(tmp_path_factory.mktemp("whole"), "whole")
-    assert case.child(folder) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")

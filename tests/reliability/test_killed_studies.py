@@ -18,18 +18,13 @@ import torch
 from lorastudy.run import setup
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import Fingerprint
-from support.command_line import Answer, call, lines_of, write_study
+from support.command_line import Answer, call, lines_of
 from support.forked_studies import call_study, digest_study, in_run, start_study
 from support.reliability_rows import Row
 from support.tiny_runs import wait_for_child
 
 N_KILLS = int(os.environ.get("LORASTUDY_KILLS", "5"))  # the figure demands 50; CI is short of time
 N_STEPS = 6  # of a trained run
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,10 @@ from lorastudy.store.folders import RunFolder
 from support.reliability_rows import Row, count_failures
 from support.tiny_runs import (
     KILLED,
-    SOUND,
     Case,
     assert_same_run,
     kill_at,
-    make_study,
     note_in,
-    write_texts,
 )
 
 STORAGE = 74
@@ -53,19 +50,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "deleted": Path.unlink,
     "made-a-folder": lambda path: (path.unlink(), path.mkdir()),
 }
-
-
-@pytest.fixture(scope="module")
-def case(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    parent = tmp_path_factory.mktemp("inputs")
-    return Case(make_study(flat_gpt2, SOUND, "lora"), write_texts(parent), parent / "cache")
-
-
-@pytest.fixture(scope="module")
-def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    folder = case.folder(tmp_path_factory.mktemp("whole"), "whole")
-    assert case.child(folder) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

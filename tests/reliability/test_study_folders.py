@@ -14,16 +14,11 @@ import pytest
 from lorastudy.launch import worker
 from lorastudy.store import collect
 from lorastudy.store.folders import StudyFolder
-from support.command_line import call, stamps, write_study
+from support.command_line import call, stamps
 from support.forked_studies import call_study, in_run, start_study
 from support.tiny_runs import KILLED, wait_for_child
 
 ONE_RUN = ("--arm", "lora", "--seed", "0")
-
-
-@pytest.fixture(scope="module")
-def study_file(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), tiny_gpt2)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.forgetting import Change
 from lorastudy.analysis.pairs import SMALL_DIFFERENCE, Comparison, Pair
+from lorastudy.analysis.summary import ScoreKey
 from lorastudy.report.numerals import ends_of
 from lorastudy.report.wording import describe_question
 
@@ -35,19 +36,21 @@ def _describe_question(findings: Findings) -> dict[str, object] | None:
         "arms": question.arms,
         "question": describe_question(question),
         "pairs": sorted(sorted(pair) for pair in question.pairs),
-        "tests": [
-            {"benchmark": k.benchmark, "protocol": k.protocol, "protocol_version": k.version}
-            for k in question.tests
-        ],
+        "tests": list(map(_describe_key, question.tests)),
     }
 
 
-def _describe(comparison: Comparison) -> dict[str, object]:
-    key = comparison.key
+def _describe_key(key: ScoreKey) -> dict[str, object]:
     return {
         "benchmark": key.benchmark,
         "protocol": key.protocol,
         "protocol_version": key.version,
+    }
+
+
+def _describe(comparison: Comparison) -> dict[str, object]:
+    return {
+        **_describe_key(comparison.key),
         "n_documents": comparison.n_documents,
         "ranked": comparison.ranked,
         "leader": comparison.leader,
@@ -64,11 +67,8 @@ def _describe(comparison: Comparison) -> dict[str, object]:
 
 
 def _describe_change(change: Change) -> dict[str, object]:
-    key = change.key
     return {
-        "benchmark": key.benchmark,
-        "protocol": key.protocol,
-        "protocol_version": key.version,
+        **_describe_key(change.key),
         "role": change.role,
         **_describe_pair(change.pair),
     }
