@@ -13,7 +13,7 @@ from lorastudy.analysis.evidence import FLOAT32_BYTES
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.style import COLOURS, HATCHES, INK, label_rows, mark, new_figure
+from lorastudy.report.figures.style import HATCHES, INK, colour_of, label_rows, mark, new_figure
 from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.units import MIB, write_duration
 
@@ -152,7 +152,7 @@ def _draw_part(
         width,
         left=left,
         height=0.66,
-        color=(COLOURS[position % len(COLOURS)], alpha),
+        color=(colour_of(position), alpha),
         edgecolor=INK,
         hatch=HATCHES[position % len(HATCHES)] if alpha == 1.0 else "",
         linewidth=0.8,

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.style import COLOURS, INK, add_legend, mark, new_figure, style_of
+from lorastudy.report.figures.style import INK, add_legend, colour_of, mark, new_figure, style_of
 from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.report.numerals import write_rate
 from lorastudy.store.records import RunResult
@@ -101,7 +101,7 @@ def _draw_curve(
     x_values, points = list(curve), list(curve.values())
     if any(point.n > 1 for point in points):
         lowest, highest = ([getattr(p, end) for p in points] for end in ("lowest", "highest"))
-        colour = COLOURS[position % len(COLOURS)]
+        colour = colour_of(position)
         band = axes.fill_between(x_values, lowest, highest, color=colour, alpha=0.18, linewidth=0)
         mark(band, position)
     means = [point.mean for point in points]

@@ -8,9 +8,8 @@ from matplotlib.ticker import MaxNLocator
 from lorastudy.analysis.explanations import ArmExplanation
 from lorastudy.analysis.findings import Findings
 from lorastudy.report.figures.style import (
-    COLOURS,
-    MARKERS,
     add_legend,
+    draw_dot,
     mark,
     new_figure,
     shorten,
@@ -81,14 +80,9 @@ def _draw_modules(
         offset = (number - (len(found) - 1) / 2) * 0.8 / max(len(found), 1)
         for modules in explained.modules:
             value = modules.value.mean if what == "worth" else modules.relative_norm
-            (dot,) = axes.plot(
-                value,
-                names.index(modules.modules) + offset,
-                MARKERS[explained.position % len(MARKERS)],
-                color=COLOURS[explained.position % len(COLOURS)],
-                markersize=4.5,
-            )
-            mark(dot, explained.position, [f"{explained.arm}, {modules.modules}: {value:.4g}"])
+            at = (value, names.index(modules.modules) + offset)
+            hint = f"{explained.arm}, {modules.modules}: {value:.4g}"
+            draw_dot(axes, at, explained.position, hint, markersize=4.5)
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))

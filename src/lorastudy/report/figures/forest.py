@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.report.figures.style import (
-    COLOURS,
     INK,
-    MARKERS,
+    draw_dot,
+    draw_line,
     label_rows,
-    mark,
     new_figure,
     shorten,
 )
@@ -69,18 +68,9 @@ def _draw_panel(
 
 
 def _draw_pair(axes: Axes, row: int, position: int, pair: Pair, mean: float) -> None:
-    colour, interval = COLOURS[position % len(COLOURS)], pair.interval
+    interval = pair.interval
     if interval is not None:
-        (line,) = axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2)
-        mark(line, position)
-    (point,) = axes.plot(
-        mean,
-        row,
-        MARKERS[position % len(MARKERS)],
-        color=colour,
-        mec=INK,
-        mfc=colour if interval is not None else "none",
-    )
+        draw_line(axes, [interval.low, interval.high], [row, row], position, linewidth=2)
     p = f", p {write_p(pair.p_holm)} after Holm" if pair.p_holm is not None else ""
     hint = f"{pair.first} minus {pair.second}: {' '.join(write_with_interval(mean, interval))}{p}"
-    mark(point, position, [hint])
+    draw_dot(axes, (mean, row), position, hint, is_filled=interval is not None)

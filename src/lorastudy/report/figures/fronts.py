@@ -6,12 +6,11 @@ from matplotlib.ticker import MaxNLocator
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.fronts import UNITS, CostName, Front
 from lorastudy.report.figures.style import (
-    COLOURS,
     INK,
-    MARKERS,
     add_legend,
     count_on_logarithmic_axis,
-    mark,
+    draw_dot,
+    draw_line,
     new_figure,
     shorten,
 )
@@ -68,17 +67,11 @@ def _draw_panel(axes: Axes, cost: CostName, front: Front | None) -> None:
     best = [point for point in points if point.standing == "front"]
     axes.plot([p.cost for p in best], [p.loss.mean for p in best], color=INK, lw=0.8, zorder=1)
     for point in points:
-        colour, loss = COLOURS[point.position % len(COLOURS)], point.loss
+        position, loss = point.position, point.loss
         if loss.highest > loss.lowest:
             ends = [loss.lowest, loss.highest]
-            (line,) = axes.plot([point.cost] * 2, ends, color=colour, linewidth=1.2)
-            mark(line, point.position)
-        (dot,) = axes.plot(
-            point.cost,
-            loss.mean,
-            MARKERS[point.position % len(MARKERS)],
-            mec=INK if point.standing != "excluded" else colour,
-            mfc=colour if point.standing != "excluded" else "none",
-        )
+            draw_line(axes, [point.cost] * 2, ends, position, linewidth=1.2)
         hint = f"{point.arm}: {loss.mean:.4f} nats at {point.cost:,.6g} {UNITS[cost]}; "
-        mark(dot, point.position, [f"{hint}{point.standing}"])
+        is_kept = point.standing != "excluded"
+        at = (point.cost, loss.mean)
+        draw_dot(axes, at, position, f"{hint}{point.standing}", is_filled=is_kept)

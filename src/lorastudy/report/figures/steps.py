@@ -6,7 +6,7 @@ from lorastudy.analysis.evidence import Evidence
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.statistics import Estimate, estimate_mean
 from lorastudy.analysis.summary import ArmSummary
-from lorastudy.report.figures.style import COLOURS, add_legend, mark, new_figure, style_of
+from lorastudy.report.figures.style import add_legend, colour_of, mark, new_figure, style_of
 from lorastudy.report.figures.writing import DrawnFigure, save_figure
 
 
@@ -27,7 +27,7 @@ def draw_steps(findings: Findings) -> DrawnFigure:
         means = [loss.mean for loss in curve.values()]
         if any(loss.n > 1 for loss in curve.values()):
             low, high = ([getattr(e, end) for e in curve.values()] for end in ("lowest", "highest"))
-            colour = COLOURS[position % len(COLOURS)]
+            colour = colour_of(position)
             band = axes.fill_between(list(curve), low, high, color=colour, alpha=0.15, linewidth=0)
             mark(band, position)
         style = style_of(position)

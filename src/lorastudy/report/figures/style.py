@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Affine2D
 
 from lorastudy.analysis.summary import ArmSummary
 from lorastudy.report.numerals import write_compact
@@ -25,11 +28,21 @@ INK = "#1b2733"  # all text and lines; the page replaces it by the colour of its
 WIDTH_INCHES = 8.0
 MARK = "lorastudy-arm"  # begins the gid of what belongs to an arm
 _LONGEST_NAME = 24  # characters
+_LEGEND_LINE_POINTS = 40  # width of an entry without its name
 
-# Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
-COLOURS = ("#7f7f7f", "#d55e00", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7")
+# Okabe and Ito's palette, then seven more. Neighbours differ in lightness too, and all of them are
+# seen on white and on the dark page.
+COLOURS = (
+    *("#7f7f7f", "#d55e00", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7"),
+    *("#8f4ee6", "#8fbf1a", "#a31a5b", "#f05bd8", "#4d7a12", "#3a3fd0", "#8f4a1a"),
+)
 HATCHES = ("", "//", "--", "\\\\", "xx", "||", "++")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+# one more than there are colours: arms of the same colour differ in shape
+Marker = str | tuple[int, int, int]
+MARKERS: tuple[Marker, ...] = (
+    *("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p", "d"),
+    *((4, 1, 0), (3, 1, 0)),  # stars with four and with three points
+)
 DASHES: tuple[tuple[int, tuple[float, ...]], ...] = (
     (0, ()),
     (0, (5, 1.5)),
@@ -76,13 +89,57 @@ def mark(artist: Artist, position: int, hints: Sequence[str] = ()) -> None:
     artist.set_gid(quote(json.dumps([MARK, position, *hints])))
 
 
+def colour_of(position: int) -> str:
+    """The colour of the arm at `position` in the study."""
+    return COLOURS[position % len(COLOURS)]
+
+
 def style_of(position: int) -> dict[str, Any]:
     """Colour, marker and dashes of the arm at `position` in the study."""
     return {
-        "color": COLOURS[position % len(COLOURS)],
+        "color": colour_of(position),
         "marker": MARKERS[position % len(MARKERS)],
         "linestyle": DASHES[position % len(DASHES)],
     }
+
+
+def outline_of(position: int) -> str:
+    """The marker of the arm at `position`, as the path of an SVG from -10 to 10."""
+    marker = MarkerStyle(MARKERS[position % len(MARKERS)])
+    transform = marker.get_transform() + Affine2D().scale(16, -16)
+    outlines = marker.get_path().transformed(transform).to_polygons()
+    points = [f"{x:.1f},{y:.1f}" for x, y in np.asarray(outlines[0])]
+    return f"M{'L'.join(points)}Z"
+
+
+def draw_dot(
+    axes: Axes,
+    at: tuple[float, float],
+    position: int,
+    hint: str,
+    *,
+    is_filled: bool = True,
+    **style: Any,
+) -> None:
+    """One dot of the arm at `position`; an open one has the arm's colour as its edge."""
+    colour = colour_of(position)
+    (dot,) = axes.plot(
+        *at,
+        linestyle="none",
+        marker=MARKERS[position % len(MARKERS)],
+        mec=INK if is_filled else colour,
+        mfc=colour if is_filled else "none",
+        **style,
+    )
+    mark(dot, position, [hint])
+
+
+def draw_line(
+    axes: Axes, x: Sequence[float], y: Sequence[float], position: int, **style: Any
+) -> None:
+    """A plain line of the arm at `position`, such as an interval."""
+    (line,) = axes.plot(x, y, color=colour_of(position), **style)
+    mark(line, position)
 
 
 def count_on_logarithmic_axis(axes: Axes, *, n_ticks: int) -> None:
@@ -113,8 +170,14 @@ def add_legend(figure: Figure, arms: Sequence[tuple[int, ArmSummary]]) -> None:
         return
     handles = [Line2D([], [], markersize=4.5, linewidth=1.5, **style_of(p)) for p, _ in arms]
     blank = ["arm"] * len(arms)  # names go in below: a legend leaves out "_x"
+    longest = max(len(shorten(arm.arm)) for _, arm in arms)
+    n_columns = int(72 * figure.get_figwidth() / (_LEGEND_LINE_POINTS + 6 * longest))
     legend = figure.legend(
-        handles, blank, loc="outside lower center", ncols=min(6, len(arms)), frameon=False
+        handles,
+        blank,
+        loc="outside lower center",
+        ncols=min(6, n_columns, len(arms)),
+        frameon=False,
     )
     drawn = zip(legend.get_texts(), legend.get_lines(), arms, strict=True)
     for text, line, (position, arm) in drawn:

@@ -9,11 +9,12 @@ from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.pairs import Comparison, Pair
 from lorastudy.analysis.recommendation import list_tests, recommend
 from lorastudy.analysis.summary import ArmSummary, ScoreKey
+from lorastudy.report.figures.labels import LINE_POINTS, Label, label_at_right
 from lorastudy.report.figures.style import (
-    COLOURS,
     INK,
-    MARKERS,
     count_on_logarithmic_axis,
+    draw_dot,
+    draw_line,
     mark,
     new_figure,
     shorten,
@@ -22,6 +23,8 @@ from lorastudy.report.figures.writing import DrawnFigure, save_figure
 from lorastudy.report.wording import name_unit, start
 
 _WIDTH_INCHES = 5.2
+_PANEL_POINTS = 88.0  # height of a panel at least; more where there are many names
+_TITLE_POINTS, _SCALE_POINTS = 31.0, 40.0  # above each panel; below the last one
 _MOST_TESTS = 3
 _FAR = 1.6  # the base model is drawn up to this multiple of the largest value of a tuned arm
 
@@ -34,10 +37,13 @@ def has_verdict_figure(findings: Findings) -> bool:
 def draw_verdict(findings: Findings) -> DrawnFigure:
     """One panel for each of the first three tests, one dot for each trained arm."""
     tests, reference = list_tests(findings)[:_MOST_TESTS], recommend(findings).reference or ""
-    figure = new_figure(0.55 + 1.65 * len(tests), width_inches=_WIDTH_INCHES)
+    names_points = LINE_POINTS * sum(arm.trainable_parameters is not None for arm in findings.arms)
+    panel_points = max(_PANEL_POINTS, names_points)
+    height_inches = (_SCALE_POINTS + (_TITLE_POINTS + panel_points) * len(tests)) / 72
+    figure = new_figure(height_inches, width_inches=_WIDTH_INCHES)
     panels = figure.subplots(len(tests), 1, squeeze=False, sharex=True).ravel()
     for axes, comparison in zip(panels, tests, strict=True):
-        _draw_panel(axes, comparison, reference, findings.arms)
+        _draw_panel(axes, comparison, reference, findings.arms, height_points=panel_points)
     panels[-1].set_xlabel("trained parameters")
     margin = next((p.margin for c in tests for p in c.pairs), 0.0)
     is_one_seed = all(c.is_one_seed for c in tests)
@@ -56,41 +62,47 @@ def draw_verdict(findings: Findings) -> DrawnFigure:
 
 
 def _draw_panel(
-    axes: Axes, comparison: Comparison, reference: str, arms: Sequence[ArmSummary]
+    axes: Axes,
+    comparison: Comparison,
+    reference: str,
+    arms: Sequence[ArmSummary],
+    *,
+    height_points: float,
 ) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
     key = comparison.key
-    tops, margin = [1.0], 0.0
+    tops, margin, labels = [1.0], 0.0, []
     for position, arm in enumerate(arms):
         pair = comparison.find_pair(arm.arm, reference)
         if arm.is_baseline or not arm.trainable_parameters:
             continue
+        at = (arm.trainable_parameters, 0.0)
         if arm.arm == reference:
-            _draw_dot(axes, key, position, arm.arm, (arm.trainable_parameters, 0.0))
+            labels.append(_draw_dot(axes, key, position, arm.arm, at))
         elif pair is not None and pair.mean is not None:
             margin = pair.margin
-            tops.append(_draw_arm(axes, key, position, arm.trainable_parameters, pair))
+            tops.append(_draw_interval(axes, position, arm.trainable_parameters, key, pair))
+            at = (arm.trainable_parameters, pair.mean)
+            is_judged = pair.is_judged
+            labels.append(_draw_dot(axes, key, position, arm.arm, at, is_judged=is_judged))
     axes.axhspan(key.percent(-margin), key.percent(margin), color=INK, alpha=0.12, linewidth=0)
-    _draw_baseline(axes, comparison, reference, arms, top=max(tops))
+    labels += _draw_baseline(axes, comparison, reference, arms, top=max(tops))
     count_on_logarithmic_axis(axes, n_ticks=5)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _write_tick(value, key)))
-    axes.margins(x=0.14, y=0.16)
+    axes.margins(x=0.08, y=0.08)
     axes.set_title(f"{shorten(key.benchmark)}: {key.compared}", fontsize=9, loc="left")
     axes.grid(axis="y")
+    label_at_right(axes, labels, height_points=height_points)
 
 
-def _draw_arm(axes: Axes, key: ScoreKey, position: int, x: float, pair: Pair) -> float:
-    """One arm with its interval; returns the highest value that is drawn."""
-    mean = pair.mean or 0.0
-    ends = [mean]
-    if (interval := pair.interval) is not None:
-        ends = [interval.low, interval.high]
-        colour = COLOURS[position % len(COLOURS)]
-        (line,) = axes.plot([x, x], list(map(key.percent, ends)), color=colour, linewidth=2)
-        mark(line, position)
-    _draw_dot(axes, key, position, pair.first, (x, mean), is_judged=pair.is_judged)
-    return key.percent(max(ends))
+def _draw_interval(axes: Axes, position: int, x: float, key: ScoreKey, pair: Pair) -> float:
+    """The interval of one arm, if it has one; returns the highest value that is drawn."""
+    if (interval := pair.interval) is None:
+        return key.percent(pair.mean or 0.0)
+    ends = [key.percent(interval.low), key.percent(interval.high)]
+    draw_line(axes, [x, x], ends, position, linewidth=2)
+    return max(ends)
 
 
 def _draw_dot(
@@ -101,23 +113,12 @@ def _draw_dot(
     at: tuple[float, float],
     *,
     is_judged: bool = True,
-) -> None:
+) -> Label:
+    """The dot of one arm; returns the label that belongs to it."""
     x, value = at[0], key.percent(at[1])
-    colour = COLOURS[position % len(COLOURS)]
-    style = MARKERS[position % len(MARKERS)]
-    face = colour if is_judged else "none"
-    (dot,) = axes.plot(x, value, style, color=colour, mec=INK, mfc=face)
-    mark(dot, position, [f"{arm}: {x:,.0f} trained parameters, {value:+.1f} {key.percent_sign}"])
-    is_right = position % 2 == 1  # neighbours stay apart
-    label = axes.annotate(
-        shorten(arm),
-        (x, value),
-        xytext=(7, 3) if is_right else (-6, -10),
-        textcoords="offset points",
-        ha="left" if is_right else "right",
-        fontsize=8,
-    )
-    mark(label, position)
+    hint = f"{arm}: {x:,.0f} trained parameters, {value:+.1f} {key.percent_sign}"
+    draw_dot(axes, (x, value), position, hint, is_filled=is_judged)
+    return Label(position, arm, value, x, hint=hint, is_filled=is_judged)
 
 
 def _draw_baseline(
@@ -127,28 +128,23 @@ def _draw_baseline(
     arms: Sequence[ArmSummary],
     *,
     top: float,
-) -> None:
-    """A dashed line, or words in a corner where the line would set the scale."""
+) -> list[Label]:
+    """A dashed line for each baseline, unless the line would set the scale; returns the labels."""
+    labels = []
     for position, arm in enumerate(arms):
         pair = comparison.find_pair(arm.arm, reference) if arm.is_baseline else None
         if pair is None or pair.mean is None:
             continue
         value, sign = comparison.key.percent(pair.mean), comparison.key.percent_sign
+        where = ""
         if abs(value) <= _FAR * top:
             line = axes.axhline(value, color=INK, linestyle="--", linewidth=0.9)
             mark(line, position, [f"{arm.arm}: {value:+.1f} {sign}"])
-        where = "" if abs(value) <= _FAR * top else (", above" if value > 0 else ", below")
-        y = value if not where else 1.0
-        label = axes.annotate(
-            f"{shorten(arm.arm)} {value:+,.0f} {sign}{where}",
-            (0.72 if not where else 1.0, y),
-            xycoords=axes.get_yaxis_transform() if not where else "axes fraction",
-            xytext=(-2, 2 if not where else 6),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-        )
-        mark(label, position)
+        else:
+            where = ", above" if value > 0 else ", below"
+        note = f" {value:+,.0f} {sign}{where}"
+        labels.append(Label(position, arm.arm, value, None, note))
+    return labels
 
 
 def _write_tick(percent: float, key: ScoreKey) -> str:

@@ -20,7 +20,7 @@ from lorastudy.analysis.answers import Answer
 from lorastudy.analysis.claims import is_paper_study
 from lorastudy.analysis.findings import Findings
 from lorastudy.analysis.recommendation import list_tests
-from lorastudy.report.figures.style import COLOURS, INK
+from lorastudy.report.figures.style import INK, colour_of, outline_of
 from lorastudy.report.figures.writing import FORMATS, DrawnFigure
 from lorastudy.report.page.describe import describe_study, summarise_study
 from lorastudy.report.page.details import (
@@ -90,6 +90,7 @@ class Swatch:
     name: str
     label: str  # the name with its placement
     colour: str
+    outline: str  # of its marker, an SVG path from -10 to 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,11 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
         formats=FORMATS,
         figures={figure.name: _chart(figure) for figure in figures},
         swatches=[
-            Swatch(position, arm, label_arm(report.findings, arm), COLOURS[position % len(COLOURS)])
+            Swatch(
+                *(position, arm, label_arm(report.findings, arm)),
+                colour=colour_of(position),
+                outline=outline_of(position),
+            )
             for position, arm in enumerate(report.findings.results.arms)
         ],
         **_words(report),
