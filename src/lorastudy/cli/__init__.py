@@ -5,6 +5,7 @@ a model import torch.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -55,9 +56,11 @@ _INTERRUPTED_IN_TYPER = 130  # Typer's exit code for a KeyboardInterrupt
 app = typer.Typer(
     name="lorastudy",
     help=(
-        "Full fine-tuning or LoRA, and on which layers? Controlled comparisons for causal "
-        "language models; every number names its protocol.\n\n"
-        "Start with:  lorastudy run demo"
+        "Should you fine-tune the whole model or use LoRA, and on which layers? Trains every "
+        "variant with several seeds, scores it on held-out text, and reports which differences are "
+        "real and what each variant costs.\n\n"
+        "Start with:  lorastudy run demo\n\n"
+        "Your own texts:  lorastudy init FOLDER"
     ),
     no_args_is_help=True,
     add_completion=True,
@@ -87,28 +90,18 @@ def _accept_version(
     """Options of `lorastudy` itself, before the name of a command."""
 
 
-for function in (
-    *(
-        init,
-        schema,
-        run,
-        check,
-        preview,
-        status,
-        table,
-        report,
-        decide,
-        run_one,
-        extend,
-        fsck,
-        explain,
-        export,
-        push,
-    ),
-    *(submit, evaluate, compare, audit),
-):
-    name = function.__name__.replace("_", "-")
-    app.command(name, epilog=show_examples(name))(with_plain_output(function))
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # by the title above them in --help
+    "Write a study and run it": (init, check, preview, run, extend),
+    "Look at its results": (status, table, report, decide, explain),
+    "Take models and results away": (export, push),
+    "Score models that are trained already": (evaluate, compare, audit),
+    "Clusters, verification, editors": (submit, run_one, fsck, schema),
+}
+for title, functions in _COMMANDS.items():
+    for function in functions:
+        name = function.__name__.replace("_", "-")
+        register = app.command(name, epilog=show_examples(name), rich_help_panel=title)
+        register(with_plain_output(function))
 
 
 def _point_to_help(error: TyperException) -> str:

@@ -13,7 +13,7 @@ Start = Annotated[
     str,
     typer.Argument(
         help="Preset (demo, demo-answers, paper, paper-sound), or a folder with your texts.",
-        metavar="PRESET",
+        metavar="PRESET|FOLDER",
         autocompletion=complete_presets,
     ),
 ]
@@ -33,7 +33,9 @@ def init(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="File; default PRESET.yaml.", parser=options.named_path, metavar="PATH"),
+        typer.Option(
+            help="File to write; default: NAME.yaml.", parser=options.named_path, metavar="PATH"
+        ),
     ] = None,
     base_model: Base = "openai-community/gpt2",
     column: Column = "text",

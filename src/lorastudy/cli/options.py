@@ -51,20 +51,27 @@ AllowDrift = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Train unfinished runs again from the beginning.")
 ]
+_TEAMS = "Several processes for each run"
 Launch = Annotated[
     Literal["processes", "torchrun"],
     typer.Option(
-        help="processes: one process for each run; torchrun: several processes for each run."
+        help="processes: one process for each run; torchrun: several processes for each run.",
+        rich_help_panel=_TEAMS,
     ),
 ]
 Nproc = Annotated[
     int | None,
-    typer.Option(min=1, help="torchrun: number of processes of a run; default: one for each GPU."),
+    typer.Option(
+        min=1,
+        help="torchrun: number of processes of a run; default: one for each GPU.",
+        rich_help_panel=_TEAMS,
+    ),
 ]
 SharedBy = Annotated[
     Strategy | None,
     typer.Option(
-        help="torchrun: each process has the whole model (ddp, default) or a part of it (fsdp2)."
+        help="torchrun: each process has the whole model (ddp, default) or a part of it (fsdp2).",
+        rich_help_panel=_TEAMS,
     ),
 ]
 Padded = Annotated[
@@ -98,7 +105,7 @@ StudyName = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder; default studies/NAME.", parser=named_path, metavar="PATH"),
+    typer.Option(help="Study folder; default: studies/NAME.", parser=named_path, metavar="PATH"),
 ]
 BenchmarkName = Annotated[
     str,

@@ -45,28 +45,37 @@ Threads = Annotated[
         "at most OMP_NUM_THREADS.",
     ),
 ]
+_DECIDING = "Run until a question is decided"
 Until = Annotated[
     bool,
     typer.Option(
-        "--until-decided", help="Spend runs where the question is open, and stop when it is not."
+        "--until-decided",
+        help="Search learning rates, and add seeds only while the question is open.",
+        rich_help_panel=_DECIDING,
     ),
 ]
 MaxSeeds = Annotated[
     int | None,
-    typer.Option(min=1, help="With --until-decided: the most seeds an arm may get; default: 10."),
+    typer.Option(
+        min=1,
+        help="With --until-decided: the most seeds an arm may get; default: 10.",
+        rich_help_panel=_DECIDING,
+    ),
 ]
 MinSeeds = Annotated[
     int | None,
     typer.Option(
         min=2,
         help="With --until-decided: the seeds of the first look; default: 2 or 3.",
+        rich_help_panel=_DECIDING,
     ),
 ]
 Question = Annotated[
     Literal["full-or-lora", "where", "all"] | None,
     typer.Option(
         help="With --until-decided: full fine-tuning or LoRA, where to put LoRA, or all pairs; "
-        "default: that of the study, else full-or-lora."
+        "default: that of the study, else full-or-lora.",
+        rich_help_panel=_DECIDING,
     ),
 ]
 Probe = Annotated[
