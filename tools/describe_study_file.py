@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lorastudy.config.benchmarks import BestBy, Generation, Samples
+from lorastudy.config.budget import PlannedArm, TrainingBudget
 from lorastudy.config.models import (
     Arm,
     BaseModelRef,
@@ -43,6 +44,8 @@ PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("training.schedule", Schedule),
     ("training.optimizer", Optimizer),
     ("training.early_stopping", EarlyStopping),
+    ("training.budget", TrainingBudget),
+    ("each of training.budget.planned", PlannedArm),
     ("each of arms", Arm),
     ("each of benchmarks, besides the keys of a source", Benchmark),
     ("generation of data.best_by and of each of benchmarks", Generation),

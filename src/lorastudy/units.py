@@ -21,6 +21,17 @@ _BYTES = {
     for power, prefix in enumerate("kmgt", start=1)
 }
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+COUNT_PATTERN = r"(\d+(?:\.\d+)?(?:e\d{1,2})?) ?([kKMBGTP]?)"
+_COUNTS = {
+    "": 1,
+    "k": 10**3,
+    "K": 10**3,
+    "M": 10**6,
+    "B": 10**9,
+    "G": 10**9,
+    "T": 10**12,
+    "P": 10**15,
+}
 _SHOWN_BYTES = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _SHOWN_SECONDS = (("h", 3600), ("min", 60), ("s", 1))
 _DIGITS = 3  # of an amount that is rounded up
@@ -39,6 +50,18 @@ def read_seconds(text: str) -> float | None:
     """The seconds that "1.5h", "90min" or "45s" says; None if it has another form, or is zero."""
     amount = _read_amount(text, _SECONDS)
     return None if amount is None else float(amount)
+
+
+def read_count(text: str) -> float | None:
+    """The number that "2M", "1.6e6" or "500k" says; None if it has another form, or is zero.
+
+    It is a whole number wherever it has no fraction.
+    """
+    found = re.fullmatch(COUNT_PATTERN, text)
+    if found is None:
+        return None
+    number = Decimal(found[1]) * _COUNTS[found[2]]
+    return (int(number) if number == number.to_integral_value() else float(number)) or None
 
 
 def _read_amount(text: str, units: dict[str, int]) -> Decimal | None:

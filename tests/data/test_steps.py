@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -169,3 +170,34 @@ def test_order_is_the_same_in_another_process() -> None:
 def test_order_that_is_kept_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
         order_of_epoch(0, 1, 5)[0] = 3
+
+
+@given(plans(), st.integers(1, 200))
+def test_a_plan_that_ends_after_a_step_begins_as_one_without_end(plan: StepPlan, last: int) -> None:
+    ended, longer = plan.until(last), plan.until(last + 50)
+    assert ended.n_steps == ended.n_groups == last
+    assert groups(ended) == groups(longer)[:last]
+    assert ended.n_micro_batches == ended.group_of(last).stop
+    # every epoch ends once, the last one with training
+    ends = [i for i in range(ended.n_micro_batches) if ended.is_last_of_epoch(i)]
+    assert [ended.epoch_of(i) for i in ends] == list(range(1, ended.epochs + 1))
+    assert ends[-1] == ended.n_micro_batches - 1 and ended.ends_epoch(last)
+    assert ended.count_ended_epochs(last) == ended.epochs
+    if plan.first_group == "full":  # whole epochs are those of a plan without a last step
+        whole = plan.until(plan.n_steps)
+        assert (whole.epochs, whole.n_passes) == (plan.epochs, plan.n_passes)
+        assert groups(whole) == groups(plan)
+
+
+@given(plans(), st.fractions(0, 5, max_denominator=50))
+def test_steps_within_a_part_of_an_epoch_are_as_many_as_possible(
+    plan: StepPlan, epochs: Fraction
+) -> None:
+    steps = plan.count_steps_within(epochs)
+    assert plan.until(steps + 1).epochs_until(steps + 1) > epochs
+    rows = (
+        sum(len(plan.rows_of(i)) for i in range(plan.until(steps).n_micro_batches)) if steps else 0
+    )
+    assert Fraction(rows, plan.n_rows) <= epochs
+    if steps:
+        assert plan.until(steps).epochs_until(steps) == Fraction(rows, plan.n_rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lorastudy.analysis.answer_parts import AnswerScore, split_answer_scores
 from lorastudy.analysis.answers import Answer, answer_claims
+from lorastudy.analysis.budget import SharedBudget, measure_budget
 from lorastudy.analysis.compare import compare_study
 from lorastudy.analysis.evidence import Evidence, find_doubts, read_evidence
 from lorastudy.analysis.explanations import ArmExplanation, read_explanations
@@ -68,6 +69,7 @@ class Findings:
     samples: Samples | None  # None: the study has no prompts for samples
     side_by_side: tuple[SideBySide, ...]  # answers of all arms to some items of each task
     explanations: tuple[ArmExplanation, ...]  # of `lorastudy explain`
+    budget: SharedBudget | None  # that every arm had; None: every arm had the same epochs
 
     @property
     def main(self) -> tuple[Comparison, ...]:
@@ -171,6 +173,7 @@ def make_findings(
         samples=read_samples(arms, folder),
         side_by_side=lay_side_by_side(arms, keys, folder),
         explanations=read_explanations(arms, folder),
+        budget=measure_budget(arms, evidence, study),
     )
 
 

@@ -101,7 +101,7 @@ def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
     chosen = read_choices(decisions)
     for arm in study.arms:
         if study.is_tuned(arm) and arm.name not in chosen:
-            epochs, tried = study.training.epochs, so_far.tried.get(arm.name, {})
+            epochs, tried = study.training.whole_epochs, so_far.tried.get(arm.name, {})
             found = search_further(arm.name, arm.learning_rates, epochs, decisions, tried)
             if found:
                 return found

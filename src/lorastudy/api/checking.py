@@ -1,5 +1,6 @@
 """`lorastudy.check`: everything about a study that can be known before it runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from lorastudy.api.facts import CheckFacts, describe_check
 from lorastudy.api.memory import describe_fits
 from lorastudy.api.outlook import look_out_for
 from lorastudy.api.study import Study, open_for
+from lorastudy.config import models
 from lorastudy.errors import ConfigError
+from lorastudy.launch.attempt import TriedArm
 from lorastudy.launch.probe import time_study
 from lorastudy.machine.environment import choose_device
+from lorastudy.study.budget import Pace, guess_paces, list_unplanned, plan_study, read_paces
 from lorastudy.study.cards import Card, read_card
 from lorastudy.study.check import StudyCheck, check_study
 from lorastudy.study.fitting import fit_study
@@ -112,6 +116,26 @@ def _read_difference(difference: float | None) -> float | None:
     )
 
 
+_AT_START = (
+    "`run` plans the steps of each arm once, from its first steps on the machine that starts the "
+    "study, and keeps them for all seeds"
+)
+_GUESSED = f"the steps of each arm are a rough guess from shapes. {_AT_START}; --probe does so now."
+_MEASURED = f"the steps of each arm follow from what was measured just now. {_AT_START}."
+
+
+def _find_paces(
+    study: models.Study, checked: StudyCheck, tried: Mapping[str, TriedArm] | None
+) -> Mapping[str, Pace]:
+    """How fast each arm is trained, as far as this is known, if its budget needs it."""
+    budget = study.training.budget
+    if budget is None or budget.kind != "seconds":
+        return {}
+    if tried is None:
+        return guess_paces(study, checked)
+    return read_paces((arm for arm in checked.arms if arm.trains), tried)
+
+
 def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFacts]:
     """The checked study, and its facts.
 
@@ -122,7 +146,13 @@ def look_ahead(opened: OpenedStudy, wishes: Wishes) -> tuple[StudyCheck, CheckFa
     checked = check_study(study, opened.places, choose_device(device))
     whole = [arm.spec.model_copy(update={"benchmarks": study.benchmarks}) for arm in checked.arms]
     tried = time_study(study, whole, opened.places, device) if wishes.probe else None
+    unplanned = list_unplanned(study)
+    if unplanned:
+        study = plan_study(study, checked, _find_paces(study, checked, tried))
+        checked = check_study(study, opened.places, choose_device(device))
     facts = describe_check(study, checked, predict_study(study, checked, tried), wishes.price)
+    if unplanned and facts.budget is not None and facts.budget.kind == "seconds":
+        facts = replace(facts, notes=(*facts.notes, _GUESSED if tried is None else _MEASURED))
     outlooks = tuple(look_out_for(study, checked, wishes.spreads, wishes.difference))
     facts = replace(facts, separable=outlooks, notes=(*opened.notes, *facts.notes))
     if wishes.card is None:

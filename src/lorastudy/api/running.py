@@ -12,7 +12,7 @@ from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
 from lorastudy.store.decisions import AskedQuestion
 from lorastudy.store.resuming import Resuming
-from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle
+from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle, with_plan
 from lorastudy.study.progress import (
     DecisionTaken,
     EpochEnded,
@@ -112,6 +112,7 @@ def run(
     wanted = Wanted(opened, arms, seeds, wish)
     how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
+    wanted = with_plan(wanted, how)
     missing = begin(wanted, how)
     name, folder = opened.study.name, opened.folder
     n_runs = len(wanted.list_runs()) + len(wanted.list_runs_to_come())

@@ -8,6 +8,7 @@ import typer
 from lorastudy.cli import options
 from lorastudy.cli.options import AsJson, StudyDir
 from lorastudy.errors import ConfigError
+from lorastudy.store.collect import read_study
 from lorastudy.store.folders import StudyFolder
 
 
@@ -28,6 +29,9 @@ def extend(
     if as_json:
         options.print_json({"added": added})
     else:
+        study = read_study(StudyFolder(folder))
+        if waiting := [arm.name for arm in study.arms if not study.is_planned(arm)]:
+            print(f"Runs of {', '.join(waiting)} follow when it is planned what the budget means.")
         print(f"{len(added)} runs were added. Execute them:  lorastudy run {folder}")
 
 

@@ -132,8 +132,9 @@ def _cells(run: RunOverview) -> dict[str, str]:
     if lines := [line for line in validated if line]:
         cells["valid"] = f"{max(lines, key=lambda line: line.step).validation_loss:.3f}"
     if step:
-        cells["epoch"] = f"{step.epoch}/{run.spec.training.epochs}"
-        cells["step"] = str(step.step)
+        epochs, budget = run.spec.training.epochs, run.spec.training.budget
+        cells["epoch"] = f"{step.epoch}/{epochs}" if epochs else str(step.epoch)
+        cells["step"] = f"{step.step}/{budget.steps}" if budget else str(step.step)
         cells["train"] = f"{step.loss:.3f}"
         cells["tok/s"] = f"{_tokens_per_second(step):,.0f}" if step.seconds else ""
         peak = step.peak_memory_bytes

@@ -119,7 +119,7 @@ def run(
     changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
     from lorastudy.launch.local import visible_gpus, warm_up
-    from lorastudy.study.conduct import Execution, Wanted
+    from lorastudy.study.conduct import Execution, Wanted, with_plan
     from lorastudy.study.until_decided import wish_for
 
     wish = wish_for(until_decided, min_seeds, max_seeds, question)
@@ -127,6 +127,7 @@ def run(
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)
+    wanted = with_plan(wanted, how)
     execute_and_finish(wanted, how, with_padded=padded, as_json=as_json)
 
 
@@ -152,6 +153,7 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         UserError: See `begin` and `execute` of `study/conduct.py`.
     """
     from lorastudy.cli.live import show_progress
+    from lorastudy.config.budget import write_plan
     from lorastudy.report.story import describe_plan
     from lorastudy.store.decisions import read_decisions
     from lorastudy.study.conduct import begin, execute
@@ -165,6 +167,8 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         print(f"{len(to_come)} more runs follow, at the learning rates that these runs choose.")
     if wanted.grows:
         print(describe_plan(read_decisions(opened.folder)))
+    if (budget := opened.study.training.budget) is not None:
+        print(write_plan(budget))
     for line in list_texts(lock):
         print(line)
     for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):

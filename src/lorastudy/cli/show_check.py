@@ -14,6 +14,7 @@ from lorastudy.api.facts import CheckFacts
 from lorastudy.api.memory import DeviceMemory
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import console_width
+from lorastudy.config.budget import describe_memory, write_amount
 from lorastudy.config.models import Study
 from lorastudy.protocols import find_protocol
 from lorastudy.report.wording import join, write_size
@@ -54,7 +55,28 @@ def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
         f"padded to {study.data.rows.length} tokens would score. "
         f"{write_mib(checked.available_bytes)} MiB are available.",
     )
+    for line in list_budget(facts):
+        console.print(line)
     console.print(write_time(facts, wishes.price))
+
+
+def list_budget(facts: CheckFacts) -> list[str]:
+    """What the budget of the study means for each arm; empty if it has none."""
+    if facts.budget is None:
+        return []
+    kind, amount = facts.budget.kind, facts.budget.amount
+    lines = [f"Every arm has the same budget, {write_amount(kind, amount)}:"]
+    for arm in facts.arms:
+        if arm.planned_amount is None or arm.method == "baseline":
+            continue
+        means = describe_memory(arm.token_budget, is_checkpointed=arm.activation_checkpointing)
+        if kind != "peak_memory":
+            means = (
+                f"{arm.optimizer_steps:,} steps, {arm.train_epochs:.3g} epochs, "
+                f"{arm.train_tokens:,} scored tokens"
+            )
+        lines.append(f"  {arm.name}: {means} ({write_amount(kind, arm.planned_amount)})")
+    return lines
 
 
 def _make_table(facts: CheckFacts, *, by_budget: bool) -> Table:

@@ -77,7 +77,15 @@ def submit(
 
 
 def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
-    """An engine executes runs that are known; `run --until-decided` chooses them as it goes."""
+    """An engine executes runs that are known; `run` chooses them as it goes, or measures first."""
+    study, budget = opened.study, opened.study.training.budget
+    is_measured = budget is not None and budget.kind == "seconds"
+    if engine != "local" and is_measured and not all(map(study.is_planned, study.arms)):
+        raise ConfigError(
+            "training.budget.seconds is planned on the machine that trains, and an engine chooses "
+            f"it later. Start the study there with `lorastudy run`, and submit its folder: "
+            f"{opened.folder.path}."
+        )
     if engine != "local" and opened.folder.decisions.exists():
         raise ConfigError(
             f"{opened.folder.path} runs until its question is decided, which only "
@@ -87,11 +95,11 @@ def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
 
 def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
     from lorastudy.launch.local import warm_up
-    from lorastudy.study.conduct import Execution, Wanted
+    from lorastudy.study.conduct import Execution, Wanted, with_plan
 
-    wanted = Wanted(opened)
+    wanted, how = Wanted(opened), Execution(device=device, jobs=jobs)
     warm_up()
-    execute_and_finish(wanted, Execution(device=device, jobs=jobs), as_json=as_json)
+    execute_and_finish(with_plan(wanted, how), how, as_json=as_json)
 
 
 def _hand_over(
@@ -105,9 +113,10 @@ def _hand_over(
 ) -> None:
     if engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
-    from lorastudy.study.conduct import Wanted
+    from lorastudy.study.conduct import Execution, Wanted, with_plan
 
-    wanted = Wanted(opened)
+    wanted = with_plan(Wanted(opened), Execution(device=device))
+    opened = wanted.opened
     commands = _start(wanted, engine, device=device, cpus=wishes.cpus, as_json=as_json)
     if engine == "slurm":
         _hand_to_slurm(wanted, commands, wishes, as_json=as_json)
@@ -246,7 +255,7 @@ def _plan_commands(
     device: str,
 ) -> list[str]:
     """One line for a shell per missing run, with the options of the engine's own program."""
-    from lorastudy.study.conduct import Wanted, take_stage
+    from lorastudy.study.conduct import Execution, Wanted, take_stage, with_plan
     from lorastudy.study.start import missing_runs
 
     given = ["--device", device, "--threads", str(wishes.cpus)]
@@ -254,7 +263,8 @@ def _plan_commands(
         given += ["--mirror", str(opened.places.mirror.resolve())]
     given += ["--offline"] * opened.places.offline
     plan = []
-    missing = missing_runs(Wanted(opened).list_runs(), opened.folder)
+    wanted = with_plan(Wanted(opened), Execution(device=device))
+    missing = missing_runs(wanted.list_runs(), opened.folder)
     for run in take_stage(missing, opened.study):
         # a printed command has no parent whose end it would have to notice
         parts = run_command(opened.folder.path, run.run_id, given)

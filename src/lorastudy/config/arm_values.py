@@ -13,9 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJson
 from pydantic_core import PydanticKnownError
 
 from lorastudy.config.syntax import Count, PlacementEntry, wrong_value
+from lorastudy.units import COUNT_PATTERN, read_count
 
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?) ?([kKMBG]?)")
-_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 _ALPHA = re.compile(r"(\d+(?:\.\d+)?) ?r")
 _LAYERS = re.compile(r"\d+(?:-\d+)?|last-[1-9]\d*")
 
@@ -32,10 +31,10 @@ class HashableMapping(dict[str, _Value]):
 def _count_budget(value: object) -> object:
     """Trainable parameters as a number: of 1_600_000, 1.6e6 or "1.6M"."""
     if isinstance(value, str):
-        found = _BUDGET.fullmatch(value)
-        if not found:
+        found = read_count(value)
+        if found is None:
             raise wrong_value("is not a number of parameters, such as 1600000, 800k or 1.6M")
-        value = float(found[1]) * _UNITS[found[2]]
+        value = found
     if isinstance(value, float) and math.isfinite(value) and round(value) == value:
         return round(value)
     return value
@@ -108,7 +107,7 @@ Budget = Annotated[
     BeforeValidator(_count_budget),
     _schema(
         {"type": "integer", "minimum": 1},
-        {"type": "string", "pattern": f"^(?:{_BUDGET.pattern})$"},
+        {"type": "string", "pattern": f"^(?:{COUNT_PATTERN})$"},
     ),
 ]
 Alpha = Annotated[

@@ -257,6 +257,13 @@ class Study(StudyModel):
             return [("data.rows.end", f"{what}; leave it out")]
         return []
 
+    def is_planned(self, arm: Arm) -> bool:
+        """Whether it is known what the budget of training means for an arm."""
+        budget = self.training.budget
+        if budget is None or budget.kind == "steps" or arm.method == "baseline":
+            return True
+        return budget.plan_of(arm.name) is not None
+
     def is_tuned(self, arm: Arm) -> bool:
         """Whether the arm's learning rate is chosen with tuning seeds."""
         return bool(self.tuning_seeds) and len(arm.learning_rates) > 1

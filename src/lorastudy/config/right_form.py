@@ -32,6 +32,8 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
     "gradient_accumulation_steps": ("rows_per_step",),
     "per_device_train_batch_size": ("micro_batch",),
     "num_epochs": ("epochs",),
+    "max_steps": ("budget",),
+    "max_tokens": ("budget",),
     "num_train_epochs": ("epochs",),
     "warmup_ratio": ("warmup",),
     "warmup_steps": ("warmup",),
@@ -78,7 +80,7 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
 # Keys that a value stands for where a mapping is expected, by its type.
 _KEYS_OF: dict[type, tuple[str, ...]] = {
     str: ("id", "path", "protocol"),
-    int: ("patience",),
+    int: ("patience", "steps"),
     float: ("from_train",),
     tuple: ("mixture",),
 }
@@ -198,11 +200,13 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
 
 
 def _models_below(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The models of a study, and the beginnings of their paths; most sources are left out."""
+    """The models of a study, with the beginnings of their paths; without plans and most sources."""
     yield path, model
     for key, field in model.model_fields.items():
         is_list = get_origin(field.annotation) is tuple
-        for below in _models_in(field.annotation) if key not in ("mixture", "items") else ():
+        for below in (
+            _models_in(field.annotation) if key not in ("mixture", "items", "planned") else ()
+        ):
             yield from _models_below(below, f"{path}{key}." + "NAME." * is_list)
 
 

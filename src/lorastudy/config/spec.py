@@ -95,7 +95,7 @@ def _make_spec(study: Study, arm: Arm, rate: float | None, seed: int) -> RunSpec
         seed=seed,
         base_model=study.base_model,
         data=study.data,
-        training=study.training,
+        training=study.training.of_arm(arm.name),
         benchmarks=() if seed in study.tuning_seeds else study.benchmarks,
         samples=None if seed in study.tuning_seeds else study.samples,
     )

@@ -7,13 +7,14 @@ arms and benchmarks are named: `arms.lora-1.rank`.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import count, islice
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from lorastudy.config.budget import PlannedArm
 from lorastudy.config.mistakes import describe_mistakes, nearest
 from lorastudy.config.models import Arm, Benchmark, Optimizer, Rounding, Schedule, Study, Training
 from lorastudy.config.yaml_text import YamlValue, apply_override, parse_yaml, write_yaml
@@ -160,7 +161,8 @@ def round_warmup(study: Study, way: Rounding) -> Study:
 def extends(before: Study, after: Study) -> bool:
     """Whether `after` is `before` with further arms, seeds or learning rates, or equal to it.
 
-    An arm that was trained elsewhere may have further weights.
+    An arm that was trained elsewhere may have further weights, and a budget may be planned for
+    further arms.
 
     No run of `before` changes then. Further seeds follow the known ones, since the baseline runs
     with the first seed; further arms may stand anywhere.
@@ -168,7 +170,35 @@ def extends(before: Study, after: Study) -> bool:
     known = {arm.name: arm for arm in before.arms}
     arms = tuple(_as_before(arm, known[arm.name]) for arm in after.arms if arm.name in known)
     seeds = after.seeds[: len(before.seeds)]
-    return after.model_copy(update={"arms": arms, "seeds": seeds}) == before
+    training = _plan_as_before(after.training, before.training)
+    return after.model_copy(update={"arms": arms, "seeds": seeds, "training": training}) == before
+
+
+def with_plan_of(study: Study, started: Study) -> Study:
+    """The study, with what its budget means for its arms in a folder where it was started."""
+    budget, known = study.training.budget, started.training.budget
+    if budget is None or known is None or not budget.is_like(known):
+        return study
+    unplanned = {arm.name for arm in study.arms if not study.is_planned(arm)}
+    return with_plan(study, [planned for planned in known.planned if planned.arm in unplanned])
+
+
+def with_plan(study: Study, planned: Iterable[PlannedArm]) -> Study:
+    """The study, with what its budget means for further arms."""
+    budget = study.training.budget
+    assert budget is not None
+    budget = budget.model_copy(update={"planned": (*budget.planned, *planned)})
+    training = study.training.model_copy(update={"budget": budget})
+    return study.model_copy(update={"training": training})
+
+
+def _plan_as_before(training: Training, before: Training) -> Training:
+    """The training without what its budget was planned for since then."""
+    now, known = training.budget, before.budget
+    if now is None or known is None or not set(known.planned) <= set(now.planned):
+        return training
+    budget = now.model_copy(update={"planned": known.planned})
+    return training.model_copy(update={"budget": budget})
 
 
 def _as_before(arm: Arm, before: Arm) -> Arm:

@@ -1,12 +1,14 @@
 """How every arm of a study is trained: schedule, optimizer, sums and precision.
 
-Nothing here differs between the arms of a study; learning rates belong to the arms.
+Nothing here differs between the arms of a study; learning rates belong to the arms. Only a budget
+means something of its own for each arm, which `Training.of_arm` says.
 """
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from lorastudy.config.budget import TrainingBudget, write_amount
 from lorastudy.config.syntax import Count, Mistake, StudyModel, refuse
 
 Rounding = Literal["down", "up"]
@@ -63,8 +65,10 @@ class EarlyStopping(StudyModel):
 class Training(StudyModel):
     """One training protocol for all arms of the study."""
 
-    epochs: Count
-    """Passes over the training rows."""
+    epochs: Annotated[Count | None, Field(exclude_if=lambda epochs: epochs is None)] = None
+    """Passes over the training rows; required unless budget says how long arms are trained."""
+    budget: Annotated[TrainingBudget | None, Field(exclude_if=lambda budget: budget is None)] = None
+    """One amount that every arm gets, such as {tokens: 2M}; null: all arms have the same epochs."""
     rows_per_step: Count
     """Rows whose gradients are added for one optimizer step."""
     micro_batch: Count
@@ -96,7 +100,7 @@ class Training(StudyModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        mistakes: list[Mistake] = []
+        mistakes = self._mistakes_of_length()
         groups, rest = divmod(self.rows_per_step, self.micro_batch)
         if rest:
             what = f"{self.rows_per_step} is not a multiple of micro_batch {self.micro_batch}"
@@ -117,9 +121,52 @@ class Training(StudyModel):
         refuse(mistakes)
         return self
 
+    def _mistakes_of_length(self) -> list[Mistake]:
+        """Whether epochs and budget both say how long arms are trained, or neither does."""
+        if self.budget is None or self.budget.kind == "peak_memory":
+            is_null = self.budget is None and "epochs" in self.model_fields_set
+            what = "is required; or a budget, such as budget: {tokens: 2M}"
+            what = "must be a whole number, not nothing" if is_null else what
+            return [] if self.epochs is not None else [("epochs", what)]
+        if self.epochs is None:
+            return []
+        what = (
+            f"{self.epochs} and a budget of {self.budget.kind} both say how long arms are trained"
+        )
+        return [("epochs", f"{what}; leave one of them out, as with epochs: null")]
+
+    @property
+    def whole_epochs(self) -> int:
+        """The epochs of every arm, where there is no budget that says how long it is trained."""
+        assert self.epochs is not None
+        return self.epochs
+
+    @property
+    def length_in_words(self) -> str:
+        """How long arms are trained: "8 epochs", or "a budget of 2,000,000 tokens for each arm"."""
+        if self.epochs is not None:
+            return f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        assert self.budget is not None
+        if self.budget.kind == "steps":
+            return write_amount("steps", self.budget.amount)
+        amount = write_amount(self.budget.kind, self.budget.amount)
+        return f"a budget of {amount} for each arm"
+
+    def of_arm(self, arm: str) -> "Training":
+        """How one arm is trained, whatever the budget means for others."""
+        if self.budget is None:
+            return self
+        if (planned := self.budget.plan_of(arm)) is None:
+            alone = self.budget.model_copy(update={"planned": ()})
+            return self.model_copy(update={"budget": alone})
+        if planned.steps is not None:
+            return self.model_copy(update={"budget": TrainingBudget(steps=planned.steps)})
+        settings = planned.model_dump(include={"token_budget", "activation_checkpointing"})
+        return self.model_copy(update={"budget": None, **settings})
+
     def _mistakes_of_stopping(self, patience: int) -> list[Mistake]:
         """Whether a run that validates only after epochs could stop before the last one."""
-        if patience + 1 < self.epochs:
+        if self.epochs is None or patience + 1 < self.epochs:
             return []
         what = (
             f"{patience} can stop no run, since the first validation always improves and "

@@ -12,9 +12,13 @@ resumed run has no position to restore.
 "one" repeats a loop that steps if `counter % accumulation == 0`, with a counter that begins at 0
 and runs on through epochs. The first step then follows one micro-batch, groups span epochs, and
 the gradients that remain at the end are never applied.
+
+A plan may end after a given step, also within an epoch. That epoch then ends there.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
@@ -25,6 +29,7 @@ from lorastudy.data.mixture import Share, draw_copies
 from lorastudy.seeds import open_stream
 
 IntArray = npt.NDArray[np.int64]
+_ENDLESS = 10**12  # epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,35 @@ class StepPlan:
     first_group: Literal["full", "one"]
     seed: int
     shares: tuple[Share, ...] = ()  # of the sources of a mixture; none: each row once per epoch
+    last_step: int | None = None  # after which training ends; None: all epochs are trained whole
+
+    def until(self, last_step: int) -> "StepPlan":
+        """The plan that ends after `last_step` optimizer steps, with the epochs that they begin."""
+        endless = self._without_end()
+        epochs = endless.epoch_of(endless.group_of(last_step).stop - 1)
+        return replace(self, epochs=epochs, last_step=last_step)
+
+    def _without_end(self) -> "StepPlan":
+        return replace(self, epochs=_ENDLESS, last_step=None)
+
+    def count_steps_within(self, epochs: Fraction) -> int:
+        """The most optimizer steps that read no more rows than this number of epochs has."""
+        endless, low, high = self._without_end(), 0, math.ceil(epochs * self.n_rows)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = endless.epochs_until(middle) <= epochs
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def epochs_until(self, step: int) -> Fraction:
+        """The rows that the optimizer steps up to `step` read, as a number of epochs."""
+        epochs, rest = divmod(self.group_of(step).stop, self.micro_batches_per_epoch)
+        return epochs + Fraction(min(rest * self.micro_batch, self.n_rows), self.n_rows)
+
+    @property
+    def n_passes(self) -> float:
+        """Epochs that are trained; not whole if training ends within one."""
+        return self.epochs if self.last_step is None else float(self.epochs_until(self.last_step))
 
     @property
     def accumulation(self) -> int:
@@ -51,12 +85,16 @@ class StepPlan:
 
     @property
     def n_micro_batches(self) -> int:
-        """Number of micro-batches of all epochs."""
+        """Number of micro-batches of the whole training."""
+        if self.last_step is not None:
+            return self.group_of(self.last_step).stop
         return self.micro_batches_per_epoch * self.epochs
 
     @property
     def n_steps(self) -> int:
-        """Number of optimizer steps of all epochs."""
+        """Number of optimizer steps of the whole training."""
+        if self.last_step is not None:
+            return self.last_step
         if self.first_group == "one":
             return 1 + (self.n_micro_batches - 1) // self.accumulation
         return self._steps_per_epoch * self.epochs
@@ -76,11 +114,11 @@ class StepPlan:
         return index // self.micro_batches_per_epoch + 1
 
     def group_of(self, step: int) -> range:
-        """Micro-batches of an optimizer step, without those after the end of training."""
+        """Micro-batches of an optimizer step, without those after the last epoch."""
         if self.first_group == "one":
             begin = 0 if step == 1 else 1 + (step - 2) * self.accumulation
             end = 1 + (step - 1) * self.accumulation
-            return range(begin, min(end, self.n_micro_batches))
+            return range(begin, min(end, self.micro_batches_per_epoch * self.epochs))
         epoch, position = divmod(step - 1, self._steps_per_epoch)
         first = epoch * self.micro_batches_per_epoch
         begin = first + position * self.accumulation
@@ -88,10 +126,17 @@ class StepPlan:
 
     def ends_epoch(self, step: int) -> bool:
         """Whether no micro-batch of its epoch follows an optimizer step."""
-        return self.group_of(step).stop % self.micro_batches_per_epoch == 0
+        return self.is_last_of_epoch(self.group_of(step).stop - 1)
+
+    def is_last_of_epoch(self, index: int) -> bool:
+        """Whether the micro-batch `index` ends its epoch, or training."""
+        is_whole = (index + 1) % self.micro_batches_per_epoch == 0
+        return is_whole or index + 1 == self.n_micro_batches
 
     def count_ended_epochs(self, step: int) -> int:
         """Number of epochs that ended before the first micro-batch after `step`."""
+        if step == self.last_step:
+            return self.epochs
         return self.group_of(step + 1).start // self.micro_batches_per_epoch
 
     def order_of(self, epoch: int) -> IntArray:

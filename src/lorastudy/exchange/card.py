@@ -159,7 +159,7 @@ def _training(run: StoredRun) -> str:
         f"rows: {data.rows.cut}, at most {data.rows.length} tokens; padding {training.padding}",
         f"method: {_describe_arm(run.spec.arm)}",
         f"learning rate {run.result.learning_rate:g}, {training.schedule.shape} with "
-        f"{training.schedule.warmup:g} warm-up, {_count(training.epochs, 'epoch')}, "
+        f"{training.schedule.warmup:g} warm-up, {training.length_in_words}, "
         f"{training.rows_per_step} rows per optimizer step, {run.result.optimizer_steps} steps"
         f"{_say_early_stop(run.result)}",
         f"AdamW: weight decay {training.optimizer.weight_decay:g}, betas "
@@ -186,10 +186,6 @@ def _describe_data(data: Data) -> str:
     if (share := data.validation.from_train) is not None:
         return f"{train}, of whose documents {share:g} were held out to validate on"
     return f"{train}, validated on {_describe_source(data.validation)}"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _describe_source(source: Source) -> str:

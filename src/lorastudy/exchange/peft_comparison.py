@@ -58,7 +58,8 @@ def _train_config(run: StoredRun) -> dict[str, object]:
         "batch_size": training.rows_per_step,
         "batch_size_eval": training.micro_batch,
         "max_steps": planned,
-        "eval_steps": training.validate_every or planned // training.epochs,
+        "eval_steps": training.validate_every
+        or planned // (training.epochs or len(run.result.epochs) or 1),
         "compile": False,
         "use_gc": False,
         "query_template": "{query}",
@@ -134,8 +135,8 @@ def _final_metrics(run: StoredRun) -> dict[str, object]:
 
 
 def _count_samples(run: StoredRun) -> int:
-    """Rows that the run was trained on; about, if it stopped early."""
-    if run.result.planned_steps is not None:
+    """Rows that the run was trained on; about, if it ended within an epoch."""
+    if run.result.planned_steps is not None or run.spec.training.epochs is None:
         return (run.result.optimizer_steps or 0) * run.spec.training.rows_per_step
     return (run.manifest.train_rows if run.manifest else 0) * len(run.result.epochs)
 

@@ -67,6 +67,11 @@ def execute_by_id(
         if reasons := [a.reason for a in list_paused(study, folder) if a.spec.run_id == run_id]:
             raise UserError(f"{run_id} {reasons[0]}. `lorastudy run {folder.path}` decides on it.")
         raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
+    if not study.is_planned(specs[run_id].arm):
+        raise UserError(
+            f"{run_id}: it is not planned yet what training.budget means for this arm. "
+            f"`lorastudy run {folder.path}` plans it."
+        )
     reader = open_reader(study, places)
     with join_team(strategy) as team:
         stop.agree = team.any

@@ -69,10 +69,11 @@ class ResolvedPlacement:
         return sum(
             self.ranks.get(target.path, rank) * (target.in_features + n_rows)
             for target in self.targets
-            for n_rows in self._adapted_rows(target)
+            for n_rows in self.adapted_rows(target)
         )
 
-    def _adapted_rows(self, target: LinearModule) -> list[int]:
+    def adapted_rows(self, target: LinearModule) -> list[int]:
+        """Output rows of each adapter on a module: of all of it, or of each part."""
         parts = self.parts.get(target.path)
         return [part.n_rows for part in parts] if parts else [target.out_features]
 

@@ -4,7 +4,8 @@
     report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
                                      learning_rates, tuned_minus_baseline, fronts, documents, times,
                                      answer_classes where answers are scored, flips of tasks,
-                                     explanations after `lorastudy explain`
+                                     explanations after `lorastudy explain`,
+                                     budget where a study has one
     report/figures/fig1-....{svg,png,pdf} ...
 
 Each file is replaced in one step, the figures together, the page last. A report can
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from lorastudy.analysis.findings import Findings
 from lorastudy.report.page.integrity import write_results_json
 from lorastudy.report.tables.answer_classes import build_answer_class_table
+from lorastudy.report.tables.budget import build_budget_table
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import (
     build_all_pairs,
@@ -87,6 +89,7 @@ def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, T
         "flips": build_flip_table(findings),
         "samples": build_sample_table(findings.samples),
         "explanations": build_explanation_table(findings.explanations),
+        "budget": build_budget_table(findings.budget),
     }
     return {
         "table1": build_table1(findings),

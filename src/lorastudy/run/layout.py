@@ -67,15 +67,7 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
     shares = _share_epoch(spec.data, corpus, table)
     drawn = table.select(copy_rows(shares)) if shares else table
     epoch = drawn.select(draw_copies(0, 1, shares)) if shares else table
-    plan = StepPlan(
-        n_rows=epoch.n_rows,
-        epochs=training.epochs,
-        rows_per_step=training.rows_per_step,
-        micro_batch=training.micro_batch,
-        first_group=training.first_group,
-        seed=spec.seed,
-        shares=shares,
-    )
+    plan = _plan_steps(spec, epoch.n_rows, shares)
     return TrainingLayout(
         plan=plan,
         schedule=lay_out_schedule(training.schedule, spec.learning_rate or 0.0, plan),
@@ -92,6 +84,22 @@ def lay_out_training(spec: RunSpec, reader: Reader) -> TrainingLayout:
         items_of_best=reader.items_of_best(spec.data),
         train_slice=choose_slice(epoch, validation_table.n_rows),
     )
+
+
+def _plan_steps(spec: RunSpec, n_rows: int, shares: tuple[Share, ...]) -> StepPlan:
+    """All epochs, or the steps of a budget; one epoch where the budget is not planned yet."""
+    training = spec.training
+    plan = StepPlan(
+        n_rows=n_rows,
+        epochs=training.epochs or 1,
+        rows_per_step=training.rows_per_step,
+        micro_batch=training.micro_batch,
+        first_group=training.first_group,
+        seed=spec.seed,
+        shares=shares,
+    )
+    steps = training.budget.steps if training.budget is not None else None
+    return plan if steps is None else plan.until(steps)
 
 
 def _share_epoch(data: Data, corpus: Corpus, table: RowTable) -> tuple[Share, ...]:

@@ -167,6 +167,7 @@ def collect_results(folder: StudyFolder) -> StudyResults:
             for arm, n in n_seeds.items()
         ),
         stopped=tuple(_describe_stopped(a, folder) for a in list_paused(study, folder)),
+        budget=study.training.budget,
     )
 
 

@@ -168,7 +168,7 @@ class Ask:
     @property
     def reason(self) -> str:
         """Why it is not trained to its end."""
-        epochs = f"after epoch {self.until_epoch} of {self.spec.training.epochs}"
+        epochs = f"after epoch {self.until_epoch} of {self.spec.training.whole_epochs}"
         match self.stopped:
             case Stop(loss=None):
                 return f"stopped {epochs}: a run at this learning rate diverged"
@@ -209,7 +209,7 @@ def _find_ask(study: Study, spec: RunSpec, decisions: Sequence[Entry]) -> Ask | 
     if not epochs:
         return None
     until = max(epochs)
-    if until >= spec.training.epochs:
+    if until >= spec.training.whole_epochs:
         return Ask(spec, None)
     ended = (
         e

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorastudy.config.arms import BaseWeights, Method
+from lorastudy.config.budget import TrainingBudget
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
@@ -327,3 +328,5 @@ class StudyResults(Record):
     missing: tuple[str, ...] = ()  # run ids without a result
     decided: Annotated[tuple[DecidedArm, ...], Field(exclude_if=lambda arms: not arms)] = ()
     stopped: Annotated[tuple[RunResult, ...], Field(exclude_if=lambda runs: not runs)] = ()
+    # one amount that every arm had, and what it was planned to mean; None: the same epochs
+    budget: Annotated[TrainingBudget | None, Field(exclude_if=lambda budget: budget is None)] = None

@@ -117,7 +117,9 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     )
     layout, rows = arms[0].layout, study.data.rows
     _refuse_short_epoch(study, layout)
-    _refuse_few_validations(study, layout)
+    for checked in arms:
+        if checked.trains and study.is_planned(checked.spec.arm):
+            _refuse_few_validations(study, checked.layout)
     scored = {
         f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, rows)
         for benchmark in study.benchmarks

@@ -14,6 +14,7 @@ from lorastudy.errors import (
     SomeRunsFailedError,
     StorageError,
     UserError,
+    show_names,
 )
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import TeamOptions
@@ -25,6 +26,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import list_runs, list_to_come
 from lorastudy.store.records import RunResult, StudyResults
 from lorastudy.store.resuming import Resuming
+from lorastudy.study.budget import list_unplanned, plan_budget
 from lorastudy.study.extend import refuse_changes
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.progress import DecisionTaken, Look, Progress
@@ -129,6 +131,28 @@ def take_stage(missing: Iterable[RunSpec], study: Study) -> tuple[RunSpec, ...]:
     runs = tuple(missing)
     tuned = {run.arm.name for run in runs if run.seed in study.tuning_seeds}
     return tuple(run for run in runs if run.seed in study.tuning_seeds or run.arm.name not in tuned)
+
+
+def with_plan(wanted: Wanted, how: Execution) -> Wanted:
+    """What is wanted, where it is known what the study's budget means for each arm.
+
+    Without a budget, nothing changes. Otherwise this comes before `begin`.
+
+    Raises:
+        ConfigError: The budget cannot be met, or not be planned for a team.
+        UserError: See `check_study`.
+    """
+    study = wanted.opened.study
+    if not (unplanned := list_unplanned(study)):
+        return wanted
+    kind = study.training.budget.kind if study.training.budget is not None else None
+    if how.team is not None and kind in ("seconds", "peak_memory"):
+        raise ConfigError(
+            f"training.budget.{kind} is planned for runs of one process, and --launch torchrun "
+            f"shares each run of {show_names(unplanned)} among several. Use a budget of tokens, "
+            "steps or flops."
+        )
+    return replace(wanted, opened=plan_budget(wanted.opened, how.device))
 
 
 def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:

@@ -15,6 +15,8 @@ def extend_folder(
 ) -> list[str]:
     """Add arms, each (source name, YAML text), and seeds; return the ids of the new runs.
 
+    Runs of an arm for which the study's budget is not planned have no id yet, and are left out.
+
     Raises:
         ConfigError: Nothing is added, or the study has mistakes after the addition, or it chooses
             its own runs.
@@ -29,7 +31,8 @@ def extend_folder(
     after = extend_study(before, arms, n_seeds=n_seeds)
     known = {run.run_id for run in expand_study(before)}
     write_extension(folder, before, after)
-    return [run.run_id for run in expand_study(after) if run.run_id not in known]
+    runs = (run for run in expand_study(after) if after.is_planned(run.arm))
+    return [run.run_id for run in runs if run.run_id not in known]
 
 
 def refuse_changes(folder: StudyFolder, study: Study | None = None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lorastudy.model.base import BaseDescription
-from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.placement import LinearModule, ResolvedPlacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ def count_distinct_inputs(placement: ResolvedPlacement) -> int:
 
     Queries, keys and values read one tensor, and so do the two widening maps of a gated MLP.
     """
-    inputs = {}
-    for target in placement.targets:
-        parent, _, name = target.path.rpartition(".")
-        is_last = name.endswith(_LAST_OF_BLOCK) or "4h_to_h" in name
-        key = target.path if is_last or target.is_output else parent
-        inputs[key, target.in_features] = target.in_features
+    inputs = {name_input(target): target.in_features for target in placement.targets}
     return sum(inputs.values())
+
+
+def name_input(module: LinearModule) -> tuple[str, int]:
+    """A name of what a linear module reads; modules that read one tensor have the same."""
+    parent, _, name = module.path.rpartition(".")
+    is_last = name.endswith(_LAST_OF_BLOCK) or "4h_to_h" in name
+    return module.path if is_last or module.is_output else parent, module.in_features

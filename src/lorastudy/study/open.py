@@ -14,6 +14,7 @@ from lorastudy.config.study_file import (
     preset_text,
     read_study_file,
     round_warmup,
+    with_plan_of,
 )
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.collect import read_own_file, read_study
@@ -85,7 +86,7 @@ def open_study(
 def continue_study(study: Study, folder: StudyFolder, places: Places) -> OpenedStudy:
     """`study` as it goes on in `folder`, if it was started there.
 
-    What decisions added is added. A file that does not say how its warm-up is rounded goes on in
+    What its folder decided is added. A file that does not say how its warm-up is rounded goes on in
     the way in which its study was started: such a file once meant `down`.
     """
     started = _rounded_as_started(study, folder)
@@ -107,14 +108,17 @@ def _rounded_as_started(study: Study, folder: StudyFolder) -> Study:
 
 
 def _with_decisions(study: Study, folder: StudyFolder) -> Study:
-    """The study with what the decisions in its folder added to it, so that it goes on from there.
+    """The study with what its folder decided since its start, so that it goes on from there.
 
-    Another study stays as it is, and is refused later.
+    That is what its budget means for each arm, or what the decisions in the folder added. Another
+    study stays as it is, and is refused later.
     """
-    if not (folder.decisions.is_file() and folder.study.is_file()):
+    has_budget = study.training.budget is not None
+    if not folder.study.is_file() or not (folder.decisions.is_file() or has_budget):
         return study
     grown = read_study(folder)
-    return grown if extends(study, grown) else study
+    study = with_plan_of(study, grown)
+    return grown if folder.decisions.is_file() and extends(study, grown) else study
 
 
 def open_folder(path: Path, *, mirror: Path | None = None, offline: bool = False) -> OpenedStudy:

@@ -68,21 +68,21 @@ def predict_roughly(arm: ArmCheck, checked: StudyCheck, speed: MachineSpeed) -> 
         trained_parameters=size.trained,
         added_parameters=size.added,
     )
-    n_epochs, n_validations = spec.training.epochs, count_validations(spec.training, layout.plan)
+    plan, n_validations = layout.plan, count_validations(spec.training, layout.plan)
     validated = evaluate(layout.validation_table, layout.padding) * n_validations
     if (items := layout.items_of_best) is not None:
         validated += answer(items) * n_validations
     return replace(
         seconds,
-        training=epoch.seconds_at(speed) * n_epochs,
-        validation=validated + evaluate(layout.train_slice, layout.padding) * n_epochs,
+        training=epoch.seconds_at(speed) * plan.n_passes,
+        validation=validated + evaluate(layout.train_slice, layout.padding) * plan.epochs,
         checkpoints=arm.bytes_in_the_making / _WRITTEN_BYTES * n_validations,
     )
 
 
 def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds) -> RunSeconds:
     """The seconds of a run of `arm`, from what was measured on a little of each part."""
-    layout, epochs = arm.layout, arm.spec.training.epochs
+    layout, plan = arm.layout, arm.layout.plan
     scoring = sum(
         probed.per_scored_token[name]
         * (part.n_positions if isinstance(part, TaskItems) else part.table.n_tokens())
@@ -91,14 +91,14 @@ def predict_from_probe(arm: ArmCheck, checked: StudyCheck, probed: ProbedSeconds
     seconds = RunSeconds(probed.set_up, 0.0, 0.0, 0.0, scoring * _count_forms(arm))
     if not arm.trains:
         return seconds
-    n_validations = count_validations(arm.spec.training, layout.plan)
+    n_validations = count_validations(arm.spec.training, plan)
     validated = layout.validation_table.n_tokens() * n_validations
-    validated += layout.train_slice.n_tokens() * epochs
+    validated += layout.train_slice.n_tokens() * plan.epochs
     answered = layout.items_of_best.n_positions * n_validations if layout.items_of_best else 0
     targets = count_targets(layout.epoch, layout.padding)
     return replace(
         seconds,
-        training=probed.first_steps + probed.per_target * targets * epochs,
+        training=probed.first_steps + probed.per_target * targets * plan.n_passes,
         validation=probed.per_validated_token * validated + probed.per_answered_token * answered,
         checkpoints=(probed.checkpoint + probed.best) * n_validations + probed.restore,
     )

@@ -101,6 +101,11 @@ def plan_study(study: Study, wish: UntilDecided, decisions: Sequence[Entry] = ()
 
 def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> None:
     """Refuse a study that cannot run until `question` is decided."""
+    if study.training.epochs is None:
+        raise ConfigError(
+            "--until-decided: it compares learning rates after whole epochs, and training.budget "
+            "ends runs within one. Give all arms training.epochs instead of the budget."
+        )
     several = [arm.name for arm in study.arms if len(arm.learning_rates) > 1]
     if several and not study.tuning_seeds:
         raise ConfigError(
@@ -292,7 +297,7 @@ def _read_tried(ask: Ask, outcome: RunResult | None, folder: StudyFolder) -> Tri
         for e in read_records(run.epochs, EpochRecord)
     ]
     if outcome is not None and outcome.status == "done":  # perhaps it stopped early by its own rule
-        losses += losses[-1:] * (ask.spec.training.epochs - len(losses))
+        losses += losses[-1:] * (ask.spec.training.whole_epochs - len(losses))
     return TriedRate(tuple(losses))
 
 

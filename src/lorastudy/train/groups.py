@@ -63,13 +63,13 @@ class TrainingInputs:
 
         After the last step: those that are not followed by a step, if there are any.
         """
-        group, per_epoch = self.plan.group_of(step), self.plan.micro_batches_per_epoch
+        group = self.plan.group_of(step)
         rows_of_group = self._cut_rows(step, group)
         counts = [count_scored(self.table, rows, self.padding) for rows in rows_of_group]
         return tuple(
             MicroBatch(
                 epoch=self.plan.epoch_of(index),
-                ends_epoch=(index + 1) % per_epoch == 0,
+                ends_epoch=self.plan.is_last_of_epoch(index),
                 rows=rows,
                 n_scored=n_scored,
                 divisor=self._divisor(n_scored, counts),

@@ -25,7 +25,7 @@ def list_steps_between(training: Training, plan: StepPlan, last: int) -> list[in
 
 def count_validations(training: Training, plan: StepPlan) -> int:
     """Validations of a whole run: one after each epoch, and those within epochs."""
-    return training.epochs + len(list_steps_between(training, plan, plan.n_steps))
+    return plan.epochs + len(list_steps_between(training, plan, plan.n_steps))
 
 
 def should_stop(validations: Iterable[Validation], stopping: EarlyStopping) -> bool:

@@ -47,6 +47,8 @@ def draw_losses(findings: Findings) -> DrawnFigure:
         "dropout. The validation loss is measured after the epoch, without dropout. Dotted: the "
         "same measurement on a fixed part of the training rows."
     )
+    if findings.budget is not None and findings.budget.budget.kind != "peak_memory":
+        caption += " With a budget, the last epoch of an arm may be a part of one."
     log_axes = [axes for axes in (left, right) if 0 < axes.dataLim.y0 < math.inf]
     return save_figure(figure, "fig2-losses", "Figure 2. Losses", caption, log_axes=log_axes)
 

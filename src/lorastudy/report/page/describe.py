@@ -1,6 +1,7 @@
 """What was compared, in the words of the study file."""
 
 from lorastudy.analysis.findings import Findings
+from lorastudy.config.budget import write_amount
 from lorastudy.config.models import (
     BaseModelRef,
     BestBy,
@@ -51,7 +52,11 @@ def summarise_study(findings: Findings) -> str:
     data = f", trained on {_describe_train(study.data.train)}" if study else ""
     if findings.is_elsewhere:
         data = ", trained elsewhere"
-    return f"{len(results.arms)} arms{where}{data}, with {seeds}."
+    budget = study.training.budget if study else None
+    said = (
+        f", each arm with a budget of {write_amount(budget.kind, budget.amount)}" if budget else ""
+    )
+    return f"{len(results.arms)} arms{where}{data}{said}, with {seeds}."
 
 
 def describe_source(source: BaseModelRef | Source) -> str:
@@ -116,7 +121,7 @@ def _describe_inputs(study: Study) -> list[Fact]:
         Fact("best weights by", _describe_best_by(data.best_by)),
         Fact(
             "training",
-            f"{training.epochs} epochs, {training.rows_per_step} rows per optimizer step, "
+            f"{training.length_in_words}, {training.rows_per_step} rows per optimizer step, "
             f"{training.schedule.shape} schedule, padding {training.padding}"
             f"{_describe_moments(training, by_loss=data.best_by is None)}",
         ),

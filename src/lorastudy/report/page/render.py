@@ -41,6 +41,7 @@ from lorastudy.report.page.integrity import (
 )
 from lorastudy.report.page.verdict import state_verdict
 from lorastudy.report.tables.answer_classes import build_answer_class_table
+from lorastudy.report.tables.budget import state_budget
 from lorastudy.report.tables.claims import build_claim_table
 from lorastudy.report.tables.comparisons import (
     build_group_table,
@@ -191,6 +192,7 @@ def _words(report: Report) -> dict[str, object]:
         "forgotten": state_forgetting(findings),
         "limits": state_limits(findings),
         "facts": describe_study(findings),
+        "budget": state_budget(findings.budget),
         "environments": describe_environments(findings.evidence),
         "resumes": describe_resumes(findings.evidence),
         "warnings": list_warnings(findings),
@@ -235,6 +237,7 @@ def _tables(report: Report) -> dict[str, object]:
         "rates": render_html(stored["learning_rates"]),
         "runs": render_html(build_run_table(findings)),
         "times": render_html(stored["times"]),
+        "budgets": render_html(stored["budget"]) if "budget" in stored else None,
         "failures": _render_rows(build_failure_table(findings.results)),
         "changes": _render_rows(build_change_table(main.changes)),
         "differing": render_html(build_difference_table(study)) if study else None,
