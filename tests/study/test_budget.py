@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorastudy.analysis.findings import Findings, read_findings
+from lorastudy.analysis.memory_parts import compare_memory
 from lorastudy.api.checking import look_ahead, read_wishes
 from lorastudy.cli.show_check import list_budget
 from lorastudy.config.models import Arm, Study
@@ -404,3 +405,21 @@ def test_the_report_says_what_each_arm_made_of_the_budget(finished: Findings) ->
         (run,) = (r for r in finished.results.runs if r.arm == arm.arm)
         assert tokens == run.train_tokens
         assert epochs == pytest.approx(len(run.epochs), abs=1)
+
+
+def test_memory_is_shown_by_part_as_predicted_and_as_measured(finished: Findings) -> None:
+    arms = {arm.arm: arm for arm in finished.memory}
+    assert list(arms) == ["full", "lora", "lora-1"]
+    for name, arm in arms.items():
+        (run,) = (r for r in finished.results.runs if r.arm == name)
+        trained = run.trainable_parameters
+        assert arm.held.gradients == arm.predicted.gradients == 4 * trained
+        # two moments, and a number of steps for each trained tensor
+        assert 0 < arm.held.optimizer - arm.predicted.optimizer < 4 * 100
+        assert arm.held.weights == pytest.approx(arm.predicted.weights, rel=0.05)
+        parts = arm.held.kept + arm.passing + arm.held.libraries
+        assert parts == run.peak_memory_bytes["resident"]
+    table = build_tables(finished)["memory"]
+    assert table.rows[0][1].values == (arms["full"].predicted_peak, arms["full"].peak)
+    old = replace(finished.evidence, lock=None)
+    assert compare_memory(finished.arms, old, "resident") == ()

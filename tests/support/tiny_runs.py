@@ -303,6 +303,7 @@ def outcome(folder: RunFolder) -> dict[str, object]:
             exclude={
                 *timing,
                 "peak_memory_bytes",
+                "held",
                 "epochs",  # compared above
                 "evaluations",
             }

@@ -23,6 +23,7 @@ from lorastudy.analysis.explanations import ArmExplanation, read_explanations
 from lorastudy.analysis.forgetting import Change, measure_changes
 from lorastudy.analysis.fronts import Front, find_fronts
 from lorastudy.analysis.looks import EVERY_RUN
+from lorastudy.analysis.memory_parts import ArmMemory, compare_memory
 from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.question import Question, find_question
@@ -69,6 +70,7 @@ class Findings:
     samples: Samples | None  # None: the study has no prompts for samples
     side_by_side: tuple[SideBySide, ...]  # answers of all arms to some items of each task
     explanations: tuple[ArmExplanation, ...]  # of `lorastudy explain`
+    memory: tuple[ArmMemory, ...]  # by part; arms whose prediction and measurement are known
     budget: SharedBudget | None  # that every arm had; None: every arm had the same epochs
 
     @property
@@ -173,6 +175,7 @@ def make_findings(
         samples=read_samples(arms, folder),
         side_by_side=lay_side_by_side(arms, keys, folder),
         explanations=read_explanations(arms, folder),
+        memory=compare_memory(arms, evidence, kind),
         budget=measure_budget(arms, evidence, study),
     )
 

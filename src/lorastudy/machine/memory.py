@@ -29,6 +29,13 @@ def measure_peak_memory(device: torch.device) -> dict[str, int]:
     return bytes_by_kind
 
 
+def measure_resident() -> int:
+    """Bytes of this process that are in memory now, libraries included."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
     """The time in which this process's threads ran, and in which they waited for the CPU."""
@@ -80,9 +87,8 @@ def describe_shortage(device: torch.device) -> str:
     """Peak of this process, what is free, and what other processes hold, in MiB."""
     import psutil
 
-    resident = psutil.Process().memory_info().rss
     memory = psutil.virtual_memory()
-    ours, free, total = resident, int(memory.available), int(memory.total)
+    ours, free, total = measure_resident(), int(memory.available), int(memory.total)
     peak = measure_peak_memory(device)["resident"]
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

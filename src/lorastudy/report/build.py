@@ -4,7 +4,7 @@
     report/NAME.{md,csv,tex,json}    every table: table1, comparisons, claims, padding,
                                      learning_rates, tuned_minus_baseline, fronts, documents, times,
                                      answer_classes where answers are scored, flips of tasks,
-                                     explanations after `lorastudy explain`,
+                                     explanations after `lorastudy explain`, memory by part,
                                      budget where a study has one
     report/figures/fig1-....{svg,png,pdf} ...
 
@@ -39,6 +39,7 @@ from lorastudy.report.tables.formats import (
     render_markdown,
 )
 from lorastudy.report.tables.fronts import build_front_table
+from lorastudy.report.tables.memory_parts import build_memory_table
 from lorastudy.report.tables.padding import build_padding_table
 from lorastudy.report.tables.rates import build_rate_table, write_rates_json
 from lorastudy.report.tables.side_by_side import build_sample_table, build_side_by_side
@@ -89,6 +90,7 @@ def build_tables(findings: Findings, *, with_plain: bool = False) -> dict[str, T
         "flips": build_flip_table(findings),
         "samples": build_sample_table(findings.samples),
         "explanations": build_explanation_table(findings.explanations),
+        "memory": build_memory_table(findings.memory),
         "budget": build_budget_table(findings.budget),
     }
     return {

@@ -20,6 +20,7 @@ from lorastudy.run.context import RunContext
 from lorastudy.run.drift import settle_drift
 from lorastudy.run.elsewhere import prepare_scoring
 from lorastudy.run.failures import describe_failure
+from lorastudy.run.held import count_held, measure_libraries
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.samples import write_samples
@@ -30,6 +31,7 @@ from lorastudy.run.training import Trained, TrainingSession, measure_waited_shar
 from lorastudy.store.files import write_record
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import hash_files, write_hashes
+from lorastudy.store.memory_parts import HeldMemory
 from lorastudy.store.records import (
     EpochRecord,
     EvaluationRecord,
@@ -113,6 +115,7 @@ def _train_and_score(context: RunContext) -> RunResult:
         folder.refuse_rewritten()
     began = time.perf_counter()
     start_memory_meter(context.device)
+    libraries = measure_libraries(context.device)
     if spec.data.is_elsewhere:
         return _score_only(context)
     setup = set_up_run(context)
@@ -139,6 +142,8 @@ def _train_and_score(context: RunContext) -> RunResult:
     trained = TrainingSession(context, setup, meter).run()
     # training, validation and checkpoints, as in the published study
     trained_peak, trained_seconds = meter.peak_memory_bytes, meter.total_seconds
+    is_alone, optimizer = context.team.size == 1, setup.inputs.optimizer
+    held = count_held(setup.model, optimizer, libraries=libraries) if is_alone else None
     restore_best(setup, folder)
     evaluations = score_benchmarks(context, setup.scorer)
     write_samples(context, setup)
@@ -151,6 +156,7 @@ def _train_and_score(context: RunContext) -> RunResult:
         total_seconds=meter.total_seconds,
         waited_share=measure_waited_share(folder),
         peak_memory_bytes=trained_peak,
+        held=held,
         served=score_served(context),
     )
 
@@ -195,6 +201,7 @@ def _describe_result(
     trained: Trained | None = None,
     train_and_validate_seconds: float | None = None,
     waited_share: float | None = None,
+    held: HeldMemory | None = None,
     served: tuple[ServedScore, ...] = (),
 ) -> RunResult:
     planned = manifest.optimizer_steps
@@ -223,6 +230,7 @@ def _describe_result(
         steps_per_second=n_steps / seconds if seconds else None,
         waited_share=waited_share,
         peak_memory_bytes=peak_memory_bytes or {},
+        held=held,
         device=manifest.environment.device,
         precision=manifest.environment.precision,
         commit=manifest.environment.commit,

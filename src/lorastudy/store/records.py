@@ -16,6 +16,7 @@ from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
+from lorastudy.store.memory_parts import HeldMemory, PredictedMemory
 from lorastudy.store.validation import Validation
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
@@ -106,6 +107,10 @@ class StudyLock(Record):
     overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
     revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     vocabulary_size: int | None = None  # rows of the base model's embedding
+    # memory of each trained arm by part, on the device where the study was started
+    predicted: Annotated[
+        tuple[PredictedMemory, ...], Field(exclude_if=lambda parts: not parts)
+    ] = ()
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
     # what study.yaml may contain: the study before and after the last extension
@@ -262,6 +267,8 @@ class RunResult(Record):
     steps_per_second: float | None = None
     waited_share: float | None = None  # of its threads' ready time in training
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
+    # parts of that which can be counted; None: not recorded, or a team shared them
+    held: Annotated[HeldMemory | None, Field(exclude_if=lambda held: held is None)] = None
     device: str | None = None
     precision: str | None = None
     commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None

@@ -127,7 +127,9 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     }
     if study.samples is not None:
         read_prompts(study.samples, reader)
+    predicted = tuple(a.peak.describe(a.spec.arm.name) for a in arms if a.trains)
     lock = make_lock(study, reader, layout, scored, device)
+    lock = lock.model_copy(update={"predicted": predicted})
     n_runs = len(runs) + len(list_runs_to_come(study, {}))
     return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device), scored)
 

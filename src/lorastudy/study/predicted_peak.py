@@ -10,6 +10,7 @@ from lorastudy.model.base import BaseDescription
 from lorastudy.model.fast.head import CHUNK as HEAD_CHUNK
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.scoring import SCORE_CHUNK
+from lorastudy.store.memory_parts import PredictedMemory
 from lorastudy.study.kept_values import count_distinct_inputs, count_kept
 from lorastudy.units import MIB
 
@@ -51,6 +52,19 @@ class PeakPrediction:
         """The sum of all parts."""
         parts: list[int] = [getattr(self, field.name) for field in fields(self)]
         return sum(parts)
+
+    def describe(self, arm: str) -> PredictedMemory:
+        """What a study keeps of it, to be compared with what runs of `arm` hold."""
+        return PredictedMemory(
+            arm=arm,
+            libraries=self.libraries,
+            weights=self.weights,
+            gradients=self.gradients,
+            optimizer=self.optimizer,
+            activations=self.activations,
+            logits=self.logits,
+            workspace=self.workspace,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ def start_or_continue(
     # write the folder, or check that it belongs to this study
     start_study(study, folder)
     lock = lock_study(checked.lock, folder)
+    if missing:
+        lock = _note_predicted(checked.lock, lock, folder)
     remember_places(opened.places, folder)
     if missing and (where.type == "cuda" if probe is None else probe):
         probed = probe_study(lock, study, missing, folder, places=opened.places, device=device)
@@ -129,6 +131,16 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
             "base model changed since the study was started. Restore them, or start a new folder."
         )
     return before
+
+
+def _note_predicted(now: StudyLock, lock: StudyLock, folder: StudyFolder) -> StudyLock:
+    """The lock with the predicted memory of arms that it does not have yet."""
+    known = {parts.arm for parts in lock.predicted}
+    if not (new := tuple(parts for parts in now.predicted if parts.arm not in known)):
+        return lock
+    lock = lock.model_copy(update={"predicted": (*lock.predicted, *new)})
+    write_lock(folder, lock)
+    return lock
 
 
 def remember_places(places: Places, folder: StudyFolder) -> None:

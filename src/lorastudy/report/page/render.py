@@ -237,6 +237,7 @@ def _tables(report: Report) -> dict[str, object]:
         "rates": render_html(stored["learning_rates"]),
         "runs": render_html(build_run_table(findings)),
         "times": render_html(stored["times"]),
+        "memory": render_html(stored["memory"]) if "memory" in stored else None,
         "budgets": render_html(stored["budget"]) if "budget" in stored else None,
         "failures": _render_rows(build_failure_table(findings.results)),
         "changes": _render_rows(build_change_table(main.changes)),
