@@ -256,6 +256,7 @@ def test_rows_of_two_kinds_are_refused(tmp_path: Path) -> None:
         ("{% for m in messages %}{{ m.role }}{% endfor %}", AnswerRules(), InputError, "not write"),
         ("{{ messages[2].content }}", AnswerRules(), InputError, "row 1: the chat template fails"),
         ("{% if %}", AnswerRules(), InputError, "row 1: the chat template fails"),
+        ("", AnswerRules(), InputError, "row 1: no token of it is scored"),
     ],
 )
 def test_a_template_that_does_not_fit_is_refused(

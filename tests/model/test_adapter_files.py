@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import IA3Config, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -68,6 +68,29 @@ def test_surplus_tensor_of_an_adapter_is_named(name: str, tiny_gpt2: Path, tmp_p
     save_file({**load_file(path), name: torch.zeros(4, 32)}, path, metadata={"format": "pt"})
     said = refusal_of(tiny_gpt2, tmp_path)
     assert name.removesuffix(".weight").removesuffix("_vector") in said
+
+
+def test_adapter_whose_trained_biases_are_missing_is_refused(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    as_if_trained(attach(tiny_gpt2, lora("lora-1"))).save(tmp_path)
+    edit_config(tmp_path, bias="all")
+    assert re.search(r"lacks .*bias", refusal_of(tiny_gpt2, tmp_path))
+
+
+@as_others_do
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_adapter_with_trained_biases_is_scored_with_them(
+    bias: str, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    config = LoraConfig(r=2, target_modules=["c_attn"], bias=bias, fan_in_fan_out=True)
+    adapter = get_peft_model(load_plain(tiny_gpt2), config)
+    for name, parameter in adapter.named_parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    adapter.eval().save_pretrained(tmp_path)
+    scored = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network.eval()
+    assert torch.allclose(logits_of(scored), logits_of(adapter), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "CARTRIDGE"])

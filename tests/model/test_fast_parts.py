@@ -55,6 +55,14 @@ def test_backward_goes_through_the_mask_of_forward() -> None:
     assert torch.allclose(x.grad[y != 0], torch.tensor(1 / 0.7))
 
 
+def test_a_rate_of_one_drops_everything_as_in_torch() -> None:
+    x = torch.ones(50, requires_grad=True)
+    y = drop(x, 1.0)
+    y.sum().backward()
+    assert torch.equal(y, torch.nn.functional.dropout(x, 1.0)) and x.grad is not None
+    assert torch.equal(x.grad, torch.zeros(50))
+
+
 def test_seed_decides_the_mask() -> None:
     masks = []
     for seed in (3, 3, 4):

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorastudy.config.models import Benchmark, Rows
 from lorastudy.errors import ConfigError, InputError, UserError
+from lorastudy.evaluate.judging import judge_text, load_function
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader
@@ -211,6 +212,32 @@ def test_a_task_that_does_not_fit_its_rows_is_refused(
     generation = {"generation": {"max_new_tokens": 5}} if keys else {}
     with pytest.raises(UserError, match=says):
         score(reader, rows, protocol, **keys, **generation)
+
+
+@pytest.mark.parametrize(
+    ("code", "named", "says"),
+    [
+        ("import sys; sys.exit(0)", "f", "cannot be loaded: SystemExit: 0"),
+        ("def f(text, answer): raise SystemExit(0)", "f", "line 1: the function fails"),
+    ],
+    ids=["module", "function"],
+)
+def test_code_of_the_user_cannot_end_the_command(
+    code: str, named: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(code)
+    with pytest.raises(UserError, match=says):
+        judge_text(load_function(f"own.py:{named}", tmp_path), "a", "a", "rows.jsonl, line 1")
+
+
+def test_what_code_of_the_user_prints_is_not_on_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "print('loaded')\ndef f(text, answer):\n    print('asked')\n    return True\n"
+    (tmp_path / "own.py").write_text(code)
+    assert judge_text(load_function("own.py:f", tmp_path), "a", "a", "line 1")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "loaded\nasked\n")
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,7 @@ def test_further_names_and_seeds_are_added_from_python(
         (("--adapter", "x=a-0", "--adapter", "y=misfit"), 3, "does not fit this base model"),
         (("--adapter", "x=a-0", "--adapter", "y=stranger"), 3, "its tokenizer is not that of"),
         (("--adapter", "y=nan"), 3, "not finite"),
+        (("--adapter", "y=nan-in-8-bits"), 3, "not finite"),
         (("--adapter", "x=a-0", "--protocol", "rows"), 2, "is not a protocol"),
         (("--adapter", "x=a-0", "--protocol", "answers"), 2, "does not score"),
         (("--adapter", "x=a-0", "--benchmark", "none.txt"), 3, "none.txt"),
@@ -224,12 +225,14 @@ def misfits(desk: Path, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("misfits")
     (folder / "test.txt").write_text(TEXT)
     shutil.copytree(desk / "a-0", folder / "a-0")
-    for name in ("misfit", "nan"):
+    for name in ("misfit", "nan", "nan-in-8-bits"):
         shutil.copytree(desk / "b-0", folder / name)
         path = folder / name / "adapter_model.safetensors"
         tensors = load_file(path)
         for key, tensor in tensors.items():
             tensors[key] = tensor[..., :-1].contiguous() if name == "misfit" else tensor * torch.nan
+            if name == "nan-in-8-bits":
+                tensors[key] = tensors[key].to(torch.float8_e4m3fn)
         save_file(tensors, path, metadata={"format": "pt"})
     shutil.copytree(tiny_gpt2, folder / "stranger")
     save_byte_tokenizer(folder / "stranger")

@@ -117,7 +117,8 @@ def encode_examples(
     for begin in range(0, len(examples), _BATCH):
         part = examples[begin : begin + _BATCH]
         for example, encoded in zip(part, encoder.encode(part), strict=True):
-            if encoded.is_scored[0] and example.prompt and rules.completion_only_loss is not False:
+            starts_scored = encoded.is_scored[:1].any() and example.prompt
+            if starts_scored and rules.completion_only_loss is not False:
                 raise InputError(
                     f"{example.place}: the prompt has no token of its own, so nothing stands "
                     "before the answer. Repair or remove the row."

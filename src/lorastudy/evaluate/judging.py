@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import SupportsFloat
@@ -57,9 +57,10 @@ def load_function(named: str, base: Path) -> JudgeText:
     """
     where, _, name = named.rpartition(":")
     try:
-        module = _import_file(base / where) if where.endswith(".py") else _import(where)
-        function = getattr(module, name)
-    except Exception as error:  # of the user's module, of any kind
+        with redirect_stdout(sys.stderr):  # standard output may be JSON
+            module = _import_file(base / where) if where.endswith(".py") else _import(where)
+            function = getattr(module, name)
+    except (Exception, SystemExit) as error:  # of the user's module, of any kind
         raise ConfigError(
             f"function {named!r} cannot be loaded: {reason_of(error)}. Name it as "
             "module:function, or as file.py:function with a path from the study file."
@@ -77,8 +78,9 @@ def judge_text(judge: JudgeText, generated: str, answer: str, place: str) -> boo
         InputError: It fails, or says neither true nor false; the message names the row.
     """
     try:
-        found = judge(generated, answer)
-    except Exception as error:  # of the user's function, of any kind
+        with redirect_stdout(sys.stderr):  # standard output may be JSON
+            found = judge(generated, answer)
+    except (Exception, SystemExit) as error:  # of the user's function, of any kind
         raise InputError(
             f"{place}: the function fails on {generated[:80]!r}: {reason_of(error)}. Repair it, "
             "and let it return false for texts that it does not understand."

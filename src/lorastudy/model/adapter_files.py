@@ -41,6 +41,8 @@ def check_adapter_folder(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} has no {CONFIG}. Give a PEFT folder, such as a run's best/.")
     if not (folder / WEIGHTS).is_file():
+        if (folder / WEIGHTS).exists():
+            raise InputError(f"{folder / WEIGHTS} is not a file. {_DAMAGED}")
         others = ", ".join(sorted(path.name for path in folder.glob("adapter_model*")))
         raise InputError(
             f"{folder} has no {WEIGHTS}{f', only {others}' if others else ''}. Pickled files "
@@ -83,6 +85,24 @@ def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
     )
 
 
+def refuse_missing_biases(folder: Path, expected: Mapping[str, Tensor]) -> None:
+    """Check that the file has the trained biases that it should, which PEFT does not look for.
+
+    `expected` are the tensors that PEFT would write.
+
+    Raises:
+        InputError: It lacks some, so that those of the base model would take their place.
+    """
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        stored = set(file.keys())
+    missing = sorted(name for name in expected if name.endswith(".bias") and name not in stored)
+    if missing:
+        raise InputError(
+            f"{folder}: {CONFIG} says that biases were trained, and {WEIGHTS} lacks "
+            f"{show_names(missing, most=3)}. The two files do not belong together. {_DAMAGED}"
+        )
+
+
 def write_adapter(
     folder: Path, adapter: PeftModel, tensors: Mapping[str, Tensor], config: PeftConfig
 ) -> None:
@@ -120,12 +140,17 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(config, dict):
             raise ValueError("it does not contain a JSON object")
     for key, number in find_numbers(config):
-        if not abs(number) <= _LARGEST:  # NaN is not either
+        if not is_finite(number):
             raise InputError(
                 f"{path}: {key} is {str(number)[:20]}, which is not a finite float32 number. "
                 "Put in the number that the adapter was trained with."
             )
     return config
+
+
+def is_finite(number: float) -> bool:
+    """Whether it is a number of float32, which NaN and infinity are not."""
+    return abs(number) <= _LARGEST
 
 
 def find_numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -21,6 +21,7 @@ from lorastudy.errors import ConfigError, InputError, first_line, reading_user_f
 from lorastudy.model.adapter_files import (
     WEIGHTS,
     check_adapter_folder,
+    refuse_missing_biases,
     refuse_unused_tensors,
     write_adapter,
 )
@@ -194,6 +195,7 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
         warnings.filterwarnings("error", message="Found missing adapter keys")
         adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
         refuse_unused_tensors(adapter, folder)
+        refuse_missing_biases(folder, stored_by_peft(adapter))
         _refuse_outside_parts(network, adapter.eval())
     return ArmModel(network, adapter)
 

@@ -8,6 +8,7 @@ any weight is read.
 import hashlib
 import importlib.resources
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
-from lorastudy.model.adapter_files import find_adapter_file, find_numbers
+from lorastudy.model.adapter_files import find_adapter_file, find_numbers, is_finite
 from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file
 
@@ -37,6 +38,7 @@ _MOST_LAYERS = 1_000
 _MOST_LABELS = 100_000
 _LARGEST_INTEGER = 1 << 24
 _MAY_BE_LARGER = ("length", "window", "theta", "seed")  # in names of keys
+_MAY_BE_INFINITE = "time_step_limit"  # of Mamba 2: a range without an end
 
 
 def find_base_folder(
@@ -151,7 +153,7 @@ def read_config(folder: Path) -> PretrainedConfig:
         "Correct the file. Models that bring their own code are not run.",
     ):
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        _refuse_huge_numbers(folder / "config.json", raw)
+        _refuse_odd_numbers(folder / "config.json", raw)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
         is_quantised = bool(raw.get("quantization_config"))
@@ -181,8 +183,14 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _refuse_huge_numbers(path: Path, raw: object) -> None:
+def _refuse_odd_numbers(path: Path, raw: object) -> None:
     for key, number in find_numbers(raw):
+        is_free = number == math.inf and _MAY_BE_INFINITE in key
+        if isinstance(number, float) and not is_finite(number) and not is_free:
+            raise InputError(
+                f"{path}: {key} is {number}, which is not a finite float32 number. Put in the "
+                "number that the model was trained with."
+            )
         most = _MOST_LABELS if key.endswith("num_labels") else _LARGEST_INTEGER
         is_free = any(word in key for word in _MAY_BE_LARGER)
         if isinstance(number, int) and abs(number) > most and not is_free:

@@ -85,7 +85,7 @@ def _refuse_not_finite(path: Path) -> None:
     """Check the numbers of an adapter, as those of a whole model are checked when it is loaded."""
     with reading_user_files(f"{path} cannot be read", "Copy the adapter again."):
         tensors = load_file(path)
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    bad = [name for name, t in tensors.items() if not torch.isfinite(t.float()).all()]
     if bad:
         raise InputError(
             f"{path}: {len(bad)} of {len(tensors)} tensors hold numbers that are not finite, such "

@@ -190,7 +190,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
         mask = draw_keep_mask(x.shape, rate, x.device)
         ctx.save_for_backward(mask)
-        ctx.scale = 1.0 / (1.0 - rate)
+        ctx.scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
         return apply_mask(x, mask).mul_(ctx.scale)
 
     @staticmethod
