@@ -120,11 +120,11 @@ def test_a_study_says_before_it_starts_what_it_can_separate(study_file: Path) ->
     assert (found["benchmark"], found["n_seeds"], found["n_documents"]) == ("tale", 2, 2)
     assert found["smallest_difference"] is None and found["n_pairs"] == 3
     answer = call("check", study_file, "--set", "seeds=[0, 1, 2, 3]", "--difference", "0.02")
-    assert "tale (rows-text, 2 documents): differences of at least about" in answer.out
+    assert "tale (rows-text, 2 documents): at least about" in answer.out
     assert "documents, however many seeds." in answer.out
     windows = ("seeds=[0, 1, 2, 3]", "benchmarks.tale.protocols=[blocks-8]")
     answer = call("check", study_file, *(part for value in windows for part in ("--set", value)))
-    assert re.search(r"tale \(blocks-8, \d+ windows\): differences of at least", answer.out)
+    assert re.search(r"tale \(blocks-8, \d+ windows\): at least about", answer.out)
     one = call("check", study_file, "--set", "seeds=[0]")
     assert "nothing about training" in one.out
 

@@ -34,6 +34,17 @@ def test_every_preset_is_written_with_its_comments_and_a_schema(
     assert json.loads(Path("lorastudy.schema.json").read_text())["title"] == "Study"
 
 
+def test_a_new_file_names_its_study_so_that_its_folder_is_not_the_presets(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "my study.yaml"
+    assert call("init", "demo", "--out", path).code == 0
+    assert read_study_file(path).name == "my-study"
+    assert [line for line in path.read_text().splitlines() if "my-study" in line] == [
+        "name: my-study"
+    ]
+
+
 def test_a_schema_is_left_out_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("init", "demo", "--no-schema").code == 0

@@ -156,7 +156,7 @@ def test_init_reads_compressed_files() -> None:
 
 def test_evaluate_and_audit_state_what_is_cut_off(tiny_gpt2: Path) -> None:
     Path("a.txt").write_text("short\n" + "x" * 95 + "\n")
-    said = "2 documents, 100 tokens, of which 72.0 % in no row and 0.0 % unknown"
+    said = "2 documents, 100 tokens: 72.0 % in no row, 0.0 % unknown to the tokenizer"
     answer = score(tiny_gpt2, "--benchmark", "a.txt")
     assert answer.code == 0 and said in answer.out
     audited = call("audit", tiny_gpt2, "--benchmark", "a.txt", "--length", 24, "--offline")

@@ -135,7 +135,7 @@ def test_the_same_command_scores_only_what_is_missing(
         answer = compare(desk, tiny_gpt2, out=copied)
     assert answer.code == 0, answer.err
     assert "1 of 7 models to score" in answer.out and "b, seed 1: scored" in answer.out
-    assert "\ntest under " in answer.out and " in no row and " in answer.out
+    assert "\ntest under " in answer.out and " in no row, " in answer.out
     after = stamps(copied / "runs")
     changed = {name for name in after if before.get(name) != after[name]}
     assert all(name.startswith(run.name) for name in changed)

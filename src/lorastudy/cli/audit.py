@@ -192,14 +192,16 @@ def _as_text(found: "Audit") -> str:
             f"{record.perplexity:.4f}" + ("   (padding scored)" if record.classes else "")
             for record in found.records
         ]
-    return "\n".join([*lines, "", *map(_reading_as_text, found.readings)])
+    by_text: dict[str, list[str]] = {}  # both readings are one if no text has space around it
+    for reading in found.readings:
+        how = "stripped (data.rows.strip: true)" if reading.strip else "as they are (strip: false)"
+        by_text.setdefault(_reading_as_text(reading), []).append(how)
+    readings = [f"texts {' or '.join(hows)}: {text}" for text, hows in by_text.items()]
+    return "\n".join([*lines, "", *readings])
 
 
 def _reading_as_text(reading: "Reading") -> str:
-    how = "stripped (data.rows.strip: true)" if reading.strip else "as they are (strip: false)"
-    share = (
-        f"texts {how}: text is {reading.counts.text_share:.4f} of the targets\n  ({reading.text})"
-    )
+    share = f"text is {reading.counts.text_share:.4f} of the targets\n  ({reading.text})"
     if (undone := reading.undone) is None:
         return share
     return (

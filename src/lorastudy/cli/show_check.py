@@ -49,11 +49,11 @@ def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
     console.print(_make_table(facts, by_budget=any(arm.budget for arm in study.arms)))
     layout = checked.arms[0].layout
     share = layout.epoch.n_scored.sum() / (layout.epoch.n_rows * (study.data.rows.length - 1))
-    what = "text is" if layout.epoch.marks is None else "scored tokens are"
+    what = "text" if layout.epoch.marks is None else "scored"
     console.print(
-        f"{layout.epoch.n_rows:,} training rows; {what} {write_portion(share, 1)} of what rows "
-        f"padded to {study.data.rows.length} tokens would score. "
-        f"{write_mib(checked.available_bytes)} MiB are available.",
+        f"{layout.epoch.n_rows:,} training rows. If all of them were padded to "
+        f"{study.data.rows.length} tokens, {write_portion(share, 1)} of their tokens would be "
+        f"{what}. {write_mib(checked.available_bytes)} MiB of memory are available.",
     )
     for line in list_budget(facts):
         console.print(line)
@@ -210,8 +210,8 @@ def list_outlooks(outlooks: Sequence[Outlook], wanted: float | None) -> list[str
     ]
     sources = join(list(dict.fromkeys(one.spread.source for one in outlooks)))
     return [
-        f"What {_count(first.n_seeds, 'seed')} can separate, with a chance of 80 %, among "
-        f"{_count(first.n_pairs, 'pair')} of arms (spread as in {sources}):",
+        f"Differences that {_count(first.n_seeds, 'seed')} can show with a chance of 80 %, with "
+        f"{_count(first.n_pairs, 'pair')} of arms (if runs spread as in {sources}):",
         *lines,
     ]
 
@@ -222,8 +222,8 @@ def _say_outlook(one: Outlook) -> str:
     if one.n_documents == 1:
         return f"nothing, since one {_unit_of(one)} says nothing about others."
     if one.smallest_difference is None:
-        return "nothing yet: so few arms need 3 seeds."
-    return f"differences of at least about {_write_loss(one.smallest_difference, one)}."
+        return "nothing yet: with fewer than three trained arms, three seeds are needed."
+    return f"at least about {_write_loss(one.smallest_difference, one)}."
 
 
 def _unit_of(one: Outlook) -> str:

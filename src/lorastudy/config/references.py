@@ -4,7 +4,6 @@ A model is a folder, a hub id or `demo`; a benchmark is one of the presets', or 
 a pattern of files with texts.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from lorastudy.config.mistakes import describe_mistakes, nearest
 from lorastudy.config.models import BaseModelRef, Benchmark
 from lorastudy.config.study_file import list_presets, load_study, preset_text
+from lorastudy.config.syntax import make_name
 from lorastudy.errors import ConfigError, InputError, possible_path
 
 _LONGEST_SHOWN = 60  # characters of a name that cannot be one
@@ -111,7 +111,7 @@ def _name_of(path: str) -> str:
     """A name for the benchmark of a path or glob, from its last part that has letters."""
     for part in reversed(Path(path).resolve().parts):
         stem = part.partition(".")[0]
-        if name := re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64]:
+        if name := make_name(stem):
             return name
     return "texts"
 

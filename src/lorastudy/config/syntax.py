@@ -41,6 +41,11 @@ _PLACEMENT_PATTERN = re.compile(r"(?:\*|\w+)(?:\.(?:\*|\w+))+", re.ASCII)
 Mistake = tuple[str, str]  # key below the model that found it ("" = itself), sentence
 
 
+def make_name(text: str, *, most: int = 64) -> str:
+    """`text` without the characters that a name cannot have, cut off; perhaps nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:most].rstrip("-._")
+
+
 def refuse(mistakes: list[Mistake]) -> None:
     """Raise one pydantic error that carries every mistake with its own key."""
     if mistakes:

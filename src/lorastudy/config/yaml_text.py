@@ -153,6 +153,11 @@ def write_yaml(value: YamlValue) -> str:
     )
 
 
+def write_value(text: str) -> str:
+    """`text` as a value, in quotes where it would be read as a number or as true or false."""
+    return write_yaml([text]).strip().removeprefix("[").removesuffix("]")
+
+
 def apply_override(data: dict[str, YamlValue], override: str) -> None:
     """Set one value in `data`, in place; `override` reads `key.path=YAML value`.
 

@@ -71,8 +71,8 @@ class TextCounts:
             write_portion(share, 1) for share in (self.dropped_share, self.unknown_share)
         )
         counts = (
-            f"{self.n_documents:,} {documents}, {self.n_tokens:,} tokens, of which "
-            f"{dropped} in no row and {unknown} unknown"
+            f"{self.n_documents:,} {documents}, {self.n_tokens:,} tokens: {dropped} in no row, "
+            f"{unknown} unknown to the tokenizer"
         )
         return counts if self.answers is None else f"{counts}; {self.answers}"
 

@@ -17,6 +17,7 @@ from lorastudy.config.models import BaseModelRef, Benchmark, Study
 from lorastudy.config.sources import ELSEWHERE, StoredWeights
 from lorastudy.config.spec import RunSpec
 from lorastudy.config.study_file import make_study
+from lorastudy.config.syntax import make_name
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import ConfigError, InputError, InterruptedRunError, UserError
 from lorastudy.interrupts import StopFlag
@@ -76,7 +77,7 @@ class Comparison:
 def name_comparison(base: BaseModelRef) -> str:
     """The name of a comparison, from the last part of its base model."""
     last = re.split(r"[/\\]", str(base.id or base.path or base.builtin))[-1]
-    return f"compare-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('-._')[:48] or 'model'}"
+    return f"compare-{make_name(last, most=48) or 'model'}"
 
 
 def describe_comparison(

@@ -1,5 +1,6 @@
 """Write a commented study file to start from: a preset's, or one for a folder of texts."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import BaseModelRef
 from lorastudy.config.references import model_reference
 from lorastudy.config.study_file import list_presets, load_study, preset_text, schema_text
+from lorastudy.config.syntax import make_name
+from lorastudy.config.yaml_text import write_value
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.files import write_text
 from lorastudy.units import write_portion
@@ -30,7 +33,7 @@ def write_study_file(
 
     Args:
         start: Name of a preset, or a folder with train, validation and, better, test files.
-        out: The new file; named after `start` by default.
+        out: The new file, after which a preset is named; `start`.yaml by default.
         base_model: With a folder: hub id or folder of the base model.
         column: With a folder of tables: the column that holds the text.
         with_schema: Also write the JSON Schema beside it, for editors.
@@ -49,7 +52,7 @@ def write_study_file(
     if possible_path(path, key="--out ").exists():
         raise ConfigError(f"{path} exists already. Give another name with --out.")
     text, found = (
-        (preset_text(start), ())
+        (_named_after(path, start), ())
         if is_preset
         else _own_study(folder, path, base_model=base_model, column=column)
     )
@@ -59,6 +62,12 @@ def write_study_file(
         text = f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}"
     write_text(path, text)
     return WrittenStudy(path, schema, found)
+
+
+def _named_after(path: Path, preset: str) -> str:
+    """The text of `preset` with the file's name, so that its folder is not that of the preset."""
+    name = make_name(path.stem) or preset
+    return re.sub(r"(?m)^name: .*$", f"name: {write_value(name)}", preset_text(preset), count=1)
 
 
 def _own_study(

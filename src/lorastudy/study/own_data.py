@@ -6,7 +6,6 @@ training documents is held out, and the study file says so.
 
 import json
 import os
-import re
 import string
 from collections.abc import Mapping
 from glob import escape
@@ -14,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from lorastudy.config.models import BaseModelRef
-from lorastudy.config.yaml_text import write_yaml
+from lorastudy.config.syntax import make_name
+from lorastudy.config.yaml_text import write_value
 from lorastudy.data.examples import Example
 from lorastudy.data.files import SampleBy, read_rows
 from lorastudy.data.formats import split_ending
@@ -83,7 +83,7 @@ def make_study_text(
     text = (files("lorastudy") / "presets" / "own-data.template").read_text("utf-8")
     return string.Template(text).substitute(
         folder=_on_one_line(folder.resolve().name) or "this folder",
-        name=_as_yaml(_study_name(folder)),
+        name=write_value(make_name(folder.resolve().name) or "my-study"),
         base_model=_base_model(base_model, base),
         train="{" + ", ".join(sources["train"]) + "}",
         validation="{" + ", ".join(sources["validation"]) + "}",
@@ -203,14 +203,3 @@ def _path_from(base: Path, path: str) -> str:
 def _on_one_line(text: str) -> str:
     """`text` for a comment, which a line break would end."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
-
-
-def _as_yaml(text: str) -> str:
-    """`text` as a value, in quotes where it would be read as a number or as true or false."""
-    return write_yaml([text]).strip().removeprefix("[").removesuffix("]")
-
-
-def _study_name(folder: Path) -> str:
-    """The folder's name, without characters that the name of a study cannot have."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:64]
-    return name or "my-study"

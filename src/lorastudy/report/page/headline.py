@@ -144,7 +144,7 @@ _REASONS = {
     "no seed in common": "they have no seed in common",
     "no sums by document": "the sums by document are missing",
     "incomplete arm": "one of them has fewer seeds than other arms",
-    "too few seeds": "there are too few seeds for so few arms",
+    "too few seeds": "with fewer than three trained arms, three seeds are needed",
 }
 _HEADLINES: Mapping[Outcome, Callable[[_Words], str]] = {
     "LoRA": _say_lora,

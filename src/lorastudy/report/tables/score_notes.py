@@ -71,5 +71,5 @@ def _drift_notes(results: StudyResults) -> list[Note]:
     drifted = [run.run_id for run in results.runs if run.drift]
     if not drifted:
         return []
-    text = "resumed in another environment (--allow-drift)"
-    return [Note("", f"{', '.join(drifted)}: {text}; see the table of all runs.")]
+    text = "resumed in another environment"
+    return [Note("", f"{', '.join(drifted)}: {text}; the table of all runs says what changed.")]
