@@ -197,7 +197,7 @@ REFUSED = {
     "also has tool_calls": {"messages": [ASKED[0], {**ASKED[1], "tool_calls": [1]}]},
     "'tools' changes how messages are written": {"messages": ASKED, "tools": [1]},
     "is of another kind": {"text": "t"},
-    "has no column 'text'": {"prompt": "q"},
+    "has no answer: there is a prompt, and no completion": {"prompt": "q"},
     "prompt is of type int, neither text nor": {"prompt": 1, "completion": "a"},
     "NUL": {"prompt": "q", "completion": "a\0"},
 }

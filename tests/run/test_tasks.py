@@ -1,6 +1,7 @@
 """Benchmarks of items with right answers: scored as a plain loop does, stored, and refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,12 @@ QUESTION = {"question": "Q", "choices": ["a", "b"], "answer": 0}
         ([{**QUESTION, "choices": ["a", 1]}], "choice", "line 1: choices is not a list of texts"),
         ([{**QUESTION, "choices": ["a", " a"]}], "choice", "line 1: the choice 'a' is there twice"),
         ([{**QUESTION, "choices": ["a", " "]}], "choice", "line 1: choice 1 is blank"),
+        (
+            [{**QUESTION, "choices": {"text": ["a", "b"], "label": ["A", "A"]}}],
+            "choice",
+            "line 1: the label 'A' stands for two choices",
+        ),
+        ([SUMS[0], {"prompt": "x"}], "exact-match", "line 2 has no answer: there is a prompt"),
         ([{**QUESTION, "question": " "}], "choice", "line 1: question is empty"),
         ([{**QUESTION, "question": "x" * 80}], "choice", "line 1: the prompt with the choice 'a'"),
         ([{"prompt": "x", "completion": " "}], "exact-match", "line 1 has no answer"),
@@ -238,6 +245,35 @@ def test_what_code_of_the_user_prints_is_not_on_standard_output(
     assert judge_text(load_function("own.py:f", tmp_path), "a", "a", "line 1")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "loaded\nasked\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def f(text, answer): return float(text) == 0", "fails on '': could not convert"),
+        ("def f(text, answer): return None", "returned None for ' 14.'"),
+        ("def f(text, answer): return 10**400", "returned 1000"),
+        ("import numpy\ndef f(text, answer): return numpy.zeros(2)", "returned array"),
+        ("def f(text): return True", "fails on ' 14.': TypeError"),
+        ("class f:\n    def __init__(s, *_): pass\n    def __repr__(s): 1 / 0", "returned a f"),
+    ],
+)
+def test_a_function_that_cannot_judge_is_refused_before_training(
+    code: str, says: str, reader: Reader
+) -> None:
+    """Also one that understands right answers alone: models write other texts at first."""
+    base = reader.places.base
+    write_rows(base / "items.jsonl", SUMS)
+    (base / "own.py").write_text(code)
+    benchmark = Benchmark(
+        name="b",
+        path="items.jsonl",
+        protocols=("own-function",),
+        function="own.py:f",
+        generation={"max_new_tokens": 5},
+    )
+    with pytest.raises(UserError, match=re.escape(says)):
+        reader.benchmark_part(benchmark, "own-function", ROWS)
 
 
 @pytest.mark.parametrize(

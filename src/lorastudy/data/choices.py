@@ -95,6 +95,9 @@ def _read_choices(place: str, value: Any) -> tuple[tuple[str, ...], tuple[str, .
     if len(set(stripped)) < len(value):
         twice = next(text for text in stripped if stripped.count(text) > 1)
         raise InputError(f"{place}: the choice {twice!r} is there twice. {_REPAIR}")
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise InputError(f"{place}: the label {twice!r} stands for two choices. {_REPAIR}")
     return tuple(value), labels if len(labels) == len(value) else ()
 
 

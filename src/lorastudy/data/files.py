@@ -12,7 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lorastudy.data.examples import COLUMNS, Example, choose_columns, is_conversation, read_example
+from lorastudy.data.examples import (
+    COLUMNS,
+    PAIR,
+    Example,
+    choose_columns,
+    is_conversation,
+    read_example,
+)
 from lorastudy.data.formats import name_format, read_bytes, refuse_structure
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
@@ -68,8 +75,17 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
     """The error for a table without `column`; it names the columns that exist."""
+    known = list(names)
+    half = [name for name in PAIR if name in known]
+    if len(half) == 1:
+        (other,) = set(PAIR) - {*half}
+        lacking = "no answer" if other == "completion" else "no question"
+        return InputError(
+            f"{place} has {lacking}: there is a {half[0]}, and no {other}. Repair or remove the "
+            f"row. To read {half[0]} as text, set `column: {half[0]}`."
+        )
     return InputError(
-        f"{place} has no column {column!r}; its columns are {show_names(names)}. "
+        f"{place} has no column {column!r}; its columns are {show_names(known)}. "
         "Set `column` to the one that holds the text. If its rows are questions with answers, "
         "rename their columns to prompt and completion, or to messages."
     )

@@ -8,8 +8,9 @@ task.
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -262,9 +263,10 @@ def _load_task(named: str, base: Path, num_fewshot: int | None) -> tuple[str, An
 
 @contextmanager
 def _naming(task: str) -> Iterator[None]:
-    """Name the task in errors of the harness, which are of many kinds."""
+    """Name the task in errors of the harness, and keep what it prints apart from results."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except UserError:
         raise
     except Exception as error:
