@@ -1,5 +1,6 @@
 """Measured memory and processor time of this process."""
 
+import re
 import resource
 import sys
 from dataclasses import dataclass
@@ -29,11 +30,27 @@ def measure_peak_memory(device: torch.device) -> dict[str, int]:
     return bytes_by_kind
 
 
-def measure_resident() -> int:
-    """Bytes of this process that are in memory now, libraries included."""
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Bytes of this process that are in memory now."""
+
+    own: int
+    of_files: int  # such as the code of libraries, which is read as it is used; 0: not told apart
+
+
+def measure_resident() -> Resident:
+    """What this process holds, by proc_pid_status(5) on Linux and by psutil elsewhere."""
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        text = ""
+    kilobytes = {kind: int(n) for kind, n in re.findall(r"Rss(Anon|File|Shmem):\s+(\d+)", text)}
+    if not kilobytes:
+        return Resident(int(psutil.Process().memory_info().rss), 0)
+    of_files = kilobytes.pop("File", 0)
+    return Resident(1024 * sum(kilobytes.values()), 1024 * of_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,7 @@ def describe_shortage(device: torch.device) -> str:
     import psutil
 
     memory = psutil.virtual_memory()
-    ours, free, total = measure_resident(), int(memory.available), int(memory.total)
+    ours, free, total = psutil.Process().memory_info().rss, int(memory.available), int(memory.total)
     peak = measure_peak_memory(device)["resident"]
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OutOfMemoryError, StorageError
-from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
+from lorastudy.machine.memory import measure_peak_memory, measure_resident, start_memory_meter
 from lorastudy.machine.team import name_losses
 from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import settle_drift
 from lorastudy.run.elsewhere import prepare_scoring
 from lorastudy.run.failures import describe_failure
-from lorastudy.run.held import count_held, measure_libraries
+from lorastudy.run.held import count_held
 from lorastudy.run.meter import RunMeter
 from lorastudy.run.resume import go_back_to_checkpoint, restore_best
 from lorastudy.run.samples import write_samples
@@ -115,7 +115,7 @@ def _train_and_score(context: RunContext) -> RunResult:
         folder.refuse_rewritten()
     began = time.perf_counter()
     start_memory_meter(context.device)
-    libraries = measure_libraries(context.device)
+    before = measure_resident()
     if spec.data.is_elsewhere:
         return _score_only(context)
     setup = set_up_run(context)
@@ -143,7 +143,7 @@ def _train_and_score(context: RunContext) -> RunResult:
     # training, validation and checkpoints, as in the published study
     trained_peak, trained_seconds = meter.peak_memory_bytes, meter.total_seconds
     is_alone, optimizer = context.team.size == 1, setup.inputs.optimizer
-    held = count_held(setup.model, optimizer, libraries=libraries) if is_alone else None
+    held = count_held(setup.model, optimizer, context.device, before) if is_alone else None
     restore_best(setup, folder)
     evaluations = score_benchmarks(context, setup.scorer)
     write_samples(context, setup)

@@ -5,18 +5,21 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lorastudy.machine.memory import measure_resident
+from lorastudy.machine.memory import Resident, measure_resident
 from lorastudy.model.adapters import ArmModel
 from lorastudy.store.memory_parts import HeldMemory
 
 
-def measure_libraries(device: torch.device) -> int:
-    """Bytes that this process holds before it loads a model; 0 on a device with its own memory."""
-    return 0 if device.type == "cuda" else measure_resident()
+def count_held(
+    model: ArmModel, optimizer: torch.optim.Optimizer, device: torch.device, before: Resident
+) -> HeldMemory:
+    """What a model and its optimizer hold between two steps, and its gradients before a step.
 
-
-def count_held(model: ArmModel, optimizer: torch.optim.Optimizer, *, libraries: int) -> HeldMemory:
-    """What a model and its optimizer hold between two steps, and its gradients before a step."""
+    `before` is what the process held before it loaded the model. The code of libraries counts as
+    it is now, since it is read as it is used.
+    """
+    has_own = device.type == "cuda"
+    libraries = 0 if has_own else before.own + measure_resident().of_files
     network, trained = model.network, model.trained_tensors().values()
     states = (state for parameter in trained for state in optimizer.state[parameter].values())
     return HeldMemory(

@@ -26,7 +26,7 @@ class PredictedMemory:
 class HeldMemory:
     """Bytes that a run held, counted from its tensors."""
 
-    libraries: int  # resident before the model was loaded; 0 on a device with its own memory
+    libraries: int  # resident before the model was loaded, and code; 0 on a GPU, as above
     weights: int  # parameters and buffers of the base model and the adapter
     gradients: int  # one for each trained parameter
     optimizer: int  # its state

@@ -11,8 +11,8 @@ _HOW = (
     "Each cell: predicted / measured. Predicted from shapes when the study started. Weights, "
     "gradients and optimizer state are counted from a run’s tensors; what comes and goes within a "
     "step (activations, logits, workspace) is its peak without these. On a CPU, the peak is that "
-    "of the process, less what was resident before the model was loaded. Of several seeds: the one "
-    "with the highest peak."
+    "of the process, less what it held before the model was loaded and the code of libraries. Of "
+    "several seeds: the one with the highest peak."
 )
 
 
