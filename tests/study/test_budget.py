@@ -12,6 +12,7 @@ from lorastudy.analysis.findings import Findings, read_findings
 from lorastudy.analysis.memory_parts import compare_memory
 from lorastudy.api.checking import look_ahead, read_wishes
 from lorastudy.cli.show_check import list_budget
+from lorastudy.config.budget import list_disturbed
 from lorastudy.config.models import Arm, Study
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import dump_study, load_study
@@ -200,7 +201,11 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
         return {
             name: TriedArm(
                 ProbedArm(arm=name, fits=True, peak_memory_bytes={}),
-                replace(nothing, per_target=per_target.get(name, 0.005)),
+                replace(
+                    nothing,
+                    per_target=per_target.get(name, 0.005),
+                    waited_share=0.2 if name == "lora" else 0.01,
+                ),
             )
             for name in calls[-1]
         }
@@ -209,6 +214,7 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     opened = replace(desk.open({"seconds": "9s"}), folder=StudyFolder(tmp_path / "study"))
     planned = plan_budget(opened, "cpu")
     assert calls == [["full", "lora", "lora-1"]]  # nothing is measured of the baseline
+    assert list_disturbed(planned.study.training.budget) == ["lora"]  # type: ignore[arg-type]
     checked = check_study(planned.study, desk.places, CPU)
     targets = count_targets(checked.arms[1].layout.epoch, Padding(0))
     for place, pace in ((1, 0.02), (2, 0.01), (3, 0.005)):

@@ -127,8 +127,7 @@ def run(
     warm_up()
     team = options.choose_team(launch, nproc, strategy, n_gpus=len(visible_gpus(device)))
     how = Execution(device, jobs, Resuming(restart, allow_drift), probe, team, threads)
-    wanted = with_plan(wanted, how)
-    execute_and_finish(wanted, how, with_padded=padded, as_json=as_json)
+    execute_and_finish(with_plan(wanted, how), how, with_padded=padded, as_json=as_json)
 
 
 def execute_and_finish(
@@ -153,7 +152,7 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         UserError: See `begin` and `execute` of `study/conduct.py`.
     """
     from lorastudy.cli.live import show_progress
-    from lorastudy.config.budget import write_plan
+    from lorastudy.config.budget import list_disturbed, write_plan
     from lorastudy.report.story import describe_plan
     from lorastudy.store.decisions import read_decisions
     from lorastudy.study.conduct import begin, execute
@@ -169,6 +168,12 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         print(describe_plan(read_decisions(opened.folder)))
     if (budget := opened.study.training.budget) is not None:
         print(write_plan(budget))
+        if disturbed := list_disturbed(budget):
+            print(
+                "Note: other programs used the CPU while the first steps were measured of "
+                f"{', '.join(disturbed)}, so the steps planned are too few. For a fair plan, start "
+                "the study in a new folder on a quiet machine."
+            )
     for line in list_texts(lock):
         print(line)
     for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):

@@ -100,6 +100,8 @@ class PlannedArm(StudyModel):
     """As training.token_budget, for this arm."""
     activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
     """As training.activation_checkpointing, for this arm."""
+    waited_share: Annotated[float | None, Field(ge=0, le=1), _left_out_if_none()] = None
+    """Of seconds: how much of the time its threads waited for the CPU while it was measured."""
 
 
 class TrainingBudget(StudyModel):
@@ -177,6 +179,11 @@ def write_plan(budget: TrainingBudget) -> str:
     ]
     said = f"Every arm has the same budget, {write_amount(budget.kind, budget.amount)}"
     return f"{said}: {', '.join(means)}." if means else f"{said}."
+
+
+def list_disturbed(budget: TrainingBudget) -> list[str]:
+    """Arms whose seconds were measured while other programs used the CPU."""
+    return [planned.arm for planned in budget.planned if planned.waited_share is not None]
 
 
 def write_amount(kind: BudgetKind, amount: float) -> str:

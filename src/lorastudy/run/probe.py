@@ -21,7 +21,12 @@ from lorastudy import faults
 from lorastudy.config.spec import RunSpec
 from lorastudy.data.rows import IntArray, RowTable
 from lorastudy.evaluate.score import MAX_POSITIONS, score_rows
-from lorastudy.machine.memory import measure_peak_memory, start_memory_meter
+from lorastudy.machine.memory import (
+    CpuTimes,
+    measure_peak_memory,
+    read_cpu_times,
+    start_memory_meter,
+)
 from lorastudy.run.commit import commit_checkpoint
 from lorastudy.run.context import RunContext
 from lorastudy.run.inputs import Reader
@@ -56,6 +61,7 @@ class ProbedSeconds:
     best: float  # publish the best epoch
     restore: float  # load it again, at the end of training
     per_scored_token: dict[str, float]  # by "<benchmark>--<protocol>"
+    waited_share: float | None = None  # of the time of training steps, for the CPU; None: unknown
 
 
 def probe_arm(spec: RunSpec, reader: Reader, device: torch.device) -> dict[str, int]:
@@ -80,7 +86,9 @@ def time_arm(
     """
     with _set_up_in_scratch(spec, reader, device) as (context, setup):
         set_up = time.perf_counter() - began
+        cpu_times = read_cpu_times()
         first_steps, per_target = _time_steps(setup)
+        waited_share = _measure_waited(cpu_times, read_cpu_times())
         best, restore = _time_best(context, setup)
         seconds = ProbedSeconds(
             set_up=set_up,
@@ -92,6 +100,7 @@ def time_arm(
             best=best,
             restore=restore,
             per_scored_token=_time_scores(context, setup),
+            waited_share=waited_share,
         )
         _try_longest(context, setup)
     return measure_peak_memory(device), seconds
@@ -171,6 +180,14 @@ def _time_steps(setup: RunSetup) -> tuple[float, float]:
     first = done[:_FIRST_STEPS]
     late = sum(step.seconds for step in first) - per_target * sum(s.n_tokens for s in first)
     return max(0.0, late), per_target
+
+
+def _measure_waited(before: CpuTimes | None, now: CpuTimes | None) -> float | None:
+    if before is None or now is None:
+        return None
+    used = now - before
+    ready = used.ran_seconds + used.waited_seconds
+    return used.waited_seconds / ready if ready > 0 else None
 
 
 def _time_validation(context: RunContext, setup: RunSetup) -> float:

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import torch
 
+from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.config.budget import PlannedArm, TrainingBudget, write_amount
 from lorastudy.config.models import Study, Training
 from lorastudy.config.study_file import with_plan
@@ -39,6 +40,7 @@ class Pace:
 
     first_steps: float  # what the first steps take longer than the others
     per_epoch: float
+    waited_share: float | None = None  # for the CPU, as `ProbedSeconds` has it
 
 
 def plan_budget(opened: OpenedStudy, device: str) -> OpenedStudy:
@@ -104,7 +106,13 @@ def _plan_steps(
             f"{write_amount(budget.kind, one)}. Give a larger budget."
         )
     used = first + per_epoch * plan.until(steps).epochs_until(steps)
-    return PlannedArm(arm=arm.spec.arm.name, amount=round(float(used), 3), steps=steps)
+    waited = pace.waited_share if pace is not None else None
+    return PlannedArm(
+        arm=arm.spec.arm.name,
+        amount=round(float(used), 3),
+        steps=steps,
+        waited_share=round(waited, 2) if waited is not None and waited >= CONTENDED else None,
+    )
 
 
 def try_paces(
@@ -139,7 +147,7 @@ def read_paces(arms: Iterable[ArmCheck], tried: Mapping[str, TriedArm]) -> dict[
                 "change."
             )
         targets = count_targets(arm.layout.epoch, arm.layout.padding)
-        found[name] = Pace(seconds.first_steps, seconds.per_target * targets)
+        found[name] = Pace(seconds.first_steps, seconds.per_target * targets, seconds.waited_share)
     return found
 
 

@@ -1,7 +1,7 @@
 """The budget that every arm had, and what each arm made of it."""
 
 from lorastudy.analysis.budget import ArmBudget, SharedBudget
-from lorastudy.config.budget import TrainingBudget, describe_memory, write_amount
+from lorastudy.config.budget import TrainingBudget, describe_memory, list_disturbed, write_amount
 from lorastudy.report.numerals import ABSENT
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 
@@ -61,7 +61,13 @@ def _cells(arm: ArmBudget, budget: TrainingBudget) -> tuple[Cell, ...]:
         Cell(ABSENT if arm.steps is None else f"{arm.steps:,.0f}", (arm.steps,)),
         Cell(ABSENT if arm.epochs is None else f"{arm.epochs:.3g}", (arm.epochs,)),
         Cell(ABSENT if arm.tokens is None else f"{arm.tokens:,.0f}", (arm.tokens,)),
-        Cell(ABSENT if amount is None else _write(budget, amount), (amount,)),
+        Cell(
+            ABSENT if amount is None else _write(budget, amount),
+            (amount,),
+            detail="measured while other programs used the CPU"
+            if arm.arm in list_disturbed(budget)
+            else "",
+        ),
         text_cell(computed or ABSENT),
     )
 
