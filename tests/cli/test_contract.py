@@ -337,12 +337,12 @@ def test_missing_weights_are_an_error_of_the_input(
 
 @pytest.mark.parametrize(
     ("arguments", "command"),
-    [(["export", "x"], "export"), (["run"], "run"), (["init", "-x"], "init")],
+    [(["export", "x"], "export "), (["run"], "run "), (["init", "-x"], "init "), (["rnu"], "")],
 )
 def test_a_mistake_of_usage_points_to_the_help(arguments: list[str], command: str) -> None:
     answer = call(*arguments)
     assert answer.code == 2
-    assert f"lorastudy {command} --help" in answer.err
+    assert f"  lorastudy {command}--help" in answer.err
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -105,10 +105,11 @@ for title, functions in _COMMANDS.items():
 
 
 def _point_to_help(error: TyperException) -> str:
-    """Where to find options and examples of the command, if the mistake was one of usage."""
+    """Where to find all commands, or options and examples of the command that was meant."""
     context = getattr(error, "ctx", None)
-    command = context.info_name if context is not None and context.parent is not None else ""
-    return f"\nOptions and examples:  lorastudy {command} --help" if command else ""
+    if context is None or context.parent is None:
+        return "\nAll commands:  lorastudy --help"
+    return f"\nOptions and examples:  lorastudy {context.info_name} --help"
 
 
 def _say_unforeseen(error: Exception) -> int:

@@ -94,7 +94,7 @@ class Wanted:
             for value in values:
                 if value not in known:
                     raise ConfigError(
-                        f"{flag} {value}: the study does not have this. It has: "
+                        f"{flag} {value}: the study does not have this {flag[2:]}. It has: "
                         f"{', '.join(map(str, known))}."
                     )
 
