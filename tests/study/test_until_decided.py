@@ -128,6 +128,7 @@ def test_the_study_without_the_flag_trains_nothing_that_was_dropped(study: Carri
         (("run", "DIR", "--until-decided", "--question", "all"), "cannot be changed"),
         (("run", "DIR", "--until-decided", "--max-seeds", "2"), "or a larger one"),
         (("run", "DIR", "--max-seeds", "9"), "is for --until-decided"),
+        (("run", "DIR", "--until-decided", "--max-seeds", str(10**20)), "1,000 seeds are the most"),
         (
             ("run", "DIR", "--until-decided", "--min-seeds", "4", "--max-seeds", "5"),
             "was planned with 3 seeds",

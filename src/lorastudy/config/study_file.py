@@ -22,7 +22,7 @@ from lorastudy.errors import ConfigError
 
 _Part = Arm | Benchmark
 _ABSENT = object()
-_MOST_NEW_SEEDS = 1_000
+MOST_NEW_SEEDS = 1_000
 _LARGEST_FILE_BYTES = 1_000_000  # the presets have 3,000
 
 
@@ -127,9 +127,9 @@ def extend_study(study: Study, arms: Sequence[tuple[str, str]], *, n_seeds: int)
     Raises:
         ConfigError: Nothing or too much is added, or the study has mistakes after the addition.
     """
-    if n_seeds > _MOST_NEW_SEEDS:
+    if n_seeds > MOST_NEW_SEEDS:
         raise ConfigError(
-            f"--seeds {n_seeds}: at most {_MOST_NEW_SEEDS:,} seeds can be added at once, each with "
+            f"--seeds {n_seeds}: at most {MOST_NEW_SEEDS:,} seeds can be added at once, each with "
             "a run of every trained arm. Give a smaller number."
         )
     plain = _plain(study)

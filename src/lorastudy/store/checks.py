@@ -49,8 +49,9 @@ class FolderCheck:
 def check_folder(study: StudyFolder) -> FolderCheck:
     """Read every file of a known form under `study`; nothing is changed."""
     found = {study.lock: _check_lock(study)}
-    if study.decisions.exists():
-        found[study.decisions] = _check_decisions(study)
+    lost = _check_decisions(study)  # also where there is no such file
+    if study.decisions.exists() or lost not in ("", found[study.lock]):
+        found[study.decisions] = lost
     found |= _check_records({study.results: StudyResults})
     if found.get(study.results) == "" and not found.get(study.decisions):
         found[study.results] = _compare_results(study)

@@ -6,8 +6,8 @@
 
 The file says which runs the study has (`list_asks`), so every process finds the same ones. It is
 written anew for each line, so that no line is ever incomplete. A seal covers a line and the seal
-of the line before it, so that a changed or deleted line shows. Lines that are cut off at the end
-are decided again, from the same records.
+of the line before it, so that a changed or deleted line shows. The study's lock knows how many
+lines there are, so that lines which are cut off at the end show as well.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from lorastudy.errors import StorageError
 from lorastudy.store.files import write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.lines import read_last_record, read_records
+from lorastudy.store.locks import read_lock, write_lock
 from lorastudy.store.records import EpochRecord, Record
 
 AskedQuestion = Literal["full-or-lora", "where", "all"] | tuple[str, str]
@@ -128,7 +129,14 @@ def read_decisions(folder: StudyFolder) -> tuple[Entry, ...]:
         StorageError: The file is not what was written.
     """
     path, before = folder.decisions, ""
+    # read before the lines, which only become more
+    n_written = read_lock(folder).n_decisions if folder.lock.is_file() else 0
     decisions = read_records(path, Decision)
+    if len(decisions) < n_written:
+        raise StorageError(
+            f"{path} has {len(decisions)} of the {n_written} decisions that were written. Restore "
+            "it from a copy."
+        )
     for number, decision in enumerate(decisions, 1):
         if decision.number != number or decision.seal != _seal(decision, before):
             raise StorageError(
@@ -150,6 +158,9 @@ def append_decision(folder: StudyFolder, *entries: Entry) -> None:
         before = _seal(decision, before)
         lines.append(decision.model_copy(update={"seal": before}).model_dump_json() + "\n")
     write_text(folder.decisions, "".join(lines))
+    if folder.lock.is_file():
+        lock = read_lock(folder)
+        write_lock(folder, lock.model_copy(update={"n_decisions": len(lines)}))
 
 
 def _seal(decision: Decision, before: str) -> str:

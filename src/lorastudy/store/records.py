@@ -111,6 +111,8 @@ class StudyLock(Record):
     predicted: Annotated[
         tuple[PredictedMemory, ...], Field(exclude_if=lambda parts: not parts)
     ] = ()
+    # lines that decisions.jsonl has at least
+    n_decisions: Annotated[int, Field(exclude_if=lambda n: n == 0)] = 0
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
     # what study.yaml may contain: the study before and after the last extension

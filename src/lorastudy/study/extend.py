@@ -7,6 +7,7 @@ from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import extend_study, extends
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study, write_extension
+from lorastudy.store.decisions import read_decisions
 from lorastudy.store.folders import StudyFolder
 
 
@@ -45,7 +46,7 @@ def refuse_changes(folder: StudyFolder, study: Study | None = None) -> None:
     Raises:
         ConfigError: It is not the study of the folder.
     """
-    if not folder.decisions.exists():
+    if not read_decisions(folder):
         return
     if study is None or not extends(study, read_study(folder)):
         raise ConfigError(

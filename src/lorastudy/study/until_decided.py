@@ -16,7 +16,7 @@ from lorastudy.analysis.looks import Look
 from lorastudy.analysis.question import list_pairs
 from lorastudy.analysis.until_decided import SoFar, first_look, first_seeds, next_entries
 from lorastudy.config.models import Study
-from lorastudy.config.study_file import extend_study
+from lorastudy.config.study_file import MOST_NEW_SEEDS, extend_study
 from lorastudy.errors import ConfigError, show_names
 from lorastudy.protocols import scores_padding
 from lorastudy.store.collect import collect_results, read_study, write_extension
@@ -63,9 +63,13 @@ def wish_for(
     Raises:
         ConfigError: Options that mean something only with --until-decided.
     """
+    seeds = {"--min-seeds": least_seeds, "--max-seeds": most_seeds}
+    for flag, n_seeds in seeds.items():
+        if n_seeds is not None and n_seeds > MOST_NEW_SEEDS:
+            raise ConfigError(f"{flag} {n_seeds}: {MOST_NEW_SEEDS:,} seeds are the most.")
     if is_wanted:
         return UntilDecided(most_seeds, question, least_seeds)
-    options = {"--min-seeds": least_seeds, "--max-seeds": most_seeds, "--question": question}
+    options = {**seeds, "--question": question}
     for flag, value in options.items():
         if value is not None:
             raise ConfigError(f"{flag} is for --until-decided. Add that, or leave {flag} out.")
