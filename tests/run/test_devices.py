@@ -36,6 +36,8 @@ def old_card(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_is_not_there_is_refused(opened: OpenedStudy) -> None:
     with pytest.raises(ConfigError, match="no CUDA device is visible"):
         choose_device("cuda")
+    with pytest.raises(ConfigError, match="--device tpu: use auto, cpu or cuda"):
+        choose_device("tpu")
     with pytest.raises(ConfigError, match="no CUDA device is visible"):
         start_or_continue(opened, expand_study(opened.study), device="cuda")
     assert not opened.folder.path.exists()

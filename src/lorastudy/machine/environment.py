@@ -29,8 +29,10 @@ def choose_device(name: str) -> torch.device:
     """The torch device; `auto` is CUDA if there is a device, else the CPU.
 
     Raises:
-        ConfigError: CUDA was asked for, but there is none.
+        ConfigError: There is no such device; or CUDA was asked for, and there is none.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {name}: use auto, cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible. Use --device cpu or auto.")
     if name == "auto":
