@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.errors import InputError
 from lorastudy.model.tokenizer import load_tokenizer
 
 START = 256
@@ -49,3 +50,19 @@ def test_runs_of_spaces_are_text_also_where_they_are_added_tokens(byte_tokenizer
     tokenizer.backend.add_tokens(["    ", "<|end|>"])
     (spaces,), (end,) = tokenizer.encode(["    ", "<|end|>"])
     assert spaces not in tokenizer.added_ids and end in tokenizer.added_ids
+
+
+def test_text_that_becomes_no_token_is_refused(byte_tokenizer: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "without-a"))
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    del content["model"]["vocab"]["a"]
+    path.write_text(json.dumps(content))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.encode(["b c\n", "d"]) == load_tokenizer(byte_tokenizer).encode(["b c\n", "d"])
+    for encode in (tokenizer.encode, tokenizer.encode_as_configured, tokenizer.write_texts):
+        with pytest.raises(InputError, match=r"no token for 'a'.*'b a' would be read without"):
+            encode(["b", "b a"])
+    content["model"]["unk_token"] = "b"
+    path.write_text(json.dumps(content))
+    assert len(load_tokenizer(folder).encode(["b a"])[0]) == 3

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers.models import BPE
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lorastudy.data.examples import Turns
 from lorastudy.data.turns import Written
@@ -37,6 +39,15 @@ class Tokenizer:
         unknown = self.backend.unk_token_id
         is_own = isinstance(unknown, int) and unknown not in (self.start_id, self.end_id)
         return unknown if is_own else None
+
+    @cached_property
+    def loses_text(self) -> bool:
+        """Whether there is text that becomes no token at all, not even one for unknown text."""
+        whole = self.backend.backend_tokenizer
+        model: Any = whole.model
+        if not isinstance(model, BPE) or model.unk_token or model.byte_fallback:
+            return False
+        return any(whole.token_to_id(letter) is None for letter in bytes_to_unicode().values())
 
     @property
     def chat_template(self) -> str | None:
@@ -91,6 +102,7 @@ class Tokenizer:
     def write_texts(self, texts: Sequence[str]) -> list[Written]:
         """Each text with the special tokens that the tokenizer adds by itself."""
         encoded = self.backend(list(texts), return_offsets_mapping=True, verbose=False)
+        self._refuse_lost(texts, encoded)
         return _collect(texts, encoded)
 
     def write_chats(
@@ -112,6 +124,7 @@ class Tokenizer:
             return_assistant_tokens_mask=marks_assistant,
             tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
         )
+        self._refuse_lost(texts, encoded)
         return _collect(texts, encoded)
 
     def _encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
@@ -119,10 +132,30 @@ class Tokenizer:
             list(texts),
             add_special_tokens=add_special_tokens,
             return_attention_mask=False,
+            return_offsets_mapping=self.loses_text,
             verbose=False,
         )
+        self._refuse_lost(texts, encoded)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def _refuse_lost(self, texts: Sequence[str], encoded: BatchEncoding) -> None:
+        """Check that every letter of the texts is in a token; `encoded` has their offsets.
+
+        Raises:
+            InputError: One is not, so that the text would be scored without it.
+        """
+        if not self.loses_text:
+            return
+        for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
+            read = {place for begin, end in spans for place in range(begin, end)}
+            for place, letter in enumerate(text):
+                if place not in read and not letter.isspace():
+                    raise InputError(
+                        f"the tokenizer has no token for {letter!r}, nor one for unknown text, so "
+                        f"{text[max(0, place - 20) : place + 20]!r} would be read without it. "
+                        "Choose a base model whose tokenizer knows every text."
+                    )
 
 
 def _collect(texts: Sequence[str], encoded: BatchEncoding) -> list[Written]:
