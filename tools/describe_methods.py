@@ -61,16 +61,23 @@ PiSSA, OLoRA and CorDA take their initial values out of the base weights. Their 
 as plain LoRA of twice the rank for the original base model, so other programs load them as usual.
 EVA and CorDA run the base model on the first 256 training rows, in the order of the run's seed. EVA
 is used with PEFT's `rho: 1`, which leaves every module its rank, and CorDA in its mode `ipm`. Both
-are computed on the CPU, and again when a run resumes. `loftq` is refused: PEFT computes it on a GPU
-only, and for base weights that nobody else has. Weight decay is the same for A and B, also with
-LoRA+.
+are computed on the CPU, and again when a run resumes. Weight decay is the same for A and B, also
+with LoRA+.
+
+`loftq` needs `base_weights: nf4`, `nf4-double` or `int8`. The adapter begins as the best correction
+of what packing has lost, for the scale alpha / rank. The base stays as `base_weights` packs it, so
+others load the adapter on the packed base. This is LoftQ with one iteration, as PEFT has it for
+GPUs. It computes a singular value decomposition of every adapted weight when a run starts, which
+takes minutes for a large model on a CPU.
 
 ## Placement
 
 `placement` lists layer types or patterns ([Own data and model](own-data.md#another-model)). There
 are also:
 
-- `all-linear` is every linear module but the output layer, as in PEFT.
+- `all-linear` is every linear module but the output layer, as in PEFT. In some mixtures of experts,
+  PEFT also means the tensors of experts and routers by it. There it is refused, and the message
+  lists the patterns to use.
 - `query`, `key` and `value` are these three by themselves. Where a model computes them in one
   module, LoRA's B is trained in their rows only and stays zero elsewhere. Every part has its own A.
 - `layers: 0-5`, `layers: last-4` or `layers: 7` keeps the modules of these layers. Layers count

@@ -36,7 +36,7 @@ def make_models(folder: Path) -> None:
     torch.manual_seed(0)
     network = GPT2LMHeadModel(GPT2Config())
     network.save_pretrained(folder / "float32")
-    tiny = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=300))
+    tiny = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=256, n_head=2, vocab_size=1000))
     tiny.save_pretrained(folder / "tiny")
 
 

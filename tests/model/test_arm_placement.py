@@ -13,7 +13,7 @@ from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import measure_arm
-from lorastudy.model.base import describe_base
+from lorastudy.model.base import build_without_weights, describe_base
 from lorastudy.model.layer_types import QKV, rows_of_part
 from lorastudy.model.placement import ResolvedPlacement
 from support.families import make_config, save_family
@@ -32,16 +32,19 @@ FUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+EXPERTS = {
+    **{"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
+    "mlp_only_layers": [0],
+}
+
+
+def lora_at(*placement: str, **keys: Any) -> Arm:
+    usual: dict[str, Any] = {"rank": 4, "alpha": 8.0, "learning_rates": (1e-3,)}
+    return Arm(name="x", method="lora", placement=placement, **{**usual, **keys})
+
+
 def resolve(folder: Path, *placement: str, **keys: Any) -> ResolvedPlacement:
-    usual: dict[str, Any] = {"rank": 4, "alpha": 8.0}
-    arm = Arm(
-        name="x",
-        method="lora",
-        placement=placement,
-        learning_rates=(1e-3,),
-        **{**usual, **keys},
-    )
-    return resolve_arm(arm, describe_base(folder))
+    return resolve_arm(lora_at(*placement, **keys), describe_base(folder))
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -79,6 +82,24 @@ def test_all_linear_leaves_out_routers_that_are_no_linear_map(tmp_path: Path) ->
     make_config("phimoe", **keys).save_pretrained(tmp_path)
     names = {path.rpartition(".")[2] for path in resolve(tmp_path, "all-linear").paths}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("placement", ["all-linear", "model.layers.*.mlp.down_proj"])
+def test_what_means_tensors_of_experts_to_peft_is_refused(placement: str, tmp_path: Path) -> None:
+    # one layer with an MLP, one with experts
+    make_config("qwen3_moe", **EXPERTS).save_pretrained(tmp_path)
+    base = describe_base(tmp_path)
+    targets = placement if placement == "all-linear" else ["down_proj"]
+    config = LoraConfig(target_modules=targets, task_type="CAUSAL_LM")
+    assert get_peft_model(build_without_weights(tmp_path), config).targeted_parameter_names
+    arm = lora_at(placement)
+    with pytest.raises(
+        ConfigError, match=r"also means tensors of experts.*self_attn\.q_proj \(2\)"
+    ):
+        measure_arm(arm, base, resolve_arm(arm, base))
+    arm = lora_at("model.layers.*.self_attn.q_proj")
+    assert measure_arm(arm, base, resolve_arm(arm, base)).trained
 
 
 def test_query_key_and_value_of_separate_modules_are_these_modules(tiny_llama: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import Arm
 from lorastudy.data.rows import RowTable
 from lorastudy.errors import ConfigError
-from lorastudy.model import base_refusals, packing, stored_weights
+from lorastudy.model import packing, stored_weights
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.base import count_parameters, describe_base, load_base
 from lorastudy.model.base_weights import (
@@ -28,7 +29,7 @@ from lorastudy.model.base_weights import (
     refuse_optimizer,
 )
 from lorastudy.model.fast import products
-from lorastudy.model.fast.held import count_elements, is_packed
+from lorastudy.model.fast.held import count_elements, is_packed, widen
 from lorastudy.model.fast.products import multiply, multiply_back
 from lorastudy.model.scoring import make_scorer
 from support.families import FAMILIES, save_family
@@ -40,7 +41,7 @@ from support.gradients import (
     gradients_of,
     without_dropout,
 )
-from support.tiny_arms import BASELINE, CPU, FULL, as_if_trained, lora, place
+from support.tiny_arms import BASELINE, CPU, FULL, RANK, adapted, as_if_trained, lora, place
 
 needs_bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="the extra `quantized` is not installed"
@@ -222,6 +223,26 @@ def test_packed_weights_stand_for_the_stored_numbers_up_to_quantisation(
         assert 0 < error < (0.008 if base_weights == "int8" else 0.12), name
 
 
+@pytest.mark.parametrize("base_weights", PACKED)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loftq_begins_as_the_best_correction_of_what_packing_lost(
+    layout: str, base_weights: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    keys = {"init_lora_weights": "loftq", "base_weights": base_weights, "dropout": 0.0}
+    arm = lora("lora-3").model_copy(update=keys)
+    held, stored = held_base(folder, base_weights), load_base(folder, device=CPU)
+    model = attach_arm(held, arm, place(folder, arm), seed=0)
+    for path in adapted(model):
+        module, exact = model.network.get_submodule(path), stored.get_submodule(path)
+        a, b = (factors["default"].weight for factors in (module.lora_A, module.lora_B))
+        wide = exact.weight.t() if isinstance(exact, Conv1D) else exact.weight
+        lost = (wide - widen(module.get_base_layer().weight, torch.float32)).detach()
+        left = lost - arm.alpha_at(RANK) / RANK * (b @ a).detach()
+        least = torch.linalg.svdvals(lost)[RANK:].norm()
+        assert float(left.norm()) == pytest.approx(float(least), rel=1e-4)
+
+
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_large_weights_are_widened_part_by_part(
     is_turned: bool, monkeypatch: pytest.MonkeyPatch
@@ -248,22 +269,21 @@ def test_other_families_compute_in_float32_from_held_weights(family: str, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured by /proc and glibc")
+@pytest.mark.parametrize("base_weights", ["bfloat16", PACKED[-1]])
 def test_no_more_than_the_held_weights_is_resident_while_they_are_read(
-    tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_weights: str, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A float32 file held in bfloat16, by a model that is small beside the usual parts."""
-    folder = save_family("gpt2", tmp_path, n_embd=512, vocab_size=50_000)
-    monkeypatch.setattr(products, "WIDENED", 1 << 18)
+    """A float32 file held in fewer bits, by a model that is small beside the usual parts."""
+    folder = save_family("gpt2", tmp_path, n_embd=768, vocab_size=50_000)
+    monkeypatch.setattr(packing, "_PART", 1 << 16)
     monkeypatch.setattr(stored_weights, "_PART", 1 << 16)
-    monkeypatch.setattr(base_refusals, "_N_TRIED", 8)  # tokens, whose logits are large here
-    n_bytes = 2 * describe_base(folder).total_parameters
-    held_base(tiny_gpt2, "bfloat16")  # whatever is imported and set up once
+    held_base(tiny_gpt2, base_weights)  # whatever is imported and set up once
     ctypes.CDLL(None).malloc_trim(0)  # memory that is free here would hide what is taken
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = resident("VmRSS")
-    network = held_base(folder, "bfloat16")
+    network = held_base(folder, base_weights)
     held, peak = resident("VmRSS") - before, resident("VmHWM") - before
-    assert network is not None
+    n_bytes = sum(parameter.nbytes for parameter in network.parameters())
     # memory that earlier tests left free takes a part of what is held, so it is seen as less
     assert 0.5 * n_bytes < held < 1.2 * n_bytes and peak - held < 0.2 * n_bytes
 

@@ -154,7 +154,20 @@ REFUSED = {
     "set by the program": (peft(peft_type="VERA", inference_mode=True), "is set by this program"),
     "refused by PEFT": (peft(peft_type="BOFT", boft_block_size=4, boft_block_num=3), "refuses"),
     "unknown start": (lora(init_lora_weights="pisa"), r"init_lora_weights: 'pisa' is not allowed"),
-    "LoftQ": (lora(init_lora_weights="loftq"), "loftq replaces the base weights by others, which"),
+    "LoftQ without packing": (
+        lora(init_lora_weights="loftq", base_weights="bfloat16"),
+        "base_weights: bfloat16 does not pack them. Add base_weights: nf4, or leave",
+    ),
+    "LoftQ by iterations": (
+        peft(
+            peft_type="LORA", init_lora_weights="loftq", loftq_config={"loftq_iter": 5}
+        ).model_copy(update={"base_weights": "nf4"}),
+        "would need base weights that nobody has. Leave the key out",
+    ),
+    "LoftQ of DoRA": (
+        lora(init_lora_weights="loftq", use_dora=True, base_weights="nf4"),
+        "the lengths that DoRA trains would be those of the packed weights",
+    ),
     "rank for another module": (
         lora(rank_pattern={"feed-forward": 2}),
         r"rank_pattern: 'feed-forward' means .* where this arm has no adapter",

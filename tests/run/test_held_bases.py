@@ -32,19 +32,23 @@ from support.tiny_runs import (
 )
 
 
-def case_on(base_weights: str, folder: Path, tmp_path: Path) -> Case:
+def case_on(base_weights: str, folder: Path, tmp_path: Path, start: str | bool = True) -> Case:
     if base_weights.startswith(("int8", "nf4")) and find_spec("bitsandbytes") is None:
         pytest.skip("the extra `quantized` is not installed")
-    arm = {**ARMS["lora"], "base_weights": base_weights}
+    arm = {**ARMS["lora"], "base_weights": base_weights, "init_lora_weights": start}
     study = make_study(folder, SOUND, arms=(arm,))
     return Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("base_weights", ["bfloat16", "nf4-double"])
+@pytest.mark.parametrize(("base_weights", "start"), [("bfloat16", True), ("nf4-double", "loftq")])
 def test_a_run_on_a_held_base_resumes_exactly_and_says_what_it_held(
-    base_weights: str, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base_weights: str,
+    start: str | bool,
+    tiny_gpt2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    case = case_on(base_weights, tiny_gpt2, tmp_path)
+    case = case_on(base_weights, tiny_gpt2, tmp_path, start)
     straight, resumed = (case.folder(tmp_path, name) for name in ("straight", "resumed"))
     result = case.execute(straight)
     stop = StopFlag()

@@ -39,7 +39,7 @@ Method = Literal[
 BaseWeights = Literal["float32", "bfloat16", "int8", "nf4", "nf4-double"]
 TrainedWeights = Literal["float32", "bfloat16-stochastic"]
 _FLOAT32 = Field(exclude_if=lambda weights: weights == "float32")
-_KEEPS_BASE = (True, "gaussian", "eva")  # starts that never change base weights
+KEEPS_BASE = (True, "gaussian", "eva", "loftq")  # starts that never change base weights
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "peft")  # the others train the model's own weights
 
 _RATE, _HELD = ("learning_rates",), ("base_weights",)
@@ -179,7 +179,7 @@ class Arm(StudyModel):
             found.append(("budget", "chooses the rank; leave out rank, or give no budget"))
         if self.budget is not None and self.rank_pattern:
             found.append(("budget", "chooses one rank for all modules; leave out rank_pattern"))
-        if self.base_weights != "float32" and self.init_lora_weights not in _KEEPS_BASE:
+        if self.base_weights != "float32" and self.init_lora_weights not in KEEPS_BASE:
             what = f"{self.init_lora_weights} may change base weights, which are held as they are"
             found.append(("init_lora_weights", f"{what}; leave it out, or base_weights"))
         if self.method == "last-layers" and not (self.layers or "").startswith("last-"):

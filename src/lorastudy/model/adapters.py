@@ -38,6 +38,7 @@ from lorastudy.model.attach import (
     stored_by_peft,
 )
 from lorastudy.model.base import load_base, save_model
+from lorastudy.model.experts import refuse_experts
 from lorastudy.model.peft_config import make_peft_config
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.selection import select_parameters, untie_head
@@ -164,6 +165,7 @@ def attach_arm(
     if base is not None and base.id is not None:
         network.name_or_path = base.id
     config = make_peft_config(arm, placement, revision=base.revision if base else "main")
+    refuse_experts(network, config, arm, placement.paths)
     looks = has_weights and not arm.has_plain_start
     before = look_at(network, placement.paths) if looks else None
     adapter = attach_adapter(network, config, arm.name, seed=seed, rows=rows)

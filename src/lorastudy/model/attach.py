@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.errors import ConfigError, first_line, is_out_of_memory, show_names
+from lorastudy.model import loftq
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.starts import attach_by_rows, needs_rows
 from lorastudy.seeds import derive_seed
@@ -54,6 +55,8 @@ def attach_adapter(
             torch.manual_seed(derive_seed(seed, "adapter"))
             if needs_rows(config):
                 adapter = attach_by_rows(network, config, ADAPTER_NAME, rows)
+            elif isinstance(config, LoraConfig) and config.init_lora_weights == loftq.START:
+                adapter = loftq.attach_corrected(network, config, ADAPTER_NAME)
             else:
                 adapter = get_peft_model(network, config, adapter_name=ADAPTER_NAME)
     except ImportError as error:

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError, first_line
+from lorastudy.model import loftq
 from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.starts import settings_of_start
@@ -113,12 +114,18 @@ def _why_not_packed(arm: Arm, made_by: type[Any]) -> str | None:
 
 
 def _refuse_loftq(arm: Arm, keys: Mapping[str, Any]) -> None:
-    if keys.get("init_lora_weights") == "loftq":
+    if keys.get("init_lora_weights") != loftq.START:
+        return
+    if arm.base_weights not in PACKED:
         raise ConfigError(
-            f"arm {arm.name!r}, init_lora_weights: loftq replaces the base weights by others, "
-            "which PEFT rounds with code of its own, on a CUDA or XPU device only. They are "
-            "neither the base model nor one that base_weights names, so nobody could load the "
-            "adapter on it. Leave the key out, and give base_weights: nf4 for LoRA on 4 bits."
+            f"arm {arm.name!r}, init_lora_weights: loftq starts from what packing the base weights "
+            f"has lost, and base_weights: {arm.base_weights} does not pack them. "
+            "Add base_weights: nf4, or leave the key out."
+        )
+    if "loftq_config" in keys:
+        raise ConfigError(
+            f"arm {arm.name!r}, loftq_config: base_weights says how the base is packed, and every "
+            "further iteration would need base weights that nobody has. Leave the key out."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import (
     EvaConfig,
+    LoftQConfig,
     LoraConfig,
     PeftConfig,
     PeftModel,
@@ -28,17 +29,18 @@ _MOST_STEPS = 1000  # of EVA, which goes over the rows until its directions stay
 _SETTINGS: dict[object, dict[str, Any]] = {
     "eva": {"eva_config": EvaConfig(rho=1.0)},
     "corda": {"corda_config": CordaConfig()},
+    "loftq": {"loftq_config": LoftQConfig()},  # without which PEFT refuses the name
 }
 
 
 def settings_of_start(start: object) -> dict[str, Any]:
-    """Keys of PEFT's configuration that belong to a start from rows; none for another start."""
+    """Keys of PEFT's configuration that belong to a start; none for most."""
     return _SETTINGS.get(start, {})
 
 
 def needs_rows(config: PeftConfig) -> bool:
     """Whether the initial values are computed from training rows."""
-    return bool(settings_of_start(getattr(config, "init_lora_weights", None)))
+    return getattr(config, "init_lora_weights", None) in {"eva", "corda"}
 
 
 def attach_by_rows(

@@ -8,13 +8,14 @@ converted at once, so that no more than the weights and one part is in memory.
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lorastudy.machine.environment import release_free_memory
 
@@ -46,6 +47,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int  # of its bytes in the file
     not_finite: list[str]  # receives the name if a number is not finite
+    is_turned: bool = False  # laid out so that its transpose, which will be packed, needs no copy
 
     def __getitem__(self, index: object) -> "StoredTensor":
         """The tensor itself, still unread: transformers asks for all of it (`[...]`)."""
@@ -60,16 +62,20 @@ class StoredTensor:
         """
         if math.prod(self.shape) >= _LARGE:
             release_free_memory()  # what other tensors left behind, in pieces that are too small
-        whole = torch.empty(self.shape, dtype=dtype or self.dtype, device=device)
-        flat = whole.view(-1)
+        how: Any = {"dtype": dtype or self.dtype, "device": device}
+        whole = torch.empty(self.shape[::-1], **how).t() if self.is_turned else None
+        whole = torch.empty(self.shape, **how) if whole is None else whole
+        rows = whole if self.is_turned else whole.view(-1)
+        n_rows = max(1, _PART // math.prod(rows.shape[1:]))
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.begin)
-            for begin in range(0, len(flat), _PART):
-                part = torch.empty_like(flat[begin : begin + _PART], dtype=self.dtype, device="cpu")
-                _fill(part, file)
+            for begin in range(0, len(rows), n_rows):
+                into = rows[begin : begin + n_rows]
+                part = torch.empty(into.shape, dtype=self.dtype)
+                _fill(part.view(-1), file)
                 converted = part.to(whole.dtype)
                 self._look_at(converted)
-                flat[begin : begin + _PART] = converted
+                into.copy_(converted)
         return whole
 
     def _look_at(self, numbers: Tensor) -> None:
@@ -102,6 +108,13 @@ def _list_tensors(path: Path, not_finite: list[str]) -> Iterator[StoredTensor]:
             yield StoredTensor(path, name, dtype, shape, begin, not_finite)
 
 
+def _names_of_turned(network: PreTrainedModel) -> set[str]:
+    """Names in files, with the prefix of the model and without, of weights packed turned."""
+    paths = [p for p, m in network.named_modules() if getattr(m, "source_cls", None) is Conv1D]
+    prefix = f"{network.base_model_prefix}."
+    return {f"{name}.weight" for path in paths for name in (path, path.removeprefix(prefix))}
+
+
 def make_reading_class(
     family: type[PreTrainedModel],
     prepare: Callable[[PreTrainedModel], None],
@@ -119,6 +132,8 @@ def make_reading_class(
 
     def load(model: Any, tensors: Any, files: list[str], *others: Any, **named: Any) -> Any:
         stored = {t.name: t for file in files for t in _list_tensors(Path(file), not_finite)}
+        for name in _names_of_turned(model) & stored.keys():
+            stored[name] = replace(stored[name], is_turned=True)
         # A fork has to make its pool of threads again, before several threads need it at once.
         torch.set_num_threads(torch.get_num_threads())
         return family._load_pretrained_model(model, stored, files, *others, **named)

@@ -34,8 +34,7 @@ def path_of(network: nn.Module, wanted: nn.Module) -> str:
 def leave_out_other_parts(network: PreTrainedModel) -> None:
     """Take out of a composite model what text does not pass through, in place."""
     if is_composite(network.config):
-        _keep_only(network, {_find_text(network), network.get_output_embeddings()})
-        _forget_lost_ties(network)
+        keep_only(network, {_find_text(network), network.get_output_embeddings()})
 
 
 def leave_out_text(network: PreTrainedModel) -> None:
@@ -70,15 +69,19 @@ def _forget_lost_ties(network: PreTrainedModel) -> None:
     }
 
 
-def _keep_only(module: nn.Module, kept: set[nn.Module]) -> None:
-    """Take every part out of `module` that is not in `kept` or around it."""
-    if module._parameters:
-        module._parameters.clear()
-        setattr(module, "_is_hf_initialized", True)  # noqa: B010  transformers need not fill them
+def keep_only(network: PreTrainedModel, kept: set[nn.Module]) -> None:
+    """Take every part out of `network` that is not in `kept` or around it, in place."""
+    _take_out(network, kept)
+    _forget_lost_ties(network)
+
+
+def _take_out(module: nn.Module, kept: set[nn.Module]) -> None:
+    module._parameters.clear()
+    setattr(module, "_is_hf_initialized", True)  # noqa: B010  transformers need not fill anything
     for name, child in list(module.named_children()):
         if child in kept:
             continue
         if kept.isdisjoint(child.modules()):
             setattr(module, name, None)
         else:
-            _keep_only(child, kept)
+            _take_out(child, kept)

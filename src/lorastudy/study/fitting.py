@@ -13,11 +13,11 @@ from typing import Literal, get_args
 
 import torch
 
-from lorastudy.config.arms import BaseWeights
+from lorastudy.config.arms import KEEPS_BASE, BaseWeights
 from lorastudy.config.models import Arm, Training
 from lorastudy.errors import ConfigError
 from lorastudy.model.base import BaseDescription, build_without_weights
-from lorastudy.model.base_weights import IN_8_BITS
+from lorastudy.model.base_weights import IN_8_BITS, PACKED
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.study.check import ArmCheck, StudyCheck, find_longest_row
 from lorastudy.study.predicted_peak import (
@@ -194,8 +194,11 @@ def _list_formats(arm: Arm) -> tuple[BaseWeights, ...]:
     """The formats that a study file may give to the arm."""
     if arm.method == "full":
         return ("float32", "bfloat16")
-    starts_plainly = arm.init_lora_weights in (True, "gaussian")
-    is_held = arm.method == "baseline" or (arm.trains_adapter and starts_plainly)
+    if arm.init_lora_weights == "loftq":
+        return tuple(PACKED)
+    is_held = arm.method == "baseline" or (
+        arm.trains_adapter and arm.init_lora_weights in KEEPS_BASE
+    )
     return _FORMATS if is_held else ("float32",)
 
 

@@ -10,7 +10,6 @@ A frozen weight may be held in another type than the inputs (`held.py`). It is t
 large one part by part, so that no whole copy of it exists.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +18,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.model.fast.frozen import runs_low
-from lorastudy.model.fast.held import is_packed, widen
+from lorastudy.model.fast.held import count_elements, cut_rows, len_of, widen
 from lorastudy.model.fast.remade import Recipe, recipe_of
 
 LEAST_PRODUCTS = 1 << 22  # below, setting oneDNN up costs more than it saves
 WIDENED = 1 << 22  # elements of a held weight that are widened at once: 16 MiB of float32
-_FEW = 16  # tokens, whose product takes less time than the widening, in parts of any size
+_FEW = 48  # tokens, whose product takes less time than the widening, in parts of any size
 
 
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -44,29 +43,25 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _multiply_held(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if is_packed(weight) or weight.numel() <= WIDENED:
+    n_most = WIDENED if len(x) > _FEW else WIDENED >> 4
+    if count_elements(weight) <= n_most:
         return multiply(x, widen(weight, x.dtype), bias)
-    y = x.new_empty(len(x), len(weight))
-    for rows in _parts(weight, WIDENED if len(x) > _FEW else WIDENED >> 3):
+    y = x.new_empty(len(x), len_of(weight))
+    for rows in cut_rows(weight, n_most):
         part_of_bias = None if bias is None else bias[rows]
-        y[:, rows] = multiply(x, widen(weight[rows], x.dtype), part_of_bias)
+        y[:, rows] = multiply(x, widen(weight, x.dtype, rows), part_of_bias)
     return y
 
 
 def multiply_back(dy: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the inputs, from that of the outputs: (T, out), (out, in) -> (T, in)."""
-    if weight.dtype == dy.dtype or is_packed(weight) or weight.numel() <= WIDENED:
+    n_numbers = count_elements(weight)
+    if weight.dtype == dy.dtype or n_numbers <= WIDENED:
         return multiply(dy, widen(weight, dy.dtype).t())
-    dx = dy.new_zeros(len(dy), weight.shape[1])
-    for rows in _parts(weight, WIDENED):
-        dx.addmm_(dy[:, rows], widen(weight[rows], dy.dtype))
+    dx = dy.new_zeros(len(dy), n_numbers // len_of(weight))
+    for rows in cut_rows(weight, WIDENED):
+        dx.addmm_(dy[:, rows], widen(weight, dy.dtype, rows))
     return dx
-
-
-def _parts(weight: Tensor, n_most: int) -> Iterator[slice]:
-    """The rows of a large weight, in parts of `n_most` elements."""
-    n_rows = max(1, n_most // weight.shape[1])
-    return (slice(begin, begin + n_rows) for begin in range(0, len(weight), n_rows))
 
 
 def _is_plain(x: Tensor) -> bool:
