@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, extends
+from lorastudy.config.study_file import describe_difference, dump_study, extends, with_plan_of
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
@@ -99,7 +99,9 @@ def start_study(study: Study, folder: StudyFolder) -> None:
         locked = read_lock(folder).studies if folder.lock.is_file() else ()
         started = locked or (before,)
         if study not in started:  # added to the file just now, or before this command
-            write_extension(folder, started[-1], study)
+            # a plan for what was added before is not an extension of its own
+            is_plan = with_plan_of(started[-1], study) == study
+            write_extension(folder, started[0 if is_plan else -1], study)
         return
     if folder.lock.is_file() and study in read_lock(folder).studies and extends(study, before):
         return  # extended since this command read it; what was added is left to another command
