@@ -21,6 +21,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.model import scoring
 from lorastudy.model.fast.compiled import compile_layers
 from lorastudy.model.fast.lora import FastLoraLinear
+from lorastudy.model.generating import Ending, generate_greedily
 from lorastudy.model.scoring import Scorer, make_scorer
 from support.tiny_arms import FULL, as_if_trained, attach, lora
 
@@ -76,6 +77,13 @@ def test_one_trace_for_all_token_counts_has_the_gradients_of_the_fast_implementa
         expected.backward()
         traces.append(counters["stats"]["unique_graphs"])
     assert traces[0] > before and traces[0] == traces[-1]
+    # answers grow by one token, and no length of them is traced
+    prompts, device = [tuple(range(5)), tuple(range(60, 64))], torch.device("cpu")
+    one, other = (
+        generate_greedily(scorer, prompts, Ending(4, frozenset()), device=device)
+        for scorer in (compiled, fast)
+    )
+    assert one == other and counters["stats"]["unique_graphs"] == traces[-1]
     for name, tensor in theirs.items():
         assert ours[name].grad is not None and tensor.grad is not None
         error = (ours[name].grad - tensor.grad).norm() / tensor.grad.norm()

@@ -5,6 +5,8 @@ one validation to the next, and not as the loss does.
 """
 
 import itertools
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,17 +118,61 @@ def test_a_run_killed_at_any_validation_resumes_to_the_same_bits(
         assert_same_run(reference.folder, folder)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_find_the_right_answers_that_one_finds(
-    strategy: Any, reference: Reference, tmp_path: Path
+    reference: Reference, tmp_path: Path
 ) -> None:
     together = reference.case.folder(tmp_path, "together")
-    assert execute_as_team(reference.case, together, 2, strategy) == [0, 0]
-    result, alone = together.read_result(), reference.result
-    assert result is not None and result.best_step == alone.best_step
-    for step, found in result.validations_by_step.items():
-        assert found.accuracy == alone.validations_by_step[step].accuracy
-        assert found.loss == pytest.approx(alone.validations_by_step[step].loss, abs=1e-5)
+    assert execute_as_team(reference.case, together, 2, "ddp") == [0, 0]
+    assert_close_validations(together, reference.result)
+
+
+def assert_close_validations(folder: RunFolder, expected: RunResult) -> None:
+    result = folder.read_result()
+    assert result is not None
+    assert (result.best_step, result.optimizer_steps, result.planned_steps) == (
+        expected.best_step,
+        expected.optimizer_steps,
+        expected.planned_steps,
+    )
+    found, known = result.validations_by_step, expected.validations_by_step
+    assert [each.accuracy for each in found.values()] == [e.accuracy for e in known.values()]
+    losses = {step: each.loss for step, each in known.items()}
+    assert result.validation_losses == pytest.approx(losses, abs=1e-4)
+
+
+def test_all_comforts_together_come_to_the_same_in_a_team_and_in_the_reference(
+    flat_gpt2: Path, tmp_path: Path
+) -> None:
+    """A mixture of rows with answers, a held-out part, frequent validation, and an early stop."""
+    base = tmp_path / "base"
+    shutil.copytree(flat_gpt2, base)
+    config = json.loads((base / "config.json").read_text())
+    still = {key: 0.0 if key.endswith("pdrop") else value for key, value in config.items()}
+    (base / "config.json").write_text(json.dumps(still))
+    training = {**TRAINING, "early_stopping": {"patience": 3, "min_delta": 0.01}}
+    others = [{"prompt": f"{n} less {n} is", "completion": " 0."} for n in range(5)]
+    parts = ({"path": "pairs.jsonl", "weight": 2.0}, {"path": "others.jsonl", "weight": 1.0})
+    data = make_data(train={"mixture": parts}, validation={"from_train": 0.3, "seed": 2})
+
+    def make(implementation: str, name: str) -> Case:
+        how = {**training, "implementation": implementation}
+        arms = ({**ARMS["lora"], "dropout": 0.0},)
+        study = make_study(base, how, data=data, arms=arms, benchmarks=())
+        return Case(study, write_inputs(tmp_path / name), tmp_path / "cache")
+
+    def write_inputs(texts: Path) -> Path:
+        texts.mkdir()
+        write_rows(texts / "pairs.jsonl", PAIRS)
+        write_rows(texts / "others.jsonl", others)
+        (texts / "judge.py").write_text(JUDGE)
+        return texts
+
+    alone, fast = make("reference", "of-reference"), make("fast", "of-fast")
+    expected = alone.execute(alone.folder(tmp_path, "alone"))
+    assert expected.planned_steps is not None  # it stopped early
+    together = fast.folder(tmp_path, "together")
+    assert execute_as_team(fast, together, 2, "fsdp2") == [0, 0]
+    assert_close_validations(together, expected)
 
 
 def test_check_names_what_decides_and_the_lock_holds_the_items(reference: Reference) -> None:

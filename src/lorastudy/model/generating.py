@@ -12,6 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from lorastudy.model.fast.compiled import run_uncompiled
 from lorastudy.model.scoring import Continuation
 from lorastudy.model.sharing import AnyScorer
 
@@ -68,7 +69,8 @@ def generate_greedily(
         for begin in range(0, len(rows), at_once):
             part = rows[begin : begin + at_once]
             ids = torch.tensor([prompts[i] for i in part], device=device)
-            found |= zip(part, _continue_rows(scorer, ids, ending, poll), strict=True)
+            with run_uncompiled(scorer.network):
+                found |= zip(part, _continue_rows(scorer, ids, ending, poll), strict=True)
     return tuple(found[i] for i in range(len(prompts)))
 
 

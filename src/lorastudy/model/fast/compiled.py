@@ -5,6 +5,8 @@ all layers and all numbers of tokens. Attention within rows is outside of it, si
 cannot be compiled together with the rest.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -27,6 +29,15 @@ def compile_layers(network: PreTrainedModel, backend: str = "inductor") -> None:
     ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, torch.compiler.disable(attend))
     for layer in find_layers(network):
         layer.compile(dynamic=True, backend=backend)
+
+
+def run_uncompiled(network: nn.Module) -> AbstractContextManager[object]:
+    """Inside, compiled layers run as they were written.
+
+    For rows that grow by one token: each length would be compiled anew, until torch gives up.
+    """
+    is_compiled = any(layer._compiled_call_impl is not None for layer in find_layers(network))
+    return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
 
 
 def find_layers(network: nn.Module) -> list[nn.Module]:
