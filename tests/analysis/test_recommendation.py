@@ -16,7 +16,7 @@ from lorastudy.report.page.doubts import state_caveat
 from lorastudy.report.page.integrity import build_digest_table, list_warnings
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.store.counts import Overlap, TextCounts
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock
 from support.made_results import make_epochs, make_failed_run
 from support.made_studies import make_study, on_tests
 

@@ -8,8 +8,7 @@ from lorastudy.errors import StorageError
 from lorastudy.store.checks import check_folder
 from lorastudy.store.decisions import Plan, Seeds, append_decision, read_decisions
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.locks import read_lock, write_lock
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock, read_lock, write_lock
 
 PLAN = Plan(question="full-or-lora", most_seeds=10)
 

@@ -10,8 +10,7 @@ from lorastudy.config.study_file import dump_study, extends, load_study, preset_
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.locks import read_lock, write_lock
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock, read_lock, write_lock
 from lorastudy.study.extend import extend_folder
 from lorastudy.study.start import start_study
 

@@ -32,7 +32,8 @@ from lorastudy.store.collect import read_study, write_extension
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.lines import append_record, read_records, replace_records
-from lorastudy.store.records import Fingerprint, StudyLock
+from lorastudy.store.locks import StudyLock
+from lorastudy.store.records import Fingerprint
 
 ENVIRONMENT = Fingerprint(
     lorastudy="0",

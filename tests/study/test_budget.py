@@ -36,8 +36,9 @@ from lorastudy.run.probe import ProbedSeconds
 from lorastudy.run.readers import open_reader
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.lines import read_records
+from lorastudy.store.locks import ProbedArm
 from lorastudy.store.places import Places
-from lorastudy.store.records import EpochRecord, ProbedArm
+from lorastudy.store.records import EpochRecord
 from lorastudy.study import budget
 from lorastudy.study.budget import list_unplanned, plan_budget
 from lorastudy.study.check import check_study

@@ -17,8 +17,8 @@ from lorastudy.model.adapters import attach_arm
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.run.probe import ProbedSeconds
+from lorastudy.store.locks import ProbedArm
 from lorastudy.store.places import Places
-from lorastudy.store.records import ProbedArm
 from lorastudy.study.check import StudyCheck, check_study
 from lorastudy.study.run_seconds import predict_study
 from lorastudy.study.work import Passage, Work, count_epoch, count_evaluation

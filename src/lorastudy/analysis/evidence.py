@@ -28,15 +28,8 @@ from lorastudy.store.collect import list_doubts
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import BEST, RunFolder, StudyFolder
 from lorastudy.store.lines import read_records
-from lorastudy.store.locks import read_lock
-from lorastudy.store.records import (
-    Manifest,
-    ResumeRecord,
-    RunResult,
-    StepRecord,
-    StudyLock,
-    StudyResults,
-)
+from lorastudy.store.locks import StudyLock, read_lock
+from lorastudy.store.records import Manifest, ResumeRecord, RunResult, StepRecord, StudyResults
 from lorastudy.store.weights import measure_stored_bytes
 
 SLOW_TENTH = 1.5  # times the median pace, from which a run is called uneven

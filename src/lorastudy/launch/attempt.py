@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.run.probe import ProbedSeconds
+from lorastudy.store.locks import ProbedArm
 from lorastudy.store.places import Places
-from lorastudy.store.records import ProbedArm
 
 
 @dataclass(frozen=True, slots=True)

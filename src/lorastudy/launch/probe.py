@@ -17,8 +17,8 @@ from lorastudy.errors import OutOfMemoryError, UserError
 from lorastudy.launch import local
 from lorastudy.launch.attempt import Attempt, TriedArm
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.locks import ProbedArm, StudyLock
 from lorastudy.store.places import Places
-from lorastudy.store.records import ProbedArm, StudyLock
 from lorastudy.units import write_mib
 
 

@@ -30,9 +30,10 @@ from lorastudy.run.readers import open_reader
 from lorastudy.store.collect import read_study
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.locks import ProbedArm
 from lorastudy.store.places import Places
 from lorastudy.store.rates import find_pause, list_paused, list_runs
-from lorastudy.store.records import Manifest, ProbedArm, RunResult, Strategy
+from lorastudy.store.records import Manifest, RunResult, Strategy
 from lorastudy.store.resuming import Resuming
 from lorastudy.threads import share_cores
 

@@ -1,4 +1,4 @@
-"""`study.lock.json` with a seal, so that a later change to it shows.
+"""`study.lock.json`: what every run of a study must match, with a seal that shows later changes.
 
 The seal is over the JSON as it is stored, not over its fields, so a version with more fields
 reads the seals of earlier ones. Locks of early versions have none and are read as they are.
@@ -6,11 +6,55 @@ reads the seals of earlier ones. Locks of early versions have none and are read 
 
 import hashlib
 import json
+from typing import Annotated
 
+from pydantic import Field
+
+from lorastudy.config.models import Study
 from lorastudy.errors import StorageError
+from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
 from lorastudy.store.files import read_record, write_record
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.records import StudyLock
+from lorastudy.store.memory_parts import PredictedMemory
+from lorastudy.store.records import Fingerprint, Record
+
+
+class ProbedArm(Record):
+    """The result of trying an arm on the longest rows before the study."""
+
+    arm: str
+    fits: bool
+    peak_memory_bytes: dict[str, int]
+
+
+class StudyLock(Record):
+    """`study.lock.json`: contents that every run of the study must match."""
+
+    base_digest: str
+    tokenizer_digest: str
+    corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
+    # by the same names: how much of each text is read and known
+    texts: dict[str, TextCounts] = Field(default_factory=dict)
+    # what an epoch reads of each source of a mixture; none: there is one source
+    mixture: Annotated[tuple[MixedRows, ...], Field(exclude_if=lambda rows: not rows)] = ()
+    # how documents of the training data were held out; None: validation has its own
+    held_out: Annotated[HeldOut | None, Field(exclude_if=lambda found: found is None)] = None
+    overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
+    # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
+    revisions: dict[str, str] = Field(default_factory=dict)
+    vocabulary_size: int | None = None  # rows of the base model's embedding
+    # memory of each trained arm by part, on the device where the study was started
+    predicted: Annotated[
+        tuple[PredictedMemory, ...], Field(exclude_if=lambda parts: not parts)
+    ] = ()
+    # lines that decisions.jsonl has at least
+    n_decisions: Annotated[int, Field(exclude_if=lambda n: n == 0)] = 0
+    micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
+    probed: tuple[ProbedArm, ...] = ()
+    # what study.yaml may contain: the study before and after the last extension
+    studies: tuple[Study, ...] = ()
+    environment: Fingerprint | None = None  # at the start; runs have their own
+    seal: str = ""  # SHA-256 over the other keys
 
 
 def write_lock(folder: StudyFolder, lock: StudyLock) -> None:

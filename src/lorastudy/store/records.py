@@ -12,11 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lorastudy.config.arms import BaseWeights, Method
 from lorastudy.config.budget import TrainingBudget
-from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.protocols import TargetClass
-from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
-from lorastudy.store.memory_parts import HeldMemory, PredictedMemory
+from lorastudy.store.counts import TextCounts
+from lorastudy.store.memory_parts import HeldMemory
 from lorastudy.store.validation import Validation
 
 Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
@@ -83,42 +82,6 @@ class Fingerprint(Record):
     strategy: Strategy | None = None  # how they share it; None: one process
     # of this package, where it runs from a checkout; "-dirty" if files were changed since
     commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
-
-
-class ProbedArm(Record):
-    """The result of trying an arm on the longest rows before the study."""
-
-    arm: str
-    fits: bool
-    peak_memory_bytes: dict[str, int]
-
-
-class StudyLock(Record):
-    """`study.lock.json`: contents that every run of the study must match."""
-
-    base_digest: str
-    tokenizer_digest: str
-    corpora: dict[str, str]  # "train", "validation", "<benchmark>--<protocol>" -> digest
-    texts: dict[str, TextCounts] = {}  # by the same names: how much of each text is read and known
-    # what an epoch reads of each source of a mixture; none: there is one source
-    mixture: Annotated[tuple[MixedRows, ...], Field(exclude_if=lambda rows: not rows)] = ()
-    # how documents of the training data were held out; None: validation has its own
-    held_out: Annotated[HeldOut | None, Field(exclude_if=lambda found: found is None)] = None
-    overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
-    revisions: dict[str, str] = {}  # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
-    vocabulary_size: int | None = None  # rows of the base model's embedding
-    # memory of each trained arm by part, on the device where the study was started
-    predicted: Annotated[
-        tuple[PredictedMemory, ...], Field(exclude_if=lambda parts: not parts)
-    ] = ()
-    # lines that decisions.jsonl has at least
-    n_decisions: Annotated[int, Field(exclude_if=lambda n: n == 0)] = 0
-    micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
-    probed: tuple[ProbedArm, ...] = ()
-    # what study.yaml may contain: the study before and after the last extension
-    studies: tuple[Study, ...] = ()
-    environment: Fingerprint | None = None  # at the start; runs have their own
-    seal: str = ""  # SHA-256 over the other keys
 
 
 class Manifest(Record):

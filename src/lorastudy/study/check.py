@@ -28,8 +28,8 @@ from lorastudy.run.readers import open_reader
 from lorastudy.run.samples import read_prompts
 from lorastudy.run.tasks import TaskItems
 from lorastudy.store.checkpoints import KEPT
+from lorastudy.store.locks import StudyLock
 from lorastudy.store.places import Places
-from lorastudy.store.records import StudyLock
 from lorastudy.study.lock import make_lock
 from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
 from lorastudy.train.validations import count_validations

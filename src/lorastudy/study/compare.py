@@ -42,8 +42,9 @@ from lorastudy.run.readers import open_reader
 from lorastudy.run.tasks import TaskItems
 from lorastudy.store.collect import read_own_file
 from lorastudy.store.folders import StudyFolder
+from lorastudy.store.locks import StudyLock
 from lorastudy.store.rates import list_runs
-from lorastudy.store.records import RunResult, StudyLock
+from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.start import lock_study, missing_runs, remember_places, start_study

@@ -13,7 +13,7 @@ from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.layout import TrainingLayout
 from lorastudy.run.tasks import TaskItems
 from lorastudy.store.counts import MixedRows, Overlap
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock
 
 BEST_BY = "data.best_by"  # the items whose right answers choose the best weights
 

@@ -9,7 +9,7 @@ from lorastudy.model.base import BaseDescription
 from lorastudy.model.base_refusals import list_unread_weights
 from lorastudy.run.inputs import Reader
 from lorastudy.store.counts import Overlap, TextCounts
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock
 from lorastudy.study.check import ArmCheck, StudyCheck, weights_come_later
 from lorastudy.units import write_portion
 

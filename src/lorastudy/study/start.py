@@ -21,9 +21,8 @@ from lorastudy.store.collect import read_own_file, write_extension
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.locks import read_lock, write_lock
+from lorastudy.store.locks import StudyLock, read_lock, write_lock
 from lorastudy.store.places import Places
-from lorastudy.store.records import StudyLock
 from lorastudy.study.check import check_study
 from lorastudy.study.limits import refuse_full_disk, refuse_oversized
 from lorastudy.study.open import OpenedStudy

@@ -12,7 +12,7 @@ from lorastudy.config.models import (
     ValidationSource,
 )
 from lorastudy.report.page.integrity import Fact, list_distinct
-from lorastudy.store.records import StudyLock
+from lorastudy.store.locks import StudyLock
 
 
 def describe_study(findings: Findings) -> list[Fact]:
