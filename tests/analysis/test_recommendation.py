@@ -287,7 +287,7 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
     assert shown["train"] == ["20", "10,000", "76.0 %", "0.0 %"]
     assert shown["x--rows-text"] == ["3", "50", "0.0 %", "50.0 %"]
     said = {fact.label: fact.text for fact in describe_study(lossy)}
-    assert said["training text"].startswith("20 documents, 10,000 tokens, of which 76.0 % in no")
+    assert said["training text"].startswith("20 documents, 10,000 tokens: 76.0 % in no row")
 
 
 def test_damaged_runs_are_not_called_failed(tmp_path: Path) -> None:
