@@ -106,6 +106,11 @@ def write_portion(share: float, decimals: int = 0) -> str:
     return f"{100 * share:.{decimals}f} %"
 
 
+def write_perplexity(perplexity: float, form: str = ".4f") -> str:
+    """A perplexity in words where no float holds it, as per word of a text without spaces."""
+    return f"{perplexity:{form}}" if math.isfinite(perplexity) else "more than the largest number"
+
+
 def write_clock(seconds: float) -> str:
     """Time that is left, in whole seconds: "0:42", "12:05", "3:04:59"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -163,6 +163,13 @@ def test_evaluate_and_audit_state_what_is_cut_off(tiny_gpt2: Path) -> None:
     assert audited.code == 0 and said in audited.out
 
 
+def test_a_perplexity_that_no_number_holds_is_said_in_words(tiny_gpt2: Path) -> None:
+    Path("one-word.txt").write_text("x" * 2_000)
+    options = ("--benchmark", "one-word.txt", "--protocol", "document")
+    said = call("evaluate", tiny_gpt2, *options).out
+    assert "word perplexity more than the largest number" in said and " inf " not in said
+
+
 def test_demo_is_a_model_that_evaluate_and_audit_know() -> None:
     Path("a.txt").write_text(LINE)
     assert counts_of(score("demo", "--benchmark", "a.txt", "--json"))["n_documents"] == 1

@@ -1,6 +1,5 @@
 """`audit`: what a perplexity over padded rows is made of, of a model or of a printed number."""
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,10 +24,12 @@ from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.study.open import places_here
+from lorastudy.units import write_perplexity
 
 if TYPE_CHECKING:
     from lorastudy.evaluate.audit import Undone
     from lorastudy.run.audit_model import Audit, Reading
+    from lorastudy.store.records import EvaluationRecord
 
 _PADDED = protocol_of_rows(scored_padding=True).pattern
 _TEXT = protocol_of_rows(scored_padding=False).pattern
@@ -186,12 +187,10 @@ def _as_text(found: "Audit") -> str:
         shown = f"{loss:>16.4f}" if loss is not None else f"{'–':>16}"
         lines.append(f"  {name:<16}{n_targets:>12,}{n_targets / counts.total:>9.4f}{shown}")
     if found.records:
-        lines += ["", f"  perplexity of the text in these rows    {found.text_perplexity:.4f}"]
-        lines += [
-            f"  perplexity under {record.protocol + f' v{record.protocol_version}':<22} "
-            f"{record.perplexity:.4f}" + ("   (padding scored)" if record.classes else "")
-            for record in found.records
-        ]
+        assert found.text_perplexity is not None, "it is there with the records"
+        shown = write_perplexity(found.text_perplexity)
+        lines += ["", f"  perplexity of the text in these rows    {shown}"]
+        lines += map(_line_of_protocol, found.records)
     by_text: dict[str, list[str]] = {}  # both readings are one if no text has space around it
     for reading in found.readings:
         how = "stripped (data.rows.strip: true)" if reading.strip else "as they are (strip: false)"
@@ -200,16 +199,20 @@ def _as_text(found: "Audit") -> str:
     return "\n".join([*lines, "", *readings])
 
 
+def _line_of_protocol(record: "EvaluationRecord") -> str:
+    assert record.perplexity is not None, "audit scores no tasks"
+    named = f"{record.protocol} v{record.protocol_version}"
+    padding = "   (padding scored)" if record.classes else ""
+    return f"  perplexity under {named:<22} {write_perplexity(record.perplexity)}{padding}"
+
+
 def _reading_as_text(reading: "Reading") -> str:
     share = f"text is {reading.counts.text_share:.4f} of the targets\n  ({reading.text})"
     if (undone := reading.undone) is None:
         return share
+    free = write_perplexity(undone.text_perplexity, ".4g")
+    low = write_perplexity(undone.low, ".4g")
     return (
-        f"{share};\n  reported {undone.reported:g}: the text has perplexity "
-        f"{_show(undone.text_perplexity)} if padding costs nothing,\n  and {_show(undone.low)} if "
-        "padding costs as much as is plausible (docs/protocols.md)"
+        f"{share};\n  reported {undone.reported:g}: the text has perplexity {free} if padding "
+        f"costs nothing,\n  and {low} if padding costs as much as is plausible (docs/protocols.md)"
     )
-
-
-def _show(perplexity: float) -> str:
-    return f"{perplexity:.4g}" if math.isfinite(perplexity) else "more than the largest number"

@@ -26,7 +26,7 @@ from lorastudy.cli.options import (
 from lorastudy.config.references import Answering, find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
-from lorastudy.units import write_portion
+from lorastudy.units import write_perplexity, write_portion
 
 if TYPE_CHECKING:
     from lorastudy.data.answers import AnswerRules
@@ -146,7 +146,7 @@ def _line(record: EvaluationRecord) -> str:
     scored = f"{record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}"
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
-        f"perplexity {record.perplexity:.4f}  "
+        f"perplexity {write_perplexity(record.perplexity)}  "
         f"cross-entropy {record.cross_entropy:.6f}{error} nats/{per}  "
         f"{_units(record)}({scored}{text}; {record.seconds:.1f} s)"
     )
@@ -171,4 +171,4 @@ def _units(record: EvaluationRecord) -> str:
         ("byte perplexity", record.byte_perplexity),
         ("bits per byte", record.bits_per_byte),
     )
-    return "".join(f"{name} {value:.4f}  " for name, value in found if value is not None)
+    return "".join(f"{name} {write_perplexity(v)}  " for name, v in found if v is not None)
