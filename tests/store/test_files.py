@@ -74,6 +74,15 @@ def test_a_refused_file_leaves_the_old_one_and_nothing_else(
     assert "7 bytes are needed" in message and "bytes are free" in message
 
 
+@pytest.mark.parametrize("path", ["file/below", "file/below/it", "folder"])
+def test_a_name_that_is_something_else_is_no_matter_of_space(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="Choose another name") as refused:
+        write_text(tmp_path / path, "new")
+    assert "bytes" not in str(refused.value)
+
+
 @pytest.mark.parametrize("point", ["publish:before-rename", "publish:between-renames"])
 def test_a_refused_folder_gives_its_space_back(
     tmp_path: Path, fail_at: Callable[[str, int], None], point: str

@@ -36,6 +36,11 @@ def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None
     """
     try:
         yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise StorageError(
+            f"cannot write {path}: {_reason(error)}. A file stands where a folder is needed, or a "
+            "folder where a file is. Choose another name, then run the command again."
+        ) from error
     except (OSError, SafetensorError) as error:
         needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed and "
         raise StorageError(
