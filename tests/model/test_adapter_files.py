@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from lorastudy.errors import InputError
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
+from lorastudy.model.elsewhere import describe_weights
 from support.tiny_arms import CPU, RANK, as_if_trained, attach, logits_of, lora
 
 # Where PEFT and transformers are used as a reader would, their advice is not ours to heed.
@@ -91,6 +92,17 @@ def test_adapter_with_trained_biases_is_scored_with_them(
     adapter.eval().save_pretrained(tmp_path)
     scored = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network.eval()
     assert torch.allclose(logits_of(scored), logits_of(adapter), atol=1e-4)
+
+
+def test_adapters_that_lie_in_folders_of_their_own_are_named(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    for name in ("second", "first"):
+        attach(tiny_gpt2, lora("lora-1")).save(tmp_path / name)
+    said = "It holds adapters in folders of their own: first, second. Name one."
+    assert said in refusal_of(tiny_gpt2, tmp_path)
+    with pytest.raises(InputError, match=re.escape(said)):
+        describe_weights(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "CARTRIDGE"])

@@ -133,8 +133,9 @@ _UNKNOWN: Mapping[LimitName, str] = {
     "device_memory": "no run of this study has measured its peak memory.",
     "time": "no run of this study has measured its training time.",
     "size": "no run of this study has stored weights.",
-    "forget": "this study cannot say what was forgotten. It takes a baseline arm, and benchmarks "
-    "with role: forgetting that are scored for every arm.",
+    "forget": "this study cannot say what was forgotten. It takes a baseline arm, benchmarks with "
+    "role: forgetting that are scored for every arm, and enough seeds and documents for an "
+    "interval.",
 }
 
 

@@ -31,6 +31,14 @@ def find_adapter_file(folder: Path) -> Path | None:
     return next(iter(sorted((*folder.glob(CONFIG), *folder.glob("adapter_model*")))), None)
 
 
+def name_adapters_inside(folder: Path) -> str:
+    """A sentence on the adapters in folders of `folder`, where PEFT writes those with a name."""
+    names = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    return f"It holds adapters in folders of their own: {show_names(names)}. Name one." * bool(
+        names
+    )
+
+
 def check_adapter_folder(folder: Path) -> None:
     """Check that `folder` has an adapter that can be scored; reads no tensor.
 
@@ -39,7 +47,9 @@ def check_adapter_folder(folder: Path) -> None:
             changes no module of the model.
     """
     if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} has no {CONFIG}. Give a PEFT folder, such as a run's best/.")
+        inside = name_adapters_inside(folder)
+        advice = inside or "Give a PEFT folder, such as a run's best/."
+        raise InputError(f"{folder} has no {CONFIG}. {advice}")
     if not (folder / WEIGHTS).is_file():
         if (folder / WEIGHTS).exists():
             raise InputError(f"{folder / WEIGHTS} is not a file. {_DAMAGED}")

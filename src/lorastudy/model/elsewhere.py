@@ -13,7 +13,13 @@ from safetensors.torch import load_file
 
 from lorastudy.config.sources import StoredWeights
 from lorastudy.errors import InputError, reading_user_files
-from lorastudy.model.adapter_files import CONFIG, WEIGHTS, check_adapter_folder, find_adapter_file
+from lorastudy.model.adapter_files import (
+    CONFIG,
+    WEIGHTS,
+    check_adapter_folder,
+    find_adapter_file,
+    name_adapters_inside,
+)
 from lorastudy.model.adapters import ArmModel, load_adapter
 from lorastudy.model.base import count_parameters, load_base
 from lorastudy.model.base_folder import digest_base
@@ -35,8 +41,11 @@ def describe_weights(folder: Path) -> StoredWeights:
         files = list_weight_files(folder)
     else:
         raise InputError(
-            f"{folder} has neither {CONFIG} nor config.json. Give a PEFT folder, or the folder "
-            "of a whole model."
+            f"{folder} has neither {CONFIG} nor config.json. "
+            + (
+                name_adapters_inside(folder)
+                or "Give a PEFT folder, or the folder of a whole model."
+            )
         )
     return StoredWeights(
         folder=str(folder.resolve()),

@@ -165,7 +165,8 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
         return (_ONE_SEED,)
     family = max(t.pair.n_family for t in found.tests)
     n_seeds = max(len(t.pair.seeds) for t in found.tests) or found.n_seeds
-    design = f"{n_seeds} seeds, {span} documents per test"
+    seeds, texts = "s" * (n_seeds != 1), "s" * (documents[-1] != 1)
+    design = f"{n_seeds} seed{seeds}, {span} document{texts} per test"
     if not family:
         return (f"{design}.",)
     design += "; the 95 % intervals are adjusted for"
