@@ -131,22 +131,40 @@ def test_weights_are_not_rounded_by_an_optimizer_that_takes_the_nearest(tiny_gpt
         make_study(tiny_gpt2, training, arms=(arm,))
 
 
-def test_a_method_without_a_form_for_packed_weights_is_refused_before_training(
-    tiny_gpt2: Path, tmp_path: Path
-) -> None:
-    if find_spec("bitsandbytes") is None:
-        pytest.skip("the extra `quantized` is not installed")
-    arm = {
-        "name": "hada",
-        "method": "peft",
-        "peft": {"peft_type": "LOHA", "r": 2},
-        "placement": ("attention",),
-        "base_weights": "nf4",
-        "learning_rates": (1e-3,),
+def arm_of_peft(kind: str, base_weights: str, **keys: object) -> dict[str, object]:
+    return {
+        **{"name": kind.lower(), "method": "peft", "peft": {"peft_type": kind, "r": 2, **keys}},
+        **{"placement": ("attention",), "base_weights": base_weights, "learning_rates": (1e-3,)},
     }
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant")  # of torch, inside SHiRA
+@pytest.mark.parametrize(
+    ("kind", "base_weights", "says"),
+    [
+        ("LOHA", "nf4", r"LOHA cannot be an arm.*nf4 \(it can be bfloat16\)"),
+        ("SHIRA", "bfloat16", "SHIRA does not compute from base_weights: bfloat16"),
+    ],
+)
+def test_a_method_without_a_form_for_held_weights_is_refused_before_training(
+    kind: str, base_weights: str, says: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    if base_weights == "nf4" and find_spec("bitsandbytes") is None:
+        pytest.skip("the extra `quantized` is not installed")
     texts = write_texts(tmp_path / "texts")
-    with pytest.raises(ConfigError, match=r"LOHA cannot be an arm.*nf4 \(it can be bfloat16\)"):
-        Case(make_study(tiny_gpt2, SOUND, arms=(arm,)), texts, tmp_path / "cache")
+    study = make_study(tiny_llama, SOUND, arms=(arm_of_peft(kind, base_weights),))
+    with pytest.raises(ConfigError, match=says):
+        Case(study, texts, tmp_path / "cache")
+
+
+def test_a_method_that_peft_cannot_merge_has_no_merged_scores(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    arm = arm_of_peft("LILY", "bfloat16")
+    study = make_study(tiny_llama, {**SOUND, "epochs": 1}, arms=(arm,))
+    case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
+    result = case.execute(case.folder(tmp_path, "run"))
+    assert result.evaluations and result.served == ()
 
 
 def test_a_start_that_changes_held_weights_is_refused(tiny_gpt2: Path) -> None:

@@ -5,26 +5,38 @@ This is the code that attaches it in a run, so what a run would refuse is refuse
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import IA3Config, LoraConfig, PeftConfig
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from lorastudy.config.models import Arm
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, first_line
 from lorastudy.model.adapters import ArmModel, attach_arm
-from lorastudy.model.attach import ADAPTER_NAME, attach_adapter, is_plain_start, look_at
+from lorastudy.model.attach import (
+    ADAPTER_NAME,
+    attach_adapter,
+    is_plain_start,
+    look_at,
+    name_kind,
+)
 from lorastudy.model.base import BaseDescription, build_without_weights
+from lorastudy.model.base_weights import ask_for_bfloat16, widen_products
 from lorastudy.model.placement import ResolvedPlacement
 
-_SMALL = LlamaConfig(
-    hidden_size=8,
-    intermediate_size=8,
-    num_attention_heads=2,
-    num_hidden_layers=1,
-    vocab_size=16,
+_SMALL, _WIDER = (
+    LlamaConfig(
+        hidden_size=width,
+        intermediate_size=width,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        vocab_size=16,
+    )
+    for width in (8, 64)
 )
+_PLACE = "model.layers.0.self_attn.q_proj"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,8 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
             raise
         # Some methods compute with numbers while they are attached; then the base has some.
         model = attach_arm(_with_numbers(base), arm, placement, seed=0, has_weights=False)
+    if arm.base_weights == "bfloat16" and not arm.has_plain_start:
+        _refuse_held(model, arm)
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
@@ -75,15 +89,55 @@ def _is_taken_out(model: ArmModel) -> bool:
     config = model.adapter and model.adapter.peft_config[ADAPTER_NAME]
     if type(config) is not LoraConfig or is_plain_start(config):
         return False
-    trial, place = copy.copy(config), "model.layers.0.self_attn.q_proj"
-    trial.target_modules, trial.r = [place], 2
-    trial.rank_pattern, trial.alpha_pattern = {}, {}
+    network = _make_small(_SMALL)
+    before = look_at(network, [_PLACE])
+    _attach_trial(network, config)
+    return before.finds_other_weights(network, [_PLACE])
+
+
+def _refuse_held(model: ArmModel, arm: Arm) -> None:
+    """Check on a small model that PEFT's method computes from weights in bfloat16.
+
+    Raises:
+        ConfigError: It does so from float32 weights alone.
+    """
+    assert model.adapter is not None
+    config = model.adapter.peft_config[ADAPTER_NAME]
+    plain, held = _make_small(_WIDER), _make_small(_WIDER)
+    ask_for_bfloat16(held)
+    widen_products(held)
+    try:
+        _attach_trial(plain, config)
+        look_at(plain, [])
+    except (ConfigError, RuntimeError):
+        return  # the keys are for wider modules
+    try:
+        _attach_trial(held, config)
+        look_at(held, [])
+    except (ConfigError, RuntimeError) as error:
+        reason = first_line(error.__cause__ or error).rstrip(".")
+        raise ConfigError(
+            f"arm {arm.name!r}: PEFT's {name_kind(config)} does not compute from "
+            f"base_weights: {arm.base_weights} ({reason}). "
+            "Leave base_weights out, or choose another method."
+        ) from error
+
+
+def _make_small(config: LlamaConfig) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = LlamaForCausalLM(_SMALL)
-    before = look_at(network, [place])
+        return LlamaForCausalLM(config)
+
+
+def _attach_trial(network: PreTrainedModel, config: PeftConfig) -> None:
+    """Attach the method of `config` to one module of a small model."""
+    trial: Any = copy.copy(config)
+    trial.target_modules = [_PLACE]
+    if isinstance(config, LoraConfig):
+        trial.r, trial.rank_pattern, trial.alpha_pattern = 2, {}, {}
+    if isinstance(config, IA3Config):
+        trial.feedforward_modules = []
     attach_adapter(network, trial, "trial", seed=0, rows=[torch.arange(16)])
-    return before.finds_other_weights(network, [place])
 
 
 def _with_numbers(base: BaseDescription) -> PreTrainedModel:

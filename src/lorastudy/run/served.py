@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from lorastudy.config.models import Arm, BaseWeights, Benchmark
+from lorastudy.errors import ConfigError
 from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import CausalModel, load_base, move_model, save_model
 from lorastudy.model.base_weights import PACKED, copy_numbers
@@ -64,6 +65,8 @@ def load_merged(base: Path, best: Path, arm: Arm) -> CausalModel:
 def score_served(context: RunContext) -> tuple[ServedScore, ...]:
     """The scores of every form; those that already have a file are not repeated.
 
+    There are none where PEFT cannot merge adapters of the method.
+
     The first member of a team writes the merged weights, and all of them load and score these.
     """
     forms, team = list_forms(context.spec.arm), context.team
@@ -72,9 +75,14 @@ def score_served(context: RunContext) -> tuple[ServedScore, ...]:
     if team.any(team.is_first and is_missing):
         base, merged = context.reader.base.folder, context.folder.path / ".merged.partial"
         try:
+            is_refused = False
             if team.is_first:
-                write_merged(base, context.folder.best, merged, context.spec.arm)
-            team.wait()
+                try:
+                    write_merged(base, context.folder.best, merged, context.spec.arm)
+                except ConfigError:  # PEFT cannot merge it, so nobody serves it merged
+                    is_refused = True
+            if team.any(is_refused):
+                return ()
             for form in forms:
                 _score_form(context, load_base(merged, device=CPU, base_weights=form), places[form])
         finally:
