@@ -11,8 +11,9 @@ _HOW = (
     "Each cell: predicted / measured. Predicted from shapes when the study started. Weights, "
     "gradients and optimizer state are counted from a run’s tensors; what comes and goes within a "
     "step (activations, logits, workspace) is its peak without these. On a CPU, the peak is that "
-    "of the process, less what it held before the model was loaded and the code of libraries. Of "
-    "several seeds: the one with the highest peak."
+    "of the process, less what it held before the model was loaded and the code of libraries. The "
+    "run of a small model also holds what libraries allocate as they go, which no part predicts. "
+    "Of several seeds: the one with the highest peak."
 )
 
 
