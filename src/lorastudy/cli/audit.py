@@ -69,7 +69,7 @@ def audit(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Split the loss over padded rows into text and padding; or undo a reported perplexity."""
+    """Say what a perplexity over padded rows is made of, or what a reported one stands for."""
     options.check_arithmetic(device, precision)
     asked = _with_padded(protocol)
     source = _find_benchmark(benchmark, asked, limit=limit, column=column, sample_by=sample_by)

@@ -74,7 +74,7 @@ def check(
     difference: WantedDifference = None,
     as_json: AsJson = False,
 ) -> None:
-    """Validate everything short of training: weights, modules, steps, memory, time."""
+    """Find mistakes, and say what can be known before training: modules, steps, memory, time."""
     options.check_device(device)
     from lorastudy.api.checking import look_ahead, read_wishes
 

@@ -48,9 +48,7 @@ def run_one(
 ) -> None:
     """Execute one run in this process; every engine starts this command. Safe to start twice.
 
-    Under torchrun all of its processes execute the run together.
-
-    Examples:  lorastudy run-one studies/demo full-s0-852e394f
+    Under torchrun all of its processes execute the run together:
     torchrun --nproc-per-node 8 -m lorastudy run-one DIR RUN_ID --strategy fsdp2
     """
     options.check_device(device)

@@ -53,7 +53,7 @@ def submit(
     only_print: OnlyPrint = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hand the missing runs of a study to an engine. The same command resumes.
+    """Hand the missing runs of a study to Slurm or Ray. The same command resumes.
 
     Every engine starts `lorastudy run-one`, and must see the folder of the study.
     """
