@@ -168,6 +168,8 @@ def test_a_folder_whose_results_may_have_been_seen_is_refused(
         (("", ""), UntilDecided(most_seeds=2), "needs 3 seeds for its first look"),
         (("", ""), UntilDecided(most_seeds=4, least_seeds=5), "an arm may get 4 seeds"),
         (("[rows-text, paper-padded]", "[paper-padded]"), UntilDecided(), "no test to decide on"),
+        (("length: 40}", "length: 40}\n  best_by: {protocol: exact-match}"), UntilDecided(),
+         "data.best_by chooses by right answers"),
         (("tuning_seeds", "question: [full, lora]\ntuning_seeds"), UntilDecided(question="all"),
          "the study file has the question"),
     ],

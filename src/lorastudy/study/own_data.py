@@ -29,7 +29,7 @@ _HELD_OUT = """\
 """
 _NO_BENCHMARK = """\
 # There is no test file, so nothing is scored after training, and arms cannot be compared. Add one:
-#   - {name: test, path: test.txt, protocols: [document]}
+#   - {name: test, path: $path, protocols: [$protocols]}
 benchmarks: []"""
 SUFFIXES = (".txt", ".md", *TABLES)
 _PARTS = {
@@ -103,7 +103,9 @@ def _write_benchmark(
     """The benchmark: the test files, or the validation files, or none."""
     tested = "test" if "test" in parts else "validation"
     if tested not in parts:
-        return _NO_BENCHMARK
+        named = f"test{parts['train'].files[0].suffix}"
+        protocols = _choose_protocols(parts["train"], cut, length)
+        return string.Template(_NO_BENCHMARK).substitute(path=named, protocols=protocols)
     note = "" if "test" in parts else "  # it chose the epoch too: test files would be more honest"
     protocols = _choose_protocols(parts[tested], cut, length)
     lines = (f"  - name: {tested}{note}", *(f"    {line}" for line in sources[tested]))
