@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.config.study_file import read_study_file
 from support.chats import TEMPLATE, say, write_rows
 from support.command_line import call
 
@@ -32,6 +33,20 @@ def test_init_makes_a_study_of_a_folder_of_questions_that_check_accepts(
     n_scored = sum(len(f" {n + 1}.") + 1 for n in range(16))
     assert (counted["n_scored"], counted["n_cut"], counted["n_left_out"]) == (n_scored, 0, 0)
     assert "protocols: [answers]" in Path("my-questions.yaml").read_text()
+
+
+def test_init_takes_questions_with_choices_for_a_test_by_choice(
+    questions: Path, tiny_gpt2: Path
+) -> None:
+    write_rows(questions / "test.jsonl", [{"question": "Q", "choices": ["a", "b"], "answer": 0}])
+    answer = call("init", questions, "--base", tiny_gpt2, "--out", "quiz.yaml")
+    assert answer.code == 0 and "test: questions with choices" in answer.out, answer.err
+    assert read_study_file(Path("quiz.yaml")).benchmarks[0].protocols == ("choice",)
+    assert call("check", "quiz.yaml", "--set", "data.rows.length=40").code == 0
+    # an answer that fits into no row is what check names, and not what init stumbles over
+    (questions / "validation.jsonl").unlink()
+    write_rows(questions / "train.jsonl", [{"prompt": "a", "completion": "b" * 99}] * 3)
+    assert call("init", questions, "--base", tiny_gpt2, "--out", "long.yaml").code == 0
 
 
 def test_init_says_that_messages_need_a_chat_template(

@@ -81,14 +81,17 @@ def _own_study(
     if named.path is not None:  # as it was given, so that the study file can name it in this way
         named = BaseModelRef(path=base_model)
     parts = find_parts(folder, column=column)
-    counter = make_counter(parts, named, column)
-    chosen = choose_rows(parts, counter)
+    cut = {name: p for name, p in parts.items() if name == "train" or not p.has_choices}
+    counter = make_counter(cut, named, column)
+    chosen = choose_rows(cut, counter)
     text = make_study_text(folder, parts, path, chosen, base_model=named, column=column)
     load_study(text, str(path))
     lines = [
         f"{name}: {counter.describe(counts)} ({parts[name].pattern})"
         for name, counts in chosen.counts.items()
     ]
+    of_choices = [name for name in parts if name not in cut]
+    lines += [f"{name}: questions with choices ({parts[name].pattern})" for name in of_choices]
     held_out, path_of_train = chosen.held_out, parts["train"].pattern
     notes = [f"Chose {chosen.reason}." if chosen.reason else "", counter.note]
     if held_out is not None:

@@ -113,6 +113,8 @@ def _write_benchmark(
 
 
 def _choose_protocols(tested: Part, cut: str, length: int) -> str:
+    if tested.has_choices:
+        return "choice"
     if tested.has_answers:
         return protocol_of_rows(has_answers=True).pattern
     return "rows-text, document" if cut == "lines" else f"document, blocks-{length}"
@@ -133,10 +135,11 @@ def _find_part(folder: Path, name: str, column: str) -> Part | None:
     word = next((word for word in _PARTS[name] if texts[0].name.lower().startswith(word)), "")
     pattern = _pattern_of(texts, "" if is_folder else texts[0].name[: len(word)])
     rows = [row for path in texts for row in read_rows(path, column=column, sample_by="line")]
-    has_answers = any(isinstance(row, Example) for row in rows)
+    examples = [row for row in rows if isinstance(row, Example)]
+    has_answers, has_choices = bool(examples), any(row.choices for row in examples)
     if not has_answers and not any(isinstance(row, str) and row.strip() for row in rows):
         raise InputError(f"{pattern}: there is no text in it. Put the {name} texts there.")
-    return Part(pattern, tuple(texts), has_answers)
+    return Part(pattern, tuple(texts), has_answers, has_choices)
 
 
 def _list_named(folder: Path, name: str) -> list[Path]:

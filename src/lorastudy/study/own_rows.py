@@ -36,6 +36,7 @@ class Part:
     pattern: str
     files: tuple[Path, ...]
     has_answers: bool = False  # its rows are prompts with completions, or messages
+    has_choices: bool = False  # its rows are questions with choices, which are for benchmarks
 
     @property
     def is_text(self) -> bool:
@@ -96,8 +97,8 @@ def choose_rows(parts: Mapping[str, Part], counter: Counter) -> RowChoice:
         counts = counter.count(parts["train"], chosen.rows, "paragraph")
         known = {**chosen.counts, "train": counts} if counts else chosen.counts
         chosen = replace(chosen, counts=known)
-    train = chosen.counts.get("train")
-    n_documents = train.n_documents if train is not None else 0
+    train = chosen.counts.get("train")  # nothing if not one row can be cut: check says why
+    n_documents = train.n_documents if train is not None else round(1 / _SHARES[0])
     if n_documents < 2:
         raise InputError(
             f"{parts['train'].pattern} has fewer than two documents, so none can be held out. Put "
