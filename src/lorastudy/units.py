@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, Decimal
 MIB = 2**20
 GPU_CONTEXT_BYTES = 500 * MIB  # of a GPU, for its driver's context and kernels; roughly
 
-_AMOUNT = re.compile(r"(?P<number>\d{1,9}(\.\d{1,9})?) ?(?P<unit>[A-Za-z]+)")
+_AMOUNT = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]+)")
 _BYTES = {
     f"{prefix}{middle}b": base**power
     for middle, base in (("", 1000), ("i", 1024))

@@ -178,6 +178,15 @@ def test_zeros_in_place_of_weights_are_refused(tmp_path: Path) -> None:
         refuse_changed_weights(run)
 
 
+def test_a_finished_run_whose_weights_are_gone_is_damaged_and_not_unfinished(study: Path) -> None:
+    run = StudyFolder(study).run(RUN)
+    write_text(run.best / "model.safetensors", "weights")
+    write_hashes(run.path)
+    shutil.rmtree(run.best)
+    answer = call("export", study, RUN, "--to", study / "new")
+    assert answer.code == 74 and "best/ is missing" in answer.err
+
+
 def test_weights_and_hashes_of_another_run_are_refused(study: Path) -> None:
     run, other = (StudyFolder(study).run(name) for name in (RUN, "full-s1-4c5458df"))
     shutil.rmtree(run.best)

@@ -30,7 +30,7 @@ from lorastudy.run.served import list_forms, write_merged
 from lorastudy.store.files import publish_folder
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import HASHES
-from lorastudy.store.weights import refuse_changed_weights
+from lorastudy.store.weights import find_weight_changes, refuse_changed_weights
 
 CPU = torch.device("cpu")
 MergedWeights = Literal["float32", "bfloat16"]
@@ -115,10 +115,13 @@ def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
 
     Raises:
         ConfigError: It cannot be exported.
+        StorageError: It had weights, which are missing.
     """
     if to.exists():
         raise ConfigError(f"--to {to} exists already. Give a new folder.")
     if not folder.best.is_dir():
+        if find_weight_changes(folder):
+            refuse_changed_weights(folder)
         raise ConfigError(
             f"{folder.path.name} has no best/: it has not finished an epoch, or is a baseline."
         )
