@@ -9,8 +9,16 @@ from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError, first_line
@@ -35,6 +43,9 @@ _SMALL, _WIDER = (
         vocab_size=16,
     )
     for width in (8, 64)
+)
+_SMALL_GPT2 = GPT2Config(
+    n_embd=8, n_layer=1, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0
 )
 _PLACE = "model.layers.0.self_attn.q_proj"
 
@@ -65,16 +76,36 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
     except ConfigError as error:
         if not isinstance(error.__cause__, RuntimeError):  # NotImplementedError is one, too
             raise
-        # Some methods compute with numbers while they are attached; then the base has some.
-        model = attach_arm(_with_numbers(base), arm, placement, seed=0, has_weights=False)
+        model = _attach_to_numbers(base, arm, placement)
     if arm.base_weights == "bfloat16" and not arm.has_plain_start:
         _refuse_held(model, arm)
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
         # an adapter that was taken out of the base weights is stored beside its start
-        stored=_count_stored(model) * (2 if _is_taken_out(model) else 1),
+        stored=_count_stored(model) * (2 if _is_taken_out(model, arm) else 1),
     )
+
+
+def _attach_to_numbers(base: BaseDescription, arm: Arm, placement: ResolvedPlacement) -> ArmModel:
+    """The arm on a base with numbers, for methods that compute with them while they are attached.
+
+    A start that changes them in place (OLoRA) is left out, since they take no memory of their own.
+    """
+    try:
+        return attach_arm(_with_numbers(base), arm, placement, seed=0, has_weights=False)
+    except ConfigError as error:
+        if "single memory location" not in str(error.__cause__):
+            raise
+    usual: dict[str, Any] = {"init_lora_weights": True}
+    update = {"peft": {**arm.peft, **usual}} if arm.peft else usual
+    network = build_without_weights(base.folder)
+    plain = arm.model_copy(update=update)
+    model = attach_arm(network, plain, placement, seed=0, has_weights=False)
+    assert model.adapter is not None
+    config: Any = model.adapter.peft_config[ADAPTER_NAME]
+    config.init_lora_weights = (arm.peft or {}).get("init_lora_weights", arm.init_lora_weights)
+    return model
 
 
 def _count_stored(model: ArmModel) -> int:
@@ -84,15 +115,29 @@ def _count_stored(model: ArmModel) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def _is_taken_out(model: ArmModel) -> bool:
-    """Whether the adapter's start changes base weights: tried on a small module with weights."""
+def _is_taken_out(model: ArmModel, arm: Arm) -> bool:
+    """Whether the adapter's start changes base weights: tried on a small module with weights.
+
+    Raises:
+        ConfigError: It does, and PEFT does it wrongly in modules of this kind.
+    """
     config = model.adapter and model.adapter.peft_config[ADAPTER_NAME]
     if type(config) is not LoraConfig or is_plain_start(config):
         return False
-    network = _make_small(_SMALL)
-    before = look_at(network, [_PLACE])
-    _attach_trial(network, config)
-    return before.finds_other_weights(network, [_PLACE])
+    for small, place in ((_SMALL, _PLACE), (_SMALL_GPT2, "transformer.h.0.attn.c_attn")):
+        network = _make_small(small)
+        before = look_at(network, [place])
+        _attach_trial(network, config, place)
+        is_changed = before.finds_other_weights(network, [place])
+        if not is_changed or not _has_conv1d(model):
+            return is_changed
+    before.refuse_other_model(network, arm.name)
+    return True
+
+
+def _has_conv1d(model: ArmModel) -> bool:
+    layers = (m for m in model.network.modules() if isinstance(m, BaseTunerLayer))
+    return any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
 
 
 def _refuse_held(model: ArmModel, arm: Arm) -> None:
@@ -123,16 +168,17 @@ def _refuse_held(model: ArmModel, arm: Arm) -> None:
         ) from error
 
 
-def _make_small(config: LlamaConfig) -> LlamaForCausalLM:
+def _make_small(config: PretrainedConfig) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LlamaForCausalLM(config)
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        return network
 
 
-def _attach_trial(network: PreTrainedModel, config: PeftConfig) -> None:
+def _attach_trial(network: PreTrainedModel, config: PeftConfig, place: str = _PLACE) -> None:
     """Attach the method of `config` to one module of a small model."""
     trial: Any = copy.copy(config)
-    trial.target_modules = [_PLACE]
+    trial.target_modules = [place]
     if isinstance(config, LoraConfig):
         trial.r, trial.rank_pattern, trial.alpha_pattern = 2, {}, {}
     if isinstance(config, IA3Config):

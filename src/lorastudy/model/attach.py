@@ -168,8 +168,11 @@ class BaseLook:
             ConfigError: It computes something else. So it is where PEFT takes a Conv1D for a
                 Linear, or where the weight is shared with the embedding.
         """
-        difference = (_run(network) - self.logits).abs().max()
-        if not difference <= _CLOSE * self.logits.abs().max():
+        try:
+            difference = float((_run(network) - self.logits).abs().max())
+        except RuntimeError:  # factors of another shape
+            difference = math.inf
+        if not difference <= _CLOSE * float(self.logits.abs().max()):
             raise ConfigError(
                 f"arm {arm!r}: PEFT's start of this adapter takes a part out of the base weights, "
                 "and the model with it is not the base model any more. PEFT does not know such "

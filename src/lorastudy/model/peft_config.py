@@ -17,6 +17,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+from lorastudy.config.arms import KEEPS_BASE
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Arm
 from lorastudy.errors import ConfigError, first_line
@@ -53,6 +54,7 @@ def make_peft_config(arm: Arm, placement: ResolvedPlacement, *, revision: str) -
     # of LoRA's own keys, only this one has values that PEFT alone knows
     given = {"init_lora_weights": arm.init_lora_weights} if is_lora else keys
     _refuse_loftq(arm, keys)
+    _refuse_start(arm, keys)
     if mistakes := list(_find_mistakes(made_by, given, prefix="" if is_lora else "peft.")):
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
         raise ConfigError(f"keys of arm {arm.name!r} do not fit PEFT's {kind}:{lines}")
@@ -126,6 +128,16 @@ def _refuse_loftq(arm: Arm, keys: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"arm {arm.name!r}, loftq_config: base_weights says how the base is packed, and every "
             "further iteration would need base weights that nobody has. Leave the key out."
+        )
+
+
+def _refuse_start(arm: Arm, keys: Mapping[str, Any]) -> None:
+    """Refuse for `method: peft` what the study file refuses for `method: lora`."""
+    start = keys.get("init_lora_weights", True)
+    if arm.base_weights != "float32" and start not in KEEPS_BASE:
+        raise ConfigError(
+            f"arm {arm.name!r}, init_lora_weights: {start} may change base weights, which are held "
+            "as they are; leave it out, or base_weights."
         )
 
 
