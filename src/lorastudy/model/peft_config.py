@@ -81,14 +81,14 @@ def _find_class(arm: Arm, kind: str) -> type[Any]:
             f"arm {arm.name!r}, peft.peft_type: the installed PEFT has no method {kind!r}"
             f"{nearest(kind.upper(), known)}. It has {', '.join(sorted(known))}."
         )
-    if why := _why_not(kind, made_by) or _why_not_packed(arm, made_by):
+    if why := _why_not(kind, made_by, arm.peft or {}) or _why_not_packed(arm, made_by):
         raise ConfigError(
             f"arm {arm.name!r}: PEFT's {kind} cannot be an arm, since {why}. Choose another method."
         )
     return made_by
 
 
-def _why_not(kind: str, made_by: type[Any]) -> str | None:
+def _why_not(kind: str, made_by: type[Any], keys: Mapping[str, Any]) -> str | None:
     """Why a method of PEFT is not one of adapters in the modules of a placement; None: it is."""
     tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(kind)]
     if issubclass(made_by, PromptLearningConfig):
@@ -98,6 +98,10 @@ def _why_not(kind: str, made_by: type[Any]) -> str | None:
     if not issubclass(tuner, BaseTuner):
         return "it does not change modules one by one, as other methods do"
     if hasattr(tuner, "update_and_allocate"):
+        if not keys.get("use_asa", getattr(made_by, "use_asa", True)):  # AdaMSS at one rank
+            return (
+                "how much it trains depends on clusters of the base weights, unknown before a run"
+            )
         return (
             "it moves its ranks between steps by averages that no file holds, so a resumed run "
             "would become another one"
