@@ -102,6 +102,13 @@ def test_the_first_screen_answers(page: Page, theme: str) -> None:
         assert 0 <= top < bottom <= 900, part
 
 
+def test_short_names_and_shares_of_the_verdict_stay_on_one_line(page: Page) -> None:
+    page.resize(375, 800)
+    words = "[...document.querySelectorAll('#verdict .word')]"
+    assert {"wikitext-2", "95 %"} <= set(page.ask(f"{words}.map(word => word.textContent)"))
+    assert page.ask(f"{words}.every(word => word.getClientRects().length === 1)")
+
+
 def test_a_table_that_goes_on_has_a_shadow_at_its_end(page: Page) -> None:
     page.resize(375, 800)
     wide = "document.querySelector('#table1 .scroll')"

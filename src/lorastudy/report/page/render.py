@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lorastudy.analysis.answers import Answer
 from lorastudy.analysis.claims import is_paper_study
@@ -62,6 +62,8 @@ from lorastudy.report.wording import label_arm
 
 TEMPLATE = "page.html.jinja"
 _FOLDER = Path(__file__).parent
+# names of arms such as lora-4, and shares such as 95 %; longer ones have to break on a phone
+_WHOLE = re.compile(r"(?<![\w/-])(?:\w{1,12}-\w{1,4}(?![\w/-])|[+-]?\d[\d.,]* %)")
 _TYPES = {"csv": "text/csv", "json": "application/json"}
 SECTIONS = {
     "verdict": "Verdict",
@@ -124,6 +126,7 @@ def render_page(report: Report, figures: Sequence[DrawnFigure]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["unbroken"] = _keep_words_whole
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(TEMPLATE).render(
@@ -164,6 +167,11 @@ def inline_svg(figure: DrawnFigure, svg: bytes, prefix: str) -> Markup:
     text = text.replace(INK, "currentColor")
     label = Markup('<svg role="img" aria-label="{}. {}" ').format(figure.title, figure.caption)
     return Markup(text.replace("<svg ", label, 1))
+
+
+def _keep_words_whole(text: str) -> Markup:
+    """`text` as HTML in which no line ends within a short name or before a percent sign."""
+    return Markup(_WHOLE.sub(r'<span class="word">\g<0></span>', str(escape(text))))
 
 
 def _chart(figure: DrawnFigure) -> Chart:
