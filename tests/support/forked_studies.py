@@ -89,6 +89,6 @@ def without_measurements(value: object) -> object:
             key: without_measurements(part)
             for key, part in value.items()
             if not key.endswith(("seconds", "_per_second"))
-            and key not in ("peak_memory_bytes", "waited_share")
+            and key not in ("peak_memory_bytes", "libraries", "waited_share")
         }
     return [without_measurements(part) for part in value] if isinstance(value, list) else value
