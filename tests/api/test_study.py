@@ -169,8 +169,9 @@ def test_runs_that_are_missing_are_rows_too(study_file: Path, tmp_path: Path) ->
 def test_the_verdict_is_that_of_the_page(finished: tuple[Path, list]) -> None:
     results = ls.open_results(finished[0])
     page = (finished[0] / "report" / "index.html").read_text()
+    words = page.replace('<span class="word">', "").replace("</span>", "")
     assert results.verdict
-    assert all(sentence in page for sentence in results.verdict)
+    assert all(sentence in words for sentence in results.verdict)
     assert results.verdict[0] in repr(results)
 
 

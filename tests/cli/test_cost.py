@@ -140,7 +140,7 @@ def test_a_plan_has_the_spread_of_a_study_that_it_is_like(study_file: Path) -> N
     licences = Score("licences", "rows-text", n_documents=1, is_joined=False)
     assert same["spread"] == asdict(read_spreads(like).of(licences))
     assert same["spread"] != found["spread"]
-    assert f"(spread as in {like})" in call(*arguments).out
+    assert f"(if runs spread as in {like})" in call(*arguments).out
 
 
 @pytest.mark.parametrize(
