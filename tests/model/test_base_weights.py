@@ -50,6 +50,11 @@ PACKED = [pytest.param(name, marks=needs_bitsandbytes) for name in ("int8", "nf4
 FORMATS = ["bfloat16", *PACKED]
 
 
+@pytest.fixture(params=LAYOUTS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
 def held_base(folder: Path, base_weights: str) -> PreTrainedModel:
     return load_base(folder, device=CPU, base_weights=base_weights)
 
@@ -71,16 +76,13 @@ def arm_on(network: PreTrainedModel, folder: Path, arm: Arm) -> ArmModel:
     [("fast", "float32"), ("fast", "bfloat16"), ("reference", "float32")],
 )
 @pytest.mark.parametrize("base_weights", FORMATS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_held_base_trains_as_the_float32_model_of_its_numbers(  # noqa: PLR0917
-    layout: str,
+def test_a_held_base_trains_as_the_float32_model_of_its_numbers(
+    folder: Path,
     base_weights: str,
     implementation: str,
     precision: str,
     corpus: tuple[np.ndarray, RowTable],
-    request: pytest.FixtureRequest,
 ) -> None:
-    folder = request.getfixturevalue(layout)
     held = held_base(folder, base_weights)
 
     def train(network: PreTrainedModel, how: str) -> tuple[float, Gradients]:
@@ -96,14 +98,12 @@ def test_a_held_base_trains_as_the_float32_model_of_its_numbers(  # noqa: PLR091
 
 
 @pytest.mark.parametrize("implementation", ["fast", "reference"])
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_trained_weights_in_bfloat16_have_the_gradients_of_the_float32_model_of_their_numbers(
-    layout: str,
+    folder: Path,
     implementation: str,
     corpus: tuple[np.ndarray, RowTable],
-    request: pytest.FixtureRequest,
 ) -> None:
-    folder, batch = request.getfixturevalue(layout), batch_of(corpus)
+    batch = batch_of(corpus)
     held = held_base(folder, "bfloat16")
     found: list[Gradients] = []
     for network in (same_numbers(folder, held), held):
@@ -117,15 +117,13 @@ def test_trained_weights_in_bfloat16_have_the_gradients_of_the_float32_model_of_
 
 @pytest.mark.parametrize("arm", [BASELINE, lora("lora-1")], ids=lambda arm: arm.name)
 @pytest.mark.parametrize("base_weights", FORMATS)
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_held_modules_without_an_adapter_are_packed_and_computed_in_bfloat16(
-    layout: str,
+    folder: Path,
     base_weights: str,
     arm: Arm,
     corpus: tuple[np.ndarray, RowTable],
-    request: pytest.FixtureRequest,
 ) -> None:
-    folder, batch = request.getfixturevalue(layout), batch_of(corpus)
+    batch = batch_of(corpus)
     held = held_base(folder, base_weights)
     plain = same_numbers(folder, held)
     scorers = [make_scorer(arm_on(n, folder, arm).network, "bfloat16") for n in (held, plain)]
@@ -152,11 +150,7 @@ def test_autograd_keeps_no_wide_copy_of_a_held_weight(
     assert not [t.shape for t in kept if t.dtype == torch.float32 and tuple(t.shape) in shapes]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_bfloat16_halves_the_bytes_of_weights_and_rounds_nothing_else(
-    layout: str, request: pytest.FixtureRequest
-) -> None:
-    folder = request.getfixturevalue(layout)
+def test_bfloat16_halves_the_bytes_of_weights_and_rounds_nothing_else(folder: Path) -> None:
     described = describe_base(folder)
     whole, held = load_base(folder, device=CPU), held_base(folder, "bfloat16")
     matrices = described.linear_parameters + described.embedding_parameters
@@ -168,11 +162,7 @@ def test_bfloat16_halves_the_bytes_of_weights_and_rounds_nothing_else(
 
 
 @pytest.mark.parametrize("base_weights", PACKED)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_packed_weights_are_counted_as_what_they_stand_for(
-    layout: str, base_weights: str, request: pytest.FixtureRequest
-) -> None:
-    folder = request.getfixturevalue(layout)
+def test_packed_weights_are_counted_as_what_they_stand_for(folder: Path, base_weights: str) -> None:
     held = held_base(folder, base_weights)
     assert count_parameters(held) == describe_base(folder).total_parameters
     packed = [p for p in held.parameters() if is_packed(p)]
@@ -208,11 +198,9 @@ def test_a_weight_that_is_packed_part_by_part_has_the_same_bits(
 
 
 @pytest.mark.parametrize("base_weights", PACKED)
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_packed_weights_stand_for_the_stored_numbers_up_to_quantisation(
-    layout: str, base_weights: str, request: pytest.FixtureRequest
+    folder: Path, base_weights: str
 ) -> None:
-    folder = request.getfixturevalue(layout)
     held = held_base(folder, base_weights)
     stored, numbers = load_base(folder, device=CPU), same_numbers(folder, held)
     packed = [name for name, parameter in held.named_parameters() if is_packed(parameter)]
@@ -224,11 +212,9 @@ def test_packed_weights_stand_for_the_stored_numbers_up_to_quantisation(
 
 
 @pytest.mark.parametrize("base_weights", PACKED)
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_loftq_begins_as_the_best_correction_of_what_packing_lost(
-    layout: str, base_weights: str, request: pytest.FixtureRequest
+    folder: Path, base_weights: str
 ) -> None:
-    folder = request.getfixturevalue(layout)
     keys = {"init_lora_weights": "loftq", "base_weights": base_weights, "dropout": 0.0}
     arm = lora("lora-3").model_copy(update=keys)
     held, stored = held_base(folder, base_weights), load_base(folder, device=CPU)
