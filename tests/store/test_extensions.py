@@ -63,6 +63,14 @@ def started(tmp_path: Path) -> StudyFolder:
     return folder
 
 
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+def test_a_study_is_not_started_among_the_files_of_a_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=f"it has {name}"):
+        start_study(load(), StudyFolder(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("is_in_place", [True, False])
 def test_a_started_study_takes_what_was_added_to_its_file(
     *, is_in_place: bool, started: StudyFolder

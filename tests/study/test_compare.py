@@ -201,6 +201,7 @@ def test_further_names_and_seeds_are_added_from_python(
         (("--adapter", "x=a-0", "--benchmark", "none.txt"), 3, "none.txt"),
         (("--adapter", "x=a-0", "--precision", "int8"), 2, "float32 or bfloat16"),
         (("--adapter", "x=a-0", "--assistant-only-loss"), 2, "rows with answers"),
+        (("--adapter", "x=a-0", "--out", "a-0"), 2, "the folder of a model or an adapter"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_anything_is(
@@ -214,9 +215,10 @@ def test_what_cannot_be_scored_is_refused_before_anything_is(
 ) -> None:
     monkeypatch.chdir(misfits)
     where = ("--benchmark", "test.txt", "--protocol", "rows-text", *LENGTH)
-    answer = call("compare", tiny_gpt2, *given, *where, "--out", "out")
+    before = names_in(misfits)
+    answer = call("compare", tiny_gpt2, "--out", "out", *where, *given)
     assert answer.code == code and said in answer.err, answer.err
-    assert not Path("out").exists()
+    assert names_in(misfits) == before
 
 
 @pytest.fixture(scope="module")

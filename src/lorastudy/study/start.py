@@ -8,6 +8,7 @@ All mistakes that can be known beforehand are refused before any of these files 
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
@@ -16,6 +17,7 @@ from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
+from lorastudy.model.adapter_files import CONFIG as ADAPTER_CONFIG
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.store.collect import read_own_file, write_extension
 from lorastudy.store.files import write_record, write_text
@@ -88,9 +90,11 @@ def start_study(study: Study, folder: StudyFolder) -> None:
     of the study is accepted too, and carried out without what was added.
 
     Raises:
-        ConfigError: Another study was started in this folder; its differences are listed.
+        ConfigError: Another study was started in this folder; its differences are listed. Or it is
+            the folder of a model or an adapter.
     """
     if not folder.study.is_file():
+        _refuse_weights(folder.path)
         write_text(folder.study, dump_study(study))
         return
     before = read_own_file(folder)
@@ -111,6 +115,16 @@ def start_study(study: Study, folder: StudyFolder) -> None:
             + "\nGive another folder with --out, or continue this one with "
             f"`lorastudy run {folder.path}`. Arms, seeds and learning rates can be added, "
             "there or with `lorastudy extend`."
+        )
+
+
+def _refuse_weights(path: Path) -> None:
+    """Check that a study's files will not be written among those of a model or an adapter."""
+    own = (name for name in ("config.json", ADAPTER_CONFIG) if (path / name).is_file())
+    if name := next(own, None):
+        raise ConfigError(
+            f"{path} is the folder of a model or an adapter: it has {name}. "
+            "Give another folder with --out."
         )
 
 
