@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorastudy.config.models import Study
+from lorastudy.config.models import Arm, BaseModelRef, Study
 from lorastudy.config.study_file import dump_study, load_study
 from lorastudy.store.places import Places
 from lorastudy.study.check import StudyCheck, check_study
@@ -120,6 +120,24 @@ def test_arms_have_the_formats_that_a_study_file_may_give_them(checked: StudyChe
     assert [one.held for one in lora.formats] == [
         "float32", "bfloat16", "int8", "nf4", "nf4-double",
     ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of PEFT's methods
+@pytest.mark.parametrize(
+    ("keys", "formats"),
+    [
+        ({"peft_type": "LOHA"}, ["float32", "bfloat16"]),  # PEFT has no packed form of it
+        ({"peft_type": "SHIRA", "r": 2}, ["float32"]),  # nor one for bfloat16
+        ({"peft_type": "LORA", "init_lora_weights": "pissa"}, ["float32"]),
+    ],
+)
+def test_methods_of_peft_have_the_formats_in_which_they_are_not_refused(
+    keys: dict[str, object], formats: list[str], desk: Desk, tiny_llama: Path
+) -> None:
+    arm = Arm(name="x", method="peft", placement=("attention",), peft=keys, learning_rates=(1e-3,))
+    other = {"arms": (arm,), "base_model": BaseModelRef(path=str(tiny_llama))}
+    (fitted,) = fit(check_study(desk.study.model_copy(update=other), desk.places, CPU), 10**9)
+    assert [one.held for one in fitted.formats] == formats
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6])

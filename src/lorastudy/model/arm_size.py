@@ -32,6 +32,7 @@ from lorastudy.model.attach import (
 )
 from lorastudy.model.base import BaseDescription, build_without_weights
 from lorastudy.model.base_weights import ask_for_bfloat16, widen_products
+from lorastudy.model.peft_config import make_peft_config
 from lorastudy.model.placement import ResolvedPlacement
 
 _SMALL, _WIDER = (
@@ -77,8 +78,8 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
         if not isinstance(error.__cause__, RuntimeError):  # NotImplementedError is one, too
             raise
         model = _attach_to_numbers(base, arm, placement)
-    if arm.base_weights == "bfloat16" and not arm.has_plain_start:
-        _refuse_held(model, arm)
+    if model.adapter is not None:
+        refuse_base_weights(arm, placement)
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
@@ -140,14 +141,17 @@ def _has_conv1d(model: ArmModel) -> bool:
     return any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
 
 
-def _refuse_held(model: ArmModel, arm: Arm) -> None:
-    """Check on a small model that PEFT's method computes from weights in bfloat16.
+def refuse_base_weights(arm: Arm, placement: ResolvedPlacement) -> None:
+    """Check that the adapters of `arm` can be trained on its `base_weights`.
+
+    For bfloat16 this is tried on a small model, since some methods compute from float32 alone.
 
     Raises:
-        ConfigError: It does so from float32 weights alone.
+        ConfigError: PEFT's method cannot, or its start would change weights that are held.
     """
-    assert model.adapter is not None
-    config = model.adapter.peft_config[ADAPTER_NAME]
+    config = make_peft_config(arm, placement, revision="main")
+    if arm.base_weights != "bfloat16" or arm.has_plain_start:
+        return
     plain, held = _make_small(_WIDER), _make_small(_WIDER)
     ask_for_bfloat16(held)
     widen_products(held)

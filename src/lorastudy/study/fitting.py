@@ -13,11 +13,12 @@ from typing import Literal, get_args
 
 import torch
 
-from lorastudy.config.arms import KEEPS_BASE, BaseWeights
+from lorastudy.config.arms import BaseWeights
 from lorastudy.config.models import Arm, Training
 from lorastudy.errors import ConfigError
+from lorastudy.model.arm_size import refuse_base_weights
 from lorastudy.model.base import BaseDescription, build_without_weights
-from lorastudy.model.base_weights import IN_8_BITS, PACKED
+from lorastudy.model.base_weights import IN_8_BITS
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.study.check import ArmCheck, StudyCheck, find_longest_row
 from lorastudy.study.predicted_peak import (
@@ -68,7 +69,9 @@ def fit_study(
     """How every arm fits into `usable_bytes` of a device of this type."""
     can_checkpoint = _can_checkpoint(checked.reader.base)
     return tuple(
-        _Fitting(arm, checked.reader.base, usable_bytes, device, can_checkpoint).fit()
+        _Fitting(
+            arm, checked.reader.base, usable_bytes, device, can_checkpoint, _list_formats(arm)
+        ).fit()
         for arm in checked.arms
     )
 
@@ -90,6 +93,7 @@ class _Fitting:
     usable_bytes: int
     device: torch.device
     can_checkpoint: bool
+    formats: tuple[BaseWeights, ...]  # that the arm may have
 
     @property
     def _row(self) -> LongestRow:
@@ -99,7 +103,7 @@ class _Fitting:
         """How the arm fits as it is, in other formats, and with the least harmful change."""
         spec = self.arm.spec
         own = Settings(spec.training, spec.arm.held_weights, self._row.length)
-        others = (held for held in _list_formats(spec.arm) if held != own.held)
+        others = (held for held in self.formats if held != own.held)
         found = tuple(self._fit_format(replace(own, held=held)) for held in (own.held, *others))
         change = None if found[0].fits else next(self._list_changes(own), None)
         return ArmFit(spec.arm.name, found, change, _harm_of(own, change))
@@ -153,8 +157,7 @@ class _Fitting:
     def _list_formats(self, own: Settings) -> list[BaseWeights]:
         """The study's, and those with fewer bits."""
         narrower = _FORMATS[_FORMATS.index(own.held) + 1 :]
-        allowed = _list_formats(self.arm.spec.arm)
-        return [own.held, *(f for f in _OFFERED if f in narrower and f in allowed)]
+        return [own.held, *(f for f in _OFFERED if f in narrower and f in self.formats)]
 
     def _list_optimizers(self, own: Settings) -> list[str]:
         """The study's, and that in 8 bits; adapters have too few moments for it to matter."""
@@ -190,16 +193,24 @@ def name_of_format(arm: Arm) -> str:
     return "trained_weights" if arm.method == "full" else "base_weights"
 
 
-def _list_formats(arm: Arm) -> tuple[BaseWeights, ...]:
+def _list_formats(checked: ArmCheck) -> tuple[BaseWeights, ...]:
     """The formats that a study file may give to the arm."""
+    arm = checked.spec.arm
     if arm.method == "full":
         return ("float32", "bfloat16")
-    if arm.init_lora_weights == "loftq":
-        return tuple(PACKED)
-    is_held = arm.method == "baseline" or (
-        arm.trains_adapter and arm.init_lora_weights in KEEPS_BASE
-    )
-    return _FORMATS if is_held else ("float32",)
+    if arm.method == "baseline":
+        return _FORMATS
+    if not arm.trains_adapter:
+        return ("float32",)
+
+    def is_refused(held: BaseWeights) -> bool:
+        try:
+            refuse_base_weights(arm.model_copy(update={"base_weights": held}), checked.placement)
+        except ConfigError:
+            return True
+        return False
+
+    return tuple(held for held in _FORMATS if not is_refused(held))
 
 
 def _harm_of(own: Settings, change: Settings | None) -> Harm:
