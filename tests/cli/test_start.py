@@ -9,6 +9,7 @@ from lorastudy.config.study_file import list_presets, read_study_file
 from support.command_line import call
 
 LINE = "Ten boats came in with fish and no song.\n"
+QUIZ = '{"question": "Which?", "choices": ["a", "b"], "answer": 0}\n'
 
 
 def make_folder(folder: Path, **files: str) -> Path:
@@ -147,6 +148,8 @@ def test_tables_are_read_by_the_named_column(
         ({"train__txt": LINE, "train___a__txt": LINE, "val__txt": LINE}, "all look like train"),
         ({"train___a___b__txt": LINE, "val__txt": LINE}, "/train: there is no file of texts"),
         ({"train__txt": LINE, "eval__rst": LINE}, "eval.rst: there is no file of texts"),
+        ({"train__jsonl": QUIZ}, "train.jsonl holds questions with choices"),
+        ({"train__txt": LINE, "val__jsonl": QUIZ}, "val.jsonl holds questions with choices"),
         ({"train1__txt": LINE, "train2__csv": LINE, "val__txt": LINE}, "no single pattern"),
         ({"train1__txt": LINE, "Train2__txt": LINE, "val__txt": LINE}, "no single pattern"),
     ],

@@ -81,7 +81,7 @@ def _own_study(
     if named.path is not None:  # as it was given, so that the study file can name it in this way
         named = BaseModelRef(path=base_model)
     parts = find_parts(folder, column=column)
-    cut = {name: p for name, p in parts.items() if name == "train" or not p.has_choices}
+    cut = {name: p for name, p in parts.items() if not p.has_choices}
     counter = make_counter(cut, named, column)
     chosen = choose_rows(cut, counter)
     text = make_study_text(folder, parts, path, chosen, base_model=named, column=column)

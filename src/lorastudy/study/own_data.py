@@ -43,7 +43,8 @@ def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
     """The files to train on and, if there are any, to validate and to test on.
 
     Raises:
-        ConfigError: The names do not say which files are which.
+        ConfigError: The names do not say which files are which, or files other than those to test
+            on hold questions with choices.
         InputError: A file cannot be read as text; all of them are read.
     """
     found = {name: _find_part(folder, name, column) for name in _PARTS}
@@ -52,6 +53,12 @@ def find_parts(folder: Path, *, column: str) -> dict[str, Part]:
     if "train" not in parts or is_unread:
         missing = [name for name in ("train", "validation") if name not in parts]
         raise ConfigError(_cannot_tell(folder, missing))
+    asked = [part.pattern for name, part in parts.items() if name != "test" and part.has_choices]
+    if asked:
+        raise ConfigError(
+            f"{asked[0]} holds questions with choices, which are for benchmarks. Name the file "
+            "test, or write its rows with prompt and completion."
+        )
     return parts
 
 
