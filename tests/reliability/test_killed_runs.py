@@ -11,13 +11,13 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from lorastudy.store.folders import RunFolder
+from support.reference_runs import Reference, make_reference
 from support.reliability_rows import Row, count_failures
 from support.tiny_runs import (
     ARMS,
@@ -30,7 +30,6 @@ from support.tiny_runs import (
     in_child,
     kill_at,
     make_study,
-    note_in,
     write_texts,
 )
 
@@ -46,18 +45,9 @@ PHASES = (
 Hit = tuple[str, int]  # a point of the code, and how often it was passed before
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A run that nothing happened to, and how often it passed each point."""
-
-    case: Case
-    folder: RunFolder
-    points: tuple[str, ...]
-
-    def hits(self) -> Iterator[Hit]:
-        """Every point with each of its hits, in no particular order."""
-        for point in POINTS:
-            yield from ((point, nth) for nth in range(self.points.count(point)))
+def all_hits(reference: Reference) -> list[Hit]:
+    """Every point with each of its hits, in no particular order."""
+    return [(point, nth) for point in POINTS for nth in range(reference.points.count(point))]
 
 
 def middle_hits(reference: Reference) -> list[Hit]:
@@ -65,20 +55,17 @@ def middle_hits(reference: Reference) -> list[Hit]:
     return [(point, (reference.points.count(point) - 1) // 2) for point in POINTS]
 
 
-def make_reference(base: Path, parent: Path, arm: str, training: dict) -> Reference:
+def train_reference(base: Path, parent: Path, arm: str, training: dict) -> Reference:
     rates = (2e-2,) if arm == "full" else ARMS[arm]["learning_rates"]  # so high that it overfits
     study = make_study(base, training, arm, arms=({**ARMS[arm], "learning_rates": rates},))
     case = Case(study, write_texts(parent / "texts"), parent / "cache")
-    folder, log = case.folder(parent, "reference"), parent / "points"
-    log.touch()
-    assert case.child(folder, note_in(log)) == 0
-    return Reference(case, folder, tuple(log.read_text().split()))
+    return make_reference(case, parent)
 
 
 @pytest.fixture(scope="module")
 def references(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
     return {
-        f"{arm}-{name}": make_reference(
+        f"{arm}-{name}": train_reference(
             flat_gpt2, tmp_path_factory.mktemp(f"{arm}-{name}"), arm, training
         )
         for arm in ("lora", "full")
@@ -161,10 +148,10 @@ def test_r1_a_killed_lora_run_resumes_to_the_same_bits(
 ) -> None:
     row = Row("R1")
     sound = references["lora-sound"]
-    hits = list(sound.hits())
+    hits = all_hits(sound)
     chosen = {
         "lora-sound": hits,
-        "lora-paper": list(references["lora-paper"].hits())[::3],
+        "lora-paper": all_hits(references["lora-paper"])[::3],
         "lora-reference": middle_hits(references["lora-reference"]),
     }
     once = [

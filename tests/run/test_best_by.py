@@ -7,7 +7,6 @@ one validation to the next, and not as the loss does.
 import itertools
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from lorastudy.store.validation import Validation
 from lorastudy.study.check import check_study
 from lorastudy.study.notes import list_texts, note_study
 from support.chats import write_rows
+from support.reference_runs import Reference, make_reference
 from support.teams import execute_as_team
 from support.tiny_runs import (
     ARMS,
@@ -32,7 +32,6 @@ from support.tiny_runs import (
     assert_same_run,
     kill_at,
     make_study,
-    note_in,
 )
 
 PAIRS = [{"prompt": f"{n} and {n + 1} is", "completion": f" {2 * n + 1}."} for n in range(9)]
@@ -66,26 +65,10 @@ def make_case(base: Path, parent: Path, training: dict[str, Any] = TRAINING) -> 
     return Case(study, texts, parent / "cache")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A run that nothing happened to, and the points it passed."""
-
-    case: Case
-    folder: RunFolder
-    result: RunResult
-    points: tuple[str, ...]
-
-
 @pytest.fixture(scope="module")
 def reference(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     parent = tmp_path_factory.mktemp("best-by")
-    case = make_case(flat_gpt2, parent)
-    folder, log = case.folder(parent, "reference"), parent / "points"
-    log.touch()
-    assert case.child(folder, note_in(log)) == 0
-    result = folder.read_result()
-    assert result is not None
-    return Reference(case, folder, result, tuple(log.read_text().split()))
+    return make_reference(make_case(flat_gpt2, parent), parent)
 
 
 def test_the_best_weights_are_those_with_the_most_right_answers(reference: Reference) -> None:
@@ -237,8 +220,14 @@ def test_items_that_cannot_be_asked_are_refused_before_training(
 @pytest.mark.parametrize(
     ("best_by", "says"),
     [
-        ({"protocol": "answers"}, "best_by\n  protocol: answers does not judge answers"),
-        ({"protocol": "lm-eval-task"}, "best_by\n  protocol: lm-eval-task does not judge answers"),
+        (
+            {"protocol": "answers"},
+            "best_by\n  protocol: answers does not judge answers",
+        ),
+        (
+            {"protocol": "lm-eval-task"},
+            "best_by\n  protocol: lm-eval-task does not judge answers",
+        ),
         ({"protocol": "choice", "generation": {}}, "best_by\n  generation: applies to"),
         ({"protocol": "own-function"}, "best_by\n  function: is required"),
         ({"protocol": "choice", "function": "a.py:b"}, "best_by\n  function: applies to"),

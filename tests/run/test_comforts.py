@@ -3,7 +3,6 @@
 One tiny study does all of it. Its learning rate is so high that it overfits within an epoch.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import pytest
 
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.store.checkpoints import list_checkpoints
-from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.places import Places
-from lorastudy.store.records import RunResult, StepRecord, ValidationRecord
+from lorastudy.store.records import StepRecord, ValidationRecord
 from lorastudy.study.check import check_study
 from lorastudy.study.notes import list_texts
+from support.reference_runs import Reference, make_reference
 from support.teams import execute_as_team
 from support.tiny_runs import (
     ARMS,
@@ -27,7 +26,6 @@ from support.tiny_runs import (
     best_tensors,
     kill_at,
     make_study,
-    note_in,
     write_texts,
 )
 
@@ -58,16 +56,6 @@ PHASES = (
 )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A run that nothing happened to, and the points it passed."""
-
-    case: Case
-    folder: RunFolder
-    result: RunResult
-    points: tuple[str, ...]
-
-
 def make_case(base: Path, parent: Path, training: dict[str, Any]) -> Case:
     arms = ({**ARMS["lora"], "learning_rates": (5e-2,)},)
     study = make_study(base, training, data=DATA, arms=arms)
@@ -77,13 +65,7 @@ def make_case(base: Path, parent: Path, training: dict[str, Any]) -> Case:
 @pytest.fixture(scope="module")
 def reference(flat_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     parent = tmp_path_factory.mktemp("comforts")
-    case = make_case(flat_gpt2, parent, TRAINING)
-    folder, log = case.folder(parent, "reference"), parent / "points"
-    log.touch()
-    assert case.child(folder, note_in(log)) == 0
-    result = folder.read_result()
-    assert result is not None
-    return Reference(case, folder, result, tuple(log.read_text().split()))
+    return make_reference(make_case(flat_gpt2, parent, TRAINING), parent)
 
 
 def test_a_run_validates_within_epochs_and_stops_early(reference: Reference) -> None:

@@ -6,17 +6,16 @@ Kills are in tests/reliability/test_killed_runs.py.
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lorastudy.store.checkpoints import list_checkpoints
 from lorastudy.store.files import read_record
-from lorastudy.store.folders import RunFolder
 from lorastudy.store.lines import read_records
 from lorastudy.store.records import EpochRecord, ResumeRecord, StepRecord
 from lorastudy.store.training_state import TrainerState
+from support.reference_runs import Reference, make_reference
 from support.tiny_runs import (
     PAPER,
     POINTS,
@@ -24,22 +23,12 @@ from support.tiny_runs import (
     Case,
     assert_same_run,
     make_study,
-    note_in,
     stop_at,
     write_texts,
 )
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "lorastudy"
 INTERRUPTED = 75
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A run that nothing happened to, and the points it passed."""
-
-    case: Case
-    folder: RunFolder
-    points: tuple[str, ...]
 
 
 @pytest.fixture(
@@ -54,11 +43,7 @@ def reference(
     parent = tmp_path_factory.mktemp(f"{arm}-{name}")
     study = make_study(flat_gpt2, {"sound": SOUND, "paper": PAPER}[name], arm)
     case = Case(study, write_texts(parent / "texts"), parent / "cache")
-    folder = case.folder(parent, "reference")
-    log = parent / "points"
-    log.touch()
-    assert case.child(folder, note_in(log)) == 0
-    return Reference(case, folder, tuple(log.read_text().split()))
+    return make_reference(case, parent)
 
 
 def points_in_source() -> Iterator[str]:
