@@ -222,11 +222,11 @@ def test_items_that_cannot_be_asked_are_refused_before_training(
     [
         (
             {"protocol": "answers"},
-            "best_by\n  protocol: answers does not judge answers",
+            "best_by\n  protocol: answers does not say which",
         ),
         (
             {"protocol": "lm-eval-task"},
-            "best_by\n  protocol: lm-eval-task does not judge answers",
+            "best_by\n  protocol: lm-eval-task does not say which",
         ),
         ({"protocol": "choice", "generation": {}}, "best_by\n  generation: applies to"),
         ({"protocol": "own-function"}, "best_by\n  function: is required"),

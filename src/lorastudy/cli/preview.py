@@ -33,7 +33,8 @@ NRows = Annotated[int, typer.Option("-n", "--rows", min=1, help="Rows that are s
 PartName = Annotated[
     str,
     typer.Option(
-        "--part", help="On the terminal: train, validation, or a benchmark as NAME--PROTOCOL."
+        "--part",
+        help="On the terminal: train, validation, data.best_by, or a benchmark as NAME--PROTOCOL.",
     ),
 ]
 Page = Annotated[

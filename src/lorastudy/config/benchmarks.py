@@ -75,8 +75,9 @@ class BestBy(StudyModel):
     def _check(self) -> Self:
         kind = find_protocol(self.protocol)
         if not kind.chooses and not kind.generates:
-            what = f"{self.protocol} does not judge answers to rows; use choice, exact-match, "
-            refuse([("protocol", what + "numeric-match or own-function")])
+            what = f"{self.protocol} does not say which answers to rows are right; use choice, "
+            others = "choice-per-character, exact-match, numeric-match or own-function"
+            refuse([("protocol", what + others)])
         refuse(_mistakes_of_judging(self.generation, self.function, [kind]))
         return self
 

@@ -66,7 +66,7 @@ class Counter:
         if not self.note:
             return str(counts)
         return (
-            f"{counts.n_documents:,} documents, about {counts.n_tokens:,} tokens, of which about "
+            f"{counts.n_documents:,} documents, about {counts.n_tokens:,} tokens: about "
             f"{write_portion(counts.dropped_share)} in no row"
         )
 
