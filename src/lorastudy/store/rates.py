@@ -1,10 +1,10 @@
 """Which learning rate an arm runs with, and so which runs a study has now.
 
 A rate is chosen on validation alone (decisions 0006 and 0020): by the loss, or by right answers if
-the study has `data.best_by`. Where a study has tuning seeds, the choice is read
-from the records of the tuning runs every time and stored nowhere, so that every process on every
-machine finds the same one. A study that runs until its question is decided stores what it chose
-among its decisions (decision 0031).
+the study has `data.best_by`. Where a study has tuning seeds, the choice is read from the records of
+the tuning runs every time and stored nowhere, so that every process on every machine finds the same
+one. A study that runs until its question is decided stores what it chose among its decisions
+(decision 0031).
 """
 
 import math

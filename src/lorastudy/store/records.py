@@ -22,6 +22,7 @@ Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 # of a run that ended; two that are never stored: "damaged" (its records are not those that it
 # wrote) and "stopped" (by a decision of its study)
 Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged", "stopped"]
+_Share = Annotated[float | None, Field(exclude_if=lambda share: share is None)]
 
 
 class Record(BaseModel):
@@ -41,9 +42,7 @@ class EpochRecord(Record):
     train_seconds: float  # optimizer steps of this epoch only
     train_loss_eval: float | None = None  # as validation_loss, on a fixed part of the training rows
     # share of right answers to the items of `data.best_by`; None: there are none
-    validation_accuracy: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = (
-        None
-    )
+    validation_accuracy: _Share = None
 
     @property
     def validation(self) -> Validation:
@@ -57,9 +56,7 @@ class ValidationRecord(Record):
     step: int  # optimizer steps done
     epoch: int  # that it lies in, from 1
     validation_loss: float  # these two: as in `EpochRecord`
-    validation_accuracy: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = (
-        None
-    )
+    validation_accuracy: _Share = None
 
     @property
     def validation(self) -> Validation:
