@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from lorastudy.errors import ConfigError, UserError
+from lorastudy.errors import ConfigError, InputError, UserError
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record
-from lorastudy.store.folders import RunFolder
+from lorastudy.store.folders import RunFolder, StudyFolder
+from lorastudy.store.locks import StudyLock
 from lorastudy.store.places import Places
 from lorastudy.store.records import RunResult
 from lorastudy.store.validation import Validation
 from lorastudy.study.check import check_study
 from lorastudy.study.notes import list_texts, note_study
+from lorastudy.study.start import lock_study
 from support.chats import write_rows
 from support.reference_runs import Reference, make_reference
 from support.teams import execute_as_team
@@ -158,26 +160,32 @@ def test_all_comforts_together_come_to_the_same_in_a_team_and_in_the_reference(
     assert_close_validations(together, expected)
 
 
-def test_check_names_what_decides_and_the_lock_holds_the_items(reference: Reference) -> None:
+def test_check_names_what_decides_and_the_lock_refuses_another_judge(
+    reference: Reference, tmp_path: Path
+) -> None:
     places = reference.case.reader.places
     base = reference.case.reader.base.folder
 
-    def look(**changes: Any) -> tuple[str, str]:
+    def look(**changes: Any) -> tuple[str, StudyLock]:
         study = make_study(
             base, TRAINING, data=make_data(best_by={**BEST_BY, **changes}), benchmarks=()
         )
         checked = check_study(study, Places(places.base, cache=places.cache), CPU)
         said = "\n".join((*note_study(study, checked), *list_texts(checked.lock)))
-        return said, checked.lock.corpora["data.best_by"]
+        return said, checked.lock
 
-    said, digest = look()
+    said, lock = look()
     assert "right answers to validation rows decide (own-function, data.best_by)" in said
     assert "answers of data.best_by are judged by code: judge.py:judge" in said
     assert "data.best_by: 9 " in said
+    folder = StudyFolder(tmp_path)
+    lock_study(lock, folder)
+    lock_study(look()[1], folder)
     judge = places.base / "judge.py"
     judge.write_text(f"{JUDGE}# changed\n")
     try:
-        assert look()[1] != digest
+        with pytest.raises(InputError, match=r": data\.best_by differ from study.lock.json"):
+            lock_study(look()[1], folder)
     finally:
         judge.write_text(JUDGE)
     choice = {"protocol": "choice", "items": {"path": "quiz.jsonl"}}

@@ -138,12 +138,15 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
         write_lock(folder, lock)
         return lock
     before = read_lock(folder)
-    digests = ("base_digest", "tokenizer_digest", "corpora")
+    digests = ("base_digest", "tokenizer_digest")
     changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
+    known, now = before.corpora, lock.corpora
+    changed += [name for name in {**known, **now} if known.get(name) != now.get(name)]
     if changed:
         raise InputError(
-            f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data or the "
-            "base model changed since the study was started. Restore them, or start a new folder."
+            f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data, code that "
+            "judges answers, or the base model changed since the study was started. Restore them, "
+            "or start a new folder."
         )
     return before
 
