@@ -31,7 +31,7 @@ def extend(
     else:
         study = read_study(StudyFolder(folder))
         if waiting := [arm.name for arm in study.arms if not study.is_planned(arm)]:
-            print(f"Runs of {', '.join(waiting)} follow when it is planned what the budget means.")
+            print(f"`run` first plans what the budget means for {', '.join(waiting)}.")
         print(f"{len(added)} runs were added. Execute them:  lorastudy run {folder}")
 
 

@@ -170,9 +170,9 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         print(write_plan(budget))
         if disturbed := list_disturbed(budget):
             print(
-                "Note: other programs used the CPU while the first steps were measured of "
-                f"{', '.join(disturbed)}, so the steps planned are too few. For a fair plan, start "
-                "the study in a new folder on a quiet machine."
+                "Note: other programs used the CPU while the first steps of "
+                f"{', '.join(disturbed)} were measured, so too few steps are planned. For a fair "
+                "plan, start the study in a new folder on a quiet machine."
             )
     for line in list_texts(lock):
         print(line)
