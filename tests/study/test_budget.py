@@ -307,6 +307,7 @@ def test_a_budget_that_says_nothing_clear_is_refused(
     [
         ({"tokens": 20}, {}, "20 tokens is less than one step of full, which needs about 1"),
         ({"flops": 1000}, {}, "1e+03 FLOP is less than one step of full"),
+        ({"flops": 1e30}, {}, "1e+30 FLOP is more than 1,000,000,000 steps of full"),
         (
             {"flops": 1e9},
             {"arms": ({**LORA, "use_dora": True},)},

@@ -39,11 +39,6 @@ def _as_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _as_fraction(value: object) -> object:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if is_whole else value  # type: ignore[arg-type]
-
-
 def _refuse_few_bytes(value: int) -> int:
     if value < _LEAST_BYTES:
         raise wrong_value("are bytes, too few for a model; write the unit too, as in 8GB")
@@ -61,20 +56,12 @@ Tokens = Annotated[
     _reading(read_count, "a number of tokens, such as 2000000, 500k or 2M"),
     _amount("integer"),
 ]
+_Positive = Annotated[float, Field(gt=0), _amount("number")]
 Flops = Annotated[
-    float,
-    Field(gt=0),
-    BeforeValidator(_as_fraction),
+    _Positive,
     _reading(read_count, "a number of floating-point operations, such as 1e15, 300T or 2P"),
-    _amount("number"),
 ]
-Seconds = Annotated[
-    float,
-    Field(gt=0),
-    BeforeValidator(_as_fraction),
-    _reading(read_seconds, "a duration, such as 600, 10min or 1.5h"),
-    _amount("number"),
-]
+Seconds = Annotated[_Positive, _reading(read_seconds, "a duration, such as 600, 10min or 1.5h")]
 Bytes = Annotated[
     int,
     AfterValidator(_refuse_few_bytes),
@@ -170,7 +157,7 @@ class TrainingBudget(StudyModel):
 
 
 def write_plan(budget: TrainingBudget) -> str:
-    """What every arm has, and what it means for each: "1e+15 FLOP: full 310 steps, ..."."""
+    """What every arm has, and what it means for each: "..., 1e+15 FLOP: full 310 steps, ..."."""
     means = [
         f"{p.arm} {describe_memory(p.token_budget, is_checkpointed=p.activation_checkpointing)}"
         if p.steps is None
@@ -187,7 +174,7 @@ def list_disturbed(budget: TrainingBudget) -> list[str]:
 
 
 def write_amount(kind: BudgetKind, amount: float) -> str:
-    """An amount with its unit: "500 optimizer steps", "2,000,000 tokens", "1.00e+15 FLOP"."""
+    """An amount with its unit: "500 optimizer steps", "2,000,000 tokens", "1e+15 FLOP"."""
     match kind:
         case "steps":
             return f"{amount:,.0f} optimizer step{'s' * (amount != 1)}"
@@ -202,6 +189,6 @@ def write_amount(kind: BudgetKind, amount: float) -> str:
 
 
 def describe_memory(token_budget: int | None, *, is_checkpointed: bool) -> str:
-    """How an arm keeps a budget of memory: "at most 1,024 tokens at once, layers again"."""
+    """How an arm keeps a budget of memory: "1,024 tokens at once, with activation checkpointing"."""
     said = "whole micro-batches" if token_budget is None else f"{token_budget:,} tokens at once"
     return f"{said}, with activation checkpointing" if is_checkpointed else said

@@ -170,7 +170,8 @@ Question = Annotated[
     Literal["full-or-lora"] | tuple[Name, Name] | None, BeforeValidator(_checked_question)
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
+MOST = 10**9  # of anything that is counted
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class StudyModel(BaseModel):

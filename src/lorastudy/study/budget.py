@@ -19,6 +19,7 @@ from lorastudy.analysis.evidence import CONTENDED
 from lorastudy.config.budget import PlannedArm, TrainingBudget, write_amount
 from lorastudy.config.models import Study, Training
 from lorastudy.config.study_file import with_plan
+from lorastudy.config.syntax import MOST
 from lorastudy.errors import ConfigError, show_names
 from lorastudy.launch.attempt import TriedArm
 from lorastudy.launch.probe import time_study
@@ -69,7 +70,8 @@ def plan_study(study: Study, checked: StudyCheck, paces: Mapping[str, Pace]) -> 
     """The study with a plan for every arm; `paces` are needed for a budget of seconds.
 
     Raises:
-        ConfigError: The budget is less than one step, or than any memory that an arm needs.
+        ConfigError: The budget is less than one step, more than all steps that a study may have,
+            or less than any memory that an arm needs.
     """
     budget, unplanned = study.training.budget, list_unplanned(study)
     if budget is None or not unplanned:
@@ -104,6 +106,11 @@ def _plan_steps(
             f"training.budget.{budget.kind}: {write_amount(budget.kind, budget.amount)} is less "
             f"than one step of {arm.spec.arm.name}, which needs about "
             f"{write_amount(budget.kind, one)}. Give a larger budget."
+        )
+    if steps > MOST:
+        raise ConfigError(
+            f"training.budget.{budget.kind}: {write_amount(budget.kind, budget.amount)} is more "
+            f"than {MOST:,} steps of {arm.spec.arm.name}. Give a smaller budget."
         )
     used = first + per_epoch * plan.until(steps).epochs_until(steps)
     waited = pace.waited_share if pace is not None else None
