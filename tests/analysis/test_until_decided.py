@@ -45,8 +45,16 @@ class World:
     loss: Callable[[float, int], float] = lambda rate, epoch: abs(math.log(rate / 5e-3)) / epoch
     lost: frozenset[str] = frozenset()
     decisions: tuple[Entry, ...] = (PLAN,)
+    least_seeds: int | None = None
     done: dict[str, Ask] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.add(first_seeds(self.study, self.least_seeds))
+
+    def add(self, *new: Entry) -> None:
+        self.decisions += new
+        self.study = cover_decisions(self.study, self.decisions)
 
     def judge(self, looks: tuple[Seen, ...], plan: Plan) -> tuple[SeenPair, ...]:
         return tuple(
@@ -91,8 +99,7 @@ class World:
         """Take the decisions that are possible now, then execute what is asked for."""
         before = len(self.decisions), dict(self.epochs)
         while new := next_entries(self.so_far(), self.judge):
-            self.decisions += new
-            self.study = cover_decisions(self.study, self.decisions)
+            self.add(*new)
         for ask in list_asks(self.study, self.decisions):
             self.epochs[ask.spec.run_id] = ask.until_epoch or ask.spec.training.epochs
         return before != (len(self.decisions), self.epochs)
@@ -166,9 +173,7 @@ def test_a_study_that_stays_open_ends_with_the_seeds_it_is_allowed_and_may_get_m
 
 
 def test_a_first_look_that_was_put_off_spends_what_its_seeds_allow() -> None:
-    world = World(load(), lambda arm, n: "open" if n < 8 else "separated")
-    world.decisions += (first_seeds(world.study, 4),)
-    world.study = cover_decisions(world.study, world.decisions)
+    world = World(load(), lambda arm, n: "open" if n < 8 else "separated", least_seeds=4)
     world.run()
     assert [entry.n_seeds for entry in world.of(Seeds)] == [4, 6, 9]
     assert world.of(Look)[0].significance == pytest.approx(spent_by(4))
@@ -213,7 +218,8 @@ def test_one_lora_arm_that_beats_full_fine_tuning_answers_the_question() -> None
     world.run()
     assert world.decisions[-1] == End(why="answered") and len(world.of(Look)) == 1
     # it answers nothing about where to put LoRA
-    world.decisions = (PLAN.model_copy(update={"question": "where"}),)
+    where = PLAN.model_copy(update={"question": "where"})
+    world.decisions = (where, first_seeds(world.study))
     world.run()
     assert world.decisions[-1] == End(why="most seeds")
 
@@ -265,7 +271,7 @@ def test_decisions_follow_from_records_so_a_killed_study_goes_on_as_if_it_were_n
         1e-3, 5e-3, 2e-2, 1e-1, fates=lambda arm, n: "open" if n < 3 else "equivalent"
     )
     whole.run()
-    for n_kept in range(1, len(whole.decisions)):
+    for n_kept in range(2, len(whole.decisions)):
         again = searching(1e-3, 5e-3, 2e-2, 1e-1, fates=whole.fates)
         again.decisions = whole.decisions[:n_kept]
         again.study = cover_decisions(again.study, again.decisions)

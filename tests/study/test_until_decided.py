@@ -166,7 +166,7 @@ def test_a_folder_whose_results_may_have_been_seen_is_refused(
         (("", ""), UntilDecided(question="where"), "two arms with method: lora"),
         (("", ""), UntilDecided(question=("full", "lorra")), "two arms of these names"),
         (("", ""), UntilDecided(most_seeds=2), "needs 3 seeds for its first look"),
-        (("", ""), UntilDecided(most_seeds=4, least_seeds=5), "an arm may get 4 seeds"),
+        (("", ""), UntilDecided(most_seeds=4, least_seeds=5), "at most 4 seeds"),
         (("[rows-text, paper-padded]", "[paper-padded]"), UntilDecided(), "no test to decide on"),
         (("length: 40}", "length: 40}\n  best_by: {protocol: exact-match}"), UntilDecided(),
          "data.best_by chooses by right answers"),

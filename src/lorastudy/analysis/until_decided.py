@@ -42,7 +42,7 @@ class SoFar:
     """What is known of a study: its decisions, and how far the runs are that they asked for."""
 
     study: Study  # with the seeds and learning rates that were added
-    decisions: tuple[Entry, ...]  # the first is the plan
+    decisions: tuple[Entry, ...]  # the first are the plan and the seeds of the first look
     tried: Mapping[str, Mapping[float, TriedRate]]  # by arm and learning rate
     finished: Mapping[str, frozenset[int]]  # by arm: reported seeds whose run is done
     lost: frozenset[str] = frozenset()  # arms with a reported run that diverged or is damaged
@@ -76,15 +76,10 @@ def read_looks(decisions: Sequence[Entry], seeds: Sequence[int]) -> tuple[Seen, 
     return taken or (Seen(tuple(seeds[:1]), None, SIGNIFICANCE),)
 
 
-def first_look(study: Study) -> int:
-    """The seeds of the first look: as few as allow a verdict."""
-    return least_seeds(sum(arm.method != "baseline" for arm in study.arms))
-
-
 def first_seeds(study: Study, wanted: int | None = None) -> Seeds:
-    """All arms with the seeds of the first look: `wanted` of them, if that allows a verdict."""
-    n_seeds = max(first_look(study), wanted or 0)
-    return Seeds(arms=tuple(arm.name for arm in study.arms), n_seeds=n_seeds)
+    """All arms with the seeds of the first look: `wanted`, or as many more as allow a verdict."""
+    least = least_seeds(sum(arm.method != "baseline" for arm in study.arms))
+    return Seeds(arms=tuple(arm.name for arm in study.arms), n_seeds=max(least, wanted or 0))
 
 
 def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
@@ -95,8 +90,6 @@ def next_entries(so_far: SoFar, judge: Judge) -> tuple[Entry, ...]:
     study, decisions = so_far.study, so_far.decisions
     if isinstance(decisions[-1], End):
         return ()
-    if not any(isinstance(e, Seeds) for e in decisions):
-        return (first_seeds(study),)
     # learning rates first: the other runs of their arms need them
     chosen = read_choices(decisions)
     for arm in study.arms:

@@ -142,15 +142,14 @@ def with_plan(wanted: Wanted, how: Execution) -> Wanted:
         ConfigError: The budget cannot be met, or not be planned for a team.
         UserError: See `check_study`.
     """
-    study = wanted.opened.study
-    if not (unplanned := list_unplanned(study)):
+    budget, unplanned = wanted.opened.study.training.budget, list_unplanned(wanted.opened.study)
+    if budget is None or not unplanned:
         return wanted
-    kind = study.training.budget.kind if study.training.budget is not None else None
-    if how.team is not None and kind in ("seconds", "peak_memory"):
+    if how.team is not None and budget.kind in ("seconds", "peak_memory"):
         raise ConfigError(
-            f"training.budget.{kind} is planned for runs of one process, and --launch torchrun "
-            f"shares each run of {show_names(unplanned)} among several. Use a budget of tokens, "
-            "steps or flops."
+            f"training.budget.{budget.kind} is planned for runs of one process, and --launch "
+            f"torchrun shares each run of {show_names(unplanned)} among several. Use a budget of "
+            "tokens, steps or flops."
         )
     return replace(wanted, opened=plan_budget(wanted.opened, how.device))
 
@@ -199,8 +198,7 @@ def execute(
 ) -> Generator[Look, None, None]:
     """Execute the runs that `begin` returned, and report on them about once per second.
 
-    Where these choose learning rates or decide a question, the runs that follow are executed as
-    well.
+    Where these choose learning rates or decide a question, the runs that follow are executed too.
     Runs that fail are left as rows. When the iterator is closed, or left by an error, all
     processes stop at a checkpoint before it returns.
 

@@ -14,7 +14,7 @@ from lorastudy.analysis.halving import TriedRate
 from lorastudy.analysis.look_at import look_at
 from lorastudy.analysis.looks import Look
 from lorastudy.analysis.question import list_pairs
-from lorastudy.analysis.until_decided import SoFar, first_look, first_seeds, next_entries
+from lorastudy.analysis.until_decided import SoFar, first_seeds, next_entries
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import MOST_NEW_SEEDS, extend_study
 from lorastudy.errors import ConfigError, show_names
@@ -142,7 +142,7 @@ def _refuse_unfit(study: Study, question: AskedQuestion, most_seeds: int) -> Non
             "--until-decided: the study has no test to decide on. Add a benchmark without "
             "role: forgetting, under a protocol that scores text alone."
         )
-    if most_seeds < (least := first_look(study)):
+    if most_seeds < (least := first_seeds(study).n_seeds):
         raise ConfigError(
             f"--max-seeds {most_seeds}: this study needs {least} seeds for its first look. "
             f"Give {least} or more."
@@ -154,7 +154,10 @@ def _refuse_first_look(wanted: int | None, most: int, decisions: Sequence[Entry]
     if wanted is None:
         return
     if wanted > most:
-        raise ConfigError(f"--min-seeds {wanted}: an arm may get {most} seeds (--max-seeds).")
+        raise ConfigError(
+            f"--min-seeds {wanted}: an arm may get at most {most} seeds. Give a smaller number, or "
+            "a larger --max-seeds."
+        )
     first = next((e.n_seeds for e in decisions if isinstance(e, Seeds)), wanted)
     if first < wanted:
         raise ConfigError(
@@ -189,7 +192,7 @@ def _show(question: AskedQuestion | None) -> str:
 
 
 def start_plan(folder: StudyFolder, wish: UntilDecided) -> None:
-    """Write the plan into a study's folder that was just started; a known plan is not repeated.
+    """Write the plan and the seeds of its first look into a study's folder, unless it has them.
 
     Raises:
         ConfigError: See `plan_study`.
@@ -198,12 +201,11 @@ def start_plan(folder: StudyFolder, wish: UntilDecided) -> None:
         decisions = read_decisions(folder)
         study = read_study(folder)
         plan = plan_study(study, wish, decisions)
-        if plan in decisions:
-            return
-        entries: list[Entry] = [plan]
-        if not decisions:
-            entries.append(first_seeds(study, wish.least_seeds))
-        append_decision(folder, *entries)
+        new: list[Entry] = [] if plan in decisions else [plan]
+        if not any(isinstance(entry, Seeds) for entry in decisions):
+            new.append(first_seeds(study, wish.least_seeds))
+        if new:
+            append_decision(folder, *new)
 
 
 def decide(folder: StudyFolder) -> tuple[Entry, ...]:
