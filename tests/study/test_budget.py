@@ -236,6 +236,11 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     assert plan_budget(found, "cpu") is found
     assert open_study(str(opened.folder.path)).study == planned.study
 
+    # another budget is refused before anything is measured
+    other = replace(desk.open({"seconds": "10s"}), folder=opened.folder)
+    with pytest.raises(ConfigError, match=r"training\.budget\.seconds: 9\.0 -> 10\.0"):
+        plan_budget(other, "cpu")
+
     # an arm that is added is planned alone, and what was started is still known
     assert extend_folder(opened.folder, [("arm", json.dumps(MORE["projection"]))], n_seeds=0) == []
     grown = replace(open_study(str(opened.folder.path)), places=desk.places)

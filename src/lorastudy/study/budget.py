@@ -32,6 +32,7 @@ from lorastudy.study.flops import count_flops
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.predicted_peak import predict_arm_peak
 from lorastudy.study.run_seconds import count_targets, predict_roughly
+from lorastudy.study.start import refuse_other_study
 from lorastudy.units import write_mib
 
 
@@ -48,11 +49,13 @@ def plan_budget(opened: OpenedStudy, device: str) -> OpenedStudy:
     """The study with a plan for every arm; it is checked, and arms are tried where that is needed.
 
     Raises:
-        UserError: See `check_study`; the budget cannot be met; or an arm does not fit into memory.
+        UserError: See `check_study`; another study was started in the folder; the budget cannot be
+            met; or an arm does not fit into memory.
     """
     study = opened.study
     if not list_unplanned(study):
         return opened
+    refuse_other_study(study, opened.folder)
     checked = check_study(study, opened.places, choose_device(device))
     assert study.training.budget is not None
     paces = {}

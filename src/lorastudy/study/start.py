@@ -97,6 +97,7 @@ def start_study(study: Study, folder: StudyFolder) -> None:
         _refuse_weights(folder.path)
         write_text(folder.study, dump_study(study))
         return
+    refuse_other_study(study, folder)
     before = read_own_file(folder)
     if extends(before, study):
         locked = read_lock(folder).studies if folder.lock.is_file() else ()
@@ -105,6 +106,15 @@ def start_study(study: Study, folder: StudyFolder) -> None:
             # a plan for what was added before is not an extension of its own
             is_plan = with_plan_of(started[-1], study) == study
             write_extension(folder, started[0 if is_plan else -1], study)
+
+
+def refuse_other_study(study: Study, folder: StudyFolder) -> None:
+    """Check that a study that was started in the folder is this one, extended or as it was before.
+
+    Raises:
+        ConfigError: It is another one; its differences are listed.
+    """
+    if not folder.study.is_file() or extends(before := read_own_file(folder), study):
         return
     if folder.lock.is_file() and study in read_lock(folder).studies and extends(study, before):
         return  # extended since this command read it; what was added is left to another command
