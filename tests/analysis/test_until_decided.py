@@ -57,6 +57,7 @@ class World:
         self.study = cover_decisions(self.study, self.decisions)
 
     def judge(self, looks: tuple[Seen, ...], plan: Plan) -> tuple[SeenPair, ...]:
+        assert looks[-1].significance > 0  # or it could separate nothing
         return tuple(
             SeenPair(
                 benchmark="test",
