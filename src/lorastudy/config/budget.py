@@ -189,6 +189,6 @@ def write_amount(kind: BudgetKind, amount: float) -> str:
 
 
 def describe_memory(token_budget: int | None, *, is_checkpointed: bool) -> str:
-    """How an arm keeps a budget of memory: "1,024 tokens at once, with activation checkpointing"."""
+    """How an arm keeps a budget of memory: "960 tokens at once, with activation checkpointing"."""
     said = "whole micro-batches" if token_budget is None else f"{token_budget:,} tokens at once"
     return f"{said}, with activation checkpointing" if is_checkpointed else said
