@@ -66,7 +66,7 @@ class StepPlan:
     def epochs_until(self, step: int) -> Fraction:
         """The rows that the optimizer steps up to `step` read, as a number of epochs."""
         epochs, rest = divmod(self.group_of(step).stop, self.micro_batches_per_epoch)
-        return epochs + Fraction(min(rest * self.micro_batch, self.n_rows), self.n_rows)
+        return epochs + Fraction(rest * self.micro_batch, self.n_rows)
 
     @property
     def n_passes(self) -> float:
