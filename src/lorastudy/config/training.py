@@ -124,9 +124,7 @@ class Training(StudyModel):
     def _mistakes_of_length(self) -> list[Mistake]:
         """Whether epochs and budget both say how long arms are trained, or neither does."""
         if self.budget is None or self.budget.kind == "peak_memory":
-            is_null = self.budget is None and "epochs" in self.model_fields_set
             what = "is required; or a budget, such as budget: {tokens: 2M}"
-            what = "must be a whole number, not nothing" if is_null else what
             return [] if self.epochs is not None else [("epochs", what)]
         if self.epochs is None:
             return []
