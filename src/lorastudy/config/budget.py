@@ -105,7 +105,7 @@ class TrainingBudget(StudyModel):
     peak_memory: Annotated[Bytes | None, _left_out_if_none()] = None
     """Predicted peak memory, such as 8GB: computes fewer rows at once; needs epochs as well."""
     planned: Annotated[tuple[PlannedArm, ...], Field(exclude_if=is_empty)] = ()
-    """What it means for each arm; written when the study starts, left out by people."""
+    """What it means for each arm; written when the study starts, so leave it out."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
