@@ -79,7 +79,7 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
             raise
         model = _attach_to_numbers(base, arm, placement)
     if model.adapter is not None:
-        refuse_base_weights(arm, placement)
+        refuse_held(arm, placement)
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
@@ -141,7 +141,7 @@ def _has_conv1d(model: ArmModel) -> bool:
     return any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
 
 
-def refuse_base_weights(arm: Arm, placement: ResolvedPlacement) -> None:
+def refuse_held(arm: Arm, placement: ResolvedPlacement) -> None:
     """Check that the adapters of `arm` can be trained on its `base_weights`.
 
     For bfloat16 this is tried on a small model, since some methods compute from float32 alone.

@@ -16,7 +16,7 @@ import torch
 from lorastudy.config.arms import BaseWeights
 from lorastudy.config.models import Arm, Training
 from lorastudy.errors import ConfigError
-from lorastudy.model.arm_size import refuse_base_weights
+from lorastudy.model.arm_size import refuse_held
 from lorastudy.model.base import BaseDescription, build_without_weights
 from lorastudy.model.base_weights import IN_8_BITS
 from lorastudy.model.checkpointing import checkpoint_layers
@@ -205,7 +205,7 @@ def _list_formats(checked: ArmCheck) -> tuple[BaseWeights, ...]:
 
     def is_refused(held: BaseWeights) -> bool:
         try:
-            refuse_base_weights(arm.model_copy(update={"base_weights": held}), checked.placement)
+            refuse_held(arm.model_copy(update={"base_weights": held}), checked.placement)
         except ConfigError:
             return True
         return False
