@@ -29,7 +29,7 @@ from lorastudy.model.base_weights import (
     refuse_optimizer,
 )
 from lorastudy.model.fast import products
-from lorastudy.model.fast.held import count_elements, is_packed, widen
+from lorastudy.model.fast.held import count_elements, cut_rows, is_packed, widen
 from lorastudy.model.fast.products import multiply, multiply_back
 from lorastudy.model.scoring import make_scorer
 from support.families import FAMILIES, save_family
@@ -240,6 +240,22 @@ def test_large_weights_are_widened_part_by_part(
         multiply(x, weight, bias), nn.functional.linear(x, weight.float(), bias), atol=1e-5
     )
     assert torch.allclose(multiply_back(dy, weight), dy @ weight.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("base_weights", PACKED)
+def test_packed_weights_are_widened_part_by_part(
+    base_weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 96 inputs: two rows are three blocks, and nf4-double packs the scales in blocks as well
+    held = held_base(save_family("gpt2", tmp_path, n_embd=96), base_weights)
+    monkeypatch.setattr(products, "WIDENED", 1_000)
+    for weight in filter(is_packed, held.parameters()):
+        whole = widen(weight, torch.float32)
+        parts = [widen(weight, torch.float32, rows) for rows in cut_rows(weight, 100)]
+        assert len(parts) > 1 and torch.equal(torch.cat(parts), whole)
+        x, dy = torch.randn(7, whole.shape[1]), torch.randn(7, len(whole))
+        assert torch.allclose(multiply(x, weight), x @ whole.t(), atol=1e-4)
+        assert torch.allclose(multiply_back(dy, weight), dy @ whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "opt", "gpt_neox", "gpt_oss"])  # one scales

@@ -36,20 +36,32 @@ def widen(weight: Tensor, dtype: torch.dtype, rows: slice | None = None) -> Tens
 
 def _unpack_4_bits(packed: Tensor, stored: Any, rows: slice) -> Tensor:
     """Rows of a weight in nf4: two numbers in a byte, and a scale for each block of them."""
-    from bitsandbytes.functional import dequantize_4bit, dequantize_blockwise
+    from bitsandbytes.functional import dequantize_4bit
 
     n_out, n_in = stored.shape
     begin, end = rows.start * n_in, min(rows.stop, n_out) * n_in
-    scales = stored.absmax
-    if stored.nested:
-        scales = dequantize_blockwise(scales, stored.state2) + stored.offset
     state = copy(stored)
     state.nested, state.state2, state.offset = False, None, None
-    state.absmax = scales[begin // stored.blocksize : -(-end // stored.blocksize)]
+    state.absmax = _scales(stored, begin // stored.blocksize, -(-end // stored.blocksize))
     # As one long row: with AVX-512, bitsandbytes 0.50 mixes up scales if a block spans two rows.
     state.shape = torch.Size((end - begin,))
     numbers: Tensor = dequantize_4bit(packed[begin // 2 : (end + 1) // 2], state)
     return numbers.view(-1, n_in)
+
+
+def _scales(stored: Any, begin: int, end: int) -> Tensor:
+    """Scales of the blocks from `begin` to `end`, which nf4-double packs by blocks as well."""
+    if not stored.nested:
+        scales: Tensor = stored.absmax[begin:end]
+        return scales
+    from bitsandbytes.functional import dequantize_blockwise
+
+    state = copy(stored.state2)
+    first = begin // state.blocksize
+    state.absmax = state.absmax[first : -(-end // state.blocksize)]
+    begin_of_first = first * state.blocksize
+    wide: Tensor = dequantize_blockwise(stored.absmax[begin_of_first:end], state) + stored.offset
+    return wide[begin - begin_of_first :]
 
 
 def cut_rows(weight: Tensor, n_most: int) -> Iterator[slice]:
