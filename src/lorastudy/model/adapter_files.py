@@ -32,11 +32,11 @@ def find_adapter_file(folder: Path) -> Path | None:
 
 
 def name_adapters_inside(folder: Path) -> str:
-    """A sentence on the adapters in folders of `folder`, where PEFT writes those with a name."""
+    """A sentence on the adapters in folders of `folder`, where PEFT writes named ones; or ""."""
     names = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    return f"It holds adapters in folders of their own: {show_names(names)}. Name one." * bool(
-        names
-    )
+    if not names:
+        return ""
+    return f"It holds adapters in folders of their own: {show_names(names)}. Name one."
 
 
 def check_adapter_folder(folder: Path) -> None:

@@ -63,9 +63,11 @@ class StoredTensor:
         if math.prod(self.shape) >= _LARGE:
             release_free_memory()  # what other tensors left behind, in pieces that are too small
         how: Any = {"dtype": dtype or self.dtype, "device": device}
-        whole = torch.empty(self.shape[::-1], **how).t() if self.is_turned else None
-        whole = torch.empty(self.shape, **how) if whole is None else whole
-        rows = whole if self.is_turned else whole.view(-1)
+        if self.is_turned:
+            whole = rows = torch.empty(self.shape[::-1], **how).t()
+        else:
+            whole = torch.empty(self.shape, **how)
+            rows = whole.view(-1)
         n_rows = max(1, _PART // math.prod(rows.shape[1:]))
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.begin)
