@@ -156,11 +156,9 @@ def _find_trained(
         if path in stages:
             places.append(stages[path])
             trained.update([path] if kind == "weight" else [])
-        else:  # of a norm before the modules of its layer, an embedding, or the last norm
+        else:  # of a norm before its layer; others are trained only with the first layer
             layer = layer_of(path)
-            is_last = "norm" in path or "ln_f" in path
-            outside = max(stages.values()) if is_last else 0
-            places.append((outside if layer is None else firsts[layer]) - 0.5)
+            places.append((0 if layer is None else firsts[layer]) - 0.5)
     return frozenset(trained), min(places)
 
 
