@@ -18,7 +18,7 @@ from lorastudy.config.models import Arm, Study
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import dump_study, load_study
 from lorastudy.data.batches import Padding, make_batch
-from lorastudy.data.rows import cut_lines
+from lorastudy.data.rows import Marks, cut_lines
 from lorastudy.errors import ConfigError
 from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.attempt import TriedArm
@@ -132,7 +132,11 @@ def test_operations_are_those_that_torch_counts(
     arm, base = Arm.model_validate({**ARMS, **MORE}[name]), description_of(folder)
     placement = resolve_arm(arm, base)
     model = attach_arm(copy_base(folder), arm, placement, seed=0)
-    table = cut_lines(np.arange(0, 4 * 11 + 1, 11), 12, 0)
+    is_scored = np.arange(4 * 11) % 11 > 4
+    table = replace(
+        cut_lines(np.arange(0, 4 * 11 + 1, 11), 12, 0),
+        marks=Marks(is_scored, np.zeros(4 * 11, dtype=np.uint8)),
+    )
     batch = make_batch(np.ones(44, dtype=np.int64), table, np.arange(4), Padding(0))
     scorer = make_scorer(model.network, "float32", implementation="reference")
     model.network.train()
@@ -223,7 +227,11 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     for place, pace in ((1, 0.02), (2, 0.01), (3, 0.005)):
         plan = checked.arms[place].layout.plan
         longer = plan.until(plan.n_steps + 1).n_passes
-        assert 1 + pace * targets * plan.n_passes <= 9 < 1 + pace * targets * longer
+        used = 1 + pace * targets * plan.n_passes
+        assert used <= 9 < 1 + pace * targets * longer
+        name = checked.arms[place].spec.arm.name
+        amount = planned.study.training.budget.amount_of(name)  # type: ignore[union-attr]
+        assert amount == pytest.approx(used, abs=1e-3)
 
     # started: the study file without the plan, and the folder's own, both find it
     start_study(planned.study, opened.folder)
