@@ -16,7 +16,7 @@ from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import score_part
-from lorastudy.run.tasks import TaskItems
+from lorastudy.run.tasks import AskedModel, TaskItems
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.places import Places
 from lorastudy.study.preview_items import describe_items
@@ -126,7 +126,7 @@ def test_choices_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:
 
 
 def test_a_preview_shows_what_the_harness_asks(folder: Path, tiny_gpt2: Path) -> None:
-    """Solved examples are those of the evaluation, also after an earlier look."""
+    """Solved examples are those of the evaluation, and a look does not change them."""
     tokenizer = make_reader(tiny_gpt2, Places(folder, cache=folder / "cache")).tokenizer
     expected = theirs(tiny_gpt2, write_task(folder, CHOICE))
     part = prepare(tiny_gpt2, folder)
@@ -139,6 +139,8 @@ def test_a_preview_shows_what_the_harness_asks(folder: Path, tiny_gpt2: Path) ->
                 text[-65:] for text in asked
             ]
             assert [text.is_right for text in item] == [n == sample["target"] for n in range(3)]
+    model = AskedModel(make_scorer(load_base(tiny_gpt2, device=CPU), "float32"), CPU)
+    assert part.answer(model) == prepare(tiny_gpt2, folder).answer(model)
     write_task(folder, WRITTEN, LETTER="e", STOP="none")
     shown = describe_items("b", prepare(tiny_gpt2, folder), 9)
     assert [row.segments[0].tokens for row in shown.rows] == [(*f"{q['q']} ",) for q in QUESTIONS]

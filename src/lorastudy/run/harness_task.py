@@ -86,7 +86,6 @@ class HarnessItems(TaskItems):
         self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         with _naming(self.name), redirect_stderr(StringIO()):  # it shows its progress there
             self.task.build_all_requests(limit=self.n_units)
-        self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         found: dict[int, list[Any]] = {}
         for request in self.task.instances:
             found.setdefault(request.doc_id, []).append(request)
@@ -133,6 +132,7 @@ class HarnessItems(TaskItems):
             poll=model.poll,
             team=model.team,
         )
+        self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         with _naming(self.name):
             found = evaluate(
                 answering.as_harness_has_it(),
@@ -257,7 +257,6 @@ def _load_task(named: str, base: Path, num_fewshot: int | None) -> tuple[str, An
         ((name, task),) = found.items()
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
-        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
     return name, task
 
 
