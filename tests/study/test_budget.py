@@ -17,6 +17,7 @@ from lorastudy.config.budget import list_disturbed
 from lorastudy.config.models import Arm, Study
 from lorastudy.config.spec import expand_study
 from lorastudy.config.study_file import dump_study, load_study
+from lorastudy.config.study_file import with_plan as add_plan
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.rows import Marks, cut_lines
 from lorastudy.errors import ConfigError
@@ -245,9 +246,14 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     assert open_study(str(opened.folder.path)).study == planned.study
 
     # another budget is refused before anything is measured
-    other = replace(desk.open({"seconds": "10s"}), folder=opened.folder)
+    change = ["training.budget={seconds: 10s}"]
+    other = open_study(str(source), out=opened.folder.path, overrides=change)
+    assert list_unplanned(other.study) == ("full", "lora", "lora-1")
     with pytest.raises(ConfigError, match=r"training\.budget\.seconds: 9\.0 -> 10\.0"):
         plan_budget(other, "cpu")
+    fewer = add_plan(opened.study, planned.study.training.budget.planned[1:])  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"training\.budget\.planned: "):
+        start_study(fewer, opened.folder)
 
     # an arm that is added is planned alone, and what was started is still known
     assert extend_folder(opened.folder, [("arm", json.dumps(MORE["projection"]))], n_seeds=0) == []
