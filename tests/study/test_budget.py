@@ -308,6 +308,14 @@ def test_a_budget_of_memory_changes_only_how_much_is_computed_at_once(desk: Desk
         ({"budget": {"tokens": 0}}, "must be at least 1"),
         ({"budget": {"seconds": "soon"}}, "is not a duration"),
         ({"budget": 500}, "write {steps: 500}"),
+        (
+            {"budget": {"tokens": "1k", "planned": [{"arm": "full", "amount": 1.0}]}},
+            "planned.0.steps: is required with a budget of tokens",
+        ),
+        (
+            {"budget": {"steps": 4, "planned": [{"arm": "full", "amount": 1.0, "steps": 3}]}},
+            "planned.0.steps: is not planned with a budget of steps",
+        ),
         ({"budget": {"steps": 4, "planned": [{"arm": "full", "stepz": 3}]}}, "unknown key"),
     ],
 )
