@@ -96,11 +96,6 @@ def _schema(*forms: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": list(forms)})
 
 
-def is_empty(value: object) -> bool:
-    """Whether a key holds nothing, so that it stays out of identities."""
-    return not value
-
-
 Positive = Annotated[float, Field(gt=0)]
 Budget = Annotated[
     Count,

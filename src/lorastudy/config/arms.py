@@ -18,12 +18,12 @@ from lorastudy.config.arm_values import (
     Positive,
     RankPattern,
     StartName,
-    is_empty,
     multiple_of_rank,
 )
 from lorastudy.config.sources import StoredWeights
 from lorastudy.config.syntax import (
     Count,
+    IfAny,
     LearningRate,
     Mistake,
     Name,
@@ -82,29 +82,29 @@ class Arm(StudyModel):
     """baseline trains nothing, full every parameter, lora adapters; for the others see methods."""
     placement: tuple[PlacementEntry, ...] = ()
     """Layer types or dotted module patterns that receive an adapter; for lora and peft."""
-    layers: Annotated[Layers | None, Field(exclude_if=is_empty)] = None
+    layers: IfAny[Layers | None] = None
     """Only these layers, counted from 0: 3, 0-5 or last-4; null: all of them."""
     rank: Count | None = None
     """r of LoRA (arXiv:2106.09685, section 4.1)."""
-    budget: Annotated[Budget | None, Field(exclude_if=is_empty)] = None
+    budget: IfAny[Budget | None] = None
     """Instead of rank: the largest rank with at most this many trainable parameters, as 1.6M."""
     alpha: Alpha | None = None
     """The adapter's output is scaled by alpha / rank; 2r: twice the rank, whatever it is."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input; lora only."""
-    rank_pattern: Annotated[RankPattern | None, Field(exclude_if=is_empty)] = None
+    rank_pattern: IfAny[RankPattern | None] = None
     """Ranks of some modules, by layer types or patterns of the placement; lora only."""
-    alpha_pattern: Annotated[AlphaPattern | None, Field(exclude_if=is_empty)] = None
+    alpha_pattern: IfAny[AlphaPattern | None] = None
     """Alphas of some modules, by layer types or patterns of the placement; lora only."""
-    use_rslora: Annotated[bool, Field(exclude_if=is_empty)] = False
+    use_rslora: IfAny[bool] = False
     """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732); lora only."""
-    use_dora: Annotated[bool, Field(exclude_if=is_empty)] = False
+    use_dora: IfAny[bool] = False
     """Train the length of every output's weights by itself (DoRA, arXiv:2402.09353); lora only."""
     init_lora_weights: Annotated[StartName, Field(exclude_if=lambda start: start is True)] = True
     """Initial values by PEFT's name, such as gaussian or pissa; true: B is zero; lora only."""
-    loraplus_lr_ratio: Annotated[Positive | None, Field(exclude_if=is_empty)] = None
+    loraplus_lr_ratio: IfAny[Positive | None] = None
     """The learning rate of B is this many times that of A (LoRA+, arXiv:2402.12354); lora only."""
-    peft: Annotated[PeftKeys | None, Field(exclude_if=is_empty)] = None
+    peft: IfAny[PeftKeys | None] = None
     """peft_type and the keys of its configuration in PEFT, such as {peft_type: VERA, r: 64}."""
     allow_tied: bool = False
     """Allow an adapter on an output layer that shares its weight with the embedding."""
@@ -112,7 +112,7 @@ class Arm(StudyModel):
     """Number format that the base's frozen weights are held in; packed ones need bitsandbytes."""
     trained_weights: Annotated[TrainedWeights, _FLOAT32] = "float32"
     """bfloat16-stochastic: weights in bfloat16, rounded stochastically after a step; full only."""
-    weights: Annotated[tuple[StoredWeights, ...], Field(exclude_if=is_empty)] = ()
+    weights: IfAny[tuple[StoredWeights, ...]] = ()
     """Of elsewhere, which `lorastudy compare` writes: the models that it scores, one per seed."""
     learning_rates: tuple[LearningRate, ...] = ()
     """Peak learning rates to try, one run each; required unless the method is baseline."""

@@ -10,6 +10,7 @@ from lorastudy.config.sources import Source
 from lorastudy.config.syntax import (
     Count,
     FilePath,
+    IfGiven,
     Mistake,
     Name,
     ProtocolName,
@@ -99,18 +100,16 @@ class Benchmark(Source):
     """forgetting: neutral text, on which tuned models are compared with the baseline."""
     sample: Annotated[int, Field(ge=2)] | None = None
     """Score this many random documents (or windows, or items), with a standard error; null: all."""
-    generation: Annotated[Generation | None, Field(exclude_if=lambda how: how is None)] = None
+    generation: IfGiven[Generation] = None
     """How answers are generated, for protocols that judge generated texts; null: its defaults."""
-    function: Annotated[
-        str | None, Field(pattern=_FUNCTION, exclude_if=lambda named: named is None)
-    ] = None
+    function: IfGiven[Annotated[str, Field(pattern=_FUNCTION)]] = None
     """For own-function: module:function or file.py:function, called with text and answer."""
 
-    task: Annotated[str | None, Field(min_length=1, exclude_if=lambda task: task is None)] = None
+    task: IfGiven[Annotated[str, Field(min_length=1)]] = None
     """For lm-eval-task, in place of id or path: a task of lm-evaluation-harness, or a YAML file."""
-    num_fewshot: Annotated[int | None, Field(ge=0, exclude_if=lambda n: n is None)] = None
+    num_fewshot: IfGiven[Annotated[int, Field(ge=0)]] = None
     """Solved examples before each item of a task; null: as the task says."""
-    metric: Annotated[str | None, Field(min_length=1, exclude_if=lambda name: name is None)] = None
+    metric: IfGiven[Annotated[str, Field(min_length=1)]] = None
     """What a task is judged by, such as acc_norm or exact_match,strict-match; null: its first."""
 
     @property

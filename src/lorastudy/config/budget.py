@@ -7,12 +7,11 @@ as many steps are the same run.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from lorastudy.config.arm_values import is_empty
-from lorastudy.config.syntax import Count, Name, StudyModel, refuse, wrong_value
+from lorastudy.config.syntax import Count, IfAny, IfGiven, Name, StudyModel, refuse, wrong_value
 from lorastudy.units import read_bytes, read_count, read_seconds, write_mib
 
 BudgetKind = Literal["steps", "tokens", "flops", "seconds", "peak_memory"]
@@ -70,10 +69,6 @@ Bytes = Annotated[
 ]
 
 
-def _left_out_if_none() -> Any:
-    return Field(exclude_if=lambda value: value is None)
-
-
 class PlannedArm(StudyModel):
     """What a budget means for one arm."""
 
@@ -81,30 +76,30 @@ class PlannedArm(StudyModel):
     """Name of the arm."""
     amount: Annotated[float, Field(ge=0)]
     """How much of the budget's amount the arm is planned to use."""
-    steps: Annotated[Count | None, _left_out_if_none()] = None
+    steps: IfGiven[Count] = None
     """Optimizer steps of its runs; null: as many as the epochs have."""
-    token_budget: Annotated[Count | None, _left_out_if_none()] = None
+    token_budget: IfGiven[Count] = None
     """As training.token_budget, for this arm."""
-    activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
+    activation_checkpointing: IfAny[bool] = False
     """As training.activation_checkpointing, for this arm."""
-    waited_share: Annotated[float | None, Field(ge=0, le=1), _left_out_if_none()] = None
+    waited_share: IfGiven[Annotated[float, Field(ge=0, le=1)]] = None
     """Of seconds: how much of the time its threads waited for the CPU while it was measured."""
 
 
 class TrainingBudget(StudyModel):
     """One amount that every arm gets: exactly one of the first five keys."""
 
-    steps: Annotated[Count | None, _left_out_if_none()] = None
+    steps: IfGiven[Count] = None
     """Optimizer steps."""
-    tokens: Annotated[Tokens | None, _left_out_if_none()] = None
+    tokens: IfGiven[Tokens] = None
     """Scored tokens that are trained on, such as 2M."""
-    flops: Annotated[Flops | None, _left_out_if_none()] = None
+    flops: IfGiven[Flops] = None
     """Floating-point operations of training, by shapes, such as 1e15 or 2P."""
-    seconds: Annotated[Seconds | None, _left_out_if_none()] = None
+    seconds: IfGiven[Seconds] = None
     """Seconds of optimizer steps, such as 600 or 10min, by the first steps of each arm."""
-    peak_memory: Annotated[Bytes | None, _left_out_if_none()] = None
+    peak_memory: IfGiven[Bytes] = None
     """Predicted peak memory, such as 8GB: computes fewer rows at once; needs epochs as well."""
-    planned: Annotated[tuple[PlannedArm, ...], Field(exclude_if=is_empty)] = ()
+    planned: IfAny[tuple[PlannedArm, ...]] = ()
     """What it means for each arm; written when the study starts, so leave it out."""
 
     @model_validator(mode="after")

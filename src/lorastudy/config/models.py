@@ -27,6 +27,8 @@ from lorastudy.config.syntax import (
     LAYER_TYPES,
     ROOT_PATTERNS,
     FilePath,
+    IfAny,
+    IfGiven,
     Margin,
     Mistake,
     Name,
@@ -95,15 +97,13 @@ class Data(StudyModel):
     """Documents whose loss after each epoch chooses the best epoch, unless best_by does."""
     rows: Rows
     """How both are cut into rows; row protocols of benchmarks use the same length."""
-    completion_only_loss: Annotated[bool | None, Field(exclude_if=lambda only: only is None)] = None
+    completion_only_loss: IfGiven[bool] = None
     """Score only completions, not prompts; null: yes. For rows with prompt and completion."""
-    assistant_only_loss: Annotated[bool, Field(exclude_if=lambda only: not only)] = False
+    assistant_only_loss: IfAny[bool] = False
     """Score only what the chat template marks with {% generation %}. For rows with messages."""
-    chat_template_path: Annotated[FilePath | None, Field(exclude_if=lambda path: path is None)] = (
-        None
-    )
+    chat_template_path: IfGiven[FilePath] = None
     """File with the chat template, in Jinja; null: that of the base model's tokenizer."""
-    best_by: Annotated[BestBy | None, Field(exclude_if=lambda task: task is None)] = None
+    best_by: IfGiven[BestBy] = None
     """A task whose right answers choose the best weights; null: the validation loss chooses."""
 
     @property
@@ -195,11 +195,7 @@ class Study(StudyModel):
     """How every arm is trained."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct_seeds)]
     """Every trained arm has a run with each seed; all arms see the same data in the same order."""
-    tuning_seeds: Annotated[
-        tuple[Seed, ...],
-        AfterValidator(_distinct_seeds),
-        Field(exclude_if=lambda seeds: not seeds),
-    ] = ()
+    tuning_seeds: IfAny[Annotated[tuple[Seed, ...], AfterValidator(_distinct_seeds)]] = ()
     """Learning rates of an arm are compared with these seeds; only the best one runs with seeds."""
     arms: Annotated[
         tuple[Arm, ...],
@@ -210,13 +206,13 @@ class Study(StudyModel):
     """The variants to compare."""
     benchmarks: Annotated[tuple[Benchmark, ...], AfterValidator(_distinct_names)] = ()
     """The test sets on which the models are scored; may be empty."""
-    samples: Annotated[Samples | None, Field(exclude_if=lambda samples: samples is None)] = None
+    samples: IfGiven[Samples] = None
     """Prompts after which every model writes; the report shows the texts side by side."""
     margin: Annotated[Margin, Field(exclude_if=lambda margin: margin == EQUIVALENCE_MARGIN)] = (
         EQUIVALENCE_MARGIN
     )
     """Arms shown to differ by less are tied: nats per token, or wrong answers per item."""
-    question: Annotated[Question, Field(exclude_if=lambda question: question is None)] = None
+    question: IfGiven[Question] = None
     """What is judged by itself: full-or-lora (every LoRA arm beside full), or two names of arms."""
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ from lorastudy.config.syntax import (
     Count,
     FilePath,
     HubId,
+    IfAny,
+    IfGiven,
     Mistake,
     Name,
     Revision,
@@ -149,9 +151,7 @@ class MixedSource(Source):
 class TrainSource(Source):
     """Documents to train on: those of one source, or a mixture of several."""
 
-    mixture: Annotated[
-        tuple[MixedSource, ...] | None, Field(exclude_if=lambda mixture: mixture is None)
-    ] = None
+    mixture: IfGiven[tuple[MixedSource, ...]] = None
     """Sources with weights. An epoch has as many rows as all of them; small sources repeat."""
 
     def _origins(self) -> dict[str, object]:
@@ -190,11 +190,9 @@ class TrainSource(Source):
 class ValidationSource(Source):
     """Documents that choose the best weights: those of a source, or a part of data.train."""
 
-    from_train: Annotated[
-        Annotated[float, Field(gt=0, lt=1)] | None, Field(exclude_if=lambda share: share is None)
-    ] = None
+    from_train: IfGiven[Annotated[float, Field(gt=0, lt=1)]] = None
     """Hold out this share of the documents of data.train, instead of naming others."""
-    seed: Annotated[Seed, Field(exclude_if=lambda seed: seed == 0)] = 0
+    seed: IfAny[Seed] = 0
     """Chooses the documents of from_train; the same for all runs."""
 
     def _origins(self) -> dict[str, object]:

@@ -8,12 +8,11 @@ The same spec has the same run id on every machine and in every process.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from lorastudy.config.benchmarks import Samples
 from lorastudy.config.models import Arm, BaseModelRef, Benchmark, Data, Study, StudyModel, Training
+from lorastudy.config.syntax import IfGiven
 
 _NOT_IN_IDENTITY: dict[str, Any] = {
     **{"benchmarks": True, "samples": True},
@@ -38,7 +37,7 @@ class RunSpec(StudyModel):
     """How it is trained."""
     benchmarks: tuple[Benchmark, ...] = ()
     """The test sets that it is scored on; not part of the identity."""
-    samples: Annotated[Samples | None, Field(exclude_if=lambda samples: samples is None)] = None
+    samples: IfGiven[Samples] = None
     """Prompts after which its model writes; not part of the identity."""
 
     @property

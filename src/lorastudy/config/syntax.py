@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -170,6 +170,10 @@ Question = Annotated[
     Literal["full-or-lora"] | tuple[Name, Name] | None, BeforeValidator(_checked_question)
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_T = TypeVar("_T")
+# Keys that are not written, and so do not enter identities, while they are null or say nothing.
+IfGiven = Annotated[_T | None, Field(exclude_if=lambda value: value is None)]
+IfAny = Annotated[_T, Field(exclude_if=lambda value: not value)]
 MOST = 10**9  # of anything that is counted
 Count = Annotated[int, Field(ge=1, le=MOST)]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from lorastudy.config.budget import TrainingBudget, write_amount
-from lorastudy.config.syntax import Count, Mistake, StudyModel, refuse
+from lorastudy.config.syntax import Count, IfAny, IfGiven, Mistake, StudyModel, refuse
 
 Rounding = Literal["down", "up"]
 
@@ -65,9 +65,9 @@ class EarlyStopping(StudyModel):
 class Training(StudyModel):
     """One training protocol for all arms of the study."""
 
-    epochs: Annotated[Count | None, Field(exclude_if=lambda epochs: epochs is None)] = None
+    epochs: IfGiven[Count] = None
     """Passes over the training rows; required unless budget says how long arms are trained."""
-    budget: Annotated[TrainingBudget | None, Field(exclude_if=lambda budget: budget is None)] = None
+    budget: IfGiven[TrainingBudget] = None
     """One amount that every arm gets, such as {tokens: 2M}; null: all arms have the same epochs."""
     rows_per_step: Count
     """Rows whose gradients are added for one optimizer step."""
@@ -87,15 +87,13 @@ class Training(StudyModel):
     """scored: padding is trained on as if it were text (the published protocol)."""
     accumulation: Literal["token-weighted", "micro-batch-means"] = "token-weighted"
     """Whether every scored token of a step weighs the same, or every micro-batch does."""
-    activation_checkpointing: Annotated[bool, Field(exclude_if=lambda is_on: not is_on)] = False
+    activation_checkpointing: IfAny[bool] = False
     """Keep only the inputs of layers, and compute the layers again in backward: less memory."""
     first_group: Literal["full", "one"] = "full"
     """one: the first optimizer step follows a single micro-batch (the published protocol)."""
-    validate_every: Annotated[Count | None, Field(exclude_if=lambda steps: steps is None)] = None
+    validate_every: IfGiven[Count] = None
     """Validate after every N optimizer steps too; null: only after epochs. Each may be the best."""
-    early_stopping: Annotated[
-        EarlyStopping | None, Field(exclude_if=lambda stopping: stopping is None)
-    ] = None
+    early_stopping: IfGiven[EarlyStopping] = None
     """Stop runs that no longer improve on validation, all by this rule; null: never."""
 
     @model_validator(mode="after")

@@ -4,10 +4,8 @@ Every command that reads data states these counts, and `study.lock.json` keeps t
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
+from lorastudy.config.syntax import IfGiven
 from lorastudy.units import write_portion
 
 MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
@@ -43,7 +41,7 @@ class TextCounts:
     n_dropped: int  # tokens that are in no row, since rows are cut off or are too short
     n_unknown: int  # tokens that stand for any text that the tokenizer does not know
     # of rows with answers; None: the documents are texts
-    answers: Annotated[AnswerCounts | None, Field(exclude_if=lambda found: found is None)] = None
+    answers: IfGiven[AnswerCounts] = None
 
     @property
     def dropped_share(self) -> float:

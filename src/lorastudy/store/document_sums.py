@@ -4,10 +4,9 @@ They are read back for comparisons, and checked against their score.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
+from lorastudy.config.syntax import IfAny
 from lorastudy.errors import StorageError
 from lorastudy.store.files import read_record
 from lorastudy.store.folders import RunFolder
@@ -25,9 +24,9 @@ class ItemRecord(Record):
     text: str  # what the model answered: generated, or the choice that it took
     right: float  # 1 or 0; metrics of lm-evaluation-harness also have what lies between
     # generation ended only at `max_new_tokens`
-    is_cut: Annotated[bool, Field(exclude_if=lambda is_cut: not is_cut)] = False
+    is_cut: IfAny[bool] = False
     # of each choice, or of each text whose likelihood was asked for
-    nats: Annotated[tuple[float, ...], Field(exclude_if=lambda nats: not nats)] = ()
+    nats: IfAny[tuple[float, ...]] = ()
 
 
 class DocumentSums(Record):
@@ -41,7 +40,7 @@ class DocumentSums(Record):
     unit: Literal["document", "window", "item", "row"] = "row"
     n_targets: tuple[int, ...] = ()
     nats: tuple[float, ...] = ()
-    items: Annotated[tuple[ItemRecord, ...], Field(exclude_if=lambda items: not items)] = ()
+    items: IfAny[tuple[ItemRecord, ...]] = ()
 
     @property
     def weights(self) -> tuple[int, ...]:

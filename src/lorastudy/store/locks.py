@@ -6,11 +6,11 @@ reads the seals of earlier ones. Locks of early versions have none and are read 
 
 import hashlib
 import json
-from typing import Annotated
 
 from pydantic import Field
 
 from lorastudy.config.models import Study
+from lorastudy.config.syntax import IfAny, IfGiven
 from lorastudy.errors import StorageError
 from lorastudy.store.counts import HeldOut, MixedRows, Overlap, TextCounts
 from lorastudy.store.files import read_record, write_record
@@ -36,19 +36,17 @@ class StudyLock(Record):
     # by the same names: how much of each text is read and known
     texts: dict[str, TextCounts] = Field(default_factory=dict)
     # what an epoch reads of each source of a mixture; none: there is one source
-    mixture: Annotated[tuple[MixedRows, ...], Field(exclude_if=lambda rows: not rows)] = ()
+    mixture: IfAny[tuple[MixedRows, ...]] = ()
     # how documents of the training data were held out; None: validation has its own
-    held_out: Annotated[HeldOut | None, Field(exclude_if=lambda found: found is None)] = None
+    held_out: IfGiven[HeldOut] = None
     overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
     # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     revisions: dict[str, str] = Field(default_factory=dict)
     vocabulary_size: int | None = None  # rows of the base model's embedding
     # memory of each trained arm by part, on the device where the study was started
-    predicted: Annotated[
-        tuple[PredictedMemory, ...], Field(exclude_if=lambda parts: not parts)
-    ] = ()
+    predicted: IfAny[tuple[PredictedMemory, ...]] = ()
     # lines that decisions.jsonl has at least
-    n_decisions: Annotated[int, Field(exclude_if=lambda n: n == 0)] = 0
+    n_decisions: IfAny[int] = 0
     micro_batch: int | None = None  # rows at once for which every arm was seen to have memory
     probed: tuple[ProbedArm, ...] = ()
     # what study.yaml may contain: the study before and after the last extension

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lorastudy.config.arms import BaseWeights, Method
 from lorastudy.config.budget import TrainingBudget
 from lorastudy.config.spec import RunSpec
+from lorastudy.config.syntax import IfAny, IfGiven
 from lorastudy.protocols import TargetClass
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.memory_parts import HeldMemory
@@ -22,7 +23,6 @@ Strategy = Literal["ddp", "fsdp2"]  # how the processes of a team share one run
 # of a run that ended; two that are never stored: "damaged" (its records are not those that it
 # wrote) and "stopped" (by a decision of its study)
 Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged", "stopped"]
-_Share = Annotated[float | None, Field(exclude_if=lambda share: share is None)]
 
 
 class Record(BaseModel):
@@ -42,7 +42,7 @@ class EpochRecord(Record):
     train_seconds: float  # optimizer steps of this epoch only
     train_loss_eval: float | None = None  # as validation_loss, on a fixed part of the training rows
     # share of right answers to the items of `data.best_by`; None: there are none
-    validation_accuracy: _Share = None
+    validation_accuracy: IfGiven[float] = None
 
     @property
     def validation(self) -> Validation:
@@ -56,7 +56,7 @@ class ValidationRecord(Record):
     step: int  # optimizer steps done
     epoch: int  # that it lies in, from 1
     validation_loss: float  # these two: as in `EpochRecord`
-    validation_accuracy: _Share = None
+    validation_accuracy: IfGiven[float] = None
 
     @property
     def validation(self) -> Validation:
@@ -78,7 +78,7 @@ class Fingerprint(Record):
     world_size: int = 1  # processes that train one run together
     strategy: Strategy | None = None  # how they share it; None: one process
     # of this package, where it runs from a checkout; "-dirty" if files were changed since
-    commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
+    commit: IfGiven[str] = None
 
 
 class Manifest(Record):
@@ -87,7 +87,7 @@ class Manifest(Record):
     run_id: str
     modules: tuple[str, ...]  # adapted, by full path
     # of LoRA, if a budget chose it
-    rank: Annotated[int | None, Field(exclude_if=lambda rank: rank is None)] = None
+    rank: IfGiven[int] = None
     trainable_parameters: int
     total_parameters: int  # base and adapter
     optimizer_steps: int
@@ -105,7 +105,7 @@ class Manifest(Record):
         "float32"  # number format that the base's frozen weights are held in
     )
     # class of the base model, if only its text part was loaded
-    text_part_of: Annotated[str | None, Field(exclude_if=lambda name: name is None)] = None
+    text_part_of: IfGiven[str] = None
 
 
 class StepRecord(Record):
@@ -165,11 +165,11 @@ class EvaluationRecord(Record):
     tokenizer_digest: str | None = None  # numbers of two tokenizers are not comparable
     n_population: int | None = None  # documents, or windows, of which a random part was scored
     standard_error: float | None = None  # of the loss, as an estimate for all of them
-    text: Annotated[TextCounts | None, Field(exclude_if=lambda text: text is None)] = None
+    text: IfGiven[TextCounts] = None
     # of a task of lm-evaluation-harness: what `accuracy` is, as "exact_match,strict-match"
-    metric: Annotated[str | None, Field(exclude_if=lambda metric: metric is None)] = None
+    metric: IfGiven[str] = None
     # items whose generated answer ended only at `max_new_tokens`
-    n_cut: Annotated[int, Field(exclude_if=lambda n: not n)] = 0
+    n_cut: IfAny[int] = 0
 
     @property
     def loss(self) -> float:
@@ -208,36 +208,29 @@ class RunResult(Record):
     total_parameters: int | None = None
     adapted_modules: int | None = None
     best_epoch: int | None = None  # that the best validation ends, or lies in
-    best_step: Annotated[int | None, Field(exclude_if=lambda step: step is None)] = (
-        None  # of the best validation; None: validated only after epochs
-    )
+    best_step: IfGiven[int] = None  # of the best validation; None: validated only after epochs
     optimizer_steps: int | None = None  # taken
-    planned_steps: Annotated[int | None, Field(exclude_if=lambda steps: steps is None)] = (
-        None  # of the whole training, if the run stopped early
-    )
+    planned_steps: IfGiven[int] = None  # of the whole training, if the run stopped early
     epochs: tuple[EpochRecord, ...] = ()
-    validations: Annotated[
-        tuple[ValidationRecord, ...], Field(exclude_if=lambda found: not found)
-    ] = ()  # within epochs
+    validations: IfAny[tuple[ValidationRecord, ...]] = ()  # within epochs
     train_seconds: float | None = None  # optimizer steps only
     total_seconds: float | None = None  # including validation, checkpoints and scoring
-    train_and_validate_seconds: Annotated[
-        float | None, Field(exclude_if=lambda seconds: seconds is None)
-    ] = None  # steps, validation and checkpoints; None: not recorded
+    # steps, validation and checkpoints; None: not recorded
+    train_and_validate_seconds: IfGiven[float] = None
     train_tokens: int | None = None  # scored targets trained on
     tokens_per_second: float | None = None  # train_tokens / train_seconds
     steps_per_second: float | None = None
     waited_share: float | None = None  # of its threads' ready time in training
     peak_memory_bytes: dict[str, int] = {}  # cuda: allocated, reserved; cpu: resident
     # parts of that which can be counted; None: not recorded, or a team shared them
-    held: Annotated[HeldMemory | None, Field(exclude_if=lambda held: held is None)] = None
+    held: IfGiven[HeldMemory] = None
     device: str | None = None
     precision: str | None = None
-    commit: Annotated[str | None, Field(exclude_if=lambda commit: commit is None)] = None
+    commit: IfGiven[str] = None
     drift: tuple[str, ...] = ()  # changes of the environment that --allow-drift accepted
     exit_code: int | None = None  # of the process, where it failed
     evaluations: tuple[EvaluationRecord, ...] = ()
-    served: Annotated[tuple[ServedScore, ...], Field(exclude_if=lambda scores: not scores)] = ()
+    served: IfAny[tuple[ServedScore, ...]] = ()
 
     @classmethod
     def of(cls, spec: RunSpec, **values: Any) -> Self:
@@ -286,16 +279,15 @@ class StudyResults(Record):
     format: Literal[1] = 1
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
-    tuning_seeds: Annotated[
-        tuple[int, ...], Field(exclude_if=lambda seeds: not seeds)
-    ] = ()  # whose runs chose learning rates, and are in no score
+    # whose runs chose learning rates, and are in no score
+    tuning_seeds: IfAny[tuple[int, ...]] = ()
     benchmarks: tuple[str, ...]
     # benchmarks of neutral text: tuned minus base is what was forgotten
     forgetting: tuple[str, ...] = ()
     training_protocol: str  # of the losses during training: a protocol of rows, "windows", ...
     runs: tuple[RunResult, ...]
     missing: tuple[str, ...] = ()  # run ids without a result
-    decided: Annotated[tuple[DecidedArm, ...], Field(exclude_if=lambda arms: not arms)] = ()
-    stopped: Annotated[tuple[RunResult, ...], Field(exclude_if=lambda runs: not runs)] = ()
+    decided: IfAny[tuple[DecidedArm, ...]] = ()
+    stopped: IfAny[tuple[RunResult, ...]] = ()
     # one amount that every arm had, and what it was planned to mean; None: the same epochs
-    budget: Annotated[TrainingBudget | None, Field(exclude_if=lambda budget: budget is None)] = None
+    budget: IfGiven[TrainingBudget] = None

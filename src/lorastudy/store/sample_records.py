@@ -1,9 +1,6 @@
 """The content of `samples.json`: texts that a run's model wrote, for people to read."""
 
-from typing import Annotated
-
-from pydantic import Field
-
+from lorastudy.config.syntax import IfAny
 from lorastudy.store.records import Record
 
 
@@ -13,7 +10,7 @@ class SampleRecord(Record):
     prompt: str
     text: str
     # it ended only at `max_new_tokens`
-    is_cut: Annotated[bool, Field(exclude_if=lambda is_cut: not is_cut)] = False
+    is_cut: IfAny[bool] = False
 
 
 class SamplesRecord(Record):
