@@ -15,7 +15,12 @@ from lorastudy.machine.memory import (
     start_memory_meter,
 )
 from lorastudy.model.base import BaseDescription
-from lorastudy.study.predicted_peak import PeakPrediction, predict_peak
+from lorastudy.study.predicted_peak import (
+    LongestRow,
+    PeakPrediction,
+    TrainedShape,
+    predict_peak,
+)
 from lorastudy.units import MIB
 from support.scripts import load_script
 
@@ -51,16 +56,16 @@ def predict(
     dropout: float = 0.1,
     device: str = "cuda",
 ) -> PeakPrediction:
-    return predict_peak(
-        base,
-        training,
-        row_length=350,
-        trained_parameters=trained,
-        added_parameters=trained,
+    shape = TrainedShape(
+        n_parameters=trained,
+        n_added=trained,
         adapted_in_features=in_features,
-        dropout=dropout,
-        device=torch.device(device),
+        kept_in_features=in_features,
+        has_dropout=dropout > 0,
+        base_weights="float32",
     )
+    row = LongestRow(350, 350)
+    return predict_peak(base, training, shape, row=row, device=torch.device(device))
 
 
 def test_memory_of_the_process_is_measured_in_bytes() -> None:

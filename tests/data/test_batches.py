@@ -13,7 +13,7 @@ from lorastudy.data.batches import (
     cut_by_length,
     make_batch,
 )
-from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_windows
+from lorastudy.data.rows import RowTable, cut_lines, cut_windows
 from lorastudy.loss import IGNORE_INDEX
 
 P, _ = 9, IGNORE_INDEX  # the padding id, and how a position that is not scored is written here
@@ -55,7 +55,7 @@ def test_without_prefix_the_first_token_is_context_only() -> None:
 
 def test_context_of_a_window_is_read_but_not_scored() -> None:
     tokens = np.arange(10, 18)
-    table = cut_windows(0, 8, 5, 2)
+    table = cut_windows([0, 8], length=5, stride=2)
     batch = make_batch(tokens, table, rows(0, 1, 2), Padding(P))
     assert written_out(batch) == (
         [[10, 11, 12, 13], [12, 13, 14, 15], [14, 15, 16, 17]],
@@ -65,7 +65,7 @@ def test_context_of_a_window_is_read_but_not_scored() -> None:
 
 
 def test_prefix_stands_before_every_window_of_a_document() -> None:
-    table = cut_document_windows([0, 5], length=4, stride=3, prefix=8)
+    table = cut_windows([0, 5], length=4, stride=3, prefix=8)
     batch = make_batch(TOKENS, table, rows(0, 1), Padding(P))
     assert written_out(batch) == ([[8, 1, 2], [8, 4, 5]], [[1, 2, 3], [4, 5, _]])
 
@@ -116,7 +116,7 @@ def corpora(draw: st.DrawFn) -> tuple[np.ndarray, RowTable]:
     if draw(st.booleans()):
         return np.array(tokens), cut_lines(offsets, length, P)
     stride = draw(st.integers(1, length - 1))
-    return np.array(tokens), cut_document_windows(offsets, length=length, stride=stride, prefix=P)
+    return np.array(tokens), cut_windows(offsets, length=length, stride=stride, prefix=P)
 
 
 @given(corpora())

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from lorastudy.data.rows import (
     RowTable,
     cut_continuations,
-    cut_document_windows,
     cut_lines,
     cut_rolling,
     cut_stream,
@@ -30,7 +29,7 @@ def written_out(table: RowTable) -> list[tuple[list[int], list[int]]]:
 
 
 def test_stride_of_half_a_window_scores_the_second_half() -> None:
-    assert written_out(cut_windows(0, 10, 4, 2)) == [
+    assert written_out(cut_windows([0, 10], length=4, stride=2)) == [
         ([0, 1, 2, 3], [1, 2, 3]),
         ([2, 3, 4, 5], [4, 5]),
         ([4, 5, 6, 7], [6, 7]),
@@ -39,7 +38,7 @@ def test_stride_of_half_a_window_scores_the_second_half() -> None:
 
 
 def test_stride_of_a_whole_window_gives_disjoint_windows_and_a_short_remainder() -> None:
-    assert written_out(cut_windows(0, 10, 4, 4)) == [
+    assert written_out(cut_windows([0, 10], length=4, stride=4)) == [
         ([0, 1, 2, 3], [1, 2, 3]),
         ([4, 5, 6, 7], [5, 6, 7]),
         ([8, 9], [9]),
@@ -47,7 +46,7 @@ def test_stride_of_a_whole_window_gives_disjoint_windows_and_a_short_remainder()
 
 
 def test_remainder_of_a_sliding_window_keeps_only_the_context_of_its_stride() -> None:
-    assert written_out(cut_windows(0, 8, 5, 2)) == [
+    assert written_out(cut_windows([0, 8], length=5, stride=2)) == [
         ([0, 1, 2, 3, 4], [1, 2, 3, 4]),
         ([2, 3, 4, 5, 6], [5, 6]),
         ([4, 5, 6, 7], [7]),
@@ -55,7 +54,7 @@ def test_remainder_of_a_sliding_window_keeps_only_the_context_of_its_stride() ->
 
 
 def test_prefix_takes_one_place_and_makes_the_first_token_a_target() -> None:
-    table = cut_windows(0, 7, 4, 3, prefix=PREFIX)
+    table = cut_windows([0, 7], length=4, stride=3, prefix=PREFIX)
     assert written_out(table) == [
         ([0, 1, 2], [0, 1, 2]),
         ([3, 4, 5], [3, 4, 5]),
@@ -65,15 +64,15 @@ def test_prefix_takes_one_place_and_makes_the_first_token_a_target() -> None:
 
 
 def test_windows_begin_inside_the_token_array() -> None:
-    assert written_out(cut_windows(3, 8, 4, 4)) == [([3, 4, 5, 6], [4, 5, 6])]
+    assert written_out(cut_windows([3, 8], length=4, stride=4)) == [([3, 4, 5, 6], [4, 5, 6])]
 
 
 def test_document_as_long_as_the_window_is_one_window() -> None:
-    assert written_out(cut_windows(0, 4, 4, 1)) == [([0, 1, 2, 3], [1, 2, 3])]
+    assert written_out(cut_windows([0, 4], length=4, stride=1)) == [([0, 1, 2, 3], [1, 2, 3])]
 
 
 def test_no_window_crosses_a_document() -> None:
-    table = cut_document_windows([0, 5, 5, 6, 9], length=3, stride=2)
+    table = cut_windows([0, 5, 5, 6, 9], length=3, stride=2)
     assert written_out(table) == [
         ([0, 1, 2], [1, 2]),
         ([2, 3, 4], [3, 4]),
@@ -203,7 +202,7 @@ def test_arrays_cannot_be_changed() -> None:
 @pytest.mark.parametrize(("stride", "prefix"), [(0, None), (5, None), (-1, None), (4, PREFIX)])
 def test_stride_that_skips_tokens_is_refused(stride: int, prefix: int | None) -> None:
     with pytest.raises(ValueError, match="stride"):
-        cut_windows(0, 10, 4, stride, prefix=prefix)
+        cut_windows([0, 10], length=4, stride=stride, prefix=prefix)
 
 
 @pytest.mark.parametrize("cut", [lambda: cut_lines([0, 3], 1, None), lambda: cut_stream([0, 3], 1)])
@@ -228,7 +227,7 @@ def test_each_token_is_scored_exactly_once(
     room = length - with_prefix
     stride = data.draw(st.integers(1, room))
     offsets = np.cumsum([0, *sizes])
-    table = cut_document_windows(
+    table = cut_windows(
         offsets, length=length, stride=stride, prefix=PREFIX if with_prefix else None
     )
     scored = [token for _, targets in written_out(table) for token in targets]
@@ -247,7 +246,7 @@ def test_token_is_scored_by_the_window_that_gives_it_the_most_context(
     n: int, length: int, data: st.DataObject
 ) -> None:
     stride = data.draw(st.integers(1, length))
-    table = cut_windows(0, n, length, stride)
+    table = cut_windows([0, n], length=length, stride=stride)
     for begin, end, scored in zip(table.begins, table.ends, table.scored_from, strict=True):
         for token in range(scored, end):
             holding = [k for k in range(0, n, stride) if k <= token < k + length]
@@ -260,6 +259,6 @@ def test_lines_are_the_first_window_of_each_document(
 ) -> None:
     offsets = np.cumsum([0, *sizes])
     lines = cut_lines(offsets, length, prefix)
-    windows = cut_document_windows(offsets, length=length, stride=1, prefix=prefix)
+    windows = cut_windows(offsets, length=length, stride=1, prefix=prefix)
     first = [n for n, begin in enumerate(windows.begins) if begin == offsets[windows.documents[n]]]
     assert written_out(lines) == written_out(windows.select(first))

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lorastudy.data.corpus import Corpus, prepare_corpus
-from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines, cut_stream
+from lorastudy.data.rows import RowTable, cut_lines, cut_stream, cut_windows
 from lorastudy.data.sources import Documents
 from lorastudy.data.text_counts import count_overlap, count_text
 from lorastudy.model.tokenizer import load_tokenizer
@@ -25,7 +25,7 @@ PREFIX = 256
         (lambda offsets: cut_lines(offsets, 11, PREFIX), 90),
         (lambda offsets: cut_lines(offsets, 101, PREFIX), 0),
         (lambda offsets: cut_stream(offsets, 8), 4 + 3 + 2),
-        (lambda offsets: cut_document_windows(offsets, length=16, stride=8), 0),
+        (lambda offsets: cut_windows(offsets, length=16, stride=8), 0),
     ],
 )
 def test_tokens_that_stand_in_no_row_are_counted(

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorastudy.data.batches import Padding, make_batch
-from lorastudy.data.rows import RowTable, cut_document_windows, cut_lines
+from lorastudy.data.rows import RowTable, cut_lines, cut_windows
 from lorastudy.model.adapters import attach_arm, merge_adapter
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.base import check_weights, describe_base, load_base, save_model
@@ -73,7 +73,7 @@ def test_every_implementation_scores_what_transformers_does(
     tokens, offsets = corpus
     network = load_base(save_family(family, tmp_path), device=CPU)
     lines = cut_lines(offsets, 42, PAD)
-    windows = cut_document_windows(offsets, length=16, stride=8, prefix=None)
+    windows = cut_windows(offsets, length=16, stride=8, prefix=None)
     expected = [score_by_transformers(network, tokens, table) for table in (lines, windows)]
     padded = score(network, tokens, lines, Padding(PAD, 42), "reference")
     for how in ("reference", "fast"):

@@ -100,7 +100,9 @@ def test_scored_rows_have_the_loss_of_transformers(
 @torch.no_grad()
 def test_window_is_scored_with_its_context(network: PreTrainedModel) -> None:
     tokens = np.arange(40)
-    batch = make_batch(tokens, cut_windows(0, 40, 24, 16), np.array([1]), Padding(PAD))
+    batch = make_batch(
+        tokens, cut_windows([0, 40], length=24, stride=16), np.array([1]), Padding(PAD)
+    )
     ids = torch.arange(16, 40)[None]
     labels = ids.clone()
     labels[:, :8] = IGNORE_INDEX  # scored in the window before

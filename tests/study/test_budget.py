@@ -43,13 +43,14 @@ from lorastudy.store.records import EpochRecord
 from lorastudy.study import budget
 from lorastudy.study.budget import list_unplanned, plan_budget
 from lorastudy.study.check import check_study
-from lorastudy.study.conduct import Execution, Wanted, begin, with_plan
+from lorastudy.study.conduct import Execution, begin, with_plan
+from lorastudy.study.decision_plan import UntilDecided, plan_study
 from lorastudy.study.extend import extend_folder
 from lorastudy.study.flops import count_flops
 from lorastudy.study.open import OpenedStudy, open_study
 from lorastudy.study.run_seconds import count_targets
 from lorastudy.study.start import lock_study, start_study
-from lorastudy.study.until_decided import UntilDecided, plan_study
+from lorastudy.study.wanted import Wanted
 from support.bases import copy_base, description_of
 from support.families import save_family
 from support.tiny_runs import (

@@ -20,9 +20,9 @@ from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import list_runs
 from lorastudy.store.records import StudyResults
-from lorastudy.study.conduct import Wanted
+from lorastudy.study.decision_plan import UntilDecided, plan_study
 from lorastudy.study.open import open_study
-from lorastudy.study.until_decided import UntilDecided, plan_study
+from lorastudy.study.wanted import Wanted
 from support.command_line import Answer, call, without_page, write_study
 from support.forked_studies import call_study, start_study
 from support.tiny_runs import KILLED, wait_for_child

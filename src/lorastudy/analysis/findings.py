@@ -39,7 +39,7 @@ from lorastudy.analysis.summary import (
 from lorastudy.analysis.until_decided import read_looks
 from lorastudy.config.models import EQUIVALENCE_MARGIN, Study
 from lorastudy.store.collect import collect_results, read_own_file
-from lorastudy.store.decisions import Entry, Plan, read_decisions
+from lorastudy.store.decisions import AskedQuestion, Entry, Plan, read_decisions
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import best_validation
 from lorastudy.store.records import StudyResults
@@ -138,9 +138,7 @@ def make_findings(
     study = _read_study(folder)
     margin = study.margin if study else EQUIVALENCE_MARGIN
     decisions = () if folder is None else read_decisions(StudyFolder(folder))
-    declared = study.question if study else None
-    asked = next((e.question for e in decisions if isinstance(e, Plan)), declared)
-    question = find_question(asked, study, arms, keys, results.forgetting)
+    question = find_question(_find_asked(study, decisions), study, arms, keys, results.forgetting)
     evidence = read_evidence(results, folder)
     doubts = find_doubts(arms, evidence)
     comparisons = compare_study(
@@ -178,6 +176,12 @@ def make_findings(
         memory=compare_memory(arms, evidence, kind),
         budget=measure_budget(arms, evidence, study),
     )
+
+
+def _find_asked(study: Study | None, decisions: Iterable[Entry]) -> AskedQuestion | None:
+    """The question that was declared, in the study file or when its looks were planned."""
+    planned = (entry.question for entry in decisions if isinstance(entry, Plan))
+    return next(planned, study.question if study else None)
 
 
 def _read_study(folder: Path | None) -> Study | None:

@@ -12,7 +12,8 @@ from lorastudy.launch.local import warm_up
 from lorastudy.report.build import write_report
 from lorastudy.store.decisions import AskedQuestion
 from lorastudy.store.resuming import Resuming
-from lorastudy.study.conduct import Execution, Wanted, begin, execute, settle, with_plan
+from lorastudy.study.conduct import Execution, begin, execute, settle, with_plan
+from lorastudy.study.decision_plan import wish_for
 from lorastudy.study.progress import (
     DecisionTaken,
     EpochEnded,
@@ -22,7 +23,7 @@ from lorastudy.study.progress import (
     StepDone,
     Validated,
 )
-from lorastudy.study.until_decided import wish_for
+from lorastudy.study.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _conduct(
     from lorastudy.cli.run import finish
     from lorastudy.store.resuming import Resuming
     from lorastudy.study.compare import begin_comparison
-    from lorastudy.study.conduct import Wanted
+    from lorastudy.study.wanted import Wanted
 
     with options.progress_on(is_stderr=as_json):
         _score(begin_comparison(opened, device, Resuming(restart)))

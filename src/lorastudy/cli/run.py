@@ -29,7 +29,8 @@ from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import open_study
 
 if TYPE_CHECKING:
-    from lorastudy.study.conduct import Execution, Wanted
+    from lorastudy.study.conduct import Execution
+    from lorastudy.study.wanted import Wanted
 
 Jobs = Annotated[
     int | None,
@@ -119,8 +120,9 @@ def run(
     changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
     from lorastudy.launch.local import visible_gpus, warm_up
-    from lorastudy.study.conduct import Execution, Wanted, with_plan
-    from lorastudy.study.until_decided import wish_for
+    from lorastudy.study.conduct import Execution, with_plan
+    from lorastudy.study.decision_plan import wish_for
+    from lorastudy.study.wanted import Wanted
 
     wish = wish_for(until_decided, min_seeds, max_seeds, question)
     wanted = Wanted(opened, arm or (), seed or (), wish)

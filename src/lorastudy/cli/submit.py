@@ -17,8 +17,8 @@ from lorastudy.launch.slurm import SlurmOptions, sbatch_command, submit_runs
 from lorastudy.study.open import OpenedStudy, open_study
 
 if TYPE_CHECKING:
-    from lorastudy.study.conduct import Wanted
     from lorastudy.study.progress import Look
+    from lorastudy.study.wanted import Wanted
 
 Engine = Literal["local", "slurm", "ray", "sky"]
 Commands = Mapping[str, tuple[str, ...]]  # command lines by run id
@@ -95,7 +95,8 @@ def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
 
 def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
     from lorastudy.launch.local import warm_up
-    from lorastudy.study.conduct import Execution, Wanted, with_plan
+    from lorastudy.study.conduct import Execution, with_plan
+    from lorastudy.study.wanted import Wanted
 
     wanted, how = Wanted(opened), Execution(device=device, jobs=jobs)
     warm_up()
@@ -113,7 +114,8 @@ def _hand_over(
 ) -> None:
     if engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
-    from lorastudy.study.conduct import Execution, Wanted, with_plan
+    from lorastudy.study.conduct import Execution, with_plan
+    from lorastudy.study.wanted import Wanted
 
     wanted = with_plan(Wanted(opened), Execution(device=device))
     opened = wanted.opened
@@ -255,8 +257,9 @@ def _plan_commands(
     device: str,
 ) -> list[str]:
     """One line for a shell per missing run, with the options of the engine's own program."""
-    from lorastudy.study.conduct import Execution, Wanted, take_stage, with_plan
+    from lorastudy.study.conduct import Execution, take_stage, with_plan
     from lorastudy.study.start import missing_runs
+    from lorastudy.study.wanted import Wanted
 
     given = ["--device", device, "--threads", str(wishes.cpus)]
     if opened.places.mirror is not None:

@@ -16,7 +16,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.data.examples import IN_PLAIN_TEXT, Example, ExampleKind, Turns
+from lorastudy.data.examples import IN_PLAIN_TEXT, Example, ExampleKind
+from lorastudy.data.messages import Turns
 from lorastudy.data.turns import ANSWER, END, HEADER, PROMPT, AnswerTokenizer, TurnReader, Written
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 

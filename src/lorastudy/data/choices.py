@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from lorastudy.data.messages import REPAIR
 from lorastudy.errors import InputError
 
 CHOICES = "choices"
 _PROMPTS = ("prompt", "question")
 _ANSWERS = ("answer", "answerKey", "label", "gold")
-_REPAIR = "Repair or remove the row."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def read_question(place: str, columns: Sequence[str], values: Sequence[Any]) -> 
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(
             f"{place}: {columns[0]} is {'empty' if isinstance(prompt, str) else 'not text'}, so "
-            f"nothing is asked. {_REPAIR}"
+            f"nothing is asked. {REPAIR}"
         )
     answer = values[2] if len(values) > 2 else None
     if answer is None or answer == "":
@@ -81,23 +81,21 @@ def _read_choices(place: str, value: Any) -> tuple[tuple[str, ...], tuple[str, .
     if isinstance(value, dict) and {"text", "label"} <= value.keys():
         labels, value = tuple(map(str, value["label"] or ())), value["text"]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise InputError(
-            f'{place}: choices is not a list of texts such as ["yes", "no"]. {_REPAIR}'
-        )
+        raise InputError(f'{place}: choices is not a list of texts such as ["yes", "no"]. {REPAIR}')
     if len(value) < 2:
         raise InputError(
             f"{place} has {len(value) or 'no'} choice{'' if value else 's'}, and at least 2 are "
-            f"needed. {_REPAIR}"
+            f"needed. {REPAIR}"
         )
     if any(not text.strip() for text in value):
-        raise InputError(f"{place}: choice {_first_blank(value)} is blank. {_REPAIR}")
+        raise InputError(f"{place}: choice {_first_blank(value)} is blank. {REPAIR}")
     stripped = [text.strip() for text in value]
     if len(set(stripped)) < len(value):
         twice = next(text for text in stripped if stripped.count(text) > 1)
-        raise InputError(f"{place}: the choice {twice!r} is there twice. {_REPAIR}")
+        raise InputError(f"{place}: the choice {twice!r} is there twice. {REPAIR}")
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise InputError(f"{place}: the label {twice!r} stands for two choices. {_REPAIR}")
+        raise InputError(f"{place}: the label {twice!r} stands for two choices. {REPAIR}")
     return tuple(value), labels if len(labels) == len(value) else ()
 
 
@@ -113,10 +111,10 @@ def _find_answer(place: str, answer: Any, choices: tuple[str, ...], labels: tupl
     if isinstance(number, float) and number.is_integer():  # of a column with gaps
         number = int(number)
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InputError(f"{place}: the answer {answer!r} is not one of the choices. {_REPAIR}")
+        raise InputError(f"{place}: the answer {answer!r} is not one of the choices. {REPAIR}")
     if not 0 <= number < len(choices):
         raise InputError(
             f"{place}: the answer {number} is beyond the {len(choices)} choices, which are counted "
-            f"from 0. {_REPAIR}"
+            f"from 0. {REPAIR}"
         )
     return number

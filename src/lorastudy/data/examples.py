@@ -13,19 +13,26 @@ Nothing is repaired: a row without an answer, or with its roles out of order, st
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
 from lorastudy.data.choices import CHOICES, choose_question_columns, read_question
-from lorastudy.errors import InputError, show_names
+from lorastudy.data.messages import (
+    CONVERSATION,
+    REPAIR,
+    Message,
+    Turns,
+    check_roles,
+    parse_list,
+    read_turns,
+    say_kind,
+)
+from lorastudy.errors import InputError
 
 PAIR = ("prompt", "completion")
-CONVERSATION = "messages"
 COLUMNS = (*PAIR, CONVERSATION, CHOICES)
 _NOT_READ = ("tools", "chat_template_kwargs")  # columns that would change what a template writes
-_ROLES = ("system", "user", "assistant")
 
 ExampleKind = Literal[
     "prompts and completions",
@@ -34,17 +41,6 @@ ExampleKind = Literal[
     "questions with choices",
 ]
 IN_PLAIN_TEXT: tuple[ExampleKind, ...] = ("prompts and completions", "questions with choices")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-Turns = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +124,7 @@ def choose_columns(names: Iterable[str], column: str) -> tuple[str, ...]:
 def is_conversation(column: str, value: Any) -> bool:
     """Whether a value of the column that a source names is a conversation, and not a text."""
     if column == CONVERSATION and isinstance(value, str):
-        value = _parse_list(value)
+        value = parse_list(value)
         return isinstance(value, list) and all(isinstance(message, dict) for message in value)
     return isinstance(value, list)
 
@@ -150,8 +146,8 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
         following = asked.continuations
         return Example(place, asked.prompt, following[asked.answer], asked.choices, following)
     if len(values) == 1:
-        turns = _read_turns(place, columns[0] if columns else CONVERSATION, values[0])
-        _check_roles(place, turns)
+        turns = read_turns(place, columns[0] if columns else CONVERSATION, values[0])
+        check_roles(place, turns)
         return Example(place, (), turns)
     prompt, completion = values
     if isinstance(prompt, str) and isinstance(completion, str):
@@ -173,30 +169,31 @@ def _leave_unread(place: str, values: Sequence[Any], columns: Sequence[str]) -> 
 
 def _read_text_pair(place: str, prompt: str, completion: str) -> Example:
     if not completion.strip():
-        raise InputError(f"{place} has no answer: its completion is blank. {_REPAIR}")
+        raise InputError(f"{place} has no answer: its completion is blank. {REPAIR}")
     if not prompt:
         raise InputError(
-            f"{place}: the prompt is empty, so nothing stands before the answer. {_REPAIR}"
+            f"{place}: the prompt is empty, so nothing stands before the answer. {REPAIR}"
         )
     return Example(place, prompt, completion)
 
 
 def _read_message_pair(place: str, prompt: Any, completion: Any) -> Example:
     if completion is None:
-        raise InputError(f"{place} has no answer: its completion is nothing (null). {_REPAIR}")
+        raise InputError(f"{place} has no answer: its completion is nothing (null). {REPAIR}")
     for name, value in zip(PAIR, (prompt, completion), strict=True):
         if not isinstance(value, str | list):
             raise InputError(
-                f"{place}: {name} is {_say(value)}, neither text nor a list of messages. {_REPAIR}"
+                f"{place}: {name} is {say_kind(value)}, neither text nor a list of messages. "
+                f"{REPAIR}"
             )
     if isinstance(prompt, str) or isinstance(completion, str):
         raise InputError(
-            f"{place}: prompt is {_say(prompt)} and completion is {_say(completion)}. "
+            f"{place}: prompt is {say_kind(prompt)} and completion is {say_kind(completion)}. "
             "Both have to be text, or both lists of messages."
         )
-    before = _read_turns(place, "prompt", prompt)
-    after = _read_turns(place, "completion", completion)
-    _check_roles(place, (*before, *after))
+    before = read_turns(place, "prompt", prompt)
+    after = read_turns(place, "completion", completion)
+    check_roles(place, (*before, *after))
     if before[-1].role != "user":
         raise InputError(
             f"{place}: the prompt ends with a message of {before[-1].role!r}, so the completion "
@@ -231,72 +228,3 @@ def digest_examples(examples: Iterable[Example]) -> str:
 
 def _as_json(part: str | Turns) -> object:
     return part if isinstance(part, str) else [[turn.role, turn.content] for turn in part]
-
-
-_REPAIR = "Repair or remove the row."
-
-
-def _read_turns(place: str, column: str, value: Any) -> Turns:
-    value = _parse_list(value)
-    if not isinstance(value, list) or not value:
-        what = "an empty list" if value == [] else _say(value)
-        raise InputError(
-            f"{place}: {column} is {what}, not a list of messages such as "
-            f'[{{"role": "user", "content": "..."}}]. {_REPAIR}'
-        )
-    return tuple(
-        _read_message(f"{place}: message {number} of {column}", message)
-        for number, message in enumerate(value, 1)
-    )
-
-
-def _parse_list(value: Any) -> Any:
-    """The list that a text such as that of a CSV file holds as JSON; other values as they are."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
-
-
-def _read_message(place: str, value: Any) -> Message:
-    if not isinstance(value, dict) or not {"role", "content"} <= value.keys():
-        found = f"the keys {show_names(value)}" if isinstance(value, dict) else _say(value)
-        is_renamed = isinstance(value, dict) and {"from", "value"} <= value.keys()
-        advice = "Rename from to role, and value to content." if is_renamed else _REPAIR
-        raise InputError(f"{place} has {found}, not role and content. {advice}")
-    role, content = value["role"], value["content"]
-    if role not in _ROLES:
-        raise InputError(f"{place}: the role {role!r} is not one of {show_names(_ROLES)}.")
-    if not isinstance(content, str):
-        raise InputError(f"{place}: the content is {_say(content)}, not text. {_REPAIR}")
-    if unread := [key for key, v in value.items() if key not in ("role", "content") and v]:
-        raise InputError(
-            f"{place} also has {show_names(unread)}, which is not read. Write it into the content, "
-            "or leave it out."
-        )
-    if role == "assistant" and not content.strip():
-        raise InputError(f"{place} has no answer: its content is blank. {_REPAIR}")
-    return Message(role, content)
-
-
-def _check_roles(place: str, turns: Turns) -> None:
-    """See that, after an optional system message, user and assistant take turns."""
-    spoken = turns[1:] if turns[0].role == "system" else turns
-    n_system = len(turns) - len(spoken)
-    for number, turn in enumerate(spoken):
-        expected = _ROLES[1 + number % 2]
-        if turn.role != expected:
-            raise InputError(
-                f"{place}: roles are out of order: message {number + 1 + n_system} is of "
-                f"{turn.role!r}, where {expected!r} has its turn. {_REPAIR}"
-            )
-    if not spoken or spoken[-1].role != "assistant":
-        raise InputError(
-            f"{place} has no answer: its last message is of {turns[-1].role!r}, not of "
-            f"'assistant'. {_REPAIR}"
-        )
-
-
-def _say(value: Any) -> str:
-    names = {str: "text", list: "a list", dict: "an object", type(None): "nothing (null)"}
-    return names.get(type(value), f"of type {type(value).__name__}")

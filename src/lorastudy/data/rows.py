@@ -134,13 +134,6 @@ def cut_lines(offsets: ArrayLike, length: int, prefix: int | None) -> RowTable:
 
 
 def cut_windows(
-    begin: int, end: int, length: int, stride: int, *, prefix: int | None = None
-) -> RowTable:
-    """Windows over the one document `tokens[begin:end]`; see `cut_document_windows`."""
-    return cut_document_windows([begin, end], length=length, stride=stride, prefix=prefix)
-
-
-def cut_document_windows(
     offsets: ArrayLike, *, length: int, stride: int, prefix: int | None = None
 ) -> RowTable:
     """Windows over each document separately; every token is scored once, in its first window.

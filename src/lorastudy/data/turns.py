@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lorastudy.data.examples import Message, Turns
+from lorastudy.data.messages import Message, Turns
 from lorastudy.protocols import ANSWER_CLASSES
 
 PROMPT, HEADER, ANSWER, END = range(len(ANSWER_CLASSES))

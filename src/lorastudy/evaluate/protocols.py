@@ -8,7 +8,6 @@ from lorastudy.data.rows import (
     RowTable,
     cut_answers,
     cut_continuations,
-    cut_document_windows,
     cut_lines,
     cut_rolling,
     cut_windows,
@@ -93,14 +92,12 @@ def _cut(protocol: SizedProtocol, corpus: Corpus, start_id: int, *, drops_long: 
         case "lines":
             return cut_lines(corpus.offsets, length, start_id)
         case "documents":
-            return cut_document_windows(
-                corpus.offsets, length=length, stride=length - 1, prefix=start_id
-            )
+            return cut_windows(corpus.offsets, length=length, stride=length - 1, prefix=start_id)
         case "answers":
             assert corpus.marks is not None, "a corpus of rows with answers has marks"
             return cut_answers(corpus.offsets, length, corpus.marks, drops_long=drops_long)
         case "windows":
-            return cut_windows(0, corpus.n_tokens, length, protocol.stride)
+            return cut_windows([0, corpus.n_tokens], length=length, stride=protocol.stride)
         case "rolling":
             return cut_rolling(corpus.offsets, length, start_id)
         case "continuations":

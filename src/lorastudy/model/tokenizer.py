@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lorastudy.data.examples import Turns
+from lorastudy.data.messages import Turns
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
 

@@ -75,6 +75,18 @@ class LongestRow:
     n_targets: int  # scored tokens; only these have logits
 
 
+@dataclass(frozen=True, slots=True)
+class TrainedShape:
+    """What an arm trains, what its adapters read, and how it holds the base model."""
+
+    n_parameters: int
+    n_added: int  # parameters beside those of the base model
+    adapted_in_features: int  # of all adapted modules
+    kept_in_features: int  # the same, inputs that adapters share counted once
+    has_dropout: bool
+    base_weights: BaseWeights
+
+
 def predict_arm_peak(
     arm: Arm,
     training: Training,
@@ -86,34 +98,24 @@ def predict_arm_peak(
     device: torch.device,
 ) -> PeakPrediction:
     """The predicted peak of a run of `arm`; see `predict_peak`."""
-    return predict_peak(
-        base,
-        training,
-        row_length=row.length,
-        targets_per_row=row.n_targets,
-        trained_parameters=size.trained,
-        added_parameters=size.added,
+    trained = TrainedShape(
+        n_parameters=size.trained,
+        n_added=size.added,
         adapted_in_features=sum(target.in_features for target in placement.targets),
         kept_in_features=count_distinct_inputs(placement),
-        dropout=arm.dropout,
+        has_dropout=arm.dropout > 0,
         base_weights=arm.held_weights,
-        device=device,
     )
+    return predict_peak(base, training, trained, row=row, device=device)
 
 
 def predict_peak(
     base: BaseDescription,
     training: Training,
+    trained: TrainedShape,
     *,
-    row_length: int,
-    trained_parameters: int,
-    added_parameters: int,
-    adapted_in_features: int,
-    dropout: float,
+    row: LongestRow,
     device: torch.device,
-    base_weights: BaseWeights = "float32",
-    kept_in_features: int | None = None,
-    targets_per_row: int | None = None,
 ) -> PeakPrediction:
     """Predict the peak of a run from its shapes, for a micro-batch of the longest rows.
 
@@ -122,35 +124,27 @@ def predict_peak(
     a copy of each input and a mask; the fast implementation keeps inputs that adapters share
     (`kept_in_features`) once, and one byte for a mask. Attention with dropout on a CPU keeps
     weights: three arrays (heads, T, T) per row and layer, or one byte for each in the fast
-    implementation. Only scored tokens have logits: `targets_per_row` of them, or all tokens of a
-    row (None). They are there three times, or twice for one chunk in the fast implementation. On a
-    CPU, a share of what is kept is added (`_WORKSPACE`).
+    implementation. Only scored tokens have logits. They are there three times, or twice for one
+    chunk in the fast implementation. On a CPU, a share of what is kept is added (`_WORKSPACE`).
     `benchmarks/prediction_2cores_202611` compares the sum with measured peaks.
     """
-    on_cpu = device.type == "cpu"
-    n_targets = row_length if targets_per_row is None else targets_per_row
-    rows = _Rows(count_rows_at_once(training, row_length), row_length, n_targets)
-    trained = _Trained(
-        trained_parameters,
-        adapted_in_features=adapted_in_features,
-        kept_in_features=adapted_in_features if kept_in_features is None else kept_in_features,
-        has_dropout=dropout > 0,
-    )
-    is_fast = training.implementation != "reference" and trained_parameters > 0
+    on_cpu, n_trained = device.type == "cpu", trained.n_parameters
+    rows = _Rows(count_rows_at_once(training, row.length), row.length, row.n_targets)
+    is_fast = training.implementation != "reference" and n_trained > 0
     kept = (_count_fast if is_fast else _count_reference)(base, rows, trained, on_cpu=on_cpu)
-    if training.activation_checkpointing and trained_parameters:
+    if training.activation_checkpointing and n_trained:
         kept = _with_checkpointing(kept, rows.n_positions, base)
-    if on_cpu and trained_parameters:
-        is_whole = trained_parameters == base.total_parameters
+    if on_cpu and n_trained:
+        is_whole = n_trained == base.total_parameters
         share = _WORKSPACE["fast" if is_fast else "reference"][is_whole]
         beside = round(share * (kept.activations + kept.logits))
         kept = replace(kept, workspace=kept.workspace + beside)
     return replace(
         kept,
         libraries=_LIBRARIES_BYTES if on_cpu else 0,
-        weights=_held_bytes(base, base_weights) + 4 * added_parameters,
-        gradients=4 * trained_parameters,
-        optimizer=(8 if training.optimizer.name == "adamw" else 2) * trained_parameters,
+        weights=_held_bytes(base, trained.base_weights) + 4 * trained.n_added,
+        gradients=4 * n_trained,
+        optimizer=(8 if training.optimizer.name == "adamw" else 2) * n_trained,
     )
 
 
@@ -169,16 +163,6 @@ class _Rows:
     @property
     def n_targets(self) -> int:
         return self.n_rows * self.targets_per_row
-
-
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """What an arm trains, and what its adapters read."""
-
-    n_parameters: int
-    adapted_in_features: int  # of all adapted modules
-    kept_in_features: int  # the same, inputs that adapters share counted once
-    has_dropout: bool
 
 
 def count_rows_at_once(training: Training, row_length: int) -> int:
@@ -210,7 +194,7 @@ _NOTHING = PeakPrediction(0, 0, 0, 0, 0, 0, 0, 0, 0)
 def _count_reference(
     base: BaseDescription,
     rows: _Rows,
-    trained: _Trained,
+    trained: TrainedShape,
     *,
     on_cpu: bool,
 ) -> PeakPrediction:
@@ -238,7 +222,7 @@ def _count_reference(
 def _count_fast(
     base: BaseDescription,
     rows: _Rows,
-    trained: _Trained,
+    trained: TrainedShape,
     *,
     on_cpu: bool,
 ) -> PeakPrediction:
