@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lorastudy import faults
+from lorastudy.config.training import Training
 from lorastudy.errors import DivergedError, OutOfMemoryError
 from lorastudy.evaluate.score import score_rows
 from lorastudy.machine.environment import take_fingerprint
@@ -329,8 +330,8 @@ def test_nothing_half_written_by_a_killed_process_stays(
 
 
 def changed_environment(**changes: Any) -> Callable[..., Fingerprint]:
-    def take(device: torch.device, precision: str, **others: Any) -> Fingerprint:
-        return take_fingerprint(device, precision, **others).model_copy(update=changes)
+    def take(device: torch.device, training: Training, **others: Any) -> Fingerprint:
+        return take_fingerprint(device, training, **others).model_copy(update=changes)
 
     return take
 

@@ -212,7 +212,7 @@ class Study(StudyModel):
         EQUIVALENCE_MARGIN
     )
     """Arms shown to differ by less are tied: nats per token, or wrong answers per item."""
-    question: IfGiven[Question] = None
+    question: IfAny[Question] = None
     """What is judged by itself: full-or-lora (every LoRA arm beside full), or two names of arms."""
 
     @model_validator(mode="after")

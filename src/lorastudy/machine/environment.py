@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lorastudy.config.training import Training
 from lorastudy.errors import ConfigError
 from lorastudy.machine.team import ALONE, Team
 from lorastudy.store.records import Fingerprint
@@ -80,9 +81,8 @@ def forbid_tf32() -> None:
 
 def take_fingerprint(
     device: torch.device,
-    precision: str,
+    training: Training,
     *,
-    micro_batch: int,
     team: Team = ALONE,
     uses_bitsandbytes: bool = False,
 ) -> Fingerprint:
@@ -96,10 +96,10 @@ def take_fingerprint(
         python=platform.python_version(),
         libraries={name: version(name) for name in libraries},
         device=describe_device(device),
-        precision=precision,
+        precision=training.precision,
         threads=torch.get_num_threads() if device.type == "cpu" else 0,
         attention="sdpa",
-        micro_batch=micro_batch,
+        micro_batch=training.micro_batch,
         world_size=team.size,
         strategy=team.strategy,
         commit=find_commit(),

@@ -64,11 +64,6 @@ def _describe(context: RunContext, model: ArmModel) -> Manifest:
         tokenizer_digest=reader.tokenizer.digest,
         train_digest="",
         validation_digest="",
-        environment=take_fingerprint(
-            context.device,
-            spec.training.precision,
-            micro_batch=spec.training.micro_batch,
-            team=context.team,
-        ),
+        environment=take_fingerprint(context.device, spec.training, team=context.team),
         text_part_of=reader.base.text_part_of,
     )

@@ -4,9 +4,11 @@ Records from after the checkpoint are dropped, since those steps will be repeate
 before the checkpoint have to exist.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -25,6 +27,8 @@ from lorastudy.store.written import forget_written
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.optimizer import restore_moments
 from lorastudy.train.validations import list_steps_between
+
+_Line = TypeVar("_Line", bound=BaseModel)
 
 
 def go_back_to_checkpoint(context: RunContext, setup: RunSetup) -> TrainerState | None:
@@ -70,50 +74,40 @@ def _rewind(folder: RunFolder, checkpoint: Path | None, inputs: TrainingInputs) 
             replace_records(folder.validations, ())
         return
     state = read_record(checkpoint / STATE, TrainerState)
-
-    # one line for each step up to the checkpoint
-    steps = {s.step: s for s in read_records(folder.steps, StepRecord) if s.step <= state.step}
-    _refuse_gaps(folder.steps, steps, range(1, state.step + 1))
-    replace_records(folder.steps, tuple(steps[n] for n in sorted(steps)))
-
-    # one line for each epoch; the last one may have been trained and not yet validated
+    n_steps = state.step
+    _keep(folder.steps, StepRecord, lambda line: line.step, n_steps, range(1, n_steps + 1))
+    # the last epoch may have been trained and not yet validated
     ended = state.ended_epoch
-    known = ended.epoch if ended else inputs.plan.count_ended_epochs(state.step)
-    recorded = read_records(folder.epochs, EpochRecord)
-    epochs = {e.epoch: e for e in recorded if e.epoch <= known}
-    validated = known - 1 if ended and known not in epochs else known
-    _refuse_gaps(folder.epochs, epochs, range(1, validated + 1))
-    replace_records(folder.epochs, tuple(epochs[n] for n in sorted(epochs)))
-    within = _rewind_validations(folder, state.step, inputs)
-    if epochs or within:
+    known = ended.epoch if ended else inputs.plan.count_ended_epochs(n_steps)
+    needed = range(1, known if ended else known + 1)
+    kept = _keep(folder.epochs, EpochRecord, lambda line: line.epoch, known, needed)
+    if inputs.settings.validate_every is not None:
+        # the last validation may have been killed after its checkpoint
+        within = list_steps_between(inputs.settings, inputs.plan, n_steps - 1)
+        kept += _keep(folder.validations, ValidationRecord, lambda line: line.step, n_steps, within)
+    if kept:
         refuse_changed_weights(folder)
     resumes = read_records(folder.resumes, ResumeRecord)
-    replace_records(folder.resumes, (*resumes, ResumeRecord(step=state.step)))
+    replace_records(folder.resumes, (*resumes, ResumeRecord(step=n_steps)))
 
 
-def _rewind_validations(folder: RunFolder, step: int, inputs: TrainingInputs) -> bool:
-    """Keep the lines of validations within epochs up to `step`; whether there are any.
-
-    The last one may have been killed after its checkpoint.
-    """
-    if inputs.settings.validate_every is None:
-        return False
-    recorded = read_records(folder.validations, ValidationRecord)
-    found = {v.step: v for v in recorded if v.step <= step}
-    _refuse_gaps(
-        folder.validations, found, list_steps_between(inputs.settings, inputs.plan, step - 1)
-    )
-    replace_records(folder.validations, tuple(found[n] for n in sorted(found)))
-    return bool(found)
-
-
-def _refuse_gaps(path: Path, found: Collection[int], expected: Iterable[int]) -> None:
-    lost = [number for number in expected if number not in found]
+def _keep(
+    path: Path,
+    kind: type[_Line],
+    number_of: Callable[[_Line], int],
+    last: int,
+    needed: Iterable[int],
+) -> int:
+    """Keep one line for each number up to `last`, and count them; those `needed` have to exist."""
+    found = {number_of(line): line for line in read_records(path, kind) if number_of(line) <= last}
+    lost = [number for number in needed if number not in found]
     if lost:
         raise StorageError(
             f"{path}: {len(lost)} lines from before the checkpoint are lost, the first of them "
             f"that of {lost[0]}. Restore the file, or train this run again with --restart."
         )
+    replace_records(path, tuple(found[number] for number in sorted(found)))
+    return len(found)
 
 
 def restore_best(setup: RunSetup, folder: RunFolder) -> None:

@@ -1,9 +1,12 @@
 """Score a model on every benchmark under every protocol, one file each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from lorastudy.config.models import Benchmark
 from lorastudy.evaluate.score import RowScores, average_nats, score_rows
 from lorastudy.evaluate.subset import estimate_error
 from lorastudy.evaluate.text_units import convert_nats, measure_coverage
@@ -19,28 +22,49 @@ from lorastudy.store.files import read_record, write_record
 from lorastudy.store.records import ClassSum, EvaluationRecord
 
 
-def score_benchmarks(context: RunContext, scorer: AnyScorer) -> tuple[EvaluationRecord, ...]:
-    """All evaluations of the run; those that already have a file are not repeated."""
+@dataclass(frozen=True, slots=True)
+class ScorePlace:
+    """A benchmark under a protocol, and the file of its score."""
+
+    benchmark: Benchmark
+    protocol: str
+    path: Path
+
+
+def list_places(context: RunContext, form: str = "") -> tuple[ScorePlace, ...]:
+    """One place for each score of the run; `form`: of its model in this form, if not as trained."""
+    suffix = f"--merged-{form}" if form else ""
+    return tuple(
+        ScorePlace(
+            benchmark, name, context.folder.evaluations / f"{benchmark.name}--{name}{suffix}.json"
+        )
+        for benchmark in context.spec.benchmarks
+        for name in benchmark.protocols
+    )
+
+
+def score_benchmarks(
+    context: RunContext, scorer: AnyScorer, places: Sequence[ScorePlace] | None = None
+) -> tuple[EvaluationRecord, ...]:
+    """The evaluations at `places`, or all of the run; those that have a file are not repeated."""
     records, team = [], context.team
-    for benchmark in context.spec.benchmarks:
-        for protocol in benchmark.protocols:
-            path = context.folder.evaluations / f"{benchmark.name}--{protocol}.json"
-            if team.any(team.is_first and path.exists()):
-                records.append(read_record(path, DocumentSums).evaluation)
-                continue
-            part = context.reader.benchmark_part(benchmark, protocol, context.spec.data.rows)
-            stored = score_part(
-                scorer,
-                part,
-                benchmark.name,
-                context.device,
-                poll=context.stop.poll,
-                team=team,
-            )
-            if team.is_first:
-                write_record(path, stored)
-                context.folder.note_written()
-            records.append(stored.evaluation)
+    for place in list_places(context) if places is None else places:
+        if team.any(team.is_first and place.path.exists()):
+            records.append(read_record(place.path, DocumentSums).evaluation)
+            continue
+        rows = context.spec.data.rows
+        stored = score_part(
+            scorer,
+            context.reader.benchmark_part(place.benchmark, place.protocol, rows),
+            place.benchmark.name,
+            context.device,
+            poll=context.stop.poll,
+            team=team,
+        )
+        if team.is_first:
+            write_record(place.path, stored)
+            context.folder.note_written()
+        records.append(stored.evaluation)
     return tuple(records)
 
 

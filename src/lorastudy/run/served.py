@@ -6,13 +6,12 @@ model folder and loaded from it, so what is scored is what a server would load.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from lorastudy.config.models import Arm, BaseWeights, Benchmark
+from lorastudy.config.models import Arm, BaseWeights
 from lorastudy.errors import ConfigError
 from lorastudy.model.adapters import load_adapter, merge_adapter
 from lorastudy.model.base import CausalModel, load_base, move_model, save_model
@@ -20,9 +19,9 @@ from lorastudy.model.base_weights import PACKED, copy_numbers
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.sharing import share_scorer
 from lorastudy.run.context import RunContext
-from lorastudy.run.scores import score_part
+from lorastudy.run.scores import ScorePlace, list_places, score_benchmarks
 from lorastudy.store.document_sums import DocumentSums
-from lorastudy.store.files import read_record, write_record
+from lorastudy.store.files import read_record
 from lorastudy.store.records import ServedScore
 
 CPU = torch.device("cpu")
@@ -70,7 +69,7 @@ def score_served(context: RunContext) -> tuple[ServedScore, ...]:
     The first member of a team writes the merged weights, and all of them load and score these.
     """
     forms, team = list_forms(context.spec.arm), context.team
-    places = {form: list(_list_places(context, form)) for form in forms}
+    places = {form: list_places(context, form) for form in forms}
     is_missing = any(not place.path.exists() for form in forms for place in places[form])
     if team.any(team.is_first and is_missing):
         base, merged = context.reader.base.folder, context.folder.path / ".merged.partial"
@@ -95,23 +94,7 @@ def score_served(context: RunContext) -> tuple[ServedScore, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A benchmark under a protocol, and the file of its score in one form."""
-
-    benchmark: Benchmark
-    protocol: str
-    path: Path
-
-
-def _list_places(context: RunContext, form: BaseWeights) -> Iterator[_Place]:
-    for benchmark in context.spec.benchmarks:
-        for protocol in benchmark.protocols:
-            name = f"{benchmark.name}--{protocol}--merged-{form}.json"
-            yield _Place(benchmark, protocol, context.folder.evaluations / name)
-
-
-def _score_form(context: RunContext, network: CausalModel, places: Sequence[_Place]) -> None:
+def _score_form(context: RunContext, network: CausalModel, places: Sequence[ScorePlace]) -> None:
     training, team = context.spec.training, context.team
     holds_parts = team.strategy == "fsdp2"
     network.requires_grad_(False)
@@ -121,22 +104,5 @@ def _score_form(context: RunContext, network: CausalModel, places: Sequence[_Pla
         implementation=training.implementation,
         keep_copies=not holds_parts,
     )
-    scorer = share_scorer(alone, team, context.device)
-    for place in places:
-        if team.any(team.is_first and place.path.exists()):
-            continue
-        part = context.reader.benchmark_part(
-            place.benchmark, place.protocol, context.spec.data.rows
-        )
-        stored = score_part(
-            scorer,
-            part,
-            place.benchmark.name,
-            context.device,
-            poll=context.stop.poll,
-            team=team,
-        )
-        if team.is_first:
-            write_record(place.path, stored)
-            context.folder.note_written()
-        team.wait()  # every member reads the file
+    score_benchmarks(context, share_scorer(alone, team, context.device), places)
+    team.wait()  # every member reads the files

@@ -186,8 +186,7 @@ def _describe_run(
         validation_digest=layout.validation_corpus.digest,
         environment=take_fingerprint(
             context.device,
-            spec.training.precision,
-            micro_batch=spec.training.micro_batch,
+            spec.training,
             team=context.team,
             uses_bitsandbytes=uses_bitsandbytes(spec.training, [spec.arm]),
         ),

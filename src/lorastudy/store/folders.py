@@ -28,81 +28,45 @@ BEST = "best/"  # what weights begin with in SHA256SUMS
 RESTORE = "Restore it from a copy, or train this run again with --restart."
 
 
+class Inside:
+    """A file or folder of a known name, as a path from the folder that has it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder | StudyFolder", kind: type) -> Path:
+        """Its path in `folder`."""
+        return folder.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """One run's folder; only one process at a time writes in it."""
 
     path: Path
 
-    @property
-    def spec(self) -> Path:
-        """The resolved run."""
-        return self.path / "spec.json"
-
-    @property
-    def manifest(self) -> Path:
-        """Resolved modules, versions, device and digests."""
-        return self.path / "manifest.json"
-
-    @property
-    def steps(self) -> Path:
-        """One `StepRecord` per line."""
-        return self.path / "steps.jsonl"
-
-    @property
-    def epochs(self) -> Path:
-        """One `EpochRecord` per line."""
-        return self.path / "epochs.jsonl"
-
-    @property
-    def validations(self) -> Path:
-        """One `ValidationRecord` per line; missing if the run validates only after epochs."""
-        return self.path / "validations.jsonl"
-
-    @property
-    def resumes(self) -> Path:
-        """One `ResumeRecord` per line; missing if the run was never interrupted."""
-        return self.path / "resumes.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """PEFT folder or model folder of the best epoch."""
-        return self.path / "best"
-
-    @property
-    def evaluations(self) -> Path:
-        """One file for each benchmark and protocol."""
-        return self.path / "evaluations"
-
-    @property
-    def samples(self) -> Path:
-        """What the model wrote after the study's prompts; missing if it has none."""
-        return self.path / "samples.json"
+    spec = Inside("spec.json")  # the resolved run
+    manifest = Inside("manifest.json")  # resolved modules, versions, device and digests
+    steps = Inside("steps.jsonl")  # one `StepRecord` per line
+    epochs = Inside("epochs.jsonl")  # one `EpochRecord` per line
+    # one `ValidationRecord` per line; missing if the run validates only after epochs
+    validations = Inside("validations.jsonl")
+    # one `ResumeRecord` per line; missing if the run was never interrupted
+    resumes = Inside("resumes.jsonl")
+    checkpoints = Inside("checkpoints")  # folder of checkpoints
+    best = Inside("best")  # PEFT folder or model folder of the best epoch
+    evaluations = Inside("evaluations")  # one file for each benchmark and protocol
+    # what the model wrote after the study's prompts; missing if it has none
+    samples = Inside("samples.json")
+    # files that failed verification or that --restart set aside; never read again
+    quarantine = Inside("quarantine")
+    result = Inside("result.json")  # written last; the run is finished if this file exists
+    failure = Inside("failure.json")  # written instead of `result` when the run could not finish
 
     @property
     def explanation(self) -> Path:
         """What `lorastudy explain` found in `best`: derived, so it may be deleted."""
         return self.path.parent.parent / "explanations" / f"{self.path.name}.json"
-
-    @property
-    def quarantine(self) -> Path:
-        """Files that failed verification or that --restart set aside; never read again."""
-        return self.path / "quarantine"
-
-    @property
-    def result(self) -> Path:
-        """Written last; the run is finished if this file exists."""
-        return self.path / "result.json"
-
-    @property
-    def failure(self) -> Path:
-        """Written instead of `result` when the run could not finish."""
-        return self.path / "failure.json"
 
     @contextmanager
     def claim(self) -> Iterator[Lease | None]:
@@ -262,35 +226,14 @@ class StudyFolder:
 
     path: Path
 
-    @property
-    def study(self) -> Path:
-        """The resolved study file."""
-        return self.path / "study.yaml"
-
-    @property
-    def lock(self) -> Path:
-        """Digests and versions that every run must match."""
-        return self.path / "study.lock.json"
-
-    @property
-    def decisions(self) -> Path:
-        """One `Decision` per line, if the study runs until its question is decided."""
-        return self.path / "decisions.jsonl"
-
-    @property
-    def places(self) -> Path:
-        """Where inputs were found; hidden, since it is true only for one machine."""
-        return self.path / ".places.json"
-
-    @property
-    def results(self) -> Path:
-        """All runs, rebuilt from their folders."""
-        return self.path / "results.json"
-
-    @property
-    def report(self) -> Path:
-        """Folder of the report."""
-        return self.path / "report"
+    study = Inside("study.yaml")  # the resolved study file
+    lock = Inside("study.lock.json")  # digests and versions that every run must match
+    # one `Decision` per line, if the study runs until its question is decided
+    decisions = Inside("decisions.jsonl")
+    # where inputs were found; hidden, since it is true only for one machine
+    places = Inside(".places.json")
+    results = Inside("results.json")  # all runs, rebuilt from their folders
+    report = Inside("report")  # folder of the report
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of one run."""

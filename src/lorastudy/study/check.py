@@ -3,7 +3,6 @@
 Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +21,14 @@ from lorastudy.model.base_refusals import holds_weights
 from lorastudy.model.base_weights import refuse_base_weights, refuse_optimizer
 from lorastudy.model.checkpointing import checkpoint_layers
 from lorastudy.model.placement import ResolvedPlacement
-from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.inputs import Reader
 from lorastudy.run.layout import TrainingLayout, lay_out_training
 from lorastudy.run.readers import open_reader
 from lorastudy.run.samples import read_prompts
-from lorastudy.run.tasks import TaskItems
 from lorastudy.store.checkpoints import KEPT
 from lorastudy.store.locks import StudyLock
 from lorastudy.store.places import Places
-from lorastudy.study.lock import make_lock
+from lorastudy.study.lock import Scored, make_lock, read_scored
 from lorastudy.study.predicted_peak import LongestRow, PeakPrediction, predict_arm_peak
 from lorastudy.train.validations import count_validations
 from lorastudy.units import write_mib
@@ -84,7 +82,7 @@ class StudyCheck:
     n_runs: int
     lock: StudyLock
     available_bytes: int
-    scored: Mapping[str, BenchmarkRows | TaskItems]  # by "<benchmark>--<protocol>"
+    scored: Scored
 
 
 def check_study(study: Study, places: Places, device: torch.device) -> StudyCheck:
@@ -115,16 +113,12 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         _check_arm(first_of_arm[arm.name], reader, placements[arm.name], device)
         for arm in study.arms
     )
-    layout, rows = arms[0].layout, study.data.rows
+    layout = arms[0].layout
     _refuse_short_epoch(study, layout)
     for checked in arms:
         if checked.trains and study.is_planned(checked.spec.arm):
             _refuse_few_validations(study, checked.layout)
-    scored = {
-        f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, rows)
-        for benchmark in study.benchmarks
-        for protocol in benchmark.protocols
-    }
+    scored = read_scored(study, reader)
     if study.samples is not None:
         read_prompts(study.samples, reader)
     predicted = tuple(a.peak.describe(a.spec.arm.name) for a in arms if a.trains)

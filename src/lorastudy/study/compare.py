@@ -26,10 +26,8 @@ from lorastudy.machine.environment import (
     forbid_tf32,
     refuse_precision,
     set_up_memory,
-    take_fingerprint,
 )
 from lorastudy.model.base import describe_base, quieten_libraries
-from lorastudy.model.base_folder import digest_base
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.model.elsewhere import describe_weights
 from lorastudy.model.tokenizer import load_tokenizer
@@ -37,19 +35,17 @@ from lorastudy.run.answer_rows import refuse_unfit_keys
 from lorastudy.run.context import RunContext
 from lorastudy.run.elsewhere import load_model
 from lorastudy.run.execute import execute_run
-from lorastudy.run.inputs import BenchmarkRows, Reader
+from lorastudy.run.inputs import Reader
 from lorastudy.run.readers import open_reader
-from lorastudy.run.tasks import TaskItems
 from lorastudy.store.collect import read_own_file
 from lorastudy.store.folders import StudyFolder
-from lorastudy.store.locks import StudyLock
 from lorastudy.store.rates import list_runs
 from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
+from lorastudy.study.lock import lock_scored, read_scored
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.start import lock_study, missing_runs, remember_places, start_study
 
-_Scored = Mapping[str, BenchmarkRows | TaskItems]  # by "<benchmark>--<protocol>"
 BASELINE = "baseline"  # the arm of the base model itself
 
 
@@ -168,7 +164,10 @@ def begin_comparison(
     refuse_precision(where, study.training.precision)
     reader = open_reader(study, opened.places)
     refuse_other_formats(reader.base.folder)
-    scored = _lay_out(study, reader)
+    scored = read_scored(study, reader)
+    for benchmark in study.benchmarks:
+        answers = reader.answers_of(benchmark)
+        refuse_unfit_keys(study.data.rows, reader.rules, benchmark.label, answers)
     _refuse_other_readers(study, reader)
     _refuse_changed(study, folder)
     runs = list_runs(study, folder)
@@ -178,7 +177,7 @@ def begin_comparison(
         load_model(_make_context(found, spec, StopFlag()))
         gc.collect()
     start_study(study, folder)
-    lock_study(_make_lock(study, reader, scored, where), folder)
+    lock_study(lock_scored(study, reader, scored, where), folder)
     remember_places(opened.places, folder)
     return found
 
@@ -208,19 +207,6 @@ def _make_context(found: Comparison, spec: RunSpec, stop: StopFlag) -> RunContex
         stop=stop,
         resuming=found.resuming,
     )
-
-
-def _lay_out(study: Study, reader: Reader) -> _Scored:
-    """Every benchmark under every protocol, by "<benchmark>--<protocol>"."""
-    rows = study.data.rows
-    scored = {
-        f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, rows)
-        for benchmark in study.benchmarks
-        for protocol in benchmark.protocols
-    }
-    for benchmark in study.benchmarks:
-        refuse_unfit_keys(rows, reader.rules, benchmark.label, reader.answers_of(benchmark))
-    return scored
 
 
 def _refuse_other_readers(study: Study, reader: Reader) -> None:
@@ -270,23 +256,3 @@ def _refuse_changed(study: Study, folder: StudyFolder) -> None:
                     f"{new.folder} does not hold the weights that were scored as {arm.name}, seed "
                     f"{seed}, in {folder.path}. Restore them, or give another folder with --out."
                 )
-
-
-def _make_lock(
-    study: Study,
-    reader: Reader,
-    scored: _Scored,
-    device: torch.device,
-) -> StudyLock:
-    return StudyLock(
-        base_digest=digest_base(reader.base.folder),
-        tokenizer_digest=reader.tokenizer.digest,
-        corpora={name: part.digest for name, part in scored.items()},
-        texts={name: part.text for name, part in scored.items()},
-        revisions=reader.revisions,
-        vocabulary_size=reader.base.vocabulary_size,
-        studies=(study,),
-        environment=take_fingerprint(
-            device, study.training.precision, micro_batch=study.training.micro_batch
-        ),
-    )

@@ -18,12 +18,43 @@ from lorastudy.store.locks import StudyLock
 BEST_BY = "data.best_by"  # the items whose right answers choose the best weights
 
 
+Scored = Mapping[str, BenchmarkRows | TaskItems]  # by "<benchmark>--<protocol>"
+
+
+def read_scored(study: Study, reader: Reader) -> Scored:
+    """Every benchmark under every protocol, by "<benchmark>--<protocol>".
+
+    Raises:
+        ConfigError: A protocol is for another kind of rows.
+        InputError: Nothing can be scored, or a row does not fit into the model.
+    """
+    return {
+        f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, study.data.rows)
+        for benchmark in study.benchmarks
+        for protocol in benchmark.protocols
+    }
+
+
+def lock_scored(study: Study, reader: Reader, scored: Scored, device: torch.device) -> StudyLock:
+    """What a study locks that only scores: the base model, and what is scored."""
+    return StudyLock(
+        base_digest=digest_base(reader.base.folder),
+        tokenizer_digest=reader.tokenizer.digest,
+        corpora={name: part.digest for name, part in scored.items()},
+        texts={name: part.text for name, part in scored.items()},
+        revisions=reader.revisions,
+        vocabulary_size=reader.base.vocabulary_size,
+        studies=(study,),
+        environment=take_fingerprint(
+            device,
+            study.training,
+            uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
+        ),
+    )
+
+
 def make_lock(
-    study: Study,
-    reader: Reader,
-    layout: TrainingLayout,
-    scored: Mapping[str, BenchmarkRows | TaskItems],
-    device: torch.device,
+    study: Study, reader: Reader, layout: TrainingLayout, scored: Scored, device: torch.device
 ) -> StudyLock:
     """The contents of a new `study.lock.json`.
 
@@ -31,37 +62,30 @@ def make_lock(
         study: What is compared.
         reader: Has read its inputs.
         layout: That of any arm, since all of them read the same.
-        scored: Parts of benchmarks by "<benchmark>--<protocol>".
+        scored: Parts of benchmarks.
         device: Where the study was checked.
     """
-    rows = study.data.rows
-    digests = {name: part.digest for name, part in scored.items()}
-    digests["train"] = layout.corpus.digest
-    digests["validation"] = layout.validation_corpus.digest
-    texts = {name: part.text for name, part in scored.items()}
+    rows, lock = study.data.rows, lock_scored(study, reader, scored, device)
+    corpora = {
+        **lock.corpora,
+        "train": layout.corpus.digest,
+        "validation": layout.validation_corpus.digest,
+    }
+    texts = {
+        "train": reader.count_training_text(study.data.train_part, rows),
+        "validation": reader.count_training_text(study.data.validation_part, rows),
+        **lock.texts,
+    }
     if (items := layout.items_of_best) is not None:
-        digests[BEST_BY], texts[BEST_BY] = items.digest, items.text
-    return StudyLock(
-        base_digest=digest_base(reader.base.folder),
-        tokenizer_digest=reader.tokenizer.digest,
-        corpora=digests,
-        texts={
-            "train": reader.count_training_text(study.data.train_part, rows),
-            "validation": reader.count_training_text(study.data.validation_part, rows),
-            **texts,
-        },
-        mixture=_describe_mixture(study, layout),
-        held_out=reader.held_out_of(study.data.validation_part),
-        overlap=_count_overlaps(study, reader),
-        revisions=reader.revisions,
-        vocabulary_size=reader.base.vocabulary_size,
-        studies=(study,),
-        environment=take_fingerprint(
-            device,
-            study.training.precision,
-            micro_batch=study.training.micro_batch,
-            uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
-        ),
+        corpora[BEST_BY], texts[BEST_BY] = items.digest, items.text
+    return lock.model_copy(
+        update={
+            "corpora": corpora,
+            "texts": texts,
+            "mixture": _describe_mixture(study, layout),
+            "held_out": reader.held_out_of(study.data.validation_part),
+            "overlap": _count_overlaps(study, reader),
+        }
     )
 
 

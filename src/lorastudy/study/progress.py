@@ -6,17 +6,22 @@ with the same file system.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
 
 from lorastudy.store.collect import RunOverview, read_overview
 from lorastudy.store.decisions import Entry
 from lorastudy.store.folders import RunFolder, StudyFolder
-from lorastudy.store.lines import find_end, read_new_records
+from lorastudy.store.lines import ReadUntil, find_end, read_new_records
 from lorastudy.store.records import EpochRecord, StepRecord, ValidationRecord
 from lorastudy.store.status import State
 
+_Line = TypeVar("_Line", bound=BaseModel)
 _LOOK_SECONDS = 1.0
 _IDLE_SECONDS = 10.0  # longer than from the end of one run to the start of the next
 _DISTURBED = 0.2  # of the time that threads were ready to run, from which waiting is reported
@@ -150,6 +155,26 @@ def follow_study(folder: StudyFolder) -> Iterator[Look]:
         time.sleep(_LOOK_SECONDS)
 
 
+@dataclass
+class _NewLines(Generic[_Line]):
+    """The lines of a growing file that were not read before; a resumed run repeats numbers."""
+
+    path: Path
+    kind: type[_Line]
+    number_of: Callable[[_Line], int]
+    highest: int  # number that was read
+    _until: ReadUntil = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._until = find_end(self.path)
+
+    def read(self) -> list[_Line]:
+        lines, self._until = read_new_records(self.path, self.kind, self._until)
+        new = [line for line in lines if self.number_of(line) > self.highest]
+        self.highest = max([self.highest, *map(self.number_of, new)])
+        return new
+
+
 class _FollowedRun:
     """How much of one run has been reported."""
 
@@ -157,12 +182,14 @@ class _FollowedRun:
         status = run.status
         self._folder = folder
         self._state, self._written_at = status.status, _written_at(folder)
-        self._steps_read, self._epochs_read = find_end(folder.steps), find_end(folder.epochs)
-        self._validations_read = find_end(folder.validations)
-        # a resumed run repeats steps, and so do their numbers
-        self._step = status.last_step.step if status.last_step else 0
-        self._epoch = status.last_epoch.epoch if status.last_epoch else 0
-        self._validated = status.last_validation.step if status.last_validation else 0
+        step = status.last_step.step if status.last_step else 0
+        epoch = status.last_epoch.epoch if status.last_epoch else 0
+        validated = status.last_validation.step if status.last_validation else 0
+        self._steps = _NewLines(folder.steps, StepRecord, lambda line: line.step, step)
+        self._epochs = _NewLines(folder.epochs, EpochRecord, lambda line: line.epoch, epoch)
+        self._validations = _NewLines(
+            folder.validations, ValidationRecord, lambda line: line.step, validated
+        )
         self._ready_seconds = self._waited_seconds = 0.0  # of its threads, in steps seen here
         self._is_disturbed = False
 
@@ -178,21 +205,15 @@ class _FollowedRun:
             yield RunStarted(*names)
         # sorting keeps a validation, and an epoch, after the step that they follow
         left = run.status.seconds_left
-        steps = self._read_steps()
+        steps = self._steps.read()
         new: list[StepDone | Validated | EpochEnded] = [StepDone(*names, step) for step in steps]
-        new += [Validated(*names, validation) for validation in self._read_validations()]
-        new += [EpochEnded(*names, epoch, left) for epoch in self._read_epochs()]
+        new += [Validated(*names, validation) for validation in self._validations.read()]
+        new += [EpochEnded(*names, epoch, left) for epoch in self._epochs.read()]
         yield from sorted(new, key=_step_of)
         if (waited := self._find_disturbance(steps)) is not None:
             yield RunDisturbed(*names, waited)
         if state != "running":
             yield RunEnded(*names, state, run.status.reason)
-
-    def _read_steps(self) -> list[StepRecord]:
-        steps, self._steps_read = read_new_records(self._folder.steps, StepRecord, self._steps_read)
-        new = [step for step in steps if step.step > self._step]
-        self._step = max([self._step, *(step.step for step in new)])
-        return new
 
     def _find_disturbance(self, steps: list[StepRecord]) -> float | None:
         """The share of their time for which threads waited, when it first is a large one."""
@@ -205,22 +226,6 @@ class _FollowedRun:
         waited = self._waited_seconds / self._ready_seconds
         self._is_disturbed = waited > _DISTURBED
         return waited if self._is_disturbed else None
-
-    def _read_validations(self) -> list[ValidationRecord]:
-        found, self._validations_read = read_new_records(
-            self._folder.validations, ValidationRecord, self._validations_read
-        )
-        new = [validation for validation in found if validation.step > self._validated]
-        self._validated = max([self._validated, *(validation.step for validation in new)])
-        return new
-
-    def _read_epochs(self) -> list[EpochRecord]:
-        epochs, self._epochs_read = read_new_records(
-            self._folder.epochs, EpochRecord, self._epochs_read
-        )
-        new = [epoch for epoch in epochs if epoch.epoch > self._epoch]
-        self._epoch = max([self._epoch, *(epoch.epoch for epoch in new)])
-        return new
 
 
 def _step_of(event: StepDone | Validated | EpochEnded) -> int:
