@@ -45,6 +45,19 @@ def ending_as_asked() -> Iterator[None]:
         raise SystemExit(InterruptedRunError.exit_code) from None
 
 
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes that are started in the block begin with the signals blocked, and so do their own.
+
+    What arrives there waits until a `StopFlag` listens. This process answers after the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     _asked.set()
     os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
@@ -62,9 +75,10 @@ class StopFlag:
     _was_interrupted: bool = False
 
     def listen(self) -> None:
-        """Set the flag when one of the signals arrives; main thread only."""
+        """Set the flag when one of the signals arrives, or waits already; main thread only."""
         for number in _SIGNALS:
             signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `signals_blocked`
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:

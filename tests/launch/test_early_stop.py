@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from lorastudy.config.study_file import dump_study
+from lorastudy.errors import InterruptedRunError
+from lorastudy.interrupts import StopFlag, signals_blocked
 from lorastudy.launch import probe, worker
 from support.tiny_runs import make_study, write_texts
 
@@ -57,13 +59,26 @@ def test_a_signal_in_the_first_second_ends_the_command_and_its_children(
         wait_until(lambda: process.poll() is not None or bool(fork_servers(process.pid)))
         servers = fork_servers(process.pid)
         assert servers
-        time.sleep(0.2)  # for the command to note what it started
-    process.send_signal(number)
+        servers[0].send_signal(number)
+        time.sleep(0.5)  # for the server to be in its imports, and to end or complain if it would
+        assert servers[0].status() != psutil.STATUS_ZOMBIE
+    os.killpg(process.pid, number)  # as a terminal sends Ctrl-C
     assert process.wait(timeout=SECONDS) == INTERRUPTED
     # while it imports, a fork server that is left to itself stays for many seconds
     assert psutil.wait_procs(servers, timeout=3)[1] == []
     message = said.read_text()
     assert "run the same command again" in message.lower() and "Traceback" not in message
+
+
+def test_a_signal_before_a_worker_listens_stops_it_when_it_does() -> None:
+    with signals_blocked():  # as the fork server starts
+        if (started := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop = StopFlag()
+            stop.listen()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(InterruptedRunError.exit_code if stop.requested else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(started, 0)[1]) == INTERRUPTED
 
 
 def test_a_process_that_tries_an_arm_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from types import ModuleType
 
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import InterruptedRunError, OwnedError, StorageError
-from lorastudy.interrupts import StopFlag
+from lorastudy.interrupts import StopFlag, signals_blocked
 from lorastudy.launch.assignment import Assignment, TeamOptions
 from lorastudy.launch.torchrun import work_as_team
 from lorastudy.store.folders import StudyFolder
@@ -105,8 +105,7 @@ class LocalEngine:
         )
         target = work_as_team if self.team else _work
         process = context.Process(target=target, args=(assignment, theirs), name=run_id)
-        with without_main():
-            process.start()
+        start_process(process)
         theirs.close()
         self._running[run_id] = _Running(process, ours, slot)
 
@@ -216,13 +215,26 @@ def without_main() -> Iterator[None]:
 
 
 def warm_up() -> None:
-    """Start the fork server's imports now, while this process continues with other work."""
+    """Start the fork server's imports now, while this process continues with other work.
+
+    The server and its forks have the signals of `interrupts` blocked. Ctrl-C and many schedulers
+    send a signal to all processes of a command: the server, which has nothing to save, leaves
+    answering to this process, and a fork answers as soon as its `StopFlag` listens.
+    """
     if "forkserver" in multiprocessing.get_all_start_methods():
         process_context()
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
-        with without_main():
+        resource_tracker.ensure_running()  # before: starting it unblocks signals
+        with without_main(), signals_blocked():
             forkserver.ensure_running()
+
+
+def start_process(process: BaseProcess) -> None:
+    """Start a process of `process_context`."""
+    warm_up()
+    with without_main():
+        process.start()
 
 
 def _end_fork_server() -> None:

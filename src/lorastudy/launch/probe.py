@@ -71,8 +71,7 @@ def _try_in_process(attempt: Attempt) -> TriedArm:
     process = context.Process(
         target=_work, args=(attempt, theirs), name=f"probe-{attempt.run.run_id}"
     )
-    with local.without_main():
-        process.start()
+    local.start_process(process)
     theirs.close()
     try:
         answer = ours.recv()
