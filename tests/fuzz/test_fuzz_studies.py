@@ -6,15 +6,20 @@ A sample runs with the other tests. `LORASTUDY_FUZZ=1000 pytest tests/fuzz` trie
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lorastudy.analysis.findings import read_findings
+from lorastudy.cli import app
+from lorastudy.config import study_file
 from lorastudy.errors import UserError
 from lorastudy.report.build import build_tables
 from lorastudy.report.page.headline import state_headline
@@ -37,6 +42,21 @@ UNREAD = (".places.json", "results.json", "log.txt")  # by what is compared here
 CODES = {0, 2, 3, 74}
 # a smaller case says nothing more, and takes minutes
 tried_unreduced = settings(tried_often, phases=[Phase.generate])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_once() -> Iterator[None]:
+    """What is the same for every folder is made once: options, and the study of a text.
+
+    Nothing waits for the disk either. All that is read of a folder is read again for every case.
+    """
+    commands = typer.main.get_command(app)
+    remembered = lru_cache(maxsize=16)(study_file.load_study)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", lambda _: commands)
+        patch.setattr(study_file, "load_study", remembered)
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="module")
