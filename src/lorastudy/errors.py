@@ -32,7 +32,7 @@ def redact_secrets(text: str) -> str:
     return text
 
 
-def show_names(names: Iterable[str], *, most: int = 12) -> str:
+def show_names(names: Iterable[object], *, most: int = 12) -> str:
     """A list of names for a message, cut after `most` of them: "a, b and 7 more"."""
     shown = [str(name) for name in names]
     rest = len(shown) - most

@@ -23,7 +23,8 @@ def share_cores(n_processes: int) -> int:
     most = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     n_cores = count_cores()
     share = max(1, n_cores // n_processes)
-    return min(share, int(most)) if most.isdecimal() and int(most) else share
+    is_number = most.isascii() and most.isdecimal()
+    return min(share, int(most)) if is_number and int(most) else share
 
 
 def let_crowded_threads_sleep() -> None:

@@ -21,7 +21,7 @@ _BYTES = {
     for power, prefix in enumerate("kmgt", start=1)
 }
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-COUNT_PATTERN = r"(\d+(?:\.\d+)?(?:e\d{1,2})?) ?([kKMBGTP]?)"
+COUNT_PATTERN = r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?) ?([kKMBGTP]?)"
 _COUNTS = {
     "": 1,
     "k": 10**3,

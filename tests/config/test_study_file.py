@@ -446,6 +446,27 @@ def test_a_difference_names_key_path_old_and_new() -> None:
     assert describe_difference(changed, load())[3].endswith("-> (absent)")
 
 
+def test_a_difference_of_long_lists_shows_the_part_that_differs() -> None:
+    rates = [n / 1000 for n in range(1, 100)]
+    changed = [*rates[:60], 0.5, *rates[61:]]
+    one, other = (load(f"arms.lora-1.learning_rates={each}") for each in (rates, changed))
+    assert describe_difference(one, other) == ["arms.lora-1.learning_rates: [0.061] -> [0.5]"]
+
+
+def test_what_a_budget_meant_is_not_shown_where_the_budget_differs() -> None:
+    def with_budget(tokens: int, *steps: int) -> Study:
+        planned = [
+            f"{{arm: {a}, steps: {n}, amount: 9}}" for a, n in zip("ab", steps, strict=False)
+        ]
+        budget = f"{{tokens: {tokens}, planned: [{', '.join(planned)}]}}"
+        return load("training.epochs=null", f"training.budget={budget}")
+
+    differences = describe_difference(with_budget(900, 3, 4), with_budget(1000))
+    assert differences == ["training.budget.tokens: 900 -> 1000"]
+    differences = describe_difference(with_budget(900, 3, 4), with_budget(900, 3, 5))
+    assert differences == ["training.budget.planned.b.steps: 4 -> 5"]
+
+
 def test_equal_studies_have_no_difference_and_reordered_ones_have_one() -> None:
     study = load()
     turned = study.model_copy(update={"arms": study.arms[::-1]})

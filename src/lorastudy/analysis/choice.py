@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lorastudy.analysis.summary import choose_best_run, summarise_arms
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.spec import RunSpec
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, show_names
 from lorastudy.store.collect import collect_results, read_overview
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import best_validation
@@ -29,7 +29,7 @@ def find_run(study: StudyFolder, name: str) -> RunSpec:
     specs = _runs_by_id(study)
     if name not in specs:
         raise ConfigError(
-            f"{study.path} has no run {name!r}{nearest(name, specs)}. It has: {', '.join(specs)}."
+            f"{study.path} has no run {name!r}{nearest(name, specs)}. It has: {show_names(specs)}."
         )
     return specs[name]
 

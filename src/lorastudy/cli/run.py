@@ -22,6 +22,7 @@ from lorastudy.cli.options import (
     SharedBy,
     StudyName,
 )
+from lorastudy.errors import show_names
 from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
 from lorastudy.store.locks import read_lock
@@ -181,7 +182,7 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
     for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):
         print(f"Note: {note}")
     if strangers := list_strangers(opened.folder):
-        print(f"Not runs of this study, and left out of its report: runs/{', '.join(strangers)}")
+        print(f"Not runs of this study, and left out of its report: runs/{show_names(strangers)}")
     if missing:
         options.say_slow_precision(how.device, opened.study.training.precision)
         stop = StopFlag()

@@ -15,8 +15,8 @@ from pydantic_core import PydanticKnownError
 from lorastudy.config.syntax import Count, PlacementEntry, wrong_value
 from lorastudy.units import COUNT_PATTERN, read_count
 
-_ALPHA = re.compile(r"(\d+(?:\.\d+)?) ?r")
-_LAYERS = re.compile(r"\d+(?:-\d+)?|last-[1-9]\d*")
+_ALPHA = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?r")
+_LAYERS = re.compile(r"[0-9]+(?:-[0-9]+)?|last-[1-9][0-9]*")
 
 _Value = TypeVar("_Value")
 

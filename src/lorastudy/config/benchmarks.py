@@ -10,6 +10,7 @@ from lorastudy.config.sources import Source
 from lorastudy.config.syntax import (
     Count,
     FilePath,
+    FunctionName,
     IfGiven,
     Mistake,
     Name,
@@ -21,7 +22,6 @@ from lorastudy.config.syntax import (
 from lorastudy.protocols import Protocol, find_protocol
 
 NEW_TOKENS = 64  # that are generated if a study file does not say how many
-_FUNCTION = r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class Generation(StudyModel):
@@ -69,7 +69,7 @@ class BestBy(StudyModel):
     """Answer this many random items, the same every time; null: all."""
     generation: Generation | None = None
     """How answers are generated, for protocols that judge generated texts; null: its defaults."""
-    function: Annotated[str, Field(pattern=_FUNCTION)] | None = None
+    function: FunctionName | None = None
     """For own-function: module:function or file.py:function, called with text and answer."""
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class Benchmark(Source):
     """Score this many random documents (or windows, or items), with a standard error; null: all."""
     generation: IfGiven[Generation] = None
     """How answers are generated, for protocols that judge generated texts; null: its defaults."""
-    function: IfGiven[Annotated[str, Field(pattern=_FUNCTION)]] = None
+    function: IfGiven[FunctionName] = None
     """For own-function: module:function or file.py:function, called with text and answer."""
 
     task: IfGiven[Annotated[str, Field(min_length=1)]] = None

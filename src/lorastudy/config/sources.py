@@ -20,6 +20,7 @@ from lorastudy.config.syntax import (
     Name,
     Revision,
     Seed,
+    Sha256,
     StudyModel,
     refuse,
 )
@@ -135,7 +136,7 @@ class StoredWeights(StudyModel):
     """PEFT folder, or folder of a whole model."""
     kind: Literal["adapter", "model"]
     """adapter: beside the base model; model: instead of it."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
     """Over names and contents of configuration and weights."""
     bytes: Annotated[int, Field(ge=0)]
     """Of the weight files."""

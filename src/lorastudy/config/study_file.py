@@ -15,13 +15,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from lorastudy.config.budget import PlannedArm
+from lorastudy.config.differences import ABSENT, Difference, list_differences, show_value
 from lorastudy.config.mistakes import describe_mistakes, nearest
 from lorastudy.config.models import Arm, Benchmark, Optimizer, Rounding, Schedule, Study, Training
 from lorastudy.config.yaml_text import YamlValue, apply_override, parse_yaml, write_yaml
 from lorastudy.errors import ConfigError
 
 _Part = Arm | Benchmark
-_ABSENT = object()
 MOST_NEW_SEEDS = 1_000
 _LARGEST_FILE_BYTES = 1_000_000  # the presets have 3,000
 
@@ -214,9 +214,13 @@ def _as_before(arm: Arm, before: Arm) -> Arm:
 def describe_difference(a: Study, b: Study) -> list[str]:
     """One line `key.path: old -> new` for everything that differs; empty if the two are equal.
 
-    Arms and benchmarks are compared by name, and their order by itself.
+    Arms and benchmarks are compared by name, and their order by itself. What different budgets
+    mean for each arm follows from them, and is left out.
     """
-    lines = list(_differences(_by_name(a), _by_name(b), ""))
+    found = list(list_differences(_by_name(a), _by_name(b)))
+    if any(each.path.startswith("training.budget.") and not _is_plan(each) for each in found):
+        found = [each for each in found if not _is_plan(each)]
+    lines = [f"{each.path}: {_shown(each.old)} -> {_shown(each.new)}" for each in found]
     for key in ("arms", "benchmarks"):
         old, new = _shared_order(getattr(a, key), getattr(b, key))
         if old != new:
@@ -229,20 +233,21 @@ def _by_name(study: Study) -> dict[str, object]:
     plain["training"]["schedule"].setdefault("rounding", "down")  # records leave it out
     for key in ("arms", "benchmarks"):
         plain[key] = {part.pop("name"): part for part in plain[key]}
+    if budget := plain["training"].get("budget"):
+        budget["planned"] = {part.pop("arm"): part for part in budget.get("planned", ())}
     return plain
 
 
-def _differences(old: object, new: object, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            below = f"{path}.{key}" if path else key
-            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), below)
-    elif old != new:
-        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+def _is_plan(found: Difference) -> bool:
+    return found.path.startswith("training.budget.planned.")
 
 
 def _shown(value: object) -> str:
-    return "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    return "(absent)" if value is ABSENT else show_value(value, _write_json)
+
+
+def _write_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _shared_order(old: Sequence[_Part], new: Sequence[_Part]) -> tuple[list[str], list[str]]:

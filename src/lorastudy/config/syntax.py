@@ -36,6 +36,8 @@ FULL_OR_LORA: Literal["full-or-lora"] = "full-or-lora"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*", re.ASCII)
+_FUNCTION = re.compile(r"[^:]+:[A-Za-z_][A-Za-z0-9_]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLACEMENT_PATTERN = re.compile(r"(?:\*|\w+)(?:\.(?:\*|\w+))+", re.ASCII)
 
 Mistake = tuple[str, str]  # key below the model that found it ("" = itself), sentence
@@ -86,6 +88,18 @@ def _checked_path(value: str) -> str:
             "is not a file, folder or glob: it is empty or has control characters; write folders "
             "with /, since a backslash in double quotes begins such a character"
         )
+    return value
+
+
+def _checked_function(value: str) -> str:
+    if not _FUNCTION.fullmatch(value):
+        raise wrong_value("does not name a function; write module:function or file.py:function")
+    return value
+
+
+def _checked_sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value):
+        raise wrong_value("is not a SHA-256 digest: 64 characters from 0 to 9 and a to f")
     return value
 
 
@@ -140,6 +154,12 @@ Name = Annotated[str, AfterValidator(_checked_name), _for_editors(pattern=f"^(?:
 HubId = Annotated[str, AfterValidator(_checked_hub_id)]
 Revision = Annotated[str, AfterValidator(_checked_revision)]
 FilePath = Annotated[str, AfterValidator(_checked_path)]
+FunctionName = Annotated[
+    str, AfterValidator(_checked_function), _for_editors(pattern=f"^(?:{_FUNCTION.pattern})$")
+]
+Sha256 = Annotated[
+    str, AfterValidator(_checked_sha256), _for_editors(pattern=f"^(?:{_SHA256.pattern})$")
+]
 PlacementEntry = Annotated[
     str,
     AfterValidator(_checked_placement),

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import yaml
 
 from lorastudy.config.mistakes import nearest
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, show_names
 
 YamlValue: TypeAlias = "bool | int | float | str | list[YamlValue] | dict[str, YamlValue] | None"
 _MOST_BITS = 63  # of a whole number; a longer one is a slip, and prints thousands of digits
@@ -202,10 +202,10 @@ def _member(node: list[YamlValue], path: str, override: str) -> tuple[int, str]:
         name = max(named, key=len)
         return names[name], path[len(name) + 1 :]
     key, _, rest = path.partition(".")
-    if key.isdecimal() and int(key) < len(node):
+    if key.isascii() and key.isdecimal() and int(key) < len(node):
         return int(key), rest
     known = [*names] or [str(i) for i in range(len(node))]
     hint = nearest(key, known)
     raise ConfigError(
-        f"--set {override!r}: no {key!r} in this list{hint}. It has {', '.join(known)}."
+        f"--set {override!r}: no {key!r} in this list{hint}. It has {show_names(known)}."
     )

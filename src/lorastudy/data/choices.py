@@ -107,7 +107,8 @@ def _find_answer(place: str, answer: Any, choices: tuple[str, ...], labels: tupl
     for known in (labels, choices):
         if isinstance(answer, str) and answer in known:
             return known.index(answer)
-    number = int(answer) if isinstance(answer, str) and answer.isdecimal() else answer
+    is_written = isinstance(answer, str) and answer.isascii() and answer.isdecimal()
+    number = int(answer) if is_written else answer
     if isinstance(number, float) and number.is_integer():  # of a column with gaps
         number = int(number)
     if not isinstance(number, int) or isinstance(number, bool):

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import torch
 
-from lorastudy.errors import UserError, is_out_of_memory, redact_secrets
+from lorastudy.errors import UserError, is_out_of_memory, redact_secrets, show_names
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
 from lorastudy.launch.attempt import Attempt, TriedArm
@@ -67,7 +67,7 @@ def execute_by_id(
     if run_id not in specs:
         if reasons := [a.reason for a in list_paused(study, folder) if a.spec.run_id == run_id]:
             raise UserError(f"{run_id} {reasons[0]}. `lorastudy run {folder.path}` decides on it.")
-        raise UserError(f"{folder.path} has no run {run_id!r}. It has: {', '.join(specs)}.")
+        raise UserError(f"{folder.path} has no run {run_id!r}. It has: {show_names(specs)}.")
     if not study.is_planned(specs[run_id].arm):
         raise UserError(
             f"{run_id}: it is not planned yet what training.budget means for this arm. "

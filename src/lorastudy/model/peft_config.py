@@ -215,7 +215,7 @@ def _find_wrong_type(hint: Any, value: object) -> str | None:
 def _fits_placeholder(hint: Any, value: object) -> bool:
     """Whether a text has the form of a choice with a placeholder: `pissa_niter_[number of ...]`."""
     choices = [str(choice) for choice in _choices_of(hint)]
-    forms = [re.sub(r"\\\[.*?\\\]", r"\\d+", re.escape(c)) for c in choices if "[" in c]
+    forms = [re.sub(r"\\\[.*?\\\]", r"[0-9]+", re.escape(c)) for c in choices if "[" in c]
     return isinstance(value, str) and any(re.fullmatch(form, value) for form in forms)
 
 

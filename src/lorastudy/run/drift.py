@@ -4,8 +4,9 @@ Another version, device or number of threads rounds differently, so the result w
 any single environment. `--allow-drift` accepts this, and the report then says so.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
+from lorastudy.config.differences import ABSENT, list_differences, show_value
 from lorastudy.errors import EnvironmentDriftError, InputError
 from lorastudy.store.checkpoints import list_checkpoints, read_manifest
 from lorastudy.store.files import read_record
@@ -71,12 +72,9 @@ def _compare_environments(
 
 
 def _list_differences(old: object, new: object) -> list[str]:
-    return list(_differences(old, new, ""))
+    found = sorted(list_differences(old, new), key=lambda each: each.path)
+    return [f"{each.path}: {_shown(each.old)} then, {_shown(each.new)} now" for each in found]
 
 
-def _differences(old: object, new: object, path: str) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-    elif old != new:
-        yield f"{path}: {old!r} then, {new!r} now"
+def _shown(value: object) -> str:
+    return "None" if value is ABSENT else show_value(value, repr)

@@ -26,7 +26,7 @@ from lorastudy.store.records import Fingerprint
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # the newest one, and one to fall back to
-_FINAL_NAME = re.compile(r"step-(\d{8,})")
+_FINAL_NAME = re.compile(r"step-([0-9]{8,})")
 
 FileWriter = Callable[[Path], object]  # for example: lambda path: save_file(tensors, path)
 

@@ -205,12 +205,12 @@ def refuse_unfinished(outcome: Outcome, chosen: set[str]) -> None:
     missing = sorted(chosen & set(outcome.results.missing))
     if outcome.owned & chosen:
         raise OwnedError(
-            f"{', '.join(missing)}: executed by another process. Run the same command again "
+            f"{show_names(missing)}: executed by another process. Run the same command again "
             "when it is done."
         )
     if missing:
         raise InterruptedRunError(
-            f"{', '.join(missing)}: stopped before the end. Run the same command again."
+            f"{show_names(missing)}: stopped before the end. Run the same command again."
         )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from lorastudy.errors import ConfigError
 
 _FORM = re.compile(
-    r"(?P<before>[$€£¥]?)(?P<amount>\d{1,9}(\.\d{1,6})?)(?P<after>( ?[A-Za-z]{3}| ?[$€£¥])?) ?/ ?h"
+    r"(?P<before>[$€£¥]?)(?P<amount>[0-9]{1,9}(\.[0-9]{1,6})?)"
+    r"(?P<after>( ?[A-Za-z]{3}| ?[$€£¥])?) ?/ ?h"
 )
 
 

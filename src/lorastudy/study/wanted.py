@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lorastudy.config.spec import RunSpec
-from lorastudy.errors import ConfigError
+from lorastudy.errors import ConfigError, show_names
 from lorastudy.store.collect import read_study
 from lorastudy.store.decisions import read_decisions
 from lorastudy.store.rates import list_runs, list_to_come
@@ -55,7 +55,7 @@ class Wanted:
                 if value not in known:
                     raise ConfigError(
                         f"{flag} {value}: the study does not have this {flag[2:]}. It has: "
-                        f"{', '.join(map(str, known))}."
+                        f"{show_names(known)}."
                     )
 
     @property
