@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorastudy.analysis.findings import make_findings
-from lorastudy.analysis.padding import split_padded_scores
+from lorastudy.analysis.score_parts import split_padded_scores
 from lorastudy.analysis.summary import ScoreKey, summarise_arms
 from lorastudy.report.tables.padding import build_padding_table
 from lorastudy.store.records import ClassSum, RunResult, StudyResults
@@ -37,15 +37,15 @@ def make_study() -> StudyResults:
 def split(results: StudyResults) -> Any:
     (score,) = make_findings(results).padded
     assert score.key == PADDED
-    return score.parts
+    return score.arms
 
 
 def test_parts_of_a_padded_score_add_up_to_it() -> None:
     full, lora = split(make_study())
     assert full.score == pytest.approx((2 * 4 + 18 * 3 + 2 * 1 + 78 * 0.01) / 100)
-    assert full.text.nats == pytest.approx((2 * 4 + 18 * 3) / 20)
-    assert full.first_padding.nats == pytest.approx(1)
-    assert lora.other_padding.nats == pytest.approx(1.01)  # mean of both seeds
+    assert full.parts["text"].nats == pytest.approx((2 * 4 + 18 * 3) / 20)
+    assert full.parts["first-padding"].nats == pytest.approx(1)
+    assert lora.parts["other-padding"].nats == pytest.approx(1.01)  # mean of both seeds
     assert lora.n_seeds == 2
 
 
@@ -75,7 +75,7 @@ def test_rows_without_padding_have_no_padding_part() -> None:
     text_only = padded.model_copy(update={"classes": padded.classes[:2]})
     study = make_results([run.model_copy(update={"evaluations": (text_only,)})], arms=("full",))
     (parts,) = split(study)
-    assert (parts.first_padding.nats, parts.from_padding) == (None, 0)
+    assert (parts.parts["first-padding"].nats, parts.add("-padding")) == (None, 0)
 
 
 def test_scores_of_text_are_left_out() -> None:

@@ -18,8 +18,8 @@ from lorastudy.analysis.evidence import find_doubts, read_evidence
 from lorastudy.analysis.findings import make_findings
 from lorastudy.analysis.forgetting import measure_changes
 from lorastudy.analysis.fronts import find_fronts
-from lorastudy.analysis.padding import split_padded_scores
 from lorastudy.analysis.rates import summarise_rates
+from lorastudy.analysis.score_parts import split_padded_scores
 from lorastudy.analysis.score_sums import read_sums
 from lorastudy.analysis.summary import list_score_keys, summarise_arms
 from lorastudy.report.build import write_report

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorastudy.analysis.answer_parts import AnswerScore, split_answer_scores
 from lorastudy.analysis.answers import Answer, answer_claims
 from lorastudy.analysis.budget import SharedBudget, measure_budget
 from lorastudy.analysis.compare import compare_study
@@ -24,10 +23,11 @@ from lorastudy.analysis.forgetting import Change, measure_changes
 from lorastudy.analysis.fronts import Front, find_fronts
 from lorastudy.analysis.looks import EVERY_RUN
 from lorastudy.analysis.memory_parts import ArmMemory, compare_memory
-from lorastudy.analysis.padding import PaddedScore, TextShare, find_text_shares, split_padded_scores
+from lorastudy.analysis.padding import TextShare, find_text_shares
 from lorastudy.analysis.pairs import Comparison, choose_main
 from lorastudy.analysis.question import Question, find_question
 from lorastudy.analysis.rates import RateSummary, summarise_rates
+from lorastudy.analysis.score_parts import SplitScore, split_answer_scores, split_padded_scores
 from lorastudy.analysis.side_by_side import Samples, SideBySide, lay_side_by_side, read_samples
 from lorastudy.analysis.summary import (
     ArmSummary,
@@ -63,8 +63,8 @@ class Findings:
     comparisons: tuple[Comparison, ...]  # one for each score
     changes: tuple[Change, ...]
     fronts: tuple[Front, ...]
-    answer_scores: tuple[AnswerScore, ...]  # of answers, split by class
-    padded: tuple[PaddedScore, ...]
+    answer_scores: tuple[SplitScore, ...]  # of answers, split by class
+    padded: tuple[SplitScore, ...]
     text_shares: tuple[TextShare, ...]
     answers: tuple[Answer, ...]
     samples: Samples | None  # None: the study has no prompts for samples

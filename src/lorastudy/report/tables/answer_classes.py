@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lorastudy.analysis.answer_parts import AnswerParts, AnswerScore
+from lorastudy.analysis.score_parts import ArmParts, SplitScore
 from lorastudy.protocols import ANSWER_CLASSES, AnswerClass
 from lorastudy.report.tables.score_parts import minus_full_cell, nats_cell
 from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
@@ -14,12 +14,12 @@ HOW = (
 )
 
 
-def build_answer_class_table(scores: Sequence[AnswerScore]) -> Table:
+def build_answer_class_table(scores: Sequence[SplitScore]) -> Table:
     """One row for each arm under each score of answers; classes without targets are left out."""
     names = [
         name
         for name in ANSWER_CLASSES
-        if any(arm.part(name).nats is not None for score in scores for arm in score.arms)
+        if any(arm.parts[name].nats is not None for score in scores for arm in score.arms)
     ]
     columns = (
         *SCORE_COLUMNS,
@@ -41,13 +41,13 @@ def build_answer_class_table(scores: Sequence[AnswerScore]) -> Table:
     return Table("What scores of answers are made of", columns, rows, (Note("", HOW),))
 
 
-def _cells(score: AnswerScore, arm: AnswerParts, names: Sequence[AnswerClass]) -> tuple[Cell, ...]:
+def _cells(score: SplitScore, arm: ArmParts, names: Sequence[AnswerClass]) -> tuple[Cell, ...]:
     return (
         *score_cells(score.key),
         Cell(arm.arm, (arm.arm, arm.n_seeds), detail=f"({arm.n_seeds})"),
         nats_cell(arm.score),
-        *(nats_cell(arm.part(name).nats) for name in names),
+        *(nats_cell(arm.parts[name].nats) for name in names),
         minus_full_cell(arm, score.full, lambda a: a.score),
-        minus_full_cell(arm, score.full, lambda a: a.part("answer").share_of_score),
-        minus_full_cell(arm, score.full, lambda a: a.part("end-of-turn").share_of_score),
+        minus_full_cell(arm, score.full, lambda a: a.add("answer")),
+        minus_full_cell(arm, score.full, lambda a: a.add("end-of-turn")),
     )

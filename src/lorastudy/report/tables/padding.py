@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lorastudy.analysis.padding import PaddedParts, PaddedScore
+from lorastudy.analysis.score_parts import ArmParts, SplitScore
 from lorastudy.report.numerals import ABSENT, perplexity_decimals, write_number
 from lorastudy.report.tables.score_parts import minus_full_cell, nats_cell
 from lorastudy.report.tables.table import SCORE_COLUMNS, Cell, Column, Note, Table, score_cells
@@ -15,7 +15,7 @@ HOW = (
 )
 
 
-def build_padding_table(padded: Sequence[PaddedScore]) -> Table:
+def build_padding_table(padded: Sequence[SplitScore]) -> Table:
     """One row for each arm under each padded score; no rows if none is padded."""
     columns = (
         *SCORE_COLUMNS,
@@ -28,25 +28,30 @@ def build_padding_table(padded: Sequence[PaddedScore]) -> Table:
         Column("from text", ("minus_full_text",), group="minus full"),
         Column("from padding", ("minus_full_padding",), group="minus full"),
     )
-    rows = tuple(_cells(score, parts) for score in padded for parts in score.parts)
+    rows = tuple(_cells(score, arm) for score in padded for arm in score.arms)
     return Table("What padded scores are made of", columns, rows, (Note("", HOW),))
 
 
-def _cells(score: PaddedScore, parts: PaddedParts) -> tuple[Cell, ...]:
-    text = parts.text.nats
+def _cells(score: SplitScore, arm: ArmParts) -> tuple[Cell, ...]:
+    text = arm.parts["text"].nats
     perplexity = math.exp(text) if text is not None and text < 700 else math.inf
     return (
         *score_cells(score.key),
-        Cell(parts.arm, (parts.arm, parts.n_seeds), detail=f"({parts.n_seeds})"),
-        nats_cell(parts.score),
+        Cell(arm.arm, (arm.arm, arm.n_seeds), detail=f"({arm.n_seeds})"),
+        nats_cell(_add(arm)),
         Cell(
             ABSENT if text is None else write_number(text, 4),
             (text, perplexity),
             detail=f"perplexity {write_number(perplexity, perplexity_decimals(perplexity))}",
         ),
-        nats_cell(parts.first_padding.nats),
-        nats_cell(parts.other_padding.nats),
-        minus_full_cell(parts, score.full, lambda p: p.score),
-        minus_full_cell(parts, score.full, lambda p: p.text.share_of_score),
-        minus_full_cell(parts, score.full, lambda p: p.from_padding),
+        nats_cell(arm.parts["first-padding"].nats),
+        nats_cell(arm.parts["other-padding"].nats),
+        minus_full_cell(arm, score.full, _add),
+        minus_full_cell(arm, score.full, lambda a: a.add("text")),
+        minus_full_cell(arm, score.full, lambda a: a.add("-padding")),
     )
+
+
+def _add(arm: ArmParts) -> float:
+    """The score; text and padding first, so that it is rounded as the table's parts are."""
+    return arm.add("text") + arm.add("-padding")
