@@ -19,7 +19,7 @@ The rules:
    named: another arm, or another reason to recommend none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -168,7 +168,7 @@ def _find_changes(found: Recommendation, findings: Findings) -> Iterator[OtherAn
     """Every other answer, the least change of a limit first."""
     for limit in found.limits.given:
         before = _answer_of(found)
-        for option, value in _list_values(limit, found, findings):
+        for option, value in _list_values(limit, found):
             other = recommend(findings, found.limits.relax(limit, value))
             if _answer_of(other) not in (before, _answer_of(found)):
                 yield OtherAnswer(option, other)
@@ -189,36 +189,24 @@ def _answer_of(found: Recommendation) -> tuple[str | None, str | None]:
     return found.recommended, None if found.recommended else found.outcome
 
 
-def _list_values(
-    limit: LimitName, found: Recommendation, findings: Findings
-) -> list[tuple[str, float]]:
+# how a limit is written, rounded up, and read again
+_Writing = tuple[Callable[[float], str], Callable[[str], float | None]]
+_WRITTEN: Mapping[LimitName, _Writing] = {
+    "device_memory": (write_bytes_up, read_bytes),
+    "time": (write_seconds_up, read_seconds),
+    "size": (write_bytes_up, read_bytes),
+    "forget": (write_nats_up, float),
+}
+
+
+def _list_values(limit: LimitName, found: Recommendation) -> Iterator[tuple[str, float]]:
     """What arms need that do not keep the limit, ascending: as an option, and as its value."""
+    write, read = _WRITTEN[limit]
     needed = {e.needed for e in found.excesses if e.limit == limit and e.needed is not None}
-    texts = (_write_value(limit, value) for value in sorted(needed))
-    option = f"--{limit.replace('_', '-')}"
-    return [(f"{option} {text}", _read_value(limit, text)) for text in dict.fromkeys(texts)]
-
-
-def _write_value(limit: LimitName, value: float) -> str:
-    match limit:
-        case "device_memory" | "size":
-            return write_bytes_up(value)
-        case "time":
-            return write_seconds_up(value)
-        case "forget":
-            return write_nats_up(value)
-
-
-def _read_value(limit: LimitName, text: str) -> float:
-    match limit:
-        case "device_memory" | "size":
-            value: float | None = read_bytes(text)
-        case "time":
-            value = read_seconds(text)
-        case "forget":
-            value = float(text)
-    assert value is not None
-    return value
+    for text in dict.fromkeys(map(write, sorted(needed))):
+        value = read(text)
+        assert value is not None, "it was written in this form"
+        yield f"--{limit.replace('_', '-')} {text}", value
 
 
 def _list_margins(found: Recommendation, findings: Findings) -> list[str]:

@@ -13,7 +13,7 @@ exists but cannot be read is named in the report, and stops nothing since no res
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,6 +40,7 @@ _FEWEST_STEPS = 20  # a slow tenth of fewer is one or two steps
 FLOAT32_BYTES = 4
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def read_evidence(results: StudyResults, study_dir: Path | None) -> Evidence:
     if study_dir is None:
         return Evidence(tuple(RunEvidence(run, None, None, None) for run in results.runs), None)
     study, problems = StudyFolder(study_dir), list[str]()
-    lock = _read_lock(study, problems)
+    lock = _attempt(lambda: read_lock(study), problems) if study.lock.is_file() else None
     runs = tuple(_read_run(run, study.run(run.run_id), problems) for run in results.runs)
     told = (f"{problem.replace(f'{study_dir}/', '').splitlines()[0]}." for problem in problems)
     doubts = list_doubts(study) if study.study.is_file() else []
@@ -193,7 +194,7 @@ def _read_run(run: RunResult, folder: RunFolder, problems: list[str]) -> RunEvid
         run=run,
         manifest=_read(folder.manifest, Manifest, problems),
         pace=measure_pace(steps),
-        stored_bytes=_measure_bytes(folder, problems),
+        stored_bytes=_attempt(lambda: measure_stored_bytes(folder), problems),
         losses=join_steps(steps),
         resumed_after=tuple(r.step for r in _read_lines(folder.resumes, ResumeRecord, problems)),
         weights=f"runs/{run.run_id}/{BEST[:-1]}" if folder.best.is_dir() else None,
@@ -213,35 +214,18 @@ def _read_elsewhere(run: RunResult, folder: RunFolder, problems: list[str]) -> R
     )
 
 
-def _measure_bytes(folder: RunFolder, problems: list[str]) -> int | None:
-    try:
-        return measure_stored_bytes(folder)
-    except StorageError as error:
-        problems.append(str(error))
-        return None
-
-
-def _read_lock(study: StudyFolder, problems: list[str]) -> StudyLock | None:
-    try:
-        return read_lock(study) if study.lock.is_file() else None
-    except StorageError as error:
-        problems.append(str(error))
-        return None
-
-
 def _read(path: Path, kind: type[_Model], problems: list[str]) -> _Model | None:
-    if not path.is_file():
-        return None
-    try:
-        return read_record(path, kind)
-    except StorageError as error:
-        problems.append(str(error))
-        return None
+    return _attempt(lambda: read_record(path, kind), problems) if path.is_file() else None
 
 
 def _read_lines(path: Path, kind: type[_Model], problems: list[str]) -> tuple[_Model, ...]:
+    return _attempt(lambda: read_records(path, kind), problems) or ()
+
+
+def _attempt(read: Callable[[], _Read], problems: list[str]) -> _Read | None:
+    """What `read` finds; None where it cannot be read, which is one more problem."""
     try:
-        return read_records(path, kind)
+        return read()
     except StorageError as error:
         problems.append(str(error))
-        return ()
+        return None

@@ -14,7 +14,7 @@ An arm keeps a limit if what it needs is known and not above the limit.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 from lorastudy.analysis.claims import arms_in_role
 from lorastudy.analysis.costs import measure_costs
@@ -39,25 +39,15 @@ class Limits:
     @property
     def given(self) -> dict[LimitName, float]:
         """The limits that are set."""
-        found: dict[LimitName, float | None] = {
-            "device_memory": self.device_memory,
-            "time": self.time,
-            "size": self.size,
-            "forget": self.forget,
+        return {
+            name: value
+            for name in get_args(LimitName)
+            if (value := getattr(self, name)) is not None
         }
-        return {name: value for name, value in found.items() if value is not None}
 
     def relax(self, name: LimitName, value: float) -> "Limits":
         """The same with another value of one limit."""
-        match name:
-            case "device_memory":
-                return replace(self, device_memory=value)
-            case "time":
-                return replace(self, time=value)
-            case "size":
-                return replace(self, size=value)
-            case "forget":
-                return replace(self, forget=value)
+        return replace(self, **{name: value})
 
 
 NO_LIMITS = Limits()

@@ -164,14 +164,7 @@ def _as_json(found: "Audit", model: str | None) -> dict[str, object]:
 
 
 def _undone_as_json(undone: "Undone | None") -> dict[str, float] | None:
-    if undone is None:
-        return None
-    return {
-        "reported": undone.reported,
-        "text_perplexity": undone.text_perplexity,
-        "low": undone.low,
-        "high": undone.high,
-    }
+    return None if undone is None else asdict(undone)
 
 
 def _as_text(found: "Audit") -> str:

@@ -49,7 +49,7 @@ class FolderCheck:
 def check_folder(study: StudyFolder) -> FolderCheck:
     """Read every file of a known form under `study`; nothing is changed."""
     found = {study.lock: _check_lock(study)}
-    lost = _check_decisions(study)  # also where there is no such file
+    lost = _problem_of(lambda: read_decisions(study))  # also where there is no such file
     if study.decisions.exists() or lost not in ("", found[study.lock]):
         found[study.decisions] = lost
     found |= _check_records({study.results: StudyResults})
@@ -61,9 +61,10 @@ def check_folder(study: StudyFolder) -> FolderCheck:
     return FolderCheck(len(found), tuple(text for text in found.values() if text))
 
 
-def _check_decisions(study: StudyFolder) -> str:
+def _problem_of(read: Callable[[], object]) -> str:
+    """Why something cannot be read; empty if it can."""
     try:
-        read_decisions(study)
+        read()
     except StorageError as error:
         return str(error)
     return ""
@@ -73,11 +74,7 @@ def _check_lock(study: StudyFolder) -> str:
     if not study.lock.exists():
         is_started = (study.path / "runs").exists()
         return f"{study.lock} is missing. Restore it from a copy." if is_started else ""
-    try:
-        read_lock(study)
-    except StorageError as error:
-        return str(error)
-    return ""
+    return _problem_of(lambda: read_lock(study))
 
 
 def _compare_results(study: StudyFolder) -> str:

@@ -107,13 +107,13 @@ def _state_missing(findings: Findings) -> tuple[str, ...]:
 def _state_evidence(found: Recommendation) -> tuple[str, ...]:
     """One sentence for each test: difference, interval, word, seeds and documents."""
     return tuple(
-        f"On {t.key.benchmark}, {_describe_result(t, found)}."
+        f"On {t.key.benchmark}, {_describe_result(t)}."
         for t in found.tests
         if t.pair.mean is not None
     )
 
 
-def _describe_result(test: OnTest, found: Recommendation) -> str:
+def _describe_result(test: OnTest) -> str:
     """What one test says of the LoRA arm minus the reference."""
     pair = test.pair
     size = f"{pair.first} minus {pair.second} is " + write_difference(

@@ -53,5 +53,5 @@ def _cells(score: SplitScore, arm: ArmParts) -> tuple[Cell, ...]:
 
 
 def _add(arm: ArmParts) -> float:
-    """The score; text and padding first, so that it is rounded as the table's parts are."""
+    """The score: what text and what padding add, so that it is rounded as these are."""
     return arm.add("text") + arm.add("-padding")
