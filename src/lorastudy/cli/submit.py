@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -32,6 +33,17 @@ Address = Annotated[
 OnlyPrint = Annotated[
     bool, typer.Option("--print", help="Only print a command for each missing run.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked of an engine."""
+
+    engine: Engine
+    wishes: SlurmOptions  # cores, GPUs and runs at the same time are meant for every engine
+    address: str | None  # of a Ray cluster
+    device: str
+    as_json: bool
 
 
 def submit(
@@ -68,12 +80,13 @@ def submit(
         memory_gb=memory_gb,
         at_once=jobs,
     )
+    asked = _Asked(engine, wishes, address, device, as_json)
     if only_print:
-        _print_plan(opened, engine, wishes, address=address, device=device, as_json=as_json)
+        _print_plan(opened, asked)
     elif engine == "local":
-        _run_here(opened, jobs=jobs, device=device, as_json=as_json)
+        _run_here(opened, asked)
     else:
-        _hand_over(opened, engine, wishes, address=address, device=device, as_json=as_json)
+        _hand_over(opened, asked)
 
 
 def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
@@ -93,74 +106,63 @@ def _refuse_conducted(opened: OpenedStudy, engine: Engine) -> None:
         )
 
 
-def _run_here(opened: OpenedStudy, *, jobs: int, device: str, as_json: bool) -> None:
+def _run_here(opened: OpenedStudy, asked: _Asked) -> None:
     from lorastudy.launch.local import warm_up
     from lorastudy.study.conduct import Execution, with_plan
     from lorastudy.study.wanted import Wanted
 
-    wanted, how = Wanted(opened), Execution(device=device, jobs=jobs)
+    wanted, how = Wanted(opened), Execution(device=asked.device, jobs=asked.wishes.at_once)
     warm_up()
-    execute_and_finish(with_plan(wanted, how), how, as_json=as_json)
+    execute_and_finish(with_plan(wanted, how), how, as_json=asked.as_json)
 
 
-def _hand_over(
-    opened: OpenedStudy,
-    engine: Engine,
-    wishes: SlurmOptions,
-    *,
-    address: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    if engine == "sky":
+def _hand_over(opened: OpenedStudy, asked: _Asked) -> None:
+    if asked.engine == "sky":
         raise ConfigError("--engine sky only writes a task file: add --print, then `sky launch`.")
     from lorastudy.study.conduct import Execution, with_plan
     from lorastudy.study.wanted import Wanted
 
-    wanted = with_plan(Wanted(opened), Execution(device=device))
-    opened = wanted.opened
-    commands = _start(wanted, engine, device=device, cpus=wishes.cpus, as_json=as_json)
-    if engine == "slurm":
-        _hand_to_slurm(wanted, commands, wishes, as_json=as_json)
+    wanted = with_plan(Wanted(opened), Execution(device=asked.device))
+    commands = _start(wanted, asked)
+    if asked.engine == "slurm":
+        _hand_to_slurm(wanted, commands, asked)
         return
-    with options.progress_on(is_stderr=as_json):
+    with options.progress_on(is_stderr=asked.as_json):
         # the second stage, if any, has the runs at the learning rates that the first one chose
         done: set[str] = set()
         while stage := {i: command for i, command in commands.items() if i not in done}:
-            _run_on_ray(opened, stage, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
+            _run_on_ray(wanted.opened, stage, asked)
             done |= set(stage)
-            if not opened.study.tuning_seeds:
+            if not wanted.opened.study.tuning_seeds:
                 break
-            commands = _start(wanted, engine, device=device, cpus=wishes.cpus, as_json=as_json)
-    finish(wanted, as_json=as_json)
+            commands = _start(wanted, asked)
+    finish(wanted, as_json=asked.as_json)
 
 
-def _start(wanted: "Wanted", engine: Engine, *, device: str, cpus: int, as_json: bool) -> Commands:
+def _start(wanted: "Wanted", asked: _Asked) -> Commands:
     """Start the study's folder, and return the command lines of the runs that can start now."""
     from lorastudy.study.conduct import Execution, begin, take_stage
 
     opened = wanted.opened
-    missing = take_stage(begin(wanted, Execution(device=device)), opened.study)
+    missing = take_stage(begin(wanted, Execution(device=asked.device)), opened.study)
     print(
-        f"{opened.study.name}: {len(missing)} of {len(wanted.list_runs())} runs to {engine}",
-        file=sys.stderr if as_json else sys.stdout,
+        f"{opened.study.name}: {len(missing)} of {len(wanted.list_runs())} runs to {asked.engine}",
+        file=sys.stderr if asked.as_json else sys.stdout,
     )
-    given = ("--device", device, "--threads", str(cpus))
+    given = ("--device", asked.device, "--threads", str(asked.wishes.cpus))
     return {r.run_id: run_command(opened.folder.path, r.run_id, given) for r in missing}
 
 
-def _hand_to_slurm(
-    wanted: "Wanted", commands: Commands, wishes: SlurmOptions, *, as_json: bool
-) -> None:
+def _hand_to_slurm(wanted: "Wanted", commands: Commands, asked: _Asked) -> None:
     folder, to_come = wanted.opened.folder.path, wanted.list_runs_to_come()
     numbers: list[str] = []
     if commands:
         try:
-            jobs = submit_runs(list(commands.values()), folder / "slurm", wishes)
+            jobs = submit_runs(list(commands.values()), folder / "slurm", asked.wishes)
         except ImportError as error:
             raise _not_installed("slurm", "submitit") from error
         numbers = [job.job_id for job in jobs]
-    if as_json:
+    if asked.as_json:
         options.print_json({"folder": folder, "submitted": numbers})
         return
     if numbers:
@@ -173,31 +175,17 @@ def _hand_to_slurm(
     print(f"Follow them:  lorastudy status {folder} --watch\nThen:  lorastudy report {folder}")
 
 
-def _run_on_ray(
-    opened: OpenedStudy,
-    commands: Commands,
-    *,
-    address: str | None,
-    cpus: int,
-    gpus: int,
-) -> None:
+def _run_on_ray(opened: OpenedStudy, commands: Commands, asked: _Asked) -> None:
     from lorastudy.cli.live import show_progress
 
     codes: dict[str, int] = {}
-    looks = _execute_on_ray(opened, commands, codes, address=address, cpus=cpus, gpus=gpus)
-    show_progress(opened.folder.path, looks)
+    show_progress(opened.folder.path, _execute_on_ray(opened, commands, asked, codes))
     for code, count in sorted(Counter(codes.values()).items()):
         print(f"{count} runs ended with exit code {code}")
 
 
 def _execute_on_ray(
-    opened: OpenedStudy,
-    commands: Commands,
-    codes: dict[str, int],
-    *,
-    address: str | None,
-    cpus: int,
-    gpus: int,
+    opened: OpenedStudy, commands: Commands, asked: _Asked, codes: dict[str, int]
 ) -> "Iterator[Look]":
     """Follow the study while its runs are executed; `codes` receives their exit codes."""
     try:
@@ -208,7 +196,8 @@ def _execute_on_ray(
 
     progress = Progress(opened.folder)
     yield progress.look()
-    for ended in execute_on_ray(commands, RayOptions(address=address, cpus=cpus, gpus=gpus)):
+    wishes = RayOptions(address=asked.address, cpus=asked.wishes.cpus, gpus=asked.wishes.gpus)
+    for ended in execute_on_ray(commands, wishes):
         codes |= ended
         yield progress.look()
 
@@ -220,21 +209,14 @@ def _not_installed(engine: str, package: str) -> ConfigError:
     )
 
 
-def _print_plan(
-    opened: OpenedStudy,
-    engine: Engine,
-    wishes: SlurmOptions,
-    *,
-    address: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    if engine == "sky":
+def _print_plan(opened: OpenedStudy, asked: _Asked) -> None:
+    is_sky, wishes = asked.engine == "sky", asked.wishes
+    if is_sky:
         from lorastudy.launch.sky import make_sky_task
 
         plan = make_sky_task(opened.study, gpus=wishes.gpus, cpus=wishes.cpus).splitlines()
     else:
-        plan = _plan_commands(opened, engine, wishes, address=address, device=device)
+        plan = _plan_commands(opened, asked)
         if not opened.folder.lock.is_file():
             folder = shlex.quote(str(opened.folder.path))
             print(
@@ -242,39 +224,35 @@ def _print_plan(
                 f"without --print and `lorastudy run STUDY --out {folder}` make it.",
                 file=sys.stderr,
             )
-    if as_json:
-        options.print_json({"engine": engine, "sky_task" if engine == "sky" else "commands": plan})
+    if asked.as_json:
+        options.print_json({"engine": asked.engine, "sky_task" if is_sky else "commands": plan})
     else:
         print("\n".join(plan))
 
 
-def _plan_commands(
-    opened: OpenedStudy,
-    engine: Engine,
-    wishes: SlurmOptions,
-    *,
-    address: str | None,
-    device: str,
-) -> list[str]:
+def _plan_commands(opened: OpenedStudy, asked: _Asked) -> list[str]:
     """One line for a shell per missing run, with the options of the engine's own program."""
     from lorastudy.study.conduct import Execution, take_stage, with_plan
     from lorastudy.study.start import missing_runs
     from lorastudy.study.wanted import Wanted
 
-    given = ["--device", device, "--threads", str(wishes.cpus)]
+    wishes = asked.wishes
+    given = ["--device", asked.device, "--threads", str(wishes.cpus)]
     if opened.places.mirror is not None:
         given += ["--mirror", str(opened.places.mirror.resolve())]
     given += ["--offline"] * opened.places.offline
     plan = []
-    wanted = with_plan(Wanted(opened), Execution(device=device))
+    wanted = with_plan(Wanted(opened), Execution(device=asked.device))
     missing = missing_runs(wanted.list_runs(), opened.folder)
     for run in take_stage(missing, opened.study):
         # a printed command has no parent whose end it would have to notice
         parts = run_command(opened.folder.path, run.run_id, given)
         command = [part for part in parts if part != FOLLOWS_INPUT]
-        if engine == "slurm":
+        if asked.engine == "slurm":
             command = sbatch_command(command, run.run_id, wishes)
-        elif engine == "ray":
-            command = ray_command(command, address=address, cpus=wishes.cpus, gpus=wishes.gpus)
+        elif asked.engine == "ray":
+            command = ray_command(
+                command, address=asked.address, cpus=wishes.cpus, gpus=wishes.gpus
+            )
         plan.append(shlex.join(command))
     return plan
