@@ -1,7 +1,7 @@
 """R9: a table of bad inputs; each is refused by the command line before anything is trained.
 
 The message names the key or file, the value and what is allowed, and no folder is left behind.
-`tests/run/test_bad_inputs.py`, `tests/data` and `tests/config` hold the finer cases.
+`tests/data`, `tests/model` and `tests/config` hold the finer cases.
 """
 
 import io
@@ -21,10 +21,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorastudy.config.spec import expand_study
+from lorastudy.config.study_file import read_study_file
+from lorastudy.errors import InputError
+from lorastudy.run.context import RunContext
+from lorastudy.run.execute import execute_run
+from lorastudy.run.readers import open_reader
+from lorastudy.store.folders import StudyFolder
+from lorastudy.store.places import Places
 from support.command_line import call, execute, write_study
 from support.forked_studies import call_study
 from support.reliability_rows import Row
 
+CPU = torch.device("cpu")
 CONFIG, INPUT = 2, 3
 IN_PROCESSES = bool(os.environ.get("LORASTUDY_PROCESSES"))  # with imports, as a person waits
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n"
@@ -107,15 +116,25 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         CONFIG,
         ("blocks-65", "64 positions"),
     ),
+    "sliding window beyond the context": (
+        ("benchmarks.tale.protocols=[sliding-128-64]",),
+        CONFIG,
+        ("'sliding-128-64'", "64 positions"),
+    ),
     "placement of nothing": (
         (ARM + "placement=[transformer.h.*.attn.c_prj]",),
         CONFIG,
-        ("'lora'", "c_prj", "transformer.h.*.attn.c_proj"),
+        ("'lora'", "'transformer.h.*.attn.c_prj'", "transformer.h.*.attn.c_proj (2)"),
     ),
     "placement twice": (
         (ARM + "placement=[attention, transformer.h.*.attn.c_attn]",),
         CONFIG,
         ("transformer.h.0.attn.c_attn",),
+    ),
+    "type of layer and pattern that name one module": (
+        (ARM + "placement=[projection, transformer.h.*.mlp.c_proj]",),
+        CONFIG,
+        ("transformer.h.0.mlp.c_proj", "'projection'"),
     ),
     "tied head": ((ARM + "placement=[lm_head]",), CONFIG, ("lm_head", "allow_tied")),
     "seeds twice": (("seeds=[0, 0]",), CONFIG, ("seeds",)),
@@ -130,6 +149,16 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("data.train={id: nobody/nothing, split: train}",),
         INPUT,
         ("nobody/nothing", "--mirror"),
+    ),
+    "missing file of validation": (
+        ("data.validation.path=gone.txt",),
+        INPUT,
+        ("gone.txt", "does not exist"),
+    ),
+    "missing file of a benchmark": (
+        ("benchmarks.tale.path=gone.txt",),
+        INPUT,
+        ("gone.txt", "does not exist"),
     ),
     "glob of nothing": (
         ("data.train.path=none/*.txt",),
@@ -151,6 +180,11 @@ SETTINGS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ),
     ),
     "folder for a file": (("data.train.path=texts",), INPUT, ("texts", "is a folder")),
+    "less than one row to train on": (
+        ("data.rows={cut: stream, length: 64}", "data.train.path=texts/a.jsonl"),
+        INPUT,
+        ("a.jsonl", "less than one row of 64 tokens"),
+    ),
     "less than one row": (
         ("data.rows={cut: stream, length: 64}", "data.validation.path=texts/a.jsonl"),
         INPUT,
@@ -212,6 +246,26 @@ def weights(change: Callable[[dict], object]) -> Callable[[Path, Path], object]:
     return rewrite
 
 
+def code_of_its_own(folder: Path, base: Path) -> None:
+    """Code beside the model, which leaves a trace if it is executed."""
+    code = f"open({str(folder / 'it-ran')!r}, 'w')\nclass Own: ...\nclass OwnConfig: ...\n"
+    (base / "modeling_own.py").write_text(code)
+    classes = {"AutoConfig": "OwnConfig", "AutoModelForCausalLM": "Own"}
+    named = {kind: f"modeling_own.{name}" for kind, name in classes.items()}
+    edit(model_type="own", auto_map=named)(folder, base)
+
+
+def few_embeddings(folder: Path, base: Path) -> None:
+    """Rows for the tokens up to 114 only; 't' is 116."""
+    edit(vocab_size=115)(folder, base)
+    weights(lambda t: t.update({k: v[:115].clone() for k, v in t.items() if "wte" in k}))(
+        folder, base
+    )
+    path = base / "tokenizer_config.json"
+    ends = {"bos_token": "!", "eos_token": "!"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **ends}))
+
+
 def malicious_pickle(folder: Path, base: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -232,6 +286,8 @@ TRAIN = "train.txt"
 FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = {
     "empty split": (write_bytes(TRAIN, b""), INPUT, (TRAIN, "no document")),
     "all blank": (write_bytes(TRAIN, b"\n \n\t\n"), INPUT, (TRAIN, "blank")),
+    "blank validation": (write_bytes("validation.txt", b"\n \n"), INPUT, ("validation", "blank")),
+    "NUL in a benchmark": (write_bytes("test.txt", b"a\n\0\n"), INPUT, ("test.txt", "line 2")),
     "invalid UTF-8": (write_bytes(TRAIN, b"a\n\xff\n"), INPUT, (TRAIN, "line 2", "0xff")),
     "NUL": (write_bytes(TRAIN, b"a\n\0\n"), INPUT, (TRAIN, "line 2", "NUL")),
     **{
@@ -250,11 +306,15 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = 
         )
     },
     "LFS pointer for data": (write_bytes(TRAIN, POINTER.encode()), INPUT, (TRAIN, "git lfs")),
-    "missing weight": (weights(lambda t: t.pop(LAST)), INPUT, ("lack", LAST)),
-    "mis-shaped weight": (weights(lambda t: t.update({LAST: torch.ones(7, 32)})), INPUT, (LAST,)),
+    "missing weight": (weights(lambda t: t.pop(LAST)), INPUT, ("/base", f"lack {LAST}")),
+    "mis-shaped weight": (
+        weights(lambda t: t.update({LAST: torch.ones(7, 32)})),
+        INPUT,
+        ("/base", LAST),
+    ),
     "weight too many": (weights(lambda t: t.update({"odd": torch.ones(2)})), INPUT, ("odd",)),
     "one layer less than its weights": (edit(n_layer=1), INPUT, ("transformer.h.1.",)),
-    "no config": (lambda f, b: (b / "config.json").unlink(), INPUT, ("config.json",)),
+    "no config": (lambda f, b: (b / "config.json").unlink(), INPUT, ("/base", "config.json")),
     "truncated config": (
         lambda f, b: (b / "config.json").write_text('{"model_type": "gp'),
         INPUT,
@@ -275,19 +335,24 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = 
         INPUT,
         ("cannot be read",),
     ),
-    "one layer more than its weights": (edit(n_layer=3), INPUT, ("transformer.h.2.",)),
+    "one layer more than its weights": (edit(n_layer=3), INPUT, ("lack transformer.h.2.",)),
     "encoder-decoder": (
         edit(model_type="t5", architectures=["T5ForConditionalGeneration"], d_model=32),
         INPUT,
-        ("t5",),
+        ("/base", "t5"),
     ),
     "encoder": (edit(model_type="bert", architectures=["BertForMaskedLM"]), INPUT, ("bert",)),
-    "quantised": (edit(quantization_config={"quant_method": "gptq", "bits": 4}), INPUT, ("quant",)),
-    "remote code": (
-        edit(model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.M"}),
+    "model of an unknown kind": (
+        edit(model_type="nosuchmodel", architectures=["NoSuchForCausalLM"]),
         INPUT,
-        ("own code",),
+        ("/base", "nosuchmodel"),
     ),
+    "quantised": (
+        edit(quantization_config={"quant_method": "gptq", "bits": 4}),
+        INPUT,
+        ("quantised",),
+    ),
+    "remote code": (code_of_its_own, INPUT, ("/base", "own code")),
     "malicious pickle": (malicious_pickle, INPUT, ("no .safetensors",)),
     "giant safetensors header": (giant_header, INPUT, ("cannot be read",)),
     "truncated weights": (
@@ -308,6 +373,8 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], int, tuple[str, ...]]] = 
         ("tokenizer",),
     ),
     "tokenizer of another model": (edit(vocab_size=200), INPUT, ("200",)),
+    "end of text without a row": (edit(vocab_size=256), INPUT, ("/base", "of-text id 256")),
+    "token without a row": (few_embeddings, INPUT, (".txt", "token id", "embedding of 115")),
 }
 
 
@@ -375,6 +442,26 @@ def test_a_path_in_an_adapters_config_reads_nothing_but_the_given_model(
     score = [json.loads(a.out)["evaluations"][0]["sum_nats"] for a in (scored, plain)]
     assert score[0] == score[1]
     assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["missing weight", "mis-shaped weight", "one layer more than its weights", "malicious pickle"],
+)
+def test_unfit_weights_stop_a_run_before_its_first_step(
+    place: tuple[Path, Path], fault: str, tmp_path: Path
+) -> None:
+    path, base = place
+    FILES[fault][0](tmp_path, base)
+    study = read_study_file(path)
+    spec = next(run for run in expand_study(study) if run.arm.name == "lora")
+    folder = StudyFolder(tmp_path / "out").run(spec.run_id)
+    reader = open_reader(study, Places(path.parent, offline=True, cache=tmp_path / "cache"))
+    with pytest.raises(InputError):
+        execute_run(RunContext(spec=spec, folder=folder, reader=reader, device=CPU))
+    assert not folder.steps.exists()
+    failure = folder.read_result()
+    assert failure is not None and (failure.status, failure.exit_code) == ("failed", INPUT)
 
 
 def test_texts_of_the_training_split_in_a_benchmark_are_counted(place: tuple[Path, Path]) -> None:
