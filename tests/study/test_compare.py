@@ -12,9 +12,12 @@ from transformers import AutoModelForCausalLM
 
 import lorastudy as ls
 from lorastudy.analysis.findings import read_findings
+from lorastudy.errors import ConfigError
 from lorastudy.model.attach import known_peft_warnings
 from lorastudy.report.figures.draw import draw_figures
 from lorastudy.report.tables.table1 import build_table1
+from lorastudy.study.open import open_study
+from lorastudy.study.start import start_or_continue
 from support.command_line import Answer, blank_figures, call, names_in, stamps, without_page
 from support.tiny_models import save_byte_tokenizer
 
@@ -219,6 +222,20 @@ def test_what_cannot_be_scored_is_refused_before_anything_is(
     answer = call("compare", tiny_gpt2, "--out", "out", *where, *given)
     assert answer.code == code and said in answer.err, answer.err
     assert names_in(misfits) == before
+
+
+def test_a_folder_that_is_not_free_is_refused_before_anything_is_read(
+    desk: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorastudy.study.compare.open_reader", None)
+    monkeypatch.setattr("lorastudy.study.start.check_study", None)
+    taken = {"a-0": "the folder of a model or an adapter", "out": "started with other settings"}
+    for folder, says in taken.items():
+        answer = compare(desk, tiny_gpt2, "--precision", "bfloat16", out=desk / folder)
+        assert (answer.code, says in answer.err) == (2, True), answer.err
+        opened = open_study("demo", out=desk / folder)
+        with pytest.raises(ConfigError, match=says):
+            start_or_continue(opened, (), device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from lorastudy.study.flops import count_flops
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.predicted_peak import predict_arm_peak
 from lorastudy.study.run_seconds import count_targets, predict_roughly
-from lorastudy.study.start import refuse_other_study
+from lorastudy.study.start import refuse_folder
 from lorastudy.units import write_mib
 
 
@@ -55,7 +55,7 @@ def plan_budget(opened: OpenedStudy, device: str) -> OpenedStudy:
     study = opened.study
     if not list_unplanned(study):
         return opened
-    refuse_other_study(study, opened.folder)
+    refuse_folder(study, opened.folder)
     checked = check_study(study, opened.places, choose_device(device))
     assert study.training.budget is not None
     paces = {}

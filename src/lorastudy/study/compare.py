@@ -44,7 +44,13 @@ from lorastudy.store.records import RunResult
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.lock import lock_scored, read_scored
 from lorastudy.study.open import OpenedStudy
-from lorastudy.study.start import lock_study, missing_runs, remember_places, start_study
+from lorastudy.study.start import (
+    lock_study,
+    missing_runs,
+    refuse_folder,
+    remember_places,
+    start_study,
+)
 
 BASELINE = "baseline"  # the arm of the base model itself
 
@@ -161,6 +167,8 @@ def begin_comparison(
     set_up_memory()
     forbid_tf32()
     study, folder, where = opened.study, opened.folder, choose_device(device)
+    _refuse_changed(study, folder)
+    refuse_folder(study, folder)
     refuse_precision(where, study.training.precision)
     reader = open_reader(study, opened.places)
     refuse_other_formats(reader.base.folder)
@@ -169,7 +177,6 @@ def begin_comparison(
         answers = reader.answers_of(benchmark)
         refuse_unfit_keys(study.data.rows, reader.rules, benchmark.label, answers)
     _refuse_other_readers(study, reader)
-    _refuse_changed(study, folder)
     runs = list_runs(study, folder)
     missing = missing_runs(runs, folder, again=resuming.restart)
     found = Comparison(opened, reader, where, missing, resuming)

@@ -49,6 +49,7 @@ def start_or_continue(
         UserError: Anything is wrong that can be known before the first training step.
     """
     study, folder, where = opened.study, opened.folder, choose_device(device)
+    refuse_folder(study, folder)
     # check that everything fits together before anything is written
     checked = check_study(study, opened.places, where)
     if missing := missing_runs(runs, folder, again=again):
@@ -90,14 +91,12 @@ def start_study(study: Study, folder: StudyFolder) -> None:
     of the study is accepted too, and carried out without what was added.
 
     Raises:
-        ConfigError: Another study was started in this folder; its differences are listed. Or it is
-            the folder of a model or an adapter.
+        ConfigError: See `refuse_folder`.
     """
+    refuse_folder(study, folder)
     if not folder.study.is_file():
-        _refuse_weights(folder.path)
         write_text(folder.study, dump_study(study))
         return
-    refuse_other_study(study, folder)
     before = read_own_file(folder)
     if extends(before, study):
         locked = read_lock(folder).studies if folder.lock.is_file() else ()
@@ -108,13 +107,19 @@ def start_study(study: Study, folder: StudyFolder) -> None:
             write_extension(folder, started[0 if is_plan else -1], study)
 
 
-def refuse_other_study(study: Study, folder: StudyFolder) -> None:
-    """Check that a study that was started in the folder is this one, extended or as it was before.
+def refuse_folder(study: Study, folder: StudyFolder) -> None:
+    """Check that the folder is free, or that of this study: extended, or as it was before.
+
+    Nothing slow is done, so this comes before everything that takes time.
 
     Raises:
-        ConfigError: It is another one; its differences are listed.
+        ConfigError: Another study was started in it; its differences are listed. Or it is the
+            folder of a model or an adapter.
     """
-    if not folder.study.is_file() or extends(before := read_own_file(folder), study):
+    if not folder.study.is_file():
+        _refuse_weights(folder.path)
+        return
+    if extends(before := read_own_file(folder), study):
         return
     if folder.lock.is_file() and study in read_lock(folder).studies and extends(study, before):
         return  # extended since this command read it; what was added is left to another command
