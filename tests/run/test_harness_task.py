@@ -14,6 +14,7 @@ from lorastudy.config.models import Benchmark, Rows
 from lorastudy.errors import ConfigError, InputError, UserError
 from lorastudy.model.base import load_base
 from lorastudy.model.scoring import make_scorer
+from lorastudy.run.harness_task import HarnessItems
 from lorastudy.run.readers import make_reader
 from lorastudy.run.scores import score_part
 from lorastudy.run.tasks import AskedModel, TaskItems
@@ -179,6 +180,22 @@ def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     refused(PERPLEXITY, "own_perplexity measures a perplexity")
     missing = CHOICE.replace("questions.jsonl", "none.jsonl")
     refused(missing, r"task task.yaml: lm-evaluation-harness says: ", InputError)
+
+
+@pytest.mark.parametrize(("choice", "says"), [("y" * 65, "has 65 tokens"), ("", "has no token")])
+def test_a_choice_that_cannot_be_scored_is_refused_before_training_with_its_document(
+    choice: str, says: str, folder: Path, tiny_gpt2: Path
+) -> None:
+    rows = [*QUESTIONS, {"q": "Which", "choices": ["x" * 64, choice], "right": 0}]
+    write_rows(folder / "questions.jsonl", rows)
+    write_task(folder, CHOICE.replace("num_fewshot: 1", 'target_delimiter: ""'))
+    part = prepare(tiny_gpt2, folder)
+    assert isinstance(part, HarnessItems)
+    part.first(len(QUESTIONS)).refuse_unfit()
+    model = AskedModel(make_scorer(load_base(tiny_gpt2, device=CPU), "float32"), CPU)
+    for look in (part.refuse_unfit, part.list_asked, lambda: part.answer(model)):
+        with pytest.raises(InputError, match=rf"own_choice, document {len(QUESTIONS)}: .*{says}"):
+            look()
 
 
 def test_a_task_with_functions_is_known_again_and_its_changes_are_seen(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lorastudy.errors import ConfigError, InputError
-from lorastudy.evaluate.pairs import encode_pairs, score_pairs
+from lorastudy.evaluate.pairs import TokenPair, encode_pairs, score_pairs
 from lorastudy.evaluate.writing import write_continuations
 from lorastudy.machine.team import Team
 from lorastudy.model.sharing import AnyScorer
@@ -47,16 +47,9 @@ class HarnessModel:
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether it is the greedy one."""
-        pairs = encode_pairs([request.args for request in requests], self.tokenizer)
-        unfit = [n for pair in pairs if not 1 <= (n := pair.n_targets) <= self.length]
-        if unfit:
-            raise InputError(
-                f"task {self.task}: a choice has {unfit[0]:,} tokens, and the model reads 1 to "
-                f"{self.length:,}."
-            )
         scores = score_pairs(
             self.scorer,
-            pairs,
+            encode_choices(self.task, requests, self.tokenizer, self.length),
             length=self.length,
             end_id=self.tokenizer.end_id,
             device=self.device,
@@ -99,6 +92,26 @@ class HarnessModel:
         )
         self.n_tokens += sum(each.n_tokens for each in found)
         return [each.text for each in found]
+
+
+def encode_choices(
+    task: str, requests: Sequence[Any], tokenizer: Tokenizer, length: int
+) -> list[TokenPair]:
+    """The tokens of contexts and their continuations, in the order of `requests`.
+
+    Raises:
+        InputError: The model cannot score one of them; the message names its document.
+    """
+    pairs = encode_pairs([request.args[:2] for request in requests], tokenizer)
+    for request, pair in zip(requests, pairs, strict=True):
+        if not 1 <= pair.n_targets <= length:
+            found = f"{pair.n_targets:,} tokens" if pair.n_targets > 0 else "no token of its own"
+            raise InputError(
+                f"{task}, document {request.doc_id}: the choice {request.args[1].strip()[:40]!r} "
+                f"has {found}, and the model reads 1 to {length:,}. Leave the document out with "
+                "the benchmark's limit, or choose another task."
+            )
+    return pairs
 
 
 def refuse_perplexity(task: str) -> ConfigError:

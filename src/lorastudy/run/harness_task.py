@@ -19,10 +19,15 @@ from typing import Any, Self
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
-from lorastudy.evaluate.pairs import TokenPair, encode_pairs
+from lorastudy.evaluate.pairs import TokenPair
 from lorastudy.evaluate.protocols import SizedProtocol
 from lorastudy.model.tokenizer import Tokenizer
-from lorastudy.run.harness_model import HarnessModel, read_generation, refuse_perplexity
+from lorastudy.run.harness_model import (
+    HarnessModel,
+    encode_choices,
+    read_generation,
+    refuse_perplexity,
+)
 from lorastudy.run.tasks import AskedModel, AskedText, ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.document_sums import ItemRecord
@@ -66,7 +71,7 @@ class HarnessItems(TaskItems):
         requests = self._list_requests()
         if self.task.OUTPUT_TYPE == "generate_until":
             return tuple((self._ask_to_write(request),) for (request,) in requests)
-        pairs = iter(encode_pairs([r.args[:2] for item in requests for r in item], self.tokenizer))
+        pairs = iter(self._encode(requests))
         return tuple(
             tuple(
                 AskedText(
@@ -80,6 +85,24 @@ class HarnessItems(TaskItems):
             )
             for item in requests
         )
+
+    def refuse_unfit(self) -> None:
+        """Check that the model can score every choice, and generate as every item asks.
+
+        Raises:
+            ConfigError: Generation has settings that are not supported.
+            InputError: A choice has no token of its own, or more than the model reads.
+        """
+        requests = self._list_requests()
+        if self.task.OUTPUT_TYPE != "generate_until":
+            self._encode(requests)
+            return
+        for request in (r for item in requests for r in item):
+            read_generation(self.name, dict(request.args[1]), self.protocol.length)
+
+    def _encode(self, requests: list[list[Any]]) -> list[TokenPair]:
+        choices = [request for item in requests for request in item]
+        return encode_choices(self.name, choices, self.tokenizer, self.protocol.length)
 
     def _list_requests(self) -> list[list[Any]]:
         """The requests of every item, with the solved examples that `answer` will have."""

@@ -9,6 +9,7 @@ from lorastudy.data.text_counts import count_overlap
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.base_folder import digest_base
 from lorastudy.model.base_weights import uses_bitsandbytes
+from lorastudy.run.harness_task import HarnessItems
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.layout import TrainingLayout
 from lorastudy.run.tasks import TaskItems
@@ -26,13 +27,17 @@ def read_scored(study: Study, reader: Reader) -> Scored:
 
     Raises:
         ConfigError: A protocol is for another kind of rows.
-        InputError: Nothing can be scored, or a row does not fit into the model.
+        InputError: Nothing can be scored, or a row or an item does not fit into the model.
     """
-    return {
+    found = {
         f"{benchmark.name}--{protocol}": reader.benchmark_part(benchmark, protocol, study.data.rows)
         for benchmark in study.benchmarks
         for protocol in benchmark.protocols
     }
+    for part in found.values():
+        if isinstance(part, HarnessItems):  # the harness writes them only when they are asked for
+            part.refuse_unfit()
+    return found
 
 
 def lock_scored(study: Study, reader: Reader, scored: Scored, device: torch.device) -> StudyLock:
