@@ -42,7 +42,7 @@ def search_further(
     decisions: Sequence[Entry],
     tried: Mapping[float, TriedRate],
 ) -> tuple[Entry, ...]:
-    """What follows for an arm with `rates` that was not chosen a rate; empty: runs must end first.
+    """What follows for an arm whose rate is not chosen yet; empty: runs must end first.
 
     `tried` has the rates that were asked for.
     """

@@ -17,7 +17,7 @@ def look_at(
 ) -> tuple[SeenPair, ...]:
     """The pairs of the plan's question on every test, as the last of `looks` leaves them.
 
-    Of a pair with full fine-tuning, that stands first. Pairs that no look could judge are left
+    In a pair with full fine-tuning, that arm comes first. Pairs that no look could judge are left
     out.
     """
     arms, keys = summarise_arms(results), list_score_keys(results)

@@ -52,10 +52,10 @@ def compare(
         protocol: Names such as "rows-text"; see docs/protocols.md.
         out: Folder of the comparison; by default studies/compare-NAME.
         length: Tokens of a row, for protocols of rows.
-        limit: Only the first documents, as many as this.
-        sample: Only random documents, as many as this.
+        limit: Score only this many documents, the first ones.
+        sample: Score only this many random documents.
         column: The column that holds the text, in files that have columns; None: text.
-        max_new_tokens: Of generated answers at most; None: 64.
+        max_new_tokens: The most tokens of a generated answer; None: 64.
         stop: Texts before which a generated answer ends.
         function: Judge of own-function: module:function or file.py:function.
         device: auto, cpu or cuda.

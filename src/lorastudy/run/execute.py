@@ -173,7 +173,7 @@ def _score_only(context: RunContext) -> RunResult:
 
 def _write_manifest(context: RunContext, manifest: Manifest) -> None:
     if context.team.is_first:
-        forget_written(context.folder.path)  # which may go for an earlier manifest
+        forget_written(context.folder.path)  # its notes may be those of an earlier manifest
         write_record(context.folder.manifest, manifest)
         context.folder.note_written()
 

@@ -66,7 +66,7 @@ def _find_checkpoint(context: RunContext, inputs: TrainingInputs) -> Path | None
 
 def _rewind(folder: RunFolder, checkpoint: Path | None, inputs: TrainingInputs) -> None:
     """Keep the lines up to the checkpoint, each once; all of them have to exist."""
-    forget_written(folder.path)  # which goes for more lines; noted again with the manifest
+    forget_written(folder.path)  # lines that it counts may go; noted again with the manifest
     if checkpoint is None:
         replace_records(folder.steps, ())
         replace_records(folder.epochs, ())

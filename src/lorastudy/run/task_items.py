@@ -165,7 +165,7 @@ def refuse_long_prompts(
     """Check that the model has positions for every prompt and `n_new` tokens after it.
 
     Raises:
-        InputError: It has not; the message names the first row.
+        InputError: It does not; the message names the first row.
     """
     too_long = [(e, len(p)) for e, p in zip(examples, prompts, strict=True)]
     too_long = [(e, n) for e, n in too_long if n + n_new - 1 > length]

@@ -111,7 +111,7 @@ class RunFolder:
         Raises:
             StorageError: The disk refused the write.
         """
-        self.reopen()  # which an earlier note may go for
+        self.reopen()  # a note of an earlier failure would not match this one
         write_record(self.failure, failure)
         note_one(self.path, self.failure.name)
 

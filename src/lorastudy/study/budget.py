@@ -177,7 +177,7 @@ def guess_paces(study: Study, checked: StudyCheck) -> dict[str, Pace]:
 def _plan_memory(
     budget: TrainingBudget, arms: Iterable[ArmCheck], checked: StudyCheck
 ) -> list[PlannedArm]:
-    """The least change that only rounding notices, with which each arm fits into the budget."""
+    """The smallest change with which each arm fits into the budget; it changes only rounding."""
     assert budget.peak_memory is not None
     usable = Card("the budget", budget.peak_memory).usable_bytes(checked.device.type)
     few = replace(checked, arms=tuple(arms))

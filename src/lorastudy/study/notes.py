@@ -40,7 +40,7 @@ def _note_best_by(study: Study, task: BestBy) -> str:
     rows = "validation rows" if task.items is None else "data.best_by.items"
     return (
         f"right answers to {rows} decide ({task.protocol}, data.best_by) on {', '.join(chosen)}. "
-        "If there are as many of them, the lower validation loss does."
+        "If two validations have equally many, the lower validation loss decides."
     )
 
 
