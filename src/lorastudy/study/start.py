@@ -26,8 +26,8 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import StudyLock, read_lock, write_lock
 from lorastudy.store.places import Places
 from lorastudy.study.check import check_study
-from lorastudy.study.limits import refuse_full_disk, refuse_oversized
 from lorastudy.study.open import OpenedStudy
+from lorastudy.study.shortages import refuse_full_disk, refuse_oversized
 
 
 def start_or_continue(
