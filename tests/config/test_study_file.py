@@ -8,13 +8,8 @@ import pytest
 import yaml
 
 from lorastudy.config.models import Arm, Benchmark, Source, Study
-from lorastudy.config.study_file import (
-    describe_difference,
-    dump_study,
-    load_study,
-    preset_text,
-    read_study_file,
-)
+from lorastudy.config.study_file import dump_study, load_study, preset_text, read_study_file
+from lorastudy.config.two_studies import describe_difference
 from lorastudy.config.yaml_text import parse_yaml, write_yaml
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import PROTOCOLS

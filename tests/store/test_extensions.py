@@ -6,7 +6,8 @@ import pytest
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import expand_study
-from lorastudy.config.study_file import dump_study, extends, load_study, preset_text
+from lorastudy.config.study_file import dump_study, load_study, preset_text
+from lorastudy.config.two_studies import extends
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.folders import StudyFolder

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.config.study_file import (
-    describe_difference,
     dump_study,
-    extends,
     leaves_rounding_open,
     read_study_file,
     round_warmup,
 )
+from lorastudy.config.two_studies import describe_difference, extends
 from lorastudy.errors import ConfigError, InputError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.decisions import Ask, count_seeds, read_choices, read_decisions

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import expand_study
-from lorastudy.config.study_file import extend_study, extends
+from lorastudy.config.study_file import extend_study
+from lorastudy.config.two_studies import extends
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study, write_extension
 from lorastudy.store.decisions import read_decisions

@@ -7,7 +7,6 @@ from pathlib import Path
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Study
 from lorastudy.config.study_file import (
-    extends,
     leaves_rounding_open,
     list_presets,
     load_study,
@@ -16,6 +15,7 @@ from lorastudy.config.study_file import (
     round_warmup,
     with_plan_of,
 )
+from lorastudy.config.two_studies import extends
 from lorastudy.errors import ConfigError, possible_path
 from lorastudy.store.collect import read_own_file, read_study
 from lorastudy.store.files import read_record

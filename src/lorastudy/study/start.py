@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
-from lorastudy.config.study_file import describe_difference, dump_study, extends, with_plan_of
+from lorastudy.config.study_file import dump_study, with_plan_of
+from lorastudy.config.two_studies import describe_difference, extends
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
