@@ -8,8 +8,8 @@ from lorastudy.analysis.summary import summarise_arms
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError, first_line
-from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
-from lorastudy.model.base import quieten_libraries
+from lorastudy.machine.environment import choose_device
+from lorastudy.model.base import prepare_process
 from lorastudy.run.explain import explain_run
 from lorastudy.run.readers import open_reader
 from lorastudy.store.collect import collect_results, read_overview
@@ -43,9 +43,7 @@ def explain_study(
         InputError: The base model or the validation split cannot be read.
     """
     specs = _choose_runs(opened, arms, all_seeds=all_seeds)
-    quieten_libraries()
-    set_up_memory()
-    forbid_tf32()
+    prepare_process()
     where = choose_device(device)
     reader = open_reader(opened.study, opened.places)
     for spec in specs:

@@ -11,7 +11,7 @@ import json
 from datetime import UTC, datetime
 
 from lorastudy.exchange.stored_runs import StoredRun
-from lorastudy.store.records import EpochRecord, EvaluationRecord
+from lorastudy.store.records import EpochRecord
 
 _STATUS = {"done": "success"}  # of method_comparison: success, failed, canceled
 _MEMORY = ("reserved", "allocated", "resident")
@@ -117,7 +117,7 @@ def _epoch_metrics(epoch: EpochRecord) -> dict[str, object]:
 def _final_metrics(run: StoredRun) -> dict[str, object]:
     """The last entry, which the app reads, with our scores under names with the protocol."""
     result = run.result
-    accuracies = [a for e in result.evaluations if (a := _accuracy(e)) is not None]
+    accuracies = [e.accuracy for e in result.evaluations if e.accuracy is not None]
     best = next((e for e in result.epochs if e.epoch == result.best_epoch), None)
     scores = {
         f"test perplexity {e.benchmark} {e.protocol}": e.perplexity
@@ -139,11 +139,6 @@ def _count_samples(run: StoredRun) -> int:
     if run.result.planned_steps is not None or run.spec.training.epochs is None:
         return (run.result.optimizer_steps or 0) * run.spec.training.rows_per_step
     return (run.manifest.train_rows if run.manifest else 0) * len(run.result.epochs)
-
-
-def _accuracy(evaluation: EvaluationRecord) -> float | None:
-    value = getattr(evaluation, "accuracy", None)
-    return float(value) if value is not None else None
 
 
 def _meta_info(run: StoredRun) -> dict[str, object]:

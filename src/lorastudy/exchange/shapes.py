@@ -4,11 +4,11 @@ from pathlib import Path
 
 from lorastudy.errors import ConfigError
 from lorastudy.exchange.stored_runs import StoredRun, read_runs
+from lorastudy.exchange.trackers import TRACKERS, replay
 from lorastudy.store.files import write_text
 from lorastudy.store.folders import StudyFolder
 from lorastudy.units import write_json
 
-TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 _NOT_TRAINED = ("baseline", "elsewhere")
 SHAPES = (*TRACKERS, "lm-eval", "peft-comparison")
 
@@ -28,8 +28,6 @@ def export_results(study: StudyFolder, shape: str, out: Path) -> list[str]:
     if shape == "peft-comparison":  # which knows methods of fine-tuning only
         runs = tuple(run for run in runs if run.spec.arm.method not in _NOT_TRAINED)
     if shape in TRACKERS:
-        from lorastudy.exchange.trackers import replay
-
         replay(runs, shape, out)
     else:
         _write_results(runs, shape, out)

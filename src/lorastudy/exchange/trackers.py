@@ -75,11 +75,9 @@ def replay(runs: tuple[StoredRun, ...], tracker: str, out: Path) -> None:
     """Write every run to `tracker` under the folder `out`.
 
     Raises:
-        ConfigError: The tracker is unknown, its package is not installed, or `out` holds
-            something: a tracker adds to what it finds and would show every run twice.
+        ConfigError: The tracker's package is not installed, or `out` holds something: a tracker
+            adds to what it finds and would show every run twice.
     """
-    if tracker not in TRACKERS:
-        raise ConfigError(f"--to {tracker}: not one of {', '.join(TRACKERS)}.")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(
             f"{out} is not empty, and {tracker} would show these runs twice. "

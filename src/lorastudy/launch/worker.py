@@ -17,11 +17,11 @@ from lorastudy.errors import UserError, is_out_of_memory, redact_secrets, show_n
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import Assignment
 from lorastudy.launch.attempt import Attempt, TriedArm
-from lorastudy.machine.environment import choose_device, forbid_tf32, set_up_memory
+from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import measure_peak_memory
 from lorastudy.machine.team import device_of_member, join_team
 from lorastudy.machine.waiting import sleep_beside_others
-from lorastudy.model.base import quieten_libraries
+from lorastudy.model.base import prepare_process
 from lorastudy.run.context import RunContext
 from lorastudy.run.drift import has_progress
 from lorastudy.run.execute import execute_run, join_run
@@ -58,9 +58,7 @@ def execute_by_id(
     Raises:
         UserError: See `execute_run`; also if the study does not have this run.
     """
-    quieten_libraries()
-    set_up_memory()
-    forbid_tf32()
+    prepare_process()
     torch.set_num_threads(_threads_of(folder.run(run_id)) or threads or share_cores(1))
     study = read_study(folder)
     specs = {spec.run_id: spec for spec in list_runs(study, folder)}
@@ -95,9 +93,7 @@ def execute_by_id(
 def try_arm(attempt: Attempt) -> TriedArm | UserError:
     """What trying an arm in this process found, or the error that stopped it."""
     began = time.perf_counter()
-    quieten_libraries()
-    set_up_memory()
-    forbid_tf32()
+    prepare_process()
     torch.set_num_threads(share_cores(1))
     where, fits, seconds = choose_device(attempt.device), True, None
     try:

@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from lorastudy.config.models import BaseWeights
 from lorastudy.errors import reading_user_files
-from lorastudy.machine.environment import release_free_memory
+from lorastudy.machine.environment import forbid_tf32, release_free_memory, set_up_memory
 from lorastudy.model.base_folder import choose_attention, choose_class, read_config
 from lorastudy.model.base_reading import check_names, read_weights
 from lorastudy.model.base_refusals import read_tensor, try_out
@@ -247,6 +247,13 @@ def save_model(
         }
         tensors = {**left_out, **(tensors or network.state_dict())}
     network.save_pretrained(str(folder), state_dict=tensors)
+
+
+def prepare_process() -> None:
+    """What comes before a model computes: quiet libraries, memory that is used again, no TF32."""
+    quieten_libraries()
+    set_up_memory()
+    forbid_tf32()
 
 
 def quieten_libraries() -> None:

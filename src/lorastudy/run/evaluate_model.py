@@ -9,16 +9,10 @@ from lorastudy.config.models import BaseModelRef, Benchmark, Rows
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import InputError
 from lorastudy.evaluate.score import RowScores
-from lorastudy.machine.environment import (
-    choose_device,
-    forbid_tf32,
-    limit_threads,
-    refuse_precision,
-    set_up_memory,
-)
+from lorastudy.machine.environment import choose_device, limit_threads, refuse_precision
 from lorastudy.machine.waiting import sleep_beside_others
 from lorastudy.model.adapters import load_adapter
-from lorastudy.model.base import CausalModel, load_base, quieten_libraries
+from lorastudy.model.base import CausalModel, load_base, prepare_process
 from lorastudy.model.base_folder import find_base_folder
 from lorastudy.model.scoring import Scorer, make_scorer
 from lorastudy.run.answer_rows import refuse_unfit_keys
@@ -52,10 +46,8 @@ def evaluate_model(
         InputError: The model, adapter or data cannot be used.
         ConfigError: A protocol does not fit the model, or a setting does not fit the rows.
     """
-    quieten_libraries()
-    set_up_memory()
+    prepare_process()
     limit_threads()
-    forbid_tf32()
     where = choose_device(device)
     refuse_precision(where, precision)
     folder = find_base_folder(model, mirror=places.mirror, offline=places.offline, base=places.base)

@@ -21,13 +21,8 @@ from lorastudy.config.syntax import make_name
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.errors import ConfigError, InputError, InterruptedRunError, UserError
 from lorastudy.interrupts import StopFlag
-from lorastudy.machine.environment import (
-    choose_device,
-    forbid_tf32,
-    refuse_precision,
-    set_up_memory,
-)
-from lorastudy.model.base import describe_base, quieten_libraries
+from lorastudy.machine.environment import choose_device, refuse_precision
+from lorastudy.model.base import describe_base, prepare_process
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.model.elsewhere import describe_weights
 from lorastudy.model.tokenizer import load_tokenizer
@@ -163,9 +158,7 @@ def begin_comparison(
         ConfigError: Settings do not fit together, or another comparison was started in the folder.
         InputError: A model does not fit the base model, or what was scored before has changed.
     """
-    quieten_libraries()
-    set_up_memory()
-    forbid_tf32()
+    prepare_process()
     study, folder, where = opened.study, opened.folder, choose_device(device)
     _refuse_changed(study, folder)
     refuse_folder(study, folder)
