@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from math import nan
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,16 @@ EDITS: dict[str, dict[str, object]] = {
 def test_config_that_is_wrong_is_refused(edit: dict[str, object], copy: Path) -> None:
     edit_config(copy, **edit)
     assert refusal_of(copy)
+
+
+def test_a_limit_of_time_steps_alone_may_be_infinite(copy: Path) -> None:
+    """As configurations of Mamba 2 have it: from the least step to no end."""
+    edit_config(copy, time_step_limit=[0.0, inf])
+    assert describe_base(copy).n_layers == 2
+    edit_config(copy, time_step_limit=[-inf, nan])
+    assert "time_step_limit" in refusal_of(copy)
+    edit_config(copy, time_step_limit=[0.0, inf], time_step_floor=inf)
+    assert "time_step_floor" in refusal_of(copy)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "\udcff\udcfe", "[" * 5000, "7"])

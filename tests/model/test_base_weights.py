@@ -6,12 +6,14 @@ Tests of packed formats need bitsandbytes and are skipped without it.
 import ctypes
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -32,6 +34,7 @@ from lorastudy.model.fast import products
 from lorastudy.model.fast.held import count_elements, cut_rows, is_packed, widen
 from lorastudy.model.fast.products import multiply, multiply_back
 from lorastudy.model.scoring import make_scorer
+from lorastudy.model.stored_weights import _list_tensors, _names_of_turned
 from support.families import FAMILIES, save_family
 from support.gradients import (
     LAYOUTS,
@@ -288,6 +291,24 @@ def test_no_more_than_the_held_weights_is_resident_while_they_are_read(
     n_bytes = sum(parameter.nbytes for parameter in network.parameters())
     # memory that earlier tests left free takes a part of what is held, so it is seen as less
     assert 0.5 * n_bytes < held < 1.2 * n_bytes and peak - held < 0.2 * n_bytes
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_weight_is_read_in_the_layout_in_which_it_is_packed(
+    is_turned: bool, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_weights, "_PART", 100)
+    weight = torch.randn(31, 17)
+    save_file({"first": torch.ones(3), "w": weight}, tmp_path / "w.safetensors")
+    (stored,) = (t for t in _list_tensors(tmp_path / "w.safetensors", []) if t.name == "w")
+    read = replace(stored, is_turned=is_turned).to("cpu", torch.bfloat16)
+    assert torch.equal(read, weight.bfloat16())
+    assert (read.t() if is_turned else read).is_contiguous()
+    network = load_base(tiny_gpt2, device=CPU)
+    assert not _names_of_turned(network)
+    network.transformer.h[1].mlp.c_fc.source_cls = Conv1D  # as transformers marks what it replaced
+    name = "h.1.mlp.c_fc.weight"
+    assert _names_of_turned(network) == {name, f"transformer.{name}"}
 
 
 def resident(kind: str) -> int:

@@ -48,9 +48,9 @@ class TrainingFlops:
         """The operations of training once on all rows of `table`."""
         lengths = (table.lengths - 1).astype(np.int64)  # the last token is only a target
         n_scored = int(table.n_scored.sum())
-        if padding.scored_length is not None:
-            lengths = np.full(table.n_rows, padding.scored_length - 1, dtype=np.int64)
-            n_scored = int(lengths.sum())
+        if padding.scored_length is not None:  # the last token is read as well
+            lengths = np.full(table.n_rows, padding.scored_length, dtype=np.int64)
+            n_scored = table.n_rows * (padding.scored_length - 1)
         of_positions = self.per_position * int(lengths.sum())
         return of_positions + self.per_pair * int((lengths**2).sum()) + self.per_target * n_scored
 
