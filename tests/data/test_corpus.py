@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lorastudy.config.models import Source
+from lorastudy.data import tokenising
 from lorastudy.data.corpus import (
     RECORD,
     open_corpus,
@@ -85,6 +86,24 @@ def test_documents_beyond_one_batch_keep_their_order(tmp_path: Path) -> None:
     last = corpus.tokens[corpus.offsets[-2] : corpus.offsets[-1]]
     assert bytes(last.tolist()) == b"2499"
     assert corpus.n_documents == 2_500
+
+
+def test_long_documents_are_given_to_the_tokenizer_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenising, "_CHARACTERS", 100)
+    given: list[list[int]] = []
+
+    class Noting(ByteTokenizer):
+        def encode(self, texts: Sequence[str]) -> list[list[int]]:
+            given.append([len(text) for text in texts])
+            return super().encode(texts)
+
+    sizes = [30, 70, 1, 250, 2, 98, 99, 99]
+    texts = [chr(97 + n) * size for n, size in enumerate(sizes)]
+    corpus = prepare_corpus(documents(*texts), Noting(), tmp_path, form="texts")
+    assert given == [[30, 70], [1], [250], [2, 98], [99], [99]]
+    assert bytes(corpus.tokens.tolist()).decode() == "".join(texts)
 
 
 def test_line_of_ten_megabytes_is_one_document(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from lorastudy.data.turns import AnswerTokenizer
 from lorastudy.errors import InputError
 from lorastudy.protocols import Form
 
-_BATCH = 1_000  # documents at once: enough for the tokenizer's threads, little memory
+# Documents and characters at once: enough for the tokenizer's threads. A tokenizer holds up to 200
+# bytes per character until it has returned all ids, so only a single long document takes more.
+_BATCH = 1_000
+_CHARACTERS = 1 << 21
 
 
 class TokenizerLike(AnswerTokenizer, Protocol):
@@ -47,8 +50,7 @@ def encode_texts(
             no token; the message names `origin`.
     """
     number = 0
-    for begin in range(0, len(texts), _BATCH):
-        part = texts[begin : begin + _BATCH]
+    for part in _cut_batches(texts):
         for row, n_read in zip(*_tokenise(part, form, tokenizer), strict=True):
             number += 1
             ids = np.asarray(row, dtype=np.int64)
@@ -65,6 +67,17 @@ def encode_texts(
                     "alone. Take out the document, or use another protocol."
                 )
             yield ids, n_read
+
+
+def _cut_batches(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    begin, n_characters = 0, 0
+    for place, text in enumerate(texts):
+        n_characters += len(text.text)
+        if place > begin and (n_characters > _CHARACTERS or place - begin == _BATCH):
+            yield texts[begin:place]
+            begin, n_characters = place, len(text.text)
+    if begin < len(texts):
+        yield texts[begin:]
 
 
 def _tokenise(
