@@ -269,7 +269,7 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     with pytest.raises(ConfigError, match=r"training\.budget\.seconds: 9\.0 -> 10\.0"):
         plan_budget(other, "cpu")
     fewer = add_plan(opened.study, planned.study.training.budget.planned[1:])  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"training\.budget\.planned: "):
+    with pytest.raises(ConfigError, match=r"training\.budget\.planned\.full: "):
         start_study(fewer, opened.folder)
 
     # an arm that is added is planned alone, and what was started is still known
