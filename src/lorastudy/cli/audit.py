@@ -70,7 +70,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Say what a perplexity over padded rows is made of, or what a reported one stands for."""
-    options.check_arithmetic(device, precision)
+    options.check_precision(device, precision)
     asked = _with_padded(protocol)
     source = _find_benchmark(benchmark, asked, limit=limit, column=column, sample_by=sample_by)
     places = places_here(mirror, offline=offline)

@@ -75,7 +75,6 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find mistakes, and say what can be known before training: modules, steps, memory, time."""
-    options.check_device(device)
     from lorastudy.api.checking import look_ahead, read_wishes
 
     wishes = read_wishes(

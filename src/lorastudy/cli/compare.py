@@ -89,7 +89,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Score adapters or models from any trainer, and BASE, then build the report of a study."""
-    options.check_arithmetic(device, precision)
+    options.check_precision(device, precision)
     find = partial(find_benchmark, limit=limit, sample=sample, column=column, sample_by=sample_by)
     answering = Answering(max_new_tokens, stop, function)
     benchmarks = [find(name, protocol, answering=answering) for name in benchmark]

@@ -94,7 +94,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a benchmark under one or more protocols."""
-    options.check_arithmetic(device, precision)
+    options.check_precision(device, precision)
     find = partial(find_benchmark, limit=limit, sample=sample, column=column, sample_by=sample_by)
     source = find(benchmark, protocol, answering=Answering(max_new_tokens, stop, function))
     from lorastudy.run.evaluate_model import evaluate_model

@@ -32,6 +32,17 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def known_device(device: str) -> str:
+    """The name of a device of the command line.
+
+    Raises:
+        ConfigError: Not auto, cpu or cuda.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: use auto, cpu or cuda.")
+    return device
+
+
 Mirror = Annotated[
     Path | None,
     typer.Option(
@@ -41,7 +52,7 @@ Mirror = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=known_device)]
 AllowDrift = Annotated[
     bool,
     typer.Option(
@@ -136,23 +147,12 @@ Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
 StudyDir = Annotated[Path, typer.Argument(help="Study folder.", metavar="DIR", parser=named_path)]
 
 
-def check_device(device: str) -> None:
-    """Refuse a device name that does not exist.
+def check_precision(device: str, precision: str) -> None:
+    """Refuse a precision that does not exist; say on standard error if it is slow.
 
     Raises:
-        ConfigError: Not auto, cpu or cuda.
+        ConfigError: It is not float32 or bfloat16.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: use auto, cpu or cuda.")
-
-
-def check_arithmetic(device: str, precision: str) -> None:
-    """Refuse a device or a precision that does not exist; say on standard error if it is slow.
-
-    Raises:
-        ConfigError: The device is not auto, cpu or cuda; the precision not float32 or bfloat16.
-    """
-    check_device(device)
     if precision not in ("float32", "bfloat16"):
         raise ConfigError(f"--precision {precision}: use float32 or bfloat16.")
     say_slow_precision(device, precision)

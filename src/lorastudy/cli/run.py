@@ -117,7 +117,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Execute the missing runs of a study, then build the report. The same command resumes."""
-    options.check_device(device)
     changes = [*(overrides or ()), *(("training.implementation=reference",) * is_reference)]
     opened = open_study(study, out=out, overrides=changes, mirror=mirror, offline=offline)
     from lorastudy.launch.local import visible_gpus, warm_up

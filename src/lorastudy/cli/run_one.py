@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from lorastudy.cli import options
 from lorastudy.cli.completion import complete_runs
 from lorastudy.cli.options import AllowDrift, AsJson, Device, Mirror, Offline, Restart, StudyDir
 from lorastudy.interrupts import StopFlag
@@ -51,7 +50,6 @@ def run_one(
     Under torchrun all of its processes execute the run together:
     torchrun --nproc-per-node 8 -m lorastudy run-one DIR RUN_ID --strategy fsdp2
     """
-    options.check_device(device)
     refuse_threads(threads)
     study = StudyFolder(folder)
     from lorastudy.analysis.choice import find_run

@@ -69,7 +69,6 @@ def submit(
 
     Every engine starts `lorastudy run-one`, and must see the folder of the study.
     """
-    options.check_device(device)
     opened = open_study(study, out=out, overrides=overrides or (), mirror=mirror, offline=offline)
     _refuse_conducted(opened, engine)
     wishes = SlurmOptions(
