@@ -90,7 +90,7 @@ def test_stopped_runs_are_shown_with_a_reason_and_counted_as_cost(study: Carried
         o.spec.learning_rate: o.status for o in read_overview(study.folder) if o.spec.seed == 9
     }
     assert stops and all(states[stop.rate].status == "stopped" for stop in stops)
-    assert "stopped after epoch 1 of 4: validation loss" in str(states[stops[0].rate].reason)
+    assert "stopped after epoch 1 of 4: lowest validation loss" in str(states[stops[0].rate].reason)
     found = read_findings(study.folder.path, with_bootstrap=False)
     spending = measure_spending(found)
     assert spending is not None

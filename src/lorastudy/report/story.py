@@ -53,7 +53,7 @@ def describe_decision(entry: Entry) -> str:
         case Search():
             return f"{entry.arm}: {_list(entry)} go on to epoch {entry.until_epoch}."
         case Stop():
-            lost = "diverged" if entry.loss is None else f"validation loss {entry.loss:.4f}"
+            lost = "diverged" if entry.loss is None else f"lowest validation loss {entry.loss:.4f}"
             return (
                 f"{entry.arm}: {entry.rate:g} stops after epoch {entry.after_epoch}: {lost}, and "
                 f"{entry.best_loss:.4f} at {entry.best_rate:g}."
@@ -63,8 +63,8 @@ def describe_decision(entry: Entry) -> str:
         case Choose():
             where = ", at an end of the list" if entry.is_at_edge else ""
             return (
-                f"{entry.arm}: learning rate {entry.rate:g}{where}, with validation loss "
-                f"{entry.loss:.4f} after epoch {entry.after_epoch}."
+                f"{entry.arm}: learning rate {entry.rate:g}{where}, with a lowest "
+                f"validation loss of {entry.loss:.4f} by epoch {entry.after_epoch}."
             )
         case Seeds():
             return f"{entry.n_seeds} seeds: {join(entry.arms)}."

@@ -185,8 +185,8 @@ class Ask:
                 return f"stopped {epochs}: a run at this learning rate diverged"
             case Stop() as stop:
                 return (
-                    f"stopped {epochs}: validation loss {stop.loss:.4f}, and {stop.best_loss:.4f} "
-                    f"at learning rate {stop.best_rate:g}"
+                    f"stopped {epochs}: lowest validation loss {stop.loss:.4f}, and "
+                    f"{stop.best_loss:.4f} at learning rate {stop.best_rate:g}"
                 )
             case Choose() as choice if choice.rate == self.spec.learning_rate:
                 return f"stopped {epochs}: this learning rate was chosen"
