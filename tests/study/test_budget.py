@@ -1,7 +1,7 @@
 """What a budget means for each arm, and that a run with it is fixed before it starts."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from lorastudy.api.checking import look_ahead, read_wishes
 from lorastudy.cli.show_check import list_budget
 from lorastudy.config.budget import list_disturbed
 from lorastudy.config.models import Arm, Study
-from lorastudy.config.spec import expand_study
+from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import dump_study, load_study
 from lorastudy.config.study_file import with_plan as add_plan
 from lorastudy.data.batches import Padding, make_batch
@@ -43,7 +43,7 @@ from lorastudy.store.places import Places
 from lorastudy.store.records import EpochRecord
 from lorastudy.study import budget
 from lorastudy.study.budget import list_unplanned, plan_budget
-from lorastudy.study.check import check_study
+from lorastudy.study.check import StudyCheck, check_study
 from lorastudy.study.conduct import Execution, begin, with_plan
 from lorastudy.study.decision_plan import UntilDecided, plan_study
 from lorastudy.study.extend import extend_folder
@@ -213,54 +213,77 @@ def test_a_planned_run_is_that_of_its_steps(desk: Desk) -> None:
     assert runs["full"].identity != expand_study(make_study(desk.base, arm="full"))[0].identity
 
 
-def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """They are measured once: a study that goes on, or is written down, has the same."""
-    calls = []
+@dataclass
+class Clock:
+    """Stands in for `time_study`: 1 s for the first steps, then each arm has a pace of its own."""
 
-    def try_arms(study: Study, runs: list, *_: object) -> dict[str, TriedArm]:
-        calls.append([run.arm.name for run in runs])
+    timed: list[list[str]] = field(default_factory=list)  # names of arms, by call
+
+    def __call__(self, study: Study, runs: list[RunSpec], *_: object) -> dict[str, TriedArm]:
+        self.timed.append([run.arm.name for run in runs])
         nothing = replace(ProbedSeconds(*[0.0] * 8, {}), first_steps=1.0)
-        per_target = {"full": 0.02, "lora": 0.01}
         return {
             name: TriedArm(
                 ProbedArm(arm=name, fits=True, peak_memory_bytes={}),
                 replace(
                     nothing,
-                    per_target=per_target.get(name, 0.005),
+                    per_target={"full": 0.02, "lora": 0.01}.get(name, 0.005),
                     waited_share=0.2 if name == "lora" else 0.01,
                 ),
             )
-            for name in calls[-1]
+            for name in self.timed[-1]
         }
 
-    monkeypatch.setattr(budget, "time_study", try_arms)
-    opened = replace(desk.open({"seconds": "9s"}), folder=StudyFolder(tmp_path / "study"))
-    planned = plan_budget(opened, "cpu")
-    assert calls == [["full", "lora", "lora-1"]]  # nothing is measured of the baseline
-    assert list_disturbed(planned.study.training.budget) == ["lora"]  # type: ignore[arg-type]
-    checked = check_study(planned.study, desk.places, CPU)
-    targets = count_targets(checked.arms[1].layout.epoch, Padding(0))
+
+@dataclass(frozen=True)
+class InSeconds:
+    """A study with a budget of 9 s: as its file is opened, planned, and checked with the plan."""
+
+    opened: OpenedStudy
+    planned: Study
+    checked: StudyCheck
+    clock: Clock
+
+
+@pytest.fixture(scope="module")
+def in_seconds(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> InSeconds:
+    folder, clock = StudyFolder(tmp_path_factory.mktemp("seconds") / "study"), Clock()
+    opened = replace(desk.open({"seconds": "9s"}), folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "time_study", clock)
+        planned = plan_budget(opened, "cpu").study
+    return InSeconds(opened, planned, check_study(planned, desk.places, CPU), clock)
+
+
+def test_steps_of_seconds_follow_from_the_pace_of_each_arm(in_seconds: InSeconds) -> None:
+    planned, arms = in_seconds.planned.training.budget, in_seconds.checked.arms
+    assert planned is not None
+    assert in_seconds.clock.timed == [["full", "lora", "lora-1"]]  # not the baseline
+    assert list_disturbed(planned) == ["lora"]
+    targets = count_targets(arms[1].layout.epoch, Padding(0))
     for place, pace in ((1, 0.02), (2, 0.01), (3, 0.005)):
-        plan = checked.arms[place].layout.plan
+        plan = arms[place].layout.plan
         longer = plan.until(plan.n_steps + 1).n_passes
         used = 1 + pace * targets * plan.n_passes
         assert used <= 9 < 1 + pace * targets * longer
-        name = checked.arms[place].spec.arm.name
-        amount = planned.study.training.budget.amount_of(name)  # type: ignore[union-attr]
-        assert amount == pytest.approx(used, abs=1e-3)
+        assert planned.amount_of(arms[place].spec.arm.name) == pytest.approx(used, abs=1e-3)
 
-    # started: the study file without the plan, and the folder's own, both find it
-    start_study(planned.study, opened.folder)
-    lock_study(checked.lock, opened.folder)
+
+def test_seconds_are_measured_once_and_what_was_planned_stays(
+    desk: Desk, in_seconds: InSeconds, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened, planned = in_seconds.opened, in_seconds.planned
+    assert planned.training.budget is not None
+    start_study(planned, opened.folder)
+    lock_study(in_seconds.checked.lock, opened.folder)
     monkeypatch.setattr(budget, "time_study", None)
+    # the study file without the plan, and the folder's own, both find it
     source = tmp_path / "study.yaml"
     source.write_text(dump_study(opened.study))
     found = open_study(str(source), out=opened.folder.path)
-    assert found.study == planned.study
+    assert found.study == planned
     assert plan_budget(found, "cpu") is found
-    assert open_study(str(opened.folder.path)).study == planned.study
+    assert open_study(str(opened.folder.path)).study == planned
 
     # another budget is refused before anything is measured
     change = ["training.budget={seconds: 10s}"]
@@ -268,7 +291,7 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     assert list_unplanned(other.study) == ("full", "lora", "lora-1")
     with pytest.raises(ConfigError, match=r"training\.budget\.seconds: 9\.0 -> 10\.0"):
         plan_budget(other, "cpu")
-    fewer = add_plan(opened.study, planned.study.training.budget.planned[1:])  # type: ignore[union-attr]
+    fewer = add_plan(opened.study, planned.training.budget.planned[1:])
     with pytest.raises(ConfigError, match=r"training\.budget\.planned\.full: "):
         start_study(fewer, opened.folder)
 
@@ -276,13 +299,14 @@ def test_steps_of_seconds_follow_from_the_pace_of_each_arm(
     assert extend_folder(opened.folder, [("arm", json.dumps(MORE["projection"]))], n_seeds=0) == []
     grown = replace(open_study(str(opened.folder.path)), places=desk.places)
     assert list_unplanned(grown.study) == ("projection",)
-    monkeypatch.setattr(budget, "time_study", try_arms)
+    clock = Clock()
+    monkeypatch.setattr(budget, "time_study", clock)
     again = plan_budget(grown, "cpu")
-    assert calls[1:] == [["projection"]]
+    assert clock.timed == [["projection"]]
     start_study(again.study, opened.folder)
     assert open_study(str(opened.folder.path)).study == again.study
     earlier = open_study(str(source), out=opened.folder.path)
-    assert earlier.study == planned.study
+    assert earlier.study == planned
     start_study(earlier.study, opened.folder)
     assert open_study(str(opened.folder.path)).study == again.study
 
