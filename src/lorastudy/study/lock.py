@@ -18,7 +18,6 @@ from lorastudy.store.locks import StudyLock
 
 BEST_BY = "data.best_by"  # the items whose right answers choose the best weights
 
-
 Scored = Mapping[str, BenchmarkRows | TaskItems]  # by "<benchmark>--<protocol>"
 
 

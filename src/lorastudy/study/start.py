@@ -14,7 +14,7 @@ from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
 from lorastudy.config.study_file import dump_study, with_plan_of
 from lorastudy.config.two_studies import describe_difference, extends
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import ConfigError, InputError, show_names
 from lorastudy.launch.probe import probe_study
 from lorastudy.machine.environment import choose_device
 from lorastudy.machine.memory import total_bytes
@@ -160,9 +160,9 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
     changed += [name for name in {**known, **now} if known.get(name) != now.get(name)]
     if changed:
         raise InputError(
-            f"{folder.path}: {', '.join(changed)} differ from study.lock.json: the data, code that "
-            "judges answers, or the base model changed since the study was started. Restore them, "
-            "or start a new folder."
+            f"{folder.path}: {show_names(changed)} differ from study.lock.json: the data, code "
+            "that judges answers, or the base model changed since the study was started. Restore "
+            "them, or start a new folder."
         )
     return before
 
