@@ -108,12 +108,14 @@ def test_stopped_runs_are_shown_with_a_reason_and_counted_as_cost(study: Carried
 
 def test_the_study_without_the_flag_trains_nothing_that_was_dropped(study: CarriedOut) -> None:
     before = sorted(p.name for p in (study.folder.path / "runs").iterdir())
+    decided = study.folder.decisions.read_bytes()
     with without_page():
         again = call_study("run", study.folder.path)
         by_file = call_study("run", study.file, "--out", study.folder.path)
     assert (again.code, by_file.code) == (0, 0), again.err + by_file.err
     assert "0 of " in again.out
     assert sorted(p.name for p in (study.folder.path / "runs").iterdir()) == before
+    assert study.folder.decisions.read_bytes() == decided
     assert call("fsck", study.folder.path).code == 0
     status = json.loads(call("status", study.folder.path, "--json").out)
     assert {run["status"] for run in status["runs"]} == {"done", "stopped"}
