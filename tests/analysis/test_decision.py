@@ -186,6 +186,8 @@ def test_forgetting_is_limited_by_the_upper_end_of_its_interval(tmp_path: Path) 
     )
     assert pair.mean is not None and pair.interval is not None
     assert pair.mean < 0.012 < pair.interval.high
+    nothing = decide(findings, Limits(forget=0.0))
+    assert {e.arm for e in nothing.found.excesses} == {"lora-1", "lora-2", "full"}
     within = decide(findings, Limits(forget=pair.interval.high))
     assert "lora-1" not in {e.arm for e in within.found.excesses}
     beyond = decide(findings, Limits(forget=(pair.mean + pair.interval.high) / 2))
