@@ -279,6 +279,32 @@ def test_the_exit_code_of_the_command_passes_through(ready: ModuleType, root: Pa
     assert killed.returncode == -15
 
 
+def test_what_tests_need_is_installed_on_their_first_use_and_again_after_a_change(
+    ready: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed, installed = root / "requirements-tests.lock", []
+
+    def pip(arguments: list[str], lock: int) -> None:
+        installed.append(arguments)
+        if len(installed) == 1:
+            raise ready.SetupError("the package index cannot be reached")
+
+    monkeypatch.setattr(ready, "_pip", pip)
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # `test` changes this and the folder
+    monkeypatch.chdir(root)
+    needed.write_text("trl==1.16.0\n")
+    codes = [ready.main([command]) for command in ("demo", "test", "test", "test")]
+    assert codes == [None, 1, None, None]
+    assert len(installed) == 2
+    needed.write_text("trl==1.17.0\n")
+    codes = [ready.main([command]) for command in ("lorastudy", "test", "test")]
+    assert codes == [None, None, None]
+    assert len(installed) == 3
+    versions = ["-r", str(needed), "-c", str(root / "requirements.lock")]
+    assert all(arguments[-4:] == versions for arguments in installed)
+
+
 def test_an_unknown_command_changes_nothing(root: Path) -> None:
     done = run_in(root, "tset")
     assert done.returncode == 2
