@@ -9,7 +9,7 @@ N_CASES = int(os.environ.get("LORASTUDY_FUZZ", "25"))
 IS_SAMPLE = N_CASES <= 100
 tried_often = settings(
     max_examples=N_CASES,
-    # whatever hangs takes longer; many cases are tried beside other programs, which take the time
+    # a case that hangs takes longer; while many cases run, other programs may slow one down
     deadline=timedelta(minutes=1 if IS_SAMPLE else 30),
     derandomize=IS_SAMPLE,
     database=None,
