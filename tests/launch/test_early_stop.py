@@ -76,7 +76,6 @@ def test_a_signal_before_a_worker_listens_stops_it_when_it_does() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             stop = StopFlag()
             stop.listen()
-            os.kill(os.getpid(), signal.SIGUSR1)
             os._exit(InterruptedRunError.exit_code if stop.requested else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(started, 0)[1]) == INTERRUPTED
 
