@@ -10,36 +10,16 @@ from pydantic import BaseModel
 
 from lorastudy.config.models import Study
 from lorastudy.config.right_form import _models_in
-from lorastudy.config.study_file import load_study, make_study
-from lorastudy.data.choices import _find_answer
+from lorastudy.config.study_file import load_study, make_study, preset_text
+from lorastudy.config.yaml_text import parse_yaml
+from lorastudy.data.choices import read_question
 from lorastudy.errors import ConfigError, UserError
 from lorastudy.study.price import read_price
 from lorastudy.units import read_bytes, read_count
 
 FROM_PYDANTIC = ("should ", "match pattern", "Input", "Value error", "validation error")
 WRONG = (None, "", "x y", -1.5, {}, [], [{}])
-STUDY = {
-    "name": "x",
-    "base_model": {"id": "a/b"},
-    "data": {
-        "train": {"path": "a"},
-        "validation": {"path": "b"},
-        "rows": {"cut": "lines", "length": 40},
-    },
-    "training": {"epochs": 1, "rows_per_step": 2, "micro_batch": 2},
-    "seeds": [0],
-    "arms": [
-        {
-            "name": "a",
-            "method": "lora",
-            "placement": ["attention"],
-            "rank": 2,
-            "alpha": 2,
-            "learning_rates": [1e-3],
-        }
-    ],
-    "benchmarks": [{"name": "b", "path": "c", "protocols": ["rows-text"]}],
-}
+TEXT = preset_text("demo")
 
 
 def list_keys(model: type[BaseModel], above: tuple[str | int, ...] = ()) -> Iterator[tuple]:
@@ -61,10 +41,10 @@ def put(study: dict[str, Any], path: tuple[str | int, ...], value: object) -> No
 
 
 def test_no_wrong_value_is_explained_in_words_of_a_library() -> None:
-    n_refused = 0
+    n_refused, sound = 0, parse_yaml(TEXT, "demo")
     for path in list_keys(Study):
         for value in WRONG:
-            study = deepcopy(STUDY)
+            study = deepcopy(sound)
             put(study, path, value)
             try:
                 make_study(study, "the study")
@@ -77,9 +57,9 @@ def test_no_wrong_value_is_explained_in_words_of_a_library() -> None:
 
 @pytest.mark.parametrize("function", ["judge", "judge:", ":judge", "a.py:1", "a:b:c"])
 def test_the_form_of_a_function_is_said(function: str) -> None:
-    task = {"name": "b", "path": "c", "protocols": ["own-function"], "function": function}
+    task = f"{{name: b, path: c, protocols: [own-function], function: {function!r}}}"
     with pytest.raises(ConfigError, match=r"benchmarks\.b\.function: .* write module:function or"):
-        make_study({**STUDY, "benchmarks": [task]}, "the study")
+        load_study(TEXT, "the study", [f"benchmarks=[{task}]"])
 
 
 def test_digits_of_other_scripts_are_not_numbers() -> None:
@@ -87,10 +67,10 @@ def test_digits_of_other_scripts_are_not_numbers() -> None:
     assert read_count("२M") is None and read_bytes("१२GB") is None
     for read in (
         lambda: read_price("१.२०/h"),
-        lambda: make_study({**STUDY, "arms": [{**STUDY["arms"][0], "alpha": "२r"}]}, "s"),
-        lambda: make_study({**STUDY, "arms": [{**STUDY["arms"][0], "layers": "०-१"}]}, "s"),
-        lambda: load_study('{"seeds": [0]}', "s", ["seeds.०=1"]),
-        lambda: _find_answer("row 1", "०", ("yes", "no"), ()),
+        lambda: load_study(TEXT, "s", ["arms.lora-1.alpha=२r"]),
+        lambda: load_study(TEXT, "s", ["arms.lora-1.layers=०-१"]),
+        lambda: load_study(TEXT, "s", ["seeds.०=1"]),
+        lambda: read_question("row 1", ("question", "choices", "answer"), ("?", ["y", "n"], "०")),
     ):
         with pytest.raises(UserError):
             read()

@@ -443,9 +443,12 @@ def test_a_difference_names_key_path_old_and_new() -> None:
 
 def test_a_difference_of_long_lists_shows_the_part_that_differs() -> None:
     rates = [n / 1000 for n in range(1, 100)]
-    changed = [*rates[:60], 0.5, *rates[61:]]
-    one, other = (load(f"arms.lora-1.learning_rates={each}") for each in (rates, changed))
-    assert describe_difference(one, other) == ["arms.lora-1.learning_rates: [0.061] -> [0.5]"]
+    for first_kept, shown in ((61, "[0.061] -> [0.5]"), (60, "[] -> [0.5]")):
+        changed = [*rates[:60], 0.5, *rates[first_kept:]]
+        one, other = (load(f"arms.lora-1.learning_rates={each}") for each in (rates, changed))
+        assert describe_difference(one, other) == [f"arms.lora-1.learning_rates: {shown}"]
+    (cut,) = describe_difference(one, load(f"arms.lora-1.learning_rates={[2 * r for r in rates]}"))
+    assert cut.endswith(" ...") and len(cut) < 300
 
 
 def test_what_a_budget_meant_is_not_shown_where_the_budget_differs() -> None:
