@@ -92,6 +92,7 @@ def test_long_documents_are_given_to_the_tokenizer_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenising, "_CHARACTERS", 100)
+    monkeypatch.setattr(tokenising, "_BATCH", 4)
     given: list[list[int]] = []
 
     class Noting(ByteTokenizer):
@@ -99,10 +100,10 @@ def test_long_documents_are_given_to_the_tokenizer_a_few_at_a_time(
             given.append([len(text) for text in texts])
             return super().encode(texts)
 
-    sizes = [30, 70, 1, 250, 2, 98, 99, 99]
+    sizes = [30, 70, 1, 250, 2, 98, 99, 99, *[1] * 6]
     texts = [chr(97 + n) * size for n, size in enumerate(sizes)]
     corpus = prepare_corpus(documents(*texts), Noting(), tmp_path, form="texts")
-    assert given == [[30, 70], [1], [250], [2, 98], [99], [99]]
+    assert given == [[30, 70], [1], [250], [2, 98], [99], [99, 1], [1] * 4, [1]]
     assert bytes(corpus.tokens.tolist()).decode() == "".join(texts)
 
 
