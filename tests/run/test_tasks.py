@@ -165,6 +165,7 @@ QUESTION = {"question": "Q", "choices": ["a", "b"], "answer": 0}
         ([QUESTION, {**QUESTION, "answer": 2}], "choice", "line 2: the answer 2 is beyond"),
         ([QUESTION, {**QUESTION, "answer": -1}], "choice", "line 2: the answer -1 is beyond"),
         ([QUESTION, {**QUESTION, "answer": "c"}], "choice", "line 2: the answer 'c' is not one"),
+        ([{**QUESTION, "answer": "9" * 5000}], "choice", "line 1: the answer '999.*is not one of"),
         ([QUESTION, {**QUESTION, "answer": None}], "choice", "line 2 has no answer"),
         ([QUESTION, {"question": "Q", "choices": ["a", "b"]}], "choice", "line 2 has no answer"),
         ([{**QUESTION, "choices": ["a"]}], "choice", "line 1 has 1 choice, and at least 2"),

@@ -9,6 +9,7 @@ repaired: a row whose answer is missing or is not among its choices stops the st
 """
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from lorastudy.errors import InputError
 CHOICES = "choices"
 _PROMPTS = ("prompt", "question")
 _ANSWERS = ("answer", "answerKey", "label", "gold")
+_PLACE = re.compile(r"[0-9]{1,9}")  # Python refuses to convert thousands of digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _find_answer(place: str, answer: Any, choices: tuple[str, ...], labels: tupl
     for known in (labels, choices):
         if isinstance(answer, str) and answer in known:
             return known.index(answer)
-    is_written = isinstance(answer, str) and answer.isascii() and answer.isdecimal()
+    is_written = isinstance(answer, str) and _PLACE.fullmatch(answer)
     number = int(answer) if is_written else answer
     if isinstance(number, float) and number.is_integer():  # of a column with gaps
         number = int(number)
