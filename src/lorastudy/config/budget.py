@@ -40,7 +40,7 @@ def _as_whole(value: object) -> object:
 
 def _refuse_few_bytes(value: int) -> int:
     if value < _LEAST_BYTES:
-        raise wrong_value("are bytes, too few for a model; write the unit too, as in 8GB")
+        raise wrong_value("bytes are too few for a model; write the unit too, as in 8GB")
     return value
 
 

@@ -13,9 +13,9 @@ efficiency). Below the lowest trained weight there is no backward pass at all: 2
     output layer     as a linear module, but only at scored tokens
 
 Pairs of positions are all T² of a row, although half of them are hidden (arXiv:2204.02311,
-appendix B). Padding, dropout, norms, activations and the optimizer count nothing, and neither does
-what activation checkpointing computes again: an arm that needs it for its memory gets as many steps
-as without.
+appendix B). Padding that is not scored, dropout, norms, activations and the optimizer are not
+counted, and neither is what activation checkpointing computes again: an arm that needs it for its
+memory gets as many steps as without.
 """
 
 from collections.abc import Iterator
