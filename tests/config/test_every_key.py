@@ -69,7 +69,7 @@ def test_digits_of_other_scripts_are_not_numbers() -> None:
         lambda: read_price("१.२०/h"),
         lambda: load_study(TEXT, "s", ["arms.lora-1.alpha=२r"]),
         lambda: load_study(TEXT, "s", ["arms.lora-1.layers=०-१"]),
-        lambda: load_study(TEXT, "s", ["seeds.०=1"]),
+        lambda: load_study(TEXT, "s", ["seeds.०=9"]),
         lambda: read_question("row 1", ("question", "choices", "answer"), ("?", ["y", "n"], "०")),
     ):
         with pytest.raises(UserError):

@@ -20,9 +20,10 @@ from lorastudy.run.scores import score_part
 from lorastudy.run.tasks import AskedModel, TaskItems
 from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.places import Places
+from lorastudy.study.lock import read_scored
 from lorastudy.study.preview_items import describe_items
 from support.chats import write_rows
-from support.tiny_runs import CPU
+from support.tiny_runs import CPU, make_study
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra `lmeval` is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the harness and of what it imports
@@ -193,7 +194,14 @@ def test_a_choice_that_cannot_be_scored_is_refused_before_training_with_its_docu
     assert isinstance(part, HarnessItems)
     part.first(len(QUESTIONS)).refuse_unfit()
     model = AskedModel(make_scorer(load_base(tiny_gpt2, device=CPU), "float32"), CPU)
-    for look in (part.refuse_unfit, part.list_asked, lambda: part.answer(model)):
+    task = {"name": "b", "task": "task.yaml", "protocols": ("lm-eval-task",)}
+    study = make_study(tiny_gpt2, benchmarks=(task,))
+    reader = make_reader(tiny_gpt2, Places(folder, cache=folder / "cache"))
+    for look in (
+        lambda: read_scored(study, reader),  # which every check of a study calls
+        part.list_asked,
+        lambda: part.answer(model),
+    ):
         with pytest.raises(InputError, match=rf"own_choice, document {len(QUESTIONS)}: .*{says}"):
             look()
 
