@@ -274,11 +274,14 @@ def test_a_duplicate_line_is_kept_once_and_found_by_fsck(
     assert_same_run(whole, folder)
 
 
+@pytest.mark.parametrize("is_noted", [True, False])
 @pytest.mark.parametrize("name", ["steps", "epochs"])
 def test_a_lost_line_is_refused_and_never_papered_over(
-    case: Case, whole: RunFolder, killed: RunFolder, name: str, tmp_path: Path
+    case: Case, whole: RunFolder, killed: RunFolder, name: str, *, is_noted: bool, tmp_path: Path
 ) -> None:
     folder = copy(killed, case, tmp_path, "lost")
+    if not is_noted:  # how far the records were written, so that only their numbers show a gap
+        (folder.path / "written.json").unlink()
     path: Path = getattr(folder, name)
     kept = path.read_bytes()
     path.write_bytes(b"".join(kept.splitlines(keepends=True)[1:]))
