@@ -286,12 +286,18 @@ def test_a_mistyped_key_is_answered_with_the_right_one(study_file: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--arm", "lroa"), ("--seed", "7"), ("--device", "tpu")]
+    ("command", "option", "value"),
+    [
+        (["run"], "--arm", "lroa"),
+        (["run"], "--seed", "7"),
+        (["run"], "--device", "tpu"),
+        (["submit", "--engine", "slurm", "--print"], "--device", "tpu"),
+    ],
 )
 def test_an_option_that_names_nothing_is_refused(
-    study_file: Path, option: str, value: str, tmp_path: Path
+    study_file: Path, command: list[str], option: str, value: str, tmp_path: Path
 ) -> None:
-    answer = call("run", study_file, "--out", tmp_path / "out", option, value)
+    answer = call(*command, study_file, "--out", tmp_path / "out", option, value)
     assert answer.code == 2
     assert f"{option} {value}" in answer.err
     assert not (tmp_path / "out").exists()
