@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lorastudy.errors import InputError
-from lorastudy.model.tokenizer import load_tokenizer
+from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
 
 START = 256
 
@@ -66,3 +67,89 @@ def test_text_that_becomes_no_token_is_refused(byte_tokenizer: Path, tmp_path: P
     content["model"]["unk_token"] = "b"
     path.write_text(json.dumps(content))
     assert len(load_tokenizer(folder).encode(["b a"])[0]) == 3
+
+
+@pytest.fixture
+def tokenizer_with(byte_tokenizer: Path, tmp_path: Path) -> Callable[..., Tokenizer]:
+    """The byte tokenizer with parts of its tokenizer.json replaced."""
+
+    def load(model: dict[str, object] | None = None, **parts: object) -> Tokenizer:
+        folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "edited", dirs_exist_ok=True))
+        path = folder / "tokenizer.json"
+        content = json.loads((byte_tokenizer / "tokenizer.json").read_text())
+        content.update(parts)
+        content["model"].update(model or {})
+        path.write_text(json.dumps(content))
+        return load_tokenizer(folder)
+
+    return load
+
+
+_LETTER = {"type": "Split", "pattern": {"String": "e"}, "behavior": "Removed", "invert": False}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"normalizer": {"type": "Replace", "pattern": {"String": "e"}, "content": ""}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [_LETTER]}},
+        {"model": {"byte_fallback": True, "vocab": {"a": 0, "b": 1}}},
+    ],
+    ids=["normalizer", "pre-tokenizer", "fallback"],
+)
+def test_letters_that_a_step_takes_out_are_refused(
+    parts: dict[str, object], tokenizer_with: Callable[..., Tokenizer]
+) -> None:
+    with pytest.raises(InputError, match="no token for 'e'"):
+        tokenizer_with(**parts).encode(["ab e"])
+
+
+def test_steps_that_only_change_letters_lose_no_text(
+    tokenizer_with: Callable[..., Tokenizer],
+) -> None:
+    steps = [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Prepend", "prepend": "_"}]
+    tokenizer = tokenizer_with(normalizer={"type": "Sequence", "normalizers": steps})
+    assert not tokenizer.loses_text
+    assert tokenizer.encode(["A"]) == [[95, 97]]
+
+
+_WORDS = {"type": "WordLevel", "vocab": {"a": 0, "?": 1}}
+_PIECES = {"type": "Unigram", "vocab": [["?", 0.0], ["a", -1.0]], "byte_fallback": False}
+_SPACES = {"type": "Whitespace"}
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [
+        ({**_WORDS, "unk_token": "?"}, 1),
+        ({**_PIECES, "unk_id": 0}, 0),
+        ({"vocab": {"a": 0, "<|endoftext|>": 256}, "unk_token": "<|endoftext|>"}, 256),
+        ({}, None),
+    ],
+    ids=["words", "pieces", "end-of-text", "bytes"],
+)
+def test_unknown_text_is_known_by_what_the_model_writes_for_it(
+    model: dict[str, object], unknown: int | None, tokenizer_with: Callable[..., Tokenizer]
+) -> None:
+    tokenizer = tokenizer_with(model, **({"pre_tokenizer": _SPACES} if model else {}))
+    assert tokenizer.unknown_id == unknown
+    if unknown is not None:
+        assert tokenizer.encode(["a x"]) == [[tokenizer.encode(["a"])[0][0], unknown]]
+
+
+@pytest.mark.parametrize(
+    "model", [{**_WORDS, "unk_token": "none"}, {**_PIECES, "unk_id": None}], ids=["words", "pieces"]
+)
+def test_text_that_a_tokenizer_cannot_read_is_an_error_for_people(
+    model: dict[str, object], tokenizer_with: Callable[..., Tokenizer]
+) -> None:
+    tokenizer = tokenizer_with(model, pre_tokenizer=_SPACES)
+    with pytest.raises(InputError, match="the tokenizer cannot read a text"):
+        tokenizer.encode(["a x"])
+
+
+def test_tokens_that_are_drawn_at_random_are_refused(
+    tokenizer_with: Callable[..., Tokenizer],
+) -> None:
+    with pytest.raises(InputError, match=r"tokenizer\.json: dropout of the model is set"):
+        tokenizer_with({"dropout": 0.1})

@@ -5,19 +5,25 @@ lm-evaluation-harness also use the tokens that a tokenizer adds by itself.
 """
 
 import hashlib
+import json
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers.models import BPE
+from tokenizers.models import BPE, Unigram
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lorastudy.data.messages import Turns
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
+
+_SCRIPTS = "\u00c4 \u00df \u03a9 \u0436 \u05d0 \u6f22"  # letters of several
+_TRIED = f"{string.ascii_letters} {string.digits} {string.punctuation} {_SCRIPTS}"
+_CHANCES = ("dropout", "nbest_size", "alpha")  # of a tokenizer's model, which then draws tokens
 
 
 @dataclass(frozen=True)
@@ -30,24 +36,44 @@ class Tokenizer:
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
 
-    @property
+    @cached_property
     def unknown_id(self) -> int | None:
         """The token for text that the tokenizer does not know; None: it knows every text.
 
+        It is the one that the tokenizer's model writes, whatever the settings beside it name.
         Tokenizers of bytes know every text; some name their end-of-text token here.
         """
-        unknown = self.backend.unk_token_id
-        is_own = isinstance(unknown, int) and unknown not in (self.start_id, self.end_id)
-        return unknown if is_own else None
+        whole = self.backend.backend_tokenizer
+        model: Any = whole.model
+        if isinstance(model, Unigram):
+            unknown = json.loads(whole.to_str())["model"]["unk_id"]
+        else:
+            unknown = whole.token_to_id(model.unk_token) if model.unk_token else None
+        if unknown is None:
+            unknown = self.backend.unk_token_id
+        is_end = unknown in (self.start_id, self.end_id) and self._knows_bytes
+        return unknown if isinstance(unknown, int) and not is_end else None
 
     @cached_property
     def loses_text(self) -> bool:
-        """Whether there is text that becomes no token at all, not even one for unknown text."""
+        """Whether there is text that becomes no token at all, not even one for unknown text.
+
+        Letters of many scripts are tried, since a step before the model may take some of them out.
+        """
+        model: Any = self.backend.backend_tokenizer.model
+        if isinstance(model, BPE) and not model.unk_token and not self._knows_bytes:
+            return True
+        tried = self._run([_TRIED], add_special_tokens=False, return_offsets_mapping=True)
+        return _find_lost(_TRIED, tried["offset_mapping"][0]) is not None
+
+    @cached_property
+    def _knows_bytes(self) -> bool:
+        """Whether every byte has a token of its own."""
         whole = self.backend.backend_tokenizer
-        model: Any = whole.model
-        if not isinstance(model, BPE) or model.unk_token or model.byte_fallback:
-            return False
-        return any(whole.token_to_id(letter) is None for letter in bytes_to_unicode().values())
+        fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+        has_fallback = getattr(whole.model, "byte_fallback", False)
+        names = fallback if has_fallback else bytes_to_unicode().values()
+        return all(whole.token_to_id(name) is not None for name in names)
 
     @property
     def chat_template(self) -> str | None:
@@ -101,7 +127,7 @@ class Tokenizer:
 
     def write_texts(self, texts: Sequence[str]) -> list[Written]:
         """Each text with the special tokens that the tokenizer adds by itself."""
-        encoded = self.backend(list(texts), return_offsets_mapping=True, verbose=False)
+        encoded = self._run(texts, return_offsets_mapping=True)
         self._refuse_lost(texts, encoded)
         return _collect(texts, encoded)
 
@@ -128,16 +154,23 @@ class Tokenizer:
         return _collect(texts, encoded)
 
     def _encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
-        encoded = self.backend(
-            list(texts),
+        encoded = self._run(
+            texts,
             add_special_tokens=add_special_tokens,
             return_attention_mask=False,
             return_offsets_mapping=self.loses_text,
-            verbose=False,
         )
         self._refuse_lost(texts, encoded)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def _run(self, texts: Sequence[str], **how: bool) -> BatchEncoding:
+        with reading_user_files(
+            f"{self.backend.name_or_path}: the tokenizer cannot read a text",
+            "Give it a token for unknown text, or choose another base model.",
+        ):
+            encoded: BatchEncoding = self.backend(list(texts), verbose=False, **how)
+            return encoded
 
     def _refuse_lost(self, texts: Sequence[str], encoded: BatchEncoding) -> None:
         """Check that every letter of the texts is in a token; `encoded` has their offsets.
@@ -148,14 +181,19 @@ class Tokenizer:
         if not self.loses_text:
             return
         for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
-            read = {place for begin, end in spans for place in range(begin, end)}
-            for place, letter in enumerate(text):
-                if place not in read and not letter.isspace():
-                    raise InputError(
-                        f"the tokenizer has no token for {letter!r}, nor one for unknown text, so "
-                        f"{text[max(0, place - 20) : place + 20]!r} would be read without it. "
-                        "Choose a base model whose tokenizer knows every text."
-                    )
+            if (place := _find_lost(text, spans)) is not None:
+                raise InputError(
+                    f"the tokenizer has no token for {text[place]!r}, nor one for unknown text, so "
+                    f"{text[max(0, place - 20) : place + 20]!r} would be read without it. "
+                    "Choose a base model whose tokenizer knows every text."
+                )
+
+
+def _find_lost(text: str, spans: Sequence[tuple[int, int]]) -> int | None:
+    """Where the first letter is that lies in none of the spans of tokens; None: there is none."""
+    read = {place for begin, end in spans for place in range(begin, end)}
+    lost = (i for i, letter in enumerate(text) if i not in read and not letter.isspace())
+    return next(lost, None)
 
 
 def _collect(texts: Sequence[str], encoded: BatchEncoding) -> list[Written]:
@@ -188,6 +226,12 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         raise InputError(  # transformers makes an empty one if it knows the model type
             f"{folder}: there is no tokenizer. "
             "Put tokenizer.json, or the model's own vocabulary files, beside config.json."
+        )
+    model: Any = backend.backend_tokenizer.model
+    if chances := [name for name in _CHANCES if getattr(model, name, None)]:
+        raise InputError(
+            f"{folder / 'tokenizer.json'}: {chances[0]} of the model is set, so the same text "
+            "would be other tokens every time. Set it to null."
         )
     end_id = backend.eos_token_id
     if not isinstance(end_id, int):
