@@ -133,6 +133,39 @@ def test_shard_that_is_missing_is_refused(copy: Path) -> None:
         load_base(copy, device=CPU)
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda a, b: save_file({**load_file(b), **load_file(a)}, b), "both .* and .* hold"),
+        (lambda a, b: b.rename(b.parent.parent / b.name), "not in this folder"),
+    ],
+    ids=["name-twice", "elsewhere"],
+)
+def test_shards_that_hold_a_name_twice_or_lie_elsewhere_are_refused(
+    edit: Callable[[Path, Path], object], message: str, copy: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
+    (copy / "model.safetensors").unlink()
+    model.save_pretrained(copy, max_shard_size="40KB")
+    first, *_, last = sorted(copy.glob("*.safetensors"))
+    edit(first, last)
+    if not last.exists():
+        index = copy / "model.safetensors.index.json"
+        index.write_text(index.read_text().replace(last.name, f"../{last.name}"))
+    with pytest.raises(InputError, match=message):
+        load_base(copy, device=CPU)
+
+
+def test_whole_numbers_in_place_of_weights_are_refused(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    tensors = load_file(path)
+    name = "transformer.h.0.mlp.c_fc.weight"
+    tensors[name] = (100 * tensors[name]).to(torch.int8)
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{name} holds torch.int8 numbers"):
+        load_base(copy, device=CPU)
+
+
 def test_one_file_of_weights_beside_several_is_refused(copy: Path) -> None:
     whole = (copy / "model.safetensors").read_bytes()
     model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)

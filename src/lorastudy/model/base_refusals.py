@@ -49,7 +49,10 @@ def _list_shards(folder: Path) -> list[Path]:
         return []
     with reading_weights(folder):
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+        names = sorted(set(index["weight_map"].values()))
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"{_INDEX} names files that are not in this folder")
+        return [folder / name for name in names]
 
 
 def list_unread_weights(folder: Path) -> list[str]:
@@ -116,11 +119,18 @@ def refuse_incomplete(folder: Path, network: PreTrainedModel, report: dict[str, 
 
 
 def _stored_names(folder: Path) -> set[str]:
-    names: set[str] = set()
+    """The names of all tensors in the files; one that two files hold could have either value."""
+    files: dict[str, str] = {}
     for path in list_weight_files(folder):
         with safe_open(path, framework="pt") as file:
-            names.update(file.keys())
-    return names
+            for name in file.keys():  # noqa: SIM118
+                if name in files:
+                    raise InputError(
+                        f"{folder}: both {files[name]} and {path.name} hold {name}, so it is not "
+                        "clear which is meant. Download or export the model again."
+                    )
+                files[name] = path.name
+    return set(files)
 
 
 def _is_constant(folder: Path, name: str, network: PreTrainedModel) -> bool:

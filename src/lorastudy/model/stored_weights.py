@@ -59,7 +59,10 @@ class StoredTensor:
 
         Raises:
             OSError: The file cannot be read, or is shorter than its head says.
+            ValueError: It holds whole numbers where a weight is asked for.
         """
+        if dtype is not None and dtype.is_floating_point > self.dtype.is_floating_point:
+            raise ValueError(f"{self.name} holds {self.dtype} numbers, which are not weights")
         if math.prod(self.shape) >= _LARGE:
             release_free_memory()  # what other tensors left behind, in pieces that are too small
         how: Any = {"dtype": dtype or self.dtype, "device": device}
