@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lorastudy.errors import InputError
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.elsewhere import describe_weights
+from lorastudy.model.scoring import make_scorer
 from support.tiny_arms import CPU, RANK, as_if_trained, attach, logits_of, lora
 
 # Where PEFT and transformers are used as a reader would, their advice is not ours to heed.
@@ -92,6 +94,53 @@ def test_adapter_with_trained_biases_is_scored_with_them(
     adapter.eval().save_pretrained(tmp_path)
     scored = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network.eval()
     assert torch.allclose(logits_of(scored), logits_of(adapter), atol=1e-4)
+
+
+@as_others_do
+def test_a_part_of_a_tied_weight_is_replaced_only_where_the_config_says_so(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    config = LoraConfig(r=2, target_modules=["c_attn"], modules_to_save=["lm_head"])
+    theirs = get_peft_model(load_plain(tiny_gpt2), config).eval()
+    with torch.no_grad():
+        theirs.get_output_embeddings().modules_to_save["default"].weight.mul_(1.5)
+    theirs.save_pretrained(tmp_path)
+    ours = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network
+    assert torch.allclose(logits_of(ours), logits_of(theirs), atol=1e-4)
+    edit_config(tmp_path, modules_to_save=None)
+    assert re.search(r"replaces lm_head.weight .*share", refusal_of(tiny_gpt2, tmp_path))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_numbers_that_are_not_weights_are_refused(
+    kind: torch.dtype, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    as_if_trained(attach(tiny_gpt2, lora("lora-1"))).save(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name: t.to(kind) for name, t in load_file(path).items()}, path)
+    with pytest.warns() if kind.is_complex else nullcontext():
+        assert re.search(r"lora_A.weight holds numbers of type", refusal_of(tiny_gpt2, tmp_path))
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "corda", "lora_ga"])
+def test_start_that_cannot_be_taken_out_again_is_refused(
+    start: str, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    attach(tiny_gpt2, lora("lora-1")).save(tmp_path)
+    edit_config(tmp_path, init_lora_weights=start)
+    assert f"init_lora_weights is '{start}'" in refusal_of(tiny_gpt2, tmp_path)
+
+
+def test_adapter_that_was_trained_with_everything_dropped_is_scored(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    as_if_trained(attach(tiny_gpt2, lora("lora-1"))).save(tmp_path)
+    network = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network
+    logits = logits_of(network)
+    edit_config(tmp_path, lora_dropout=1.0)
+    dropped = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network
+    make_scorer(dropped, "float32")  # which runs the model as in training, too
+    assert torch.allclose(logits_of(dropped), logits, atol=1e-4)
 
 
 def test_adapters_that_lie_in_folders_of_their_own_are_named(

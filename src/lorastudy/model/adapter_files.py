@@ -6,23 +6,30 @@ files, and it has adapters that change no module of the model. Here such folders
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import IA3Config, PeftConfig, PeftModel, PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorastudy.errors import InputError, reading_user_files, show_names
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_FLOATS = ("F", "BF")  # types of real numbers in safetensors begin like this
+# Starts that take weights out of the base model, where these follow from more than the base model:
+# from random numbers, or from training rows.
+_LOST_STARTS = ("pissa_niter", "corda", "lora_ga")
 _LARGEST = float(np.finfo(np.float32).max)
+_PREFIX = "base_model.model."  # of names in the file
 _DAMAGED = "Download or copy the adapter again."
 
 
@@ -95,21 +102,63 @@ def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:
     )
 
 
-def refuse_missing_biases(folder: Path, expected: Mapping[str, Tensor]) -> None:
-    """Check that the file has the trained biases that it should, which PEFT does not look for.
+def refuse_other_tensors(folder: Path, expected: Mapping[str, Tensor]) -> None:
+    """Check that the file has the numbers and the trained biases that it should.
 
-    `expected` are the tensors that PEFT would write.
+    PEFT looks for neither. `expected` are the tensors that it would write.
 
     Raises:
-        InputError: It lacks some, so that those of the base model would take their place.
+        InputError: Whole or complex numbers, which would be rounded, stand in place of weights; or
+            biases are missing, so that those of the base model would take their place.
     """
     with safe_open(folder / WEIGHTS, framework="pt") as file:
-        stored = set(file.keys())
-    missing = sorted(name for name in expected if name.endswith(".bias") and name not in stored)
+        kinds = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() and not kinds.get(name, _FLOATS[0]).startswith(_FLOATS):
+            raise InputError(
+                f"{folder / WEIGHTS}: {name} holds numbers of type {kinds[name]}, not weights. "
+                "Save the adapter again in float32, bfloat16 or float16."
+            )
+    missing = sorted(name for name in expected if name.endswith(".bias") and name not in kinds)
     if missing:
         raise InputError(
             f"{folder}: {CONFIG} says that biases were trained, and {WEIGHTS} lacks "
             f"{show_names(missing, most=3)}. The two files do not belong together. {_DAMAGED}"
+        )
+
+
+def find_half_of_tied(network: nn.Module, folder: Path) -> list[str]:
+    """Names of weights of `network` that other modules share, if the file would change these too.
+
+    A module of `modules_to_save` has such a name in the file as well, and a weight of its own.
+    """
+    owned, shared = network.state_dict(keep_vars=True), defaultdict[int, list[str]](list)
+    for name, tensor in owned.items():
+        shared[id(tensor)].append(name)
+    half: list[str] = []
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        stored = {name.removeprefix(_PREFIX): name for name in file.keys()}  # noqa: SIM118
+        for names in shared.values():
+            found = [name for name in names if name in stored]
+            if len(names) > 1 and found:
+                values = [file.get_tensor(stored[n]) if n in stored else owned[n] for n in names]
+                if not all(torch.equal(value.to(values[0]), values[0]) for value in values):
+                    half += found
+    return half
+
+
+def refuse_half_of_tied(adapter: PeftModel, folder: Path, half: Sequence[str]) -> None:
+    """Check that no shared weight was replaced under the names `half`, which were found before.
+
+    Raises:
+        InputError: One was.
+    """
+    replaced = [name for name in half if _PREFIX + name in adapter.state_dict()]
+    if replaced:
+        raise InputError(
+            f"{folder / WEIGHTS} replaces {show_names(replaced)} of the base model, a weight that "
+            "the embedding and the head share, with numbers for one of them. Restore "
+            f"modules_to_save in {CONFIG}, which gives the module a weight of its own."
         )
 
 
@@ -196,6 +245,14 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
             f"{folder / CONFIG}: peft_type {kind} changes no module of the model; it puts trained "
             "vectors before the text. Such adapters are not scored or exported here. Give an "
             "adapter that changes modules, such as LORA."
+        )
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_LOST_STARTS):
+        raise InputError(
+            f"{folder / CONFIG}: init_lora_weights is {start!r}, so the adapter belongs to a base "
+            "model from which weights were taken, and these cannot be found again. Save the "
+            "adapter as plain LoRA: PEFT's save_pretrained does so with "
+            "path_initial_model_for_weight_conversion."
         )
     if config.get("alora_invocation_tokens"):
         raise InputError(

@@ -21,7 +21,9 @@ from lorastudy.errors import ConfigError, InputError, first_line, reading_user_f
 from lorastudy.model.adapter_files import (
     WEIGHTS,
     check_adapter_folder,
-    refuse_missing_biases,
+    find_half_of_tied,
+    refuse_half_of_tied,
+    refuse_other_tensors,
     refuse_unused_tensors,
     write_adapter,
 )
@@ -195,9 +197,11 @@ def load_adapter(network: PreTrainedModel, folder: Path) -> ArmModel:
     ):
         # PEFT only warns, and uses random values for what the file lacks
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        half = find_half_of_tied(network, folder)
         adapter = PeftModel.from_pretrained(network, str(folder), use_safetensors=True)
+        refuse_half_of_tied(adapter, folder, half)
         refuse_unused_tensors(adapter, folder)
-        refuse_missing_biases(folder, stored_by_peft(adapter))
+        refuse_other_tensors(folder, stored_by_peft(adapter))
         _refuse_outside_parts(network, adapter.eval())
     return ArmModel(network, adapter)
 

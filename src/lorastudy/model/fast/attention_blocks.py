@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorastudy.model.fast.dropout import apply_mask, draw_keep_masks_of_rows
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_masks_of_rows, scale_of_kept
 from lorastudy.model.fast.flat_rows import Attention
 from lorastudy.model.fast.frozen import runs_low
 
@@ -65,14 +65,14 @@ class _BlockAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, masks)
         with torch.autocast("cpu", enabled=False):
             out = _attend(query, key, value, attention, masks)
-        return out.mul_(1.0 / (1.0 - attention.dropout)) if attention.dropout else out
+        return out.mul_(scale_of_kept(attention.dropout)) if attention.dropout else out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, masks = ctx.saved_tensors
         attention: Attention = ctx.attention
         if attention.dropout:
-            gradient = gradient * (1.0 / (1.0 - attention.dropout))
+            gradient = gradient * scale_of_kept(attention.dropout)
         # laid out as (T, H, D), as the model's projections are, so that no copy is needed there
         d_query, d_key, d_value = (
             x.new_empty(x.shape[1], x.shape[0], x.shape[2], dtype=dtype).transpose(0, 1)

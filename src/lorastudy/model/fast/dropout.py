@@ -180,6 +180,11 @@ def _draw(
     return torch.from_numpy(kept).view(torch.int8)
 
 
+def scale_of_kept(rate: float) -> float:
+    """What kept elements are multiplied by; at a rate of 1, which base models may have, none is."""
+    return 1.0 / (1.0 - rate) if rate < 1 else 0.0
+
+
 def apply_mask(x: Tensor, mask: Tensor) -> Tensor:
     """`x * mask` in the dtype of `x`; on a CPU it is faster to turn bytes into floats first."""
     return mask.to(x.dtype).mul_(x)
@@ -190,7 +195,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
         mask = draw_keep_mask(x.shape, rate, x.device)
         ctx.save_for_backward(mask)
-        ctx.scale = 1.0 / (1.0 - rate) if rate < 1 else 0.0
+        ctx.scale = scale_of_kept(rate)
         return apply_mask(x, mask).mul_(ctx.scale)
 
     @staticmethod

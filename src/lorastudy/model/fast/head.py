@@ -12,7 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask, scale_of_kept
 from lorastudy.model.fast.frozen import FrozenLinear, low_tensors, runs_low
 from lorastudy.model.fast.lora import is_plain_lora
 from lorastudy.model.fast.products import LargeLinear, multiply, multiply_back
@@ -40,7 +40,7 @@ class _HeadNats(torch.autograd.Function):
         """
         needs = ctx.needs_input_grad
         mask = draw_keep_mask(hidden.shape, rate, hidden.device) if rate else None
-        kept = 1.0 / (1.0 - rate)
+        kept = scale_of_kept(rate)
         d_hidden = torch.empty_like(hidden)
         d_weight = _zeros_like(weight) if needs[2] else None
         d_bias = _zeros_like(bias) if bias is not None and needs[3] else None

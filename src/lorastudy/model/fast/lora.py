@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask
+from lorastudy.model.fast.dropout import apply_mask, draw_keep_mask, scale_of_kept
 from lorastudy.model.fast.frozen import low_tensors, runs_low
 from lorastudy.model.fast.held import widen
 from lorastudy.model.fast.products import multiply, multiply_back
@@ -44,7 +44,7 @@ class _LoraLinear(torch.autograd.Function):
         mask = draw_keep_mask(x.shape, rate, x.device) if rate else None
         narrow = torch.mm(x if mask is None else apply_mask(x, mask), a.t())
         if rate:
-            narrow.mul_(1.0 / (1.0 - rate))
+            narrow.mul_(scale_of_kept(rate))
         y.addmm_(narrow, b.t(), alpha=scale)
         ctx.save_for_backward(x, mask, narrow, weight, a, b)
         ctx.scale, ctx.rate = scale, rate
@@ -53,7 +53,7 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, mask, narrow, weight, a, b = ctx.saved_tensors
-        kept = 1.0 / (1.0 - ctx.rate)
+        kept = scale_of_kept(ctx.rate)
         d_narrow = torch.mm(dy, b).mul_(ctx.scale)
         d_b = torch.mm(dy.t(), narrow).mul_(ctx.scale)
         floats = None if mask is None else mask.to(x.dtype)
