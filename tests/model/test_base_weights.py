@@ -35,7 +35,7 @@ from lorastudy.model.fast.held import count_elements, cut_rows, is_packed, widen
 from lorastudy.model.fast.products import multiply, multiply_back
 from lorastudy.model.scoring import make_scorer
 from lorastudy.model.stored_weights import _list_tensors, _names_of_turned
-from support.families import FAMILIES, save_family
+from support.families import save_family
 from support.gradients import (
     LAYOUTS,
     Gradients,
@@ -261,16 +261,50 @@ def test_packed_weights_are_widened_part_by_part(
         assert torch.allclose(multiply_back(dy, weight), dy @ whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gemma3_text", "opt", "gpt_neox", "gpt_oss"])  # one scales
-def test_other_families_compute_in_float32_from_held_weights(family: str, tmp_path: Path) -> None:
-    folder = save_family(family, tmp_path, **({} if family in FAMILIES else FAMILIES["llama"]))
+# one scales its embedding, one has a linear module of its own, and two have experts
+@pytest.mark.parametrize("family", ["gemma3_text", "opt", "falcon", "gpt_oss", "mixtral"])
+def test_other_families_compute_in_float32_from_half_the_bytes(family: str, tmp_path: Path) -> None:
+    folder = save_family(family, tmp_path)
     held = held_base(folder, "bfloat16")
+    same = same_numbers(folder, held)
+    sizes = [sum(p.nbytes for p in network.parameters()) for network in (held, same)]
+    assert sizes[0] < 0.56 * sizes[1]  # norms and OPT's positions stay as they are
     assert any(isinstance(module, HeldEmbedding) for module in held.modules())
     ids = torch.arange(40, 80).reshape(2, 20)
-    with torch.no_grad():
-        ours, theirs = (n(input_ids=ids).logits for n in (held, same_numbers(folder, held)))
-    assert ours.dtype == torch.float32
-    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    found: list[Gradients] = []
+    kept: list[Tensor] = []
+    for network in (same, held):
+        for parameter in network.parameters():
+            parameter.requires_grad_(parameter.ndim == 1)  # norms and biases, never held
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            logits = network(input_ids=ids).logits
+        assert logits.dtype == torch.float32
+        logits.square().mean().backward()
+        grads = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        found.append(grads | {"logits": logits.detach()})
+    assert_equal_gradients(found[1], found[0], 1e-5)
+    shapes = {tuple(p.shape[-2:]) for p in held.parameters() if p.dtype == torch.bfloat16}
+    assert not [t.shape for t in kept if t.dtype == torch.float32 and tuple(t.shape) in shapes]
+
+
+def test_trained_experts_in_bfloat16_have_gradients_in_float32(tmp_path: Path) -> None:
+    held = held_base(save_family("gpt_oss", tmp_path), "bfloat16")
+    found: list[Gradients] = []
+    for network in (same_numbers(tmp_path, held), held):
+        model = attach_arm(network, FULL, place(tmp_path, FULL), seed=0)
+        found.append(gradients_of(model, model.network(torch.arange(40)[None]).logits.sum()))
+    assert_equal_gradients(found[1], found[0], 1e-5)
+    assert {gradient.dtype for gradient in found[1].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("base_weights", PACKED)
+def test_linear_modules_of_a_familys_own_class_are_packed(
+    base_weights: str, tmp_path: Path
+) -> None:
+    held = held_base(save_family("falcon", tmp_path), base_weights)
+    numbers = [count_elements(weight) for weight in held.parameters() if is_packed(weight)]
+    assert sum(numbers) == describe_base(tmp_path).linear_parameters
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured by /proc and glibc")

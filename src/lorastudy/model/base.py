@@ -56,7 +56,7 @@ class BaseDescription:
     model_type: str
     total_parameters: int  # a tied head is counted once
     linear_parameters: int  # weights of linear modules, without embeddings and the output layer
-    embedding_parameters: int  # weights of embeddings and the output layer
+    embedding_parameters: int  # weights of embeddings, experts and the output layer
     vocabulary_size: int  # rows of the embedding
     max_positions: int | None  # None: no fixed limit is stated
     hidden_size: int

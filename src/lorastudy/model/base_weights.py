@@ -1,9 +1,9 @@
 """The number format in which a base model's frozen weights are held: `base_weights` of an arm.
 
-float32 is the model as it was always trained. In bfloat16, the weights of linear modules and
-embeddings are tensors of that type; norms, biases and all that is computed stay float32. int8, nf4
-and nf4-double are packed by bitsandbytes, through transformers. It leaves embeddings and the output
-layer alone, and these are held in bfloat16.
+float32 is the model as it was always trained. In bfloat16, the weights of linear modules,
+embeddings and experts are tensors of that type; norms, biases and all that is computed stay
+float32. int8, nf4 and nf4-double are packed by bitsandbytes, through transformers. It leaves
+embeddings, experts and the output layer alone, and these are held in bfloat16.
 
 bitsandbytes' own products are not used. On a CPU they quantise inputs in evaluation but not in
 training, and they repack weights in evaluation in a form that passes no gradient to lower layers.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import Arm, BaseWeights, Training
@@ -25,6 +25,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.model.fast.frozen import runs_low
 from lorastudy.model.fast.held import is_packed, widen
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, apply_linear
+from lorastudy.model.held_experts import hold_experts, list_experts, widen_experts
 
 IN_8_BITS = "adamw-8bit"
 PACKED: dict[BaseWeights, dict[str, Any]] = {
@@ -106,24 +107,44 @@ class HeldEmbedding(nn.Embedding):
 
 
 def ask_for_bfloat16(network: nn.Module) -> None:
-    """Let the weights of linear modules and embeddings be bfloat16, before they are read.
+    """Let weights of linear modules, embeddings and experts be bfloat16, before they are read.
 
     Modules of other classes keep float32, since it is not known how they use their weights.
     """
     for module in network.modules():
-        if _held_class(module) is not None:
+        held = _held_class(module)
+        if held is LargeLinear:
+            module.__class__ = nn.Linear  # bitsandbytes packs no subclass of it
+        if held is not None:
             weight = module.weight
             assert isinstance(weight, Tensor)
             weight.data = weight.data.bfloat16()  # not a new parameter: a tied head shares it
+    hold_experts(network)
 
 
 def _held_class(module: nn.Module) -> type[nn.Module] | None:
     """The class that computes the function of `module` with a held weight; None: there is none."""
-    if type(module) is nn.Linear:
+    kind: Any = type(module)
+    if _computes_as_linear(kind):
         return LargeLinear
-    if type(module) is Conv1D:
+    if kind is Conv1D:
         return LargeConv1D
-    return HeldEmbedding if type(module) is nn.Embedding or _only_scales(module) else None
+    return HeldEmbedding if kind is nn.Embedding or _only_scales(module) else None
+
+
+@cache
+def _computes_as_linear(kind: Any) -> bool:
+    """Whether a class is `nn.Linear` or computes the same, as Falcon's: tried on a small module."""
+    if kind is nn.Linear or not issubclass(kind, nn.Linear):
+        return kind is nn.Linear
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+            made, x = kind(3, 2), torch.linspace(-1, 1, 6).reshape(1, 2, 3)
+            made.weight.copy_(x.flatten().reshape(2, 3))
+            made.bias.copy_(x[0, 0, :2])
+            return torch.allclose(made(x), nn.functional.linear(x, made.weight, made.bias))
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return False
 
 
 def _only_scales(module: nn.Module) -> bool:
@@ -147,7 +168,7 @@ def _widened_class(kind: Any) -> Any:
     return type(f"Widened{kind.__name__}", (_WidenedForward, kind), {})
 
 
-def widen_products(network: nn.Module) -> None:
+def widen_products(network: PreTrainedModel) -> None:
     """Let modules compute from weights that are held in fewer bits than float32, in place."""
     packed = _packed_classes()
     for module in network.modules():
@@ -156,6 +177,7 @@ def widen_products(network: nn.Module) -> None:
             module.__class__ = _widened_class(kind)
         elif (held := _held_class(module)) and module.weight.dtype == torch.bfloat16:
             module.__class__ = held
+    widen_experts(network)
 
 
 @torch.no_grad()
@@ -168,6 +190,8 @@ def copy_numbers(held: nn.Module, into: nn.Module) -> None:
             wide = widen(weight, torch.float32)
             is_turned = is_packed(weight) and isinstance(module, Conv1D)
             module.weight.copy_(wide.t() if is_turned else wide)
+        for name, experts in list_experts(module).items():
+            experts.copy_(weights[f"{path}.{name}"])
 
 
 def _packed_classes() -> tuple[type[nn.Module], ...]:

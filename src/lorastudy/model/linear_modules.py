@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lorastudy.model.held_experts import list_experts
 from lorastudy.model.placement import LinearModule
 
 
@@ -57,7 +58,7 @@ def list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:
 
 
 def count_matrices(network: PreTrainedModel) -> tuple[int, int]:
-    """Weights of linear modules, and those of embeddings and the output layer, each once."""
+    """Weights of linear modules; and of embeddings, experts and the output layer, each once."""
     head = network.get_output_embeddings()
     outer = {
         id(module.weight): module.weight.numel()
@@ -65,4 +66,6 @@ def count_matrices(network: PreTrainedModel) -> tuple[int, int]:
         if isinstance(module, nn.Embedding) or module is head
     }
     linear = [m.weight for m in network.modules() if isinstance(m, (nn.Linear, Conv1D))]
-    return sum(w.numel() for w in linear if id(w) not in outer), sum(outer.values())
+    experts = [t.numel() for module in network.modules() for t in list_experts(module).values()]
+    n_linear = sum(w.numel() for w in linear if id(w) not in outer)
+    return n_linear, sum(outer.values()) + sum(experts)

@@ -16,9 +16,9 @@ from lorastudy.units import MIB
 
 _LIBRARIES_BYTES = 500 * MIB  # resident after importing torch, transformers and peft
 
-# Bytes per weight: of linear modules, and of embeddings and the output layer. nf4 has one float32
-# scale per 64 weights; nf4-double holds these in 8 bits, with one float32 scale per 256 of them.
-# The scales of int8, one per row, are too few to count.
+# Bytes per weight: of linear modules; and of embeddings, experts and the output layer. nf4 has one
+# float32 scale per 64 weights; nf4-double holds these in 8 bits, with one float32 scale per 256 of
+# them. The scales of int8, one per row, are too few to count.
 _BYTES: dict[BaseWeights, tuple[float, int]] = {
     "float32": (4, 4),
     "bfloat16": (2, 2),
@@ -173,7 +173,7 @@ def count_rows_at_once(training: Training, row_length: int) -> int:
 
 
 def _held_bytes(base: BaseDescription, base_weights: BaseWeights) -> int:
-    """Bytes of the base model's parameters: linear weights, embeddings with the head, others."""
+    """Bytes of parameters: linear weights; embeddings, experts and the head; all others."""
     of_linear, of_embedding = _BYTES[base_weights]
     others = base.total_parameters - base.linear_parameters - base.embedding_parameters
     return round(
