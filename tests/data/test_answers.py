@@ -126,7 +126,10 @@ def read(path: Path, **keys: Any) -> Documents:
     return read_documents(source, mirror=None, offline=True, base=path.parent)
 
 
-@pytest.mark.parametrize("rows", [PAIRS, CHATS], ids=["pairs", "chats"])
+ASKED_CHATS = [{"prompt": say(q), "completion": say("", a)[1:]} for q, a in ("Aa", "Bb")]
+
+
+@pytest.mark.parametrize("rows", [PAIRS, CHATS, ASKED_CHATS], ids=["pairs", "chats", "asked"])
 def test_every_format_gives_the_same_rows(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     lines = write_rows(tmp_path / "rows.jsonl", rows)
     one = tmp_path / "rows.json"
@@ -200,6 +203,10 @@ REFUSED = {
     "has no answer: there is a prompt, and no completion": {"prompt": "q"},
     "prompt is of type int, neither text nor": {"prompt": 1, "completion": "a"},
     "NUL": {"prompt": "q", "completion": "a\0"},
+    "prompt is text, not a list of messages such as": {
+        "prompt": str(ASKED[:1]),  # as Python shows a list, which is not JSON
+        "completion": str(ASKED[1:]),
+    },
 }
 
 

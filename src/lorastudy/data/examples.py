@@ -24,6 +24,7 @@ from lorastudy.data.messages import (
     Message,
     Turns,
     check_roles,
+    is_written_list,
     parse_list,
     read_turns,
     say_kind,
@@ -150,9 +151,11 @@ def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ())
         check_roles(place, turns)
         return Example(place, (), turns)
     prompt, completion = values
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return _read_text_pair(place, prompt, completion)
-    return _read_message_pair(place, prompt, completion)
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        return _read_message_pair(place, prompt, completion)
+    if is_written_list(prompt) and is_written_list(completion):
+        return _read_turns_pair(place, prompt, completion)
+    return _read_text_pair(place, prompt, completion)
 
 
 def _leave_unread(place: str, values: Sequence[Any], columns: Sequence[str]) -> Sequence[Any]:
@@ -191,6 +194,10 @@ def _read_message_pair(place: str, prompt: Any, completion: Any) -> Example:
             f"{place}: prompt is {say_kind(prompt)} and completion is {say_kind(completion)}. "
             "Both have to be text, or both lists of messages."
         )
+    return _read_turns_pair(place, prompt, completion)
+
+
+def _read_turns_pair(place: str, prompt: Any, completion: Any) -> Example:
     before = read_turns(place, "prompt", prompt)
     after = read_turns(place, "completion", completion)
     check_roles(place, (*before, *after))

@@ -6,6 +6,7 @@ A list may also be written as JSON in a text, as in CSV files.
 """
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from lorastudy.errors import InputError, show_names
 CONVERSATION = "messages"
 REPAIR = "Repair or remove the row."
 _ROLES = ("system", "user", "assistant")
+_WRITTEN = re.compile(r"\s*\[\s*\{\s*['\"](?:role|content)['\"]\s*:")  # messages in a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ def parse_list(value: Any) -> Any:
         with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
+
+
+def is_written_list(text: str) -> bool:
+    """Whether a text begins as a list of messages does, such as that of a CSV file."""
+    return _WRITTEN.match(text) is not None
 
 
 def _read_message(place: str, value: Any) -> Message:
