@@ -21,7 +21,7 @@ from lorastudy.store.document_sums import DocumentSums
 from lorastudy.store.files import read_record
 from lorastudy.store.places import Places
 from lorastudy.store.sample_records import SamplesRecord
-from support.chats import say, write_rows
+from support.chats import END, say, write_rows
 from support.tiny_runs import CPU, SOUND, Case, make_study, write_texts
 
 ROWS = Rows(cut="lines", length=48)
@@ -148,6 +148,10 @@ def test_chats_are_asked_without_their_last_answer_and_a_stop_ends_an_answer(
     right = [{**row, "completion": f"{i.text} "} for row, i in zip(SUMS, whole.items, strict=True)]
     found = score(reader, right, "exact-match", generation={"max_new_tokens": 8})
     assert found.evaluation.accuracy == 1.0
+    ended = [{**row, "completion": f"{row['completion']}{END}"} for row in right]  # as in training
+    assert (
+        score(reader, ended, "exact-match", generation={"max_new_tokens": 8}).items == found.items
+    )
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     reader.tokenizer.backend.chat_template = template
     chats = [{"messages": say(row["prompt"], row["completion"])} for row in right]

@@ -15,7 +15,13 @@ from lorastudy.errors import ConfigError, InputError, reason_of
 JudgeText = Callable[[str, str], object]  # generated text and answer -> whether it is right
 
 _ODD_TEXTS = ("", " ?\n", "not 1 answer, but 2.")  # a function has to understand or refuse them
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_WRITTEN = str.maketrans("\u2212\uff0d\ufe63", "---", "$\u20ac\u00a3\u00a5")  # minus signs; money
+# a sign that follows a word or another number is not part of the number: 10-5, COVID-19
+_NUMBER = re.compile(
+    r"(?:(?<![\w)])[-+])?"
+    r"(?:(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"  # 1,000.5 or .5
+    r"(?:[eE][-+]?\d{1,4}(?!\w))?"
+)
 
 
 def pick_choice(nats: Sequence[float], choices: Sequence[str], *, per_character: bool) -> int:
@@ -34,14 +40,14 @@ def equals_text(generated: str, answer: str) -> bool:
 
 
 def equals_number(generated: str, answer: str) -> bool:
-    """The last number of each is the same; 1,000.0 equals 1000."""
+    """The last number of each is the same; 1,000.0 equals 1000, and 1e3."""
     found = find_number(generated)
     return found is not None and found == find_number(answer)
 
 
 def find_number(text: str) -> Decimal | None:
     """The last number that is written in digits; None if there is none."""
-    written = _NUMBER.findall(text)
+    written = _NUMBER.findall(text.translate(_WRITTEN))
     return Decimal(written[-1].replace(",", "")) if written else None
 
 

@@ -59,6 +59,8 @@ def prepare_items(
     )
     if protocol.kind.chooses:
         return replace(items, pairs=_encode_choices(chosen, tokenizer, protocol.length))
+    chosen = _leave_out_ends(chosen, tokenizer.end_of_text)
+    items = replace(items, examples=chosen)
     prompts = write_prompts(chosen, tokenizer)
     refuse_long_prompts(chosen, prompts, items.generation.max_new_tokens, protocol.length)
     judge: JudgeText = equals_text
@@ -83,6 +85,16 @@ def _refuse_kind(label: str, protocol: SizedProtocol, examples: Sequence[Example
         else "prompts with answers, in columns prompt and completion, or messages"
     )
     raise ConfigError(f"{label} holds {kind}, and the protocol {protocol.name!r} is for {needed}.")
+
+
+def _leave_out_ends(examples: Sequence[Example], end: str) -> tuple[Example, ...]:
+    """The rows without an end-of-text token at the end of their answers; models' have none."""
+    return tuple(
+        replace(e, completion=e.completion.removesuffix(end))
+        if isinstance(e.completion, str)
+        else e
+        for e in examples
+    )
 
 
 def _draw(examples: Sequence[Example], n: int | None) -> tuple[Example, ...]:
