@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from lorastudy.errors import InputError
 from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
@@ -153,3 +154,15 @@ def test_tokens_that_are_drawn_at_random_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"tokenizer\.json: dropout of the model is set"):
         tokenizer_with({"dropout": 0.1})
+
+
+def test_answers_end_at_every_token_that_is_special_and_at_no_other(starting: Path) -> None:
+    """Some tokenizers name the token that ends a turn in tokenizer.json alone."""
+    path = starting / "tokenizer.json"
+    tokens = tokenizers.Tokenizer.from_file(str(path))
+    tokens.add_special_tokens(["<|eot|>"])
+    tokens.add_tokens(["<tool>"])
+    tokens.save(str(path))
+    tokenizer = load_tokenizer(starting)
+    assert tokenizer.ending_ids == {START, START + 1}
+    assert tokenizer.decode([97, *tokenizer.ending_ids, START + 2]) == "a<tool>"

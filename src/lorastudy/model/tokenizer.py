@@ -97,13 +97,17 @@ class Tokenizer:
 
     @cached_property
     def ending_ids(self) -> frozenset[int]:
-        """Ids of tokens that end an answer: end-of-text, and others that stand for no text."""
-        special = {i for i in self.backend.all_special_ids if i != self.unknown_id}
+        """Ids of tokens that end an answer: end-of-text, and all others that `decode` leaves out.
+
+        Some tokenizers mark a token that ends a turn as special in tokenizer.json alone.
+        """
+        added = self.backend.added_tokens_decoder
+        special = {i for i, token in added.items() if token.special and i != self.unknown_id}
         return frozenset({self.end_id, *special})
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens; special tokens have none."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, with_special: bool = False) -> str:
+        """The text of tokens; special tokens have none, unless they are asked for."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=not with_special))
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files beside a model, so that the folder can be used alone."""
