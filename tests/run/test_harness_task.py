@@ -5,10 +5,13 @@ Needs the extra `lmeval`. The tasks and their data are made here.
 
 import json
 import linecache
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from lorastudy.config.models import Benchmark, Rows
 from lorastudy.errors import ConfigError, InputError, UserError
@@ -162,6 +165,29 @@ def test_generated_texts_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> Non
     assert 0 < (found.evaluation.accuracy or 0) < 1
 
 
+def test_texts_end_at_special_tokens_where_they_end_with_hflm(
+    folder: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    """Those that the task names as stops, and those at which the base model's settings end."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, base)
+    tokens = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokens.add_special_tokens([f"<{number}>" for number in range(257, 300)])
+    tokens.save(str(base / "tokenizer.json"))
+    keys = {"LETTER": "e", "STOP": "none"}
+    whole = theirs(base, write_task(folder, WRITTEN, **keys))
+    stops = json.dumps([f"<{number}>" for number in range(257, 300, 2)])
+    path = write_task(folder, WRITTEN.replace('["STOP"]', stops), **keys)
+    stopped = theirs(base, path)
+    settings = {"eos_token_id": [256, *range(258, 300, 2)]}
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    ended = theirs(base, path)
+    found = ours(base, folder)
+    texts = [[s["resps"][0][0] for s in each] for each in (whole, stopped, ended)]
+    assert texts[0] != texts[1] != texts[2]  # both ended something
+    assert [item.text for item in found.items] == [s["filtered_resps"][0] for s in ended]
+
+
 def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     folder: Path, tiny_gpt2: Path
 ) -> None:
@@ -178,9 +204,55 @@ def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     long = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 900")
     refused(long, "own_written generates 900 tokens, and the model reads 64")
     refused(WRITTEN.replace("max_gen_toks: 9", "do_sample: true"), "own_written samples")
+    penalty = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: 1.2")
+    refused(penalty, "own_written is to write with repetition_penalty: 1.2")
+    both = WRITTEN.replace("max_gen_toks: 9", "max_length: 40, max_gen_toks: 9")
+    refused(both, "own_written limits prompts and answers together by max_length")
     refused(PERPLEXITY, "own_perplexity measures a perplexity")
     missing = CHOICE.replace("questions.jsonl", "none.jsonl")
     refused(missing, r"task task.yaml: lm-evaluation-harness says: ", InputError)
+
+
+def test_settings_of_the_base_model_that_change_greedy_generation_are_refused(
+    folder: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, base)
+    (base / "generation_config.json").write_text('{"no_repeat_ngram_size": 2, "top_p": 0.5}')
+    write_task(folder, WRITTEN, LETTER="e", STOP="none")
+    with pytest.raises(ConfigError, match="the base model is to write with no_repeat_ngram_size"):
+        prepare(base, folder)
+
+
+def test_without_a_metric_the_first_one_of_the_task_counts(folder: Path, tiny_gpt2: Path) -> None:
+    write_task(folder, CHOICE.replace("[{metric: acc}, {metric: acc_norm}]", BACKWARDS))
+    assert ours(tiny_gpt2, folder).evaluation.metric == "acc_norm,none"
+
+
+BACKWARDS = "[{metric: acc_norm}, {metric: acc}]"
+LENGTHS = """
+process_results: !function utils.judge
+metric_list: [{metric: long, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (CHOICE.replace("{metric: acc},", "{metric: mcc},"), "'mcc' is (0, "),
+        (WRITTEN.partition("metric_list")[0] + LENGTHS, "'long' is 21.0"),
+    ],
+)
+def test_a_metric_that_gives_no_share_per_item_is_refused_before_training(
+    text: str, says: str, folder: Path, tiny_gpt2: Path
+) -> None:
+    code = "def judge(doc, results):\n    return {'long': float(len(results[0]))}\n"
+    (folder / "utils.py").write_text(code)
+    write_task(folder, text, LETTER="e", STOP="none")
+    part = prepare(tiny_gpt2, folder)
+    assert isinstance(part, HarnessItems)
+    with pytest.raises(ConfigError, match=rf"document \d: the metric {re.escape(says)}"):
+        part.refuse_unfit()  # which every check of a study calls
 
 
 @pytest.mark.parametrize(("choice", "says"), [("y" * 65, "has 65 tokens"), ("", "has no token")])

@@ -37,14 +37,15 @@ def write_continuations(
         tokenizer: The model's.
         prompts: Token ids.
         max_new_tokens: At most as many tokens per prompt.
-        stops: Texts before which the written text ends.
+        stops: Texts before which the written text ends; also those of special tokens.
         end_ids: Tokens that end it as well.
         device: Where the model is.
         poll: Called before every token; may raise to stop.
     """
 
     def is_over(ids: Ids) -> bool:
-        return bool(stops) and cut_at_stop(text := tokenizer.decode(ids), stops) != text
+        text = tokenizer.decode(ids, with_special=True) if stops else ""
+        return any(stop in text for stop in stops)
 
     ending = Ending(max_new_tokens, end_ids, is_over)
     found = generate_greedily(scorer, prompts, ending, device=device, poll=poll)

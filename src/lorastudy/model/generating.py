@@ -11,6 +11,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lorastudy.model.fast.compiled import run_uncompiled
 from lorastudy.model.scoring import Continuation
@@ -36,6 +37,12 @@ class Generated:
 
     ids: Ids  # without a token that ended it
     is_cut: bool  # it has `max_new_tokens` tokens, and no end
+
+
+def find_end_ids(network: PreTrainedModel) -> frozenset[int]:
+    """The tokens at which the model's own settings end a text (generation_config.json)."""
+    found = getattr(network.generation_config, "eos_token_id", None)
+    return frozenset([found] if isinstance(found, int) else found or [])
 
 
 def generate_greedily(

@@ -6,19 +6,58 @@ The answers are those of the harness' own HFLM. What cannot be answered is refus
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from lorastudy.errors import ConfigError, InputError
+from lorastudy.errors import InputError
 from lorastudy.evaluate.pairs import TokenPair, encode_pairs, score_pairs
 from lorastudy.evaluate.writing import write_continuations
 from lorastudy.machine.team import Team
+from lorastudy.model.generating import find_end_ids
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.run.harness_settings import read_generation, refuse_perplexity, refuse_settings
 
-_NEW_TOKENS = 256  # as the harness generates where a task does not say
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+class Answering(Protocol):
+    """What answers the requests of the harness, in their order."""
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation, and whether it is the greedy one."""
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """The log-likelihood of each text."""
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """The text that is generated after each context."""
+
+
+def as_harness_has_it(answering: Answering) -> Any:
+    """The same as an object of the harness' own class of models."""
+    from lm_eval.api.model import LM
+
+    def call(name: str) -> Callable[..., Any]:
+        return lambda _, requests, **__: getattr(answering, name)(requests)
+
+    names = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+    return type("LorastudyModel", (LM,), {name: call(name) for name in names})()
+
+
+class StandIn:
+    """Answers without a model, so that a task can be tried before there is one."""
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Every continuation is equally likely."""
+        return [(-1.0, False)] * len(requests)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Every text is equally likely."""
+        return [-1.0] * len(requests)
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Nothing is written, or a sentence, in turn."""
+        return ["" if place % 2 else " not 1 answer, but 2." for place in range(len(requests))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,17 +72,6 @@ class HarnessModel:
     poll: Callable[[], None]
     team: Team
     n_tokens: int = 0  # scored or generated so far
-
-    def as_harness_has_it(self) -> Any:
-        """The same as an object of the harness' own class of models."""
-        from lm_eval.api.model import LM
-
-        def call(name: str) -> Callable[..., Any]:
-            return lambda _, requests, **__: getattr(self, name)(requests)
-
-        names = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-        methods = {name: call(name) for name in names}
-        return type("LorastudyModel", (LM,), methods)()
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether it is the greedy one."""
@@ -66,6 +94,7 @@ class HarnessModel:
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The text that is generated greedily after each context, before the first stop."""
+        refuse_settings("the model", vars(self.scorer.network.generation_config))
         found: dict[int, str] = {}
         by_settings: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
@@ -86,7 +115,7 @@ class HarnessModel:
             [tuple(ids[-(self.length - n_new) :]) for ids in prompts],
             max_new_tokens=n_new,
             stops=stops,
-            end_ids=frozenset({self.tokenizer.end_id}),
+            end_ids=find_end_ids(self.scorer.network) | {self.tokenizer.end_id},
             device=self.device,
             poll=self.poll,
         )
@@ -112,33 +141,3 @@ def encode_choices(
                 "the benchmark's limit, or choose another task."
             )
     return pairs
-
-
-def refuse_perplexity(task: str) -> ConfigError:
-    """The error of a task whose answers are neither right nor wrong."""
-    return ConfigError(
-        f"task {task} measures a perplexity, and not right answers. Use a protocol such as "
-        "lm-eval-wikitext or document on its texts."
-    )
-
-
-def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[list[str], int]:
-    """The stops of a task that generates, and how many tokens it generates at most.
-
-    Raises:
-        ConfigError: It samples, or leaves no room for a prompt within `length` tokens.
-    """
-    if settings.get("do_sample") or settings.get("temperature"):
-        raise ConfigError(
-            f"task {task} samples its answers, and only greedy generation is supported. Choose "
-            "another task, or change its generation_kwargs."
-        )
-    given = settings.get("until") or []
-    stops = [given] if isinstance(given, str) else [stop for stop in given if stop]
-    n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
-    if n_new >= length:
-        raise ConfigError(
-            f"task {task} generates {n_new:,} tokens, and the model reads {length:,}. Lower "
-            "max_gen_toks in the task's generation_kwargs."
-        )
-    return stops, n_new

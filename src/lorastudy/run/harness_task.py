@@ -8,9 +8,8 @@ task.
 import hashlib
 import inspect
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -18,15 +17,23 @@ from typing import Any, Self
 
 from lorastudy.config.benchmarks import Benchmark
 from lorastudy.data.sources import offline_libraries
-from lorastudy.errors import ConfigError, InputError, UserError, reason_of
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.pairs import TokenPair
 from lorastudy.evaluate.protocols import SizedProtocol
 from lorastudy.model.tokenizer import Tokenizer
+from lorastudy.run.harness_loading import load_task, naming
 from lorastudy.run.harness_model import (
+    Answering,
     HarnessModel,
+    StandIn,
+    as_harness_has_it,
     encode_choices,
+)
+from lorastudy.run.harness_settings import (
     read_generation,
+    read_settings,
     refuse_perplexity,
+    refuse_settings,
 )
 from lorastudy.run.tasks import AskedModel, AskedText, ScoredItems, TaskItems
 from lorastudy.store.counts import TextCounts
@@ -35,6 +42,7 @@ from lorastudy.store.places import Places
 
 _ROUGH_POSITIONS = 256  # tokens of an item, for predictions of time
 _FEWSHOT_SEED = 1234  # that of the harness
+_N_TRIED = 2  # items whose judgement is tried before there is a model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +95,22 @@ class HarnessItems(TaskItems):
         )
 
     def refuse_unfit(self) -> None:
-        """Check that the model can score every choice, and generate as every item asks.
+        """Check that the model can answer every item, and that an answer is right or wrong.
 
         Raises:
-            ConfigError: Generation has settings that are not supported.
-            InputError: A choice has no token of its own, or more than the model reads.
+            ConfigError: Generation has settings that are not supported, or the metric is not
+                between 0 and 1 for every item.
+            InputError: A choice has no token of its own, or more than the model reads; or the
+                harness fails.
         """
         requests = self._list_requests()
         if self.task.OUTPUT_TYPE != "generate_until":
             self._encode(requests)
-            return
-        for request in (r for item in requests for r in item):
-            read_generation(self.name, dict(request.args[1]), self.protocol.length)
+        else:
+            for request in (r for item in requests for r in item):
+                read_generation(self.name, dict(request.args[1]), self.protocol.length)
+        with redirect_stderr(StringIO()):
+            self.first(_N_TRIED)._judge(StandIn())
 
     def _encode(self, requests: list[list[Any]]) -> list[TokenPair]:
         choices = [request for item in requests for request in item]
@@ -107,7 +119,7 @@ class HarnessItems(TaskItems):
     def _list_requests(self) -> list[list[Any]]:
         """The requests of every item, with the solved examples that `answer` will have."""
         self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
-        with _naming(self.name), redirect_stderr(StringIO()):  # it shows its progress there
+        with naming(self.name), redirect_stderr(StringIO()):  # it shows its progress there
             self.task.build_all_requests(limit=self.n_units)
         found: dict[int, list[Any]] = {}
         for request in self.task.instances:
@@ -144,8 +156,6 @@ class HarnessItems(TaskItems):
 
     def answer(self, model: AskedModel) -> ScoredItems:
         """What the model answers to every item, and what the harness says of it."""
-        from lm_eval.evaluator import evaluate
-
         answering = HarnessModel(
             task=self.name,
             scorer=model.scorer,
@@ -155,10 +165,17 @@ class HarnessItems(TaskItems):
             poll=model.poll,
             team=model.team,
         )
+        items, metric = self._judge(answering)
+        return ScoredItems(items, answering.n_tokens, metric)
+
+    def _judge(self, answering: Answering) -> tuple[tuple[ItemRecord, ...], str]:
+        """The answers that are given to every item as the harness judges them, and its metric."""
+        from lm_eval.evaluator import evaluate
+
         self.task.set_fewshot_seed(seed=_FEWSHOT_SEED)
-        with _naming(self.name):
+        with naming(self.name):
             found = evaluate(
-                answering.as_harness_has_it(),
+                as_harness_has_it(answering),
                 {"tasks": {self.name: self.task}, "groups": {}, "group_map": {}},
                 limit=self.n_units,
                 bootstrap_iters=0,
@@ -166,9 +183,9 @@ class HarnessItems(TaskItems):
             )
         samples = sorted(found["samples"][self.name], key=lambda sample: sample["doc_id"])
         filters = list(dict.fromkeys(sample["filter"] for sample in samples))
-        name, chosen = self.choose_metric(samples[0]["metrics"], filters)
+        name, chosen = self.choose_metric(list(self.task.aggregation()), filters)
         items = [self._record(sample, name) for sample in samples if sample["filter"] == chosen]
-        return ScoredItems(tuple(items), answering.n_tokens, f"{name},{chosen}")
+        return tuple(items), f"{name},{chosen}"
 
     def choose_metric(self, metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str]:
         """The metric and the filter that are named, or else the first ones of the task.
@@ -192,9 +209,8 @@ class HarnessItems(TaskItems):
         return name, chosen or filters[0]
 
     def _record(self, sample: dict[str, Any], metric: str) -> ItemRecord:
-        place, value = self._place(sample["doc_id"]), sample[metric]
-        is_share = isinstance(value, bool | int | float) and 0 <= float(value) <= 1
-        if not is_share:
+        place, value = self._place(sample["doc_id"]), sample.get(metric)
+        if not isinstance(value, bool | int | float) or not 0 <= float(value) <= 1:
             raise ConfigError(
                 f"{place}: the metric {metric!r} is {value!r}, and a benchmark needs one between 0 "
                 "and 1 for every item. Name another metric."
@@ -215,9 +231,15 @@ class HarnessItems(TaskItems):
 
 
 def prepare_harness_items(
-    benchmark: Benchmark, protocol: SizedProtocol, tokenizer: Tokenizer, places: Places
+    benchmark: Benchmark,
+    protocol: SizedProtocol,
+    tokenizer: Tokenizer,
+    places: Places,
+    base: Path,
 ) -> HarnessItems:
-    """The task that a benchmark names; a YAML file is sought from the folder of the study file.
+    """The task that a benchmark names, for the model in the folder `base`.
+
+    A YAML file is sought from the folder of the study file.
 
     Raises:
         ConfigError: The extra is not installed; or the task does not exist, is a group, has no such
@@ -226,8 +248,8 @@ def prepare_harness_items(
     """
     assert benchmark.task is not None, "config requires it here"
     with offline_libraries(places.offline):
-        name, task = _load_task(benchmark.task, places.base, benchmark.num_fewshot)
-        with _naming(name):
+        name, task = load_task(benchmark.task, places.base, benchmark.num_fewshot)
+        with naming(name):
             documents = list(task.eval_docs)[: benchmark.limit]
     if not documents:
         raise InputError(f"task {name} has no document. Choose another task or split.")
@@ -249,6 +271,7 @@ def prepare_harness_items(
     items.choose_metric(list(task.aggregation()), filters)
     if task.OUTPUT_TYPE == "generate_until":
         read_generation(name, task.config.generation_kwargs or {}, protocol.length)
+        refuse_settings("the base model", read_settings(base))
     return items
 
 
@@ -258,41 +281,3 @@ def _as_text(value: object) -> str:
         with suppress(TypeError, OSError):
             return inspect.getsource(value)
     return str(value)
-
-
-def _load_task(named: str, base: Path, num_fewshot: int | None) -> tuple[str, Any]:
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise ConfigError(
-            "tasks of lm-evaluation-harness need the extra `lmeval`: "
-            "pip install 'lorastudy[lmeval]'."
-        ) from error
-    with _naming(named):
-        is_file = named.endswith((".yaml", ".yml"))
-        manager = TaskManager(include_defaults=not is_file)
-        found = manager.load([str(base / named) if is_file else named])["tasks"]
-        if len(found) != 1:
-            raise ConfigError(
-                f"task {named!r} is a group of {len(found)} tasks. Name each of them as a "
-                "benchmark of its own."
-            )
-        ((name, task),) = found.items()
-        if num_fewshot is not None:
-            task.set_config(key="num_fewshot", value=num_fewshot)
-    return name, task
-
-
-@contextmanager
-def _naming(task: str) -> Iterator[None]:
-    """Name the task in errors of the harness, and keep what it prints apart from results."""
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"task {task}: lm-evaluation-harness says: {reason_of(error)}. Look at the task, and "
-            "whether its data can be reached."
-        ) from error

@@ -187,7 +187,9 @@ class Reader:
         if not protocol.kind.is_task:
             return self.benchmark_rows(benchmark, name, rows)
         if benchmark.task is not None:
-            return prepare_harness_items(benchmark, protocol, self.tokenizer, self.places)
+            return prepare_harness_items(
+                benchmark, protocol, self.tokenizer, self.places, self.base.folder
+            )
         return self._prepare_items(_as_part(benchmark), protocol, benchmark.rules)
 
     def items_of_best(self, data: Data) -> OwnItems | None:

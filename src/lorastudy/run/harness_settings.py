@@ -1,0 +1,93 @@
+"""Settings of generation that a task of lm-evaluation-harness or a model folder may have.
+
+Only plain greedy generation is supported, and other settings are refused: the harness' own model
+would follow them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorastudy.errors import ConfigError, reading_user_files
+
+_NEW_TOKENS = 256  # as the harness generates where a task does not say
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+# with other values of these, transformers does not write the most likely token each time
+_NEUTRAL: dict[str, float | None] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0),
+    **dict.fromkeys(("min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), 1),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")),
+    **dict.fromkeys(("sequence_bias", "forced_bos_token_id", "forced_eos_token_id")),
+    **dict.fromkeys(("exponential_decay_length_penalty", "penalty_alpha", "stop_strings")),
+    **dict.fromkeys(("watermarking_config", "dola_layers", "max_time")),
+}
+
+
+def refuse_perplexity(task: str) -> ConfigError:
+    """The error of a task whose answers are neither right nor wrong."""
+    return ConfigError(
+        f"task {task} measures a perplexity, and not right answers. Use a protocol such as "
+        "lm-eval-wikitext or document on its texts."
+    )
+
+
+def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[list[str], int]:
+    """The stops of a task that generates, and how many tokens it generates at most.
+
+    Raises:
+        ConfigError: It samples, changes greedy generation, or leaves no room for a prompt within
+            `length` tokens.
+    """
+    if settings.get("do_sample") or settings.get("temperature"):
+        raise ConfigError(
+            f"task {task} samples its answers, and only greedy generation is supported. Choose "
+            "another task, or change its generation_kwargs."
+        )
+    refuse_settings(f"task {task}", settings)
+    if settings.get("max_length"):
+        raise ConfigError(
+            f"task {task} limits prompts and answers together by max_length. Give it "
+            "max_gen_toks in place of it."
+        )
+    given = settings.get("until") or []
+    stops = [given] if isinstance(given, str) else [stop for stop in given if stop]
+    n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
+    if n_new >= length:
+        raise ConfigError(
+            f"task {task} generates {n_new:,} tokens, and the model reads {length:,}. Lower "
+            "max_gen_toks in the task's generation_kwargs."
+        )
+    return stops, n_new
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of generation that a model folder has; none without generation_config.json.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    with reading_user_files(f"{path} cannot be read", "Repair or remove it."):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+
+def refuse_settings(whose: str, settings: Mapping[str, Any]) -> None:
+    """Check that transformers would write the most likely token each time.
+
+    Raises:
+        ConfigError: A setting changes this, so that the harness' own model would write other texts.
+    """
+    for name, neutral in _NEUTRAL.items():
+        value = settings.get(name)
+        if value not in (None, [], {}, neutral):
+            raise ConfigError(
+                f"{whose} is to write with {name}: {value}, and lm-eval-task supports only plain "
+                "greedy generation. Remove it from the generation_kwargs of the task, or from "
+                "generation_config.json in a copy of the base model."
+            )
