@@ -206,6 +206,7 @@ class StudyModel(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
+        defer_build=True,  # most commands need few of the models
     )
 
     @classmethod

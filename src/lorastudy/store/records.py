@@ -28,7 +28,9 @@ Status = Literal["done", "failed", "diverged", "out-of-memory", "damaged", "stop
 class Record(BaseModel):
     """Base of all stored values: frozen; unknown keys, as of newer versions, are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_inf_nan="strings", defer_build=True
+    )
 
 
 class EpochRecord(Record):
