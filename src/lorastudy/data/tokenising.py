@@ -17,7 +17,7 @@ from lorastudy.errors import InputError
 from lorastudy.protocols import Form
 
 # Documents and characters at once: enough for the tokenizer's threads. A tokenizer holds up to 200
-# bytes per character until it has returned all ids, so only a single long document takes more.
+# bytes per character until it has returned all ids.
 _BATCH = 1_000
 _CHARACTERS = 1 << 21
 

@@ -9,7 +9,7 @@ import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from lorastudy.data.messages import Turns
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.long_texts import PART, encode_text
 
 _SCRIPTS = "\u00c4 \u00df \u03a9 \u0436 \u05d0 \u6f22"  # letters of several
 _TRIED = f"{string.ascii_letters} {string.digits} {string.punctuation} {_SCRIPTS}"
@@ -115,7 +116,10 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, without special tokens."""
-        return self._encode(texts, add_special_tokens=False)
+        encode = partial(self._encode, add_special_tokens=False)
+        if len(texts) == 1 and len(texts[0]) > PART:
+            return [encode_text(texts[0], encode)]
+        return encode(texts)
 
     def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, with the special tokens that the tokenizer adds by itself.
