@@ -101,6 +101,11 @@ def write_mib(n_bytes: float) -> str:
     return f"{n_bytes / MIB:,.0f}"
 
 
+def write_count(n: int, noun: str) -> str:
+    """A number of things: "1 run", "2,000 runs"."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def write_portion(share: float, decimals: int = 0) -> str:
     """A share from 0 to 1 as a percentage: "8 %", "7.5 %"."""
     return f"{100 * share:.{decimals}f} %"

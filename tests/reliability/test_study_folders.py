@@ -131,7 +131,7 @@ def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_
     (folder / "study.lock.json").write_text(json.dumps(lock))
     (folder / "runs" / "lora-s0-01234567").mkdir()
     answer = call_study("run", folder, *ONE_RUN)
-    assert answer.code == 0 and "0 of 1 runs to execute" in answer.out
+    assert answer.code == 0 and "0 of 1 run to execute" in answer.out
     assert "left out of its report: runs/lora-s0-01234567" in answer.out
 
 

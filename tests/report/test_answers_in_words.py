@@ -148,7 +148,7 @@ def test_warnings_name_missing_seeds_and_runs(tmp_path: Path) -> None:
     runs = [make_run("full", 0), make_run("full", 1), make_run("lora-1", 0)]
     results = make_results(runs, arms=("full", "lora-1"), missing=("lora-1-s1-0123abcd",))
     found = " ".join(list_warnings(make_findings(results)))
-    assert "1 runs are not finished yet" in found
+    assert "1 run not finished yet" in found
     assert "Some seeds are missing or failed: lora-1." in found
 
 

@@ -128,7 +128,7 @@ def test_one_command_tunes_and_then_trains_the_chosen_rate(
     folder, answer = carried_out
     assert answer.code == 0, answer.err
     assert "2 of 2 runs to execute" in answer.out
-    assert "1 more runs follow, at the learning rates that these runs choose" in answer.out
+    assert "1 more run will follow, at the learning rates that these runs choose" in answer.out
     results = collect_results(folder)
     assert results.tuning_seeds == (9,) and not results.missing
     of_lora = [(run.learning_rate, run.seed) for run in results.runs if run.arm == "lora"]

@@ -13,6 +13,7 @@ from lorastudy.errors import StorageError
 from lorastudy.store.document_sums import DocumentSums, read_document_sums
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.records import EvaluationRecord
+from lorastudy.units import write_count
 
 NO_SUMS = (
     "sums by document (evaluations/ of the run folders) were not found, so differences have "
@@ -95,7 +96,7 @@ def _weights(sums: DocumentSums, evaluation: EvaluationRecord) -> tuple[FloatArr
 def _list_problems(problems: list[str]) -> list[str]:
     notes = [f"left out: {problem}" for problem in problems[:_MOST_NOTES]]
     if len(problems) > _MOST_NOTES:
-        notes.append(f"left out: {len(problems) - _MOST_NOTES} more runs.")
+        notes.append(f"left out: {write_count(len(problems) - _MOST_NOTES, 'more run')}.")
     return notes
 
 

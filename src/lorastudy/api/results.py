@@ -16,6 +16,7 @@ from lorastudy.report.page.verdict import Statement, state_verdict, write_ending
 from lorastudy.report.tables.html import render_html
 from lorastudy.report.tables.table1 import build_table1
 from lorastudy.study.open import open_folder
+from lorastudy.units import write_count
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -127,7 +128,10 @@ class Results:
         results = self.findings.results
         done = sum(run.status == "done" for run in results.runs)
         n_runs = len(results.runs) + len(results.missing)
-        lines = [f"{results.name} in {self.folder}: {done} of {n_runs} runs are done.", ""]
+        lines = [
+            f"{results.name} in {self.folder}: {done} of {write_count(n_runs, 'run')} done.",
+            "",
+        ]
         return "\n".join([*lines, *write_ending(self.findings, str(self.folder))]).strip()
 
     def _repr_html_(self) -> str:

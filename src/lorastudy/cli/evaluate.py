@@ -26,7 +26,7 @@ from lorastudy.cli.options import (
 from lorastudy.config.references import Answering, find_benchmark, model_reference
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
-from lorastudy.units import write_perplexity, write_portion
+from lorastudy.units import write_count, write_perplexity, write_portion
 
 if TYPE_CHECKING:
     from lorastudy.data.answers import AnswerRules
@@ -143,7 +143,8 @@ def _line(record: EvaluationRecord) -> str:
     of = f", a random part of {record.n_population:,}" if record.n_population else ""
     cut = f", {record.n_documents_cut:,} of them cut" if record.n_documents_cut else ""
     text = f"; text: {record.text}" if record.text else ""
-    scored = f"{record.n_tokens:,} tokens, {record.n_documents:,} documents{of}{cut}"
+    documents = write_count(record.n_documents, "document")
+    scored = f"{write_count(record.n_tokens, 'token')}, {documents}{of}{cut}"
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
         f"perplexity {write_perplexity(record.perplexity)}  "
@@ -159,7 +160,7 @@ def _line_of_task(record: EvaluationRecord) -> str:
     return (
         f"{record.benchmark}  {record.protocol} v{record.protocol_version}  "
         f"accuracy {record.accuracy:.4f}{error}  "
-        f"({record.n_documents:,} items{of}{cut}; {record.seconds:.1f} s)"
+        f"({write_count(record.n_documents, 'item')}{of}{cut}; {record.seconds:.1f} s)"
     )
 
 

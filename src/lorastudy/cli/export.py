@@ -12,6 +12,7 @@ from lorastudy.cli.options import AsJson, Mirror, Offline, StudyDir
 from lorastudy.errors import ConfigError
 from lorastudy.exchange.shapes import SHAPES
 from lorastudy.store.folders import StudyFolder
+from lorastudy.units import write_count
 
 if TYPE_CHECKING:
     from lorastudy.run.export import Exported
@@ -96,7 +97,7 @@ def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) ->
     if as_json:
         options.print_json({"to": to, "folder": out, "runs": run_ids})
     else:
-        print(f"Wrote {len(run_ids)} runs to {out}.")
+        print(f"Wrote {write_count(len(run_ids), 'run')} to {out}.")
 
 
 def _say(written: "Exported", *, weights: str | None) -> str:

@@ -10,6 +10,7 @@ from lorastudy.cli.options import AsJson, StudyDir
 from lorastudy.errors import ConfigError
 from lorastudy.store.collect import read_study
 from lorastudy.store.folders import StudyFolder
+from lorastudy.units import write_count
 
 
 def extend(
@@ -32,7 +33,7 @@ def extend(
         study = read_study(StudyFolder(folder))
         if waiting := [arm.name for arm in study.arms if not study.is_planned(arm)]:
             print(f"`run` first plans what the budget means for {', '.join(waiting)}.")
-        print(f"{len(added)} runs were added. Execute them:  lorastudy run {folder}")
+        print(f"Added {write_count(len(added), 'run')}. Next:  lorastudy run {folder}")
 
 
 def _read_text(path: Path) -> str:

@@ -24,7 +24,7 @@ from lorastudy.study.progress import (
     StepDone,
     Validated,
 )
-from lorastudy.units import write_clock, write_mib, write_portion
+from lorastudy.units import write_clock, write_count, write_mib, write_portion
 
 _FRAME_LINES = 6  # title, head, rules and the line below
 _COLUMNS = ("status", "epoch", "step", "train", "valid", "tok/s", "left", "MiB")
@@ -111,7 +111,7 @@ def _count(overview: tuple[RunOverview, ...], *, n_shown: int) -> str:
     parts = [f"{counts[state]} {state}" for state in _INTEREST if counts[state]]
     hidden = len(overview) - n_shown
     more = f"; {hidden} of them not shown" if hidden else ""
-    return f"{len(overview)} runs: {', '.join(parts)}{more}"
+    return f"{write_count(len(overview), 'run')}: {', '.join(parts)}{more}"
 
 
 def _list_rates(overview: tuple[RunOverview, ...]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from lorastudy.cli.options import AsJson, Mirror, Offline, Overrides, StudyName
 from lorastudy.errors import ConfigError, show_names
 from lorastudy.store.files import write_text
 from lorastudy.study.open import open_study
+from lorastudy.units import write_count
 
 if TYPE_CHECKING:
     from lorastudy.study.seen_rows import PreviewPart, PreviewRow, Segment
@@ -86,8 +87,8 @@ def _print_part(part: "PreviewPart") -> None:
     """Counts, then rows; what is scored has a star, so no colour is needed to read it."""
     console = make_console(options.console_width())
     console.print(
-        f"{part.name}: {part.n_rows:,} rows of at most {part.length:,} tokens from "
-        f"{part.n_documents:,} document{'s' * (part.n_documents != 1)}; * is scored"
+        f"{part.name}: {write_count(part.n_rows, 'row')} of at most {part.length:,} tokens from "
+        f"{write_count(part.n_documents, 'document')}; * is scored"
     )
     if part.note:
         console.print(part.note)
@@ -98,7 +99,7 @@ def _print_part(part: "PreviewPart") -> None:
     if part.n_without_row:
         rest = part.n_without_row - len(part.without_row)
         named = ", ".join(part.without_row) + (f" and {rest:,} more" if rest else "")
-        console.print(f"{part.n_without_row:,} documents give no row: {named}")
+        console.print(f"{write_count(part.n_without_row, 'document')} without a row: {named}")
     for row in part.rows:
         _print_row(row, is_longest=row is part.longest_row)
 

@@ -28,8 +28,10 @@ from lorastudy.store.collect import list_strangers
 from lorastudy.store.locks import read_lock
 from lorastudy.store.resuming import Resuming
 from lorastudy.study.open import open_study
+from lorastudy.units import write_count
 
 if TYPE_CHECKING:
+    from lorastudy.config.budget import TrainingBudget
     from lorastudy.study.conduct import Execution
     from lorastudy.study.wanted import Wanted
 
@@ -154,30 +156,24 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         UserError: See `begin` and `execute` of `study/conduct.py`.
     """
     from lorastudy.cli.live import show_progress
-    from lorastudy.config.budget import list_disturbed, write_plan
     from lorastudy.report.story import describe_plan
     from lorastudy.store.decisions import read_decisions
     from lorastudy.study.conduct import begin, execute
     from lorastudy.study.notes import list_texts, note_overlaps, note_texts
 
     missing = begin(wanted, how)
-    opened, n_runs, to_come = wanted.opened, len(wanted.list_runs()), wanted.list_runs_to_come()
+    opened, to_come = wanted.opened, wanted.list_runs_to_come()
     path, lock = opened.folder.path, read_lock(opened.folder)
-    print(f"{opened.study.name}: {len(missing)} of {n_runs} runs to execute in {path}")
+    of_all = write_count(len(wanted.list_runs()), "run")
+    print(f"{opened.study.name}: {len(missing)} of {of_all} to execute in {path}")
     if to_come:
-        print(f"{len(to_come)} more runs follow, at the learning rates that these runs choose.")
+        more = write_count(len(to_come), "more run")
+        print(f"{more} will follow, at the learning rates that these runs choose.")
     if wanted.grows:
         print(describe_plan(read_decisions(opened.folder)))
     if (budget := opened.study.training.budget) is not None:
-        print(write_plan(budget))
-        if disturbed := list_disturbed(budget):
-            print(
-                "Note: other programs used the CPU while the first steps of "
-                f"{', '.join(disturbed)} were measured, so too few steps are planned. For a fair "
-                "plan, start the study in a new folder on a quiet machine."
-            )
-    for line in list_texts(lock):
-        print(line)
+        _say_budget(budget)
+    print(*list_texts(lock), sep="\n")
     for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):
         print(f"Note: {note}")
     if strangers := list_strangers(opened.folder):
@@ -187,6 +183,19 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
         stop = StopFlag()
         stop.listen()
         show_progress(path, execute(wanted, missing, how, stop))
+
+
+def _say_budget(budget: "TrainingBudget") -> None:
+    """What a budget is for each arm, and whether its steps were measured undisturbed."""
+    from lorastudy.config.budget import list_disturbed, write_plan
+
+    print(write_plan(budget))
+    if disturbed := list_disturbed(budget):
+        print(
+            f"Note: other programs used the CPU while the first steps of {', '.join(disturbed)} "
+            "were measured, so too few steps are planned. For a fair plan, start the study in a "
+            "new folder on a quiet machine."
+        )
 
 
 def finish(

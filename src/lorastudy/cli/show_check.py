@@ -21,7 +21,7 @@ from lorastudy.report.wording import join, write_size
 from lorastudy.study.check import StudyCheck
 from lorastudy.study.notes import list_texts, note_overlaps
 from lorastudy.study.price import Price
-from lorastudy.units import write_duration, write_mib, write_portion
+from lorastudy.units import write_count, write_duration, write_mib, write_portion
 
 
 def print_check(
@@ -43,7 +43,7 @@ def _print_arms(study: Study, checked: StudyCheck, facts: CheckFacts, wishes: Wi
     console = make_console(max(console_width(), 100))
     base = checked.reader.base
     console.print(
-        f"{study.name}: {checked.n_runs} runs on a {base.model_type} model of "
+        f"{study.name}: {write_count(checked.n_runs, 'run')} on a {base.model_type} model of "
         f"{base.total_parameters:,} parameters",
     )
     console.print(_make_table(facts, by_budget=any(arm.budget for arm in study.arms)))
@@ -111,7 +111,7 @@ def write_time(facts: CheckFacts, price: Price | None) -> str:
     )
     cost = f" and {price.write_cost(facts.predicted_seconds)}" if price else ""
     return (
-        f"All {facts.n_runs} runs, one after the other: about "
+        f"All runs ({facts.n_runs}), one after the other: about "
         f"{write_duration(facts.predicted_seconds)}{cost} ({how}). They keep "
         f"{write_mib(facts.predicted_disk_bytes)} MiB on the disk."
     )
@@ -204,14 +204,14 @@ def list_outlooks(outlooks: Sequence[Outlook], wanted: float | None) -> list[str
         return []
     first = outlooks[0]
     lines = [
-        f"{one.benchmark} ({one.protocol}, {_count(one.n_documents, _unit_of(one))}): "
+        f"{one.benchmark} ({one.protocol}, {write_count(one.n_documents, _unit_of(one))}): "
         f"{_say_outlook(one)}" + (f" {_say_needed(one, wanted)}" if wanted is not None else "")
         for one in outlooks
     ]
     sources = join(list(dict.fromkeys(one.spread.source for one in outlooks)))
     return [
-        f"Differences that {_count(first.n_seeds, 'seed')} can show with a chance of 80 %, with "
-        f"{_count(first.n_pairs, 'pair')} of arms (if runs spread as in {sources}):",
+        f"Differences that {write_count(first.n_seeds, 'seed')} can show with a chance of 80 %, "
+        f"with {write_count(first.n_pairs, 'pair')} of arms (if runs spread as in {sources}):",
         *lines,
     ]
 
@@ -234,11 +234,11 @@ def _unit_of(one: Outlook) -> str:
 def _say_needed(one: Outlook, wanted: float) -> str:
     about = f"For {_write_loss(wanted, one)}:"
     if one.documents_needed is not None:
-        needed = _count(one.documents_needed, _unit_of(one))
+        needed = write_count(one.documents_needed, _unit_of(one))
         return f"{about} at least {needed}, however many seeds."
     if one.seeds_needed is None or one.seeds_needed > MOST_SEEDS:
         return f"{about} more than {MOST_SEEDS:,} seeds."
-    return f"{about} about {_count(one.seeds_needed, 'seed')}."
+    return f"{about} about {write_count(one.seeds_needed, 'seed')}."
 
 
 def _write_loss(nats: float, one: Outlook) -> str:
@@ -246,7 +246,3 @@ def _write_loss(nats: float, one: Outlook) -> str:
     if key.is_task:
         return f"{key.percent(nats):.2g} percentage points of accuracy"
     return f"{nats:.2g} nats per token (a perplexity {write_size(nats, key)})"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"

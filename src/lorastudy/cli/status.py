@@ -11,6 +11,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.store.collect import RunOverview, read_overview, read_study
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.rates import list_to_come
+from lorastudy.units import write_count
 
 _UNCUT_COLUMNS = 200  # for a file or a pipe, which has no width
 
@@ -54,7 +55,8 @@ def _print_what_follows(folder: StudyFolder) -> None:
     """Runs that are not listed, since the learning rates of their arms are not chosen yet."""
     to_come = list_to_come(read_study(folder), folder)
     if arms := list(dict.fromkeys(run.arm.name for run in to_come)):
-        print(f"{len(to_come)} more runs follow when tuning has chosen rates: {', '.join(arms)}")
+        more = write_count(len(to_come), "more run")
+        print(f"{more} will follow when tuning has chosen rates: {', '.join(arms)}")
 
 
 def _describe(run: RunOverview) -> dict[str, object]:

@@ -16,6 +16,7 @@ from lorastudy.errors import ConfigError
 from lorastudy.launch.command import FOLLOWS_INPUT, ray_command, run_command
 from lorastudy.launch.slurm import SlurmOptions, sbatch_command, submit_runs
 from lorastudy.study.open import OpenedStudy, open_study
+from lorastudy.units import write_count
 
 if TYPE_CHECKING:
     from lorastudy.study.progress import Look
@@ -168,8 +169,8 @@ def _hand_to_slurm(wanted: "Wanted", commands: Commands, asked: _Asked) -> None:
         print(f"Submitted: {', '.join(numbers)}")
     if to_come:
         print(
-            f"{len(to_come)} more runs follow, at the learning rates that these runs choose: when "
-            "these have ended, type the same command again."
+            f"{write_count(len(to_come), 'more run')} will follow, at the learning rates that "
+            "these runs choose: when these have ended, type the same command again."
         )
     print(f"Follow them:  lorastudy status {folder} --watch\nThen:  lorastudy report {folder}")
 
@@ -180,7 +181,7 @@ def _run_on_ray(opened: OpenedStudy, commands: Commands, asked: _Asked) -> None:
     codes: dict[str, int] = {}
     show_progress(opened.folder.path, _execute_on_ray(opened, commands, asked, codes))
     for code, count in sorted(Counter(codes.values()).items()):
-        print(f"{count} runs ended with exit code {code}")
+        print(f"{write_count(count, 'run')} ended with exit code {code}")
 
 
 def _execute_on_ray(

@@ -22,6 +22,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lorastudy.units import write_count
+
 IntArray: TypeAlias = NDArray[np.int64]
 
 
@@ -227,7 +229,9 @@ class TooLongError(ValueError):
     """Documents whose targets need longer rows; both arrays (n,)."""
 
     def __init__(self, documents: IntArray, needed: IntArray) -> None:
-        super().__init__(f"{len(documents)} documents have targets that do not fit into a row")
+        super().__init__(
+            f"{write_count(len(documents), 'document')} with targets that do not fit into a row"
+        )
         self.documents = documents  # from 0
         self.needed = needed  # tokens of a row that would hold the targets of each
 

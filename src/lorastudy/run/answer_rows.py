@@ -52,7 +52,7 @@ def cut_answer_rows(
         raise RowLengthError(
             f"{source.row_places[error.documents[0]]}: the answer, and what is scored with it, "
             f"needs a row of {error.needed[0]} tokens, and data.rows.length is {rows.length}"
-            f"{f'; {others:,} more rows are too long as well' if others else ''}. "
+            f"{f'; too long as well: {others:,} more' if others else ''}. "
             f"Use rows of {error.needed.max()} tokens, shorten the answers, or leave such rows out "
             "with data.rows.too_long: drop."
         ) from error

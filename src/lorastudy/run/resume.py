@@ -27,6 +27,7 @@ from lorastudy.store.written import forget_written
 from lorastudy.train.groups import TrainingInputs
 from lorastudy.train.optimizer import restore_moments
 from lorastudy.train.validations import list_steps_between
+from lorastudy.units import write_count
 
 _Line = TypeVar("_Line", bound=BaseModel)
 
@@ -103,8 +104,9 @@ def _keep(
     lost = [number for number in needed if number not in found]
     if lost:
         raise StorageError(
-            f"{path}: {len(lost)} lines from before the checkpoint are lost, the first of them "
-            f"that of {lost[0]}. Restore the file, or train this run again with --restart."
+            f"{path} has lost {write_count(len(lost), 'line')} from before the checkpoint, the "
+            f"first of them that of {lost[0]}. Restore the file, or train this run again with "
+            "--restart."
         )
     replace_records(path, tuple(found[number] for number in sorted(found)))
     return len(found)

@@ -187,7 +187,7 @@ def refuse_long_prompts(
         raise InputError(
             f"{example.place}: the prompt has {n:,} tokens, with max_new_tokens "
             f"{n_new:,} that is more than the {length:,} positions of the model"
-            f"{f'; {others:,} more rows are too long as well' if others else ''}. Lower "
+            f"{f'; too long as well: {others:,} more' if others else ''}. Lower "
             "max_new_tokens, or shorten or remove the rows."
         )
 

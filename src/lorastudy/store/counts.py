@@ -6,7 +6,7 @@ Every command that reads data states these counts, and `study.lock.json` keeps t
 from dataclasses import dataclass
 
 from lorastudy.config.syntax import IfGiven
-from lorastudy.units import write_portion
+from lorastudy.units import write_count, write_portion
 
 MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
 
@@ -22,14 +22,14 @@ class AnswerCounts:
 
     def __str__(self) -> str:
         lost = [
-            f"{n:,} {'row' if n == 1 else 'rows'} {what}"
+            f"{write_count(n, 'row')} {what}"
             for n, what in (
                 (self.n_cut, "with a prompt that is cut"),
                 (self.n_left_out, "left out as too long"),
             )
             if n
         ]
-        return ", ".join((f"{self.n_scored:,} tokens scored", *lost))
+        return ", ".join((f"{write_count(self.n_scored, 'token')} scored", *lost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,14 @@ class TextCounts:
         return self.unknown_share > MOST_LOST
 
     def __str__(self) -> str:
-        documents = "documents" if self.answers is None else f"rows of {self.answers.kind}"
+        documents = write_count(self.n_documents, "document")
+        if self.answers is not None:
+            documents = f"{write_count(self.n_documents, 'row')} of {self.answers.kind}"
         dropped, unknown = (
             write_portion(share, 1) for share in (self.dropped_share, self.unknown_share)
         )
         counts = (
-            f"{self.n_documents:,} {documents}, {self.n_tokens:,} tokens: {dropped} in no row, "
+            f"{documents}, {write_count(self.n_tokens, 'token')}: {dropped} in no row, "
             f"{unknown} unknown to the tokenizer"
         )
         return counts if self.answers is None else f"{counts}; {self.answers}"
@@ -115,7 +117,8 @@ class MixedRows:
     n_drawn: int  # per epoch
 
     def __str__(self) -> str:
-        drawn = f"{self.label}: {self.n_drawn:,} rows per epoch ({write_portion(self.share, 1)})"
+        rows = write_count(self.n_drawn, "row")
+        drawn = f"{self.label}: {rows} per epoch ({write_portion(self.share, 1)})"
         if self.n_drawn < self.n_rows:
             return f"{drawn}, a part of its {self.n_rows:,}; the next epoch goes on with the rest"
         passes, rest = divmod(self.n_drawn, self.n_rows)

@@ -17,7 +17,7 @@ from lorastudy.data.formats import FORMATS, split_ending
 from lorastudy.errors import InputError, UserError
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places, default_cache
-from lorastudy.units import write_portion
+from lorastudy.units import write_count, write_portion
 
 if TYPE_CHECKING:
     from lorastudy.run.inputs import Reader
@@ -66,7 +66,8 @@ class Counter:
         if not self.note:
             return str(counts)
         return (
-            f"{counts.n_documents:,} documents, about {counts.n_tokens:,} tokens: about "
+            f"{write_count(counts.n_documents, 'document')}, about "
+            f"{write_count(counts.n_tokens, 'token')}: about "
             f"{write_portion(counts.dropped_share)} in no row"
         )
 

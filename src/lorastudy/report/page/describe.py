@@ -13,6 +13,7 @@ from lorastudy.config.models import (
 )
 from lorastudy.report.page.integrity import Fact, list_distinct
 from lorastudy.store.locks import StudyLock
+from lorastudy.units import write_count
 
 
 def describe_study(findings: Findings) -> list[Fact]:
@@ -56,7 +57,7 @@ def summarise_study(findings: Findings) -> str:
     said = (
         f", each arm with a budget of {write_amount(budget.kind, budget.amount)}" if budget else ""
     )
-    return f"{len(results.arms)} arms{where}{data}{said}, with {seeds}."
+    return f"{write_count(len(results.arms), 'arm')}{where}{data}{said}, with {seeds}."
 
 
 def describe_source(source: BaseModelRef | Source) -> str:

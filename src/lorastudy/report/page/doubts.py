@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from lorastudy.analysis.caveats import Caveat, CaveatKind
 from lorastudy.analysis.next_steps import NextStep, StepKind
 from lorastudy.report.wording import join
-from lorastudy.units import write_duration
+from lorastudy.units import write_count, write_duration
 
 
 def state_caveat(caveat: Caveat) -> str:
@@ -105,8 +105,8 @@ _NEXT_ELSEWHERE: Mapping[StepKind, Callable[[NextStep], str]] = {
     "export": lambda step: "Take the model from its folder.",
     "finish": lambda step: "Type the same `lorastudy compare` again, to score what is missing.",
     "add seeds": lambda step: (
-        f"Train {step.n_more} more seeds of every name, {step.n_seeds} in all, and type the same "
-        "`lorastudy compare` with their folders added."
+        f"Train {write_count(step.n_more or 0, 'more seed')} of every name, {step.n_seeds} in "
+        "all, and type the same `lorastudy compare` with their folders added."
     ),
     "add documents": lambda step: (
         "Score more documents with another --out, since more seeds alone do not settle this."

@@ -11,7 +11,7 @@ from lorastudy.report.numerals import write_rate
 from lorastudy.report.tables.table import Cell, Column, Note, Table, text_cell
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.records import Fingerprint, Manifest, StudyResults
-from lorastudy.units import write_portion
+from lorastudy.units import write_count, write_portion
 
 _COUNTS = {
     "documents": "documents",
@@ -164,14 +164,14 @@ def _warn_of_runs(findings: Findings) -> list[str]:
     by_state: dict[str, list[str]] = {}
     for run in results.runs:
         if run.status != "done":
-            state = "are damaged" if run.status == "damaged" else "failed"
+            state = "damaged" if run.status == "damaged" else "failed"
             by_state.setdefault(state, []).append(run.run_id)
     warnings += [
-        f"{len(ids)} runs {state} and are in no mean: {', '.join(ids)}."
+        f"{write_count(len(ids), 'run')} {state}, in no mean: {', '.join(ids)}."
         for state, ids in by_state.items()
     ]
     if results.missing:
-        warnings.append(f"{len(results.missing)} runs are not finished yet.")
+        warnings.append(f"{write_count(len(results.missing), 'run')} not finished yet.")
     uneven = [
         arm.arm
         for arm in findings.arms

@@ -25,7 +25,7 @@ from lorastudy.report.wording import (
     join,
     write_difference,
 )
-from lorastudy.units import write_duration
+from lorastudy.units import write_count, write_duration
 
 _ONE_SEED = (
     "One seed: the intervals are over documents only, and another seed may reverse all of this."
@@ -165,8 +165,8 @@ def _state_design(found: Recommendation) -> tuple[str, ...]:
         return (_ONE_SEED,)
     family = max(t.pair.n_family for t in found.tests)
     n_seeds = max(len(t.pair.seeds) for t in found.tests) or found.n_seeds
-    seeds, texts = "s" * (n_seeds != 1), "s" * (documents[-1] != 1)
-    design = f"{n_seeds} seed{seeds}, {span} document{texts} per test"
+    texts = "s" * (documents[-1] != 1)
+    design = f"{write_count(n_seeds, 'seed')}, {span} document{texts} per test"
     if not family:
         return (f"{design}.",)
     design += "; the 95 % intervals are adjusted for"
@@ -202,6 +202,7 @@ def _state_costs(findings: Findings, found: Recommendation) -> tuple[str, ...]:
     if tuning := [run for arm in findings.arms for run in arm.tuning]:
         seconds = sum(run.total_seconds or run.train_seconds or 0.0 for run in tuning)
         sentences.append(
-            f"Choosing the learning rates took {len(tuning)} more runs ({write_duration(seconds)})."
+            f"Choosing the learning rates took {write_count(len(tuning), 'more run')} "
+            f"({write_duration(seconds)})."
         )
     return tuple(sentences)
