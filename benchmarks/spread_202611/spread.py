@@ -23,7 +23,7 @@ def main() -> None:
         print("|---|--:|--:|--:|")
         spreads = read_spreads(folder)
         keys = [(c.key.benchmark, c.key.protocol) for c in read_findings(folder).main]
-        of_keys = ((", ".join(key), spreads.of(*key)) for key in keys)
+        of_keys = ((", ".join(key), spreads.by_score[key]) for key in keys)
         for name, spread in (("all", spreads.of_others), *of_keys):
             print(f"| {name} | {spread.seeds:.4f} | {spread.documents:.3f} | {spread.both:.3f} |")
 

@@ -23,14 +23,14 @@ from lorastudy.errors import ConfigError
 class Spread:
     """Standard deviations of a difference of two trained arms, in the unit of the score."""
 
-    seeds: float  # of one seed
+    seeds: float  # of one seed, over endlessly many documents
     documents: float  # of one document, weighted by its targets, over endlessly many seeds
     both: float  # of one seed on one document, besides
     source: str  # where the numbers are from
 
 
 # `benchmarks/spread_202611` prints it
-DEFAULT_SPREAD = Spread(0.015, 0.16, 0.05, "five arms of the demo")
+DEFAULT_SPREAD = Spread(0.014, 0.16, 0.05, "five arms of the demo")
 # of 0/1 answers at an accuracy of 0.5, where they vary most; `benchmarks/coverage_tasks_202611`
 TASK_SPREAD = Spread(0.01, 0.24, 0.52, "simulated tasks with half of the answers right")
 
@@ -103,15 +103,16 @@ def _plan_difference(score: Score, spread: Spread, n_seeds: int, n_trained: int)
     """A difference of two trained arms with errors as they will be."""
     n_documents = score.n_documents
     common = float(max(n_trained - 1, 1) * (n_seeds - 1))
-    of_seeds = spread.seeds**2 / n_seeds
+    shared = spread.both**2 / (n_seeds * n_documents)
+    of_seeds = spread.seeds**2 / n_seeds + shared
     has_rare = n_seeds == 2 and n_trained >= ARMS_FOR_RARE
     return Difference(
         mean=0.0,
         n_seeds=n_seeds,
         n_documents=n_documents,
         seed_variance=of_seeds,
-        document_variance=(spread.documents**2 + spread.both**2 / n_seeds) / n_documents,
-        shared_variance=spread.both**2 / (n_seeds * n_documents),
+        document_variance=spread.documents**2 / n_documents + shared,
+        shared_variance=shared,
         common_freedom=common,
         seed_freedom=min(prior_freedom(n_trained, n_seeds) + n_seeds - 1, common),
         n_clusters=int(cluster_windows(n_documents)[-1]) + 1 if score.is_joined else None,
@@ -172,14 +173,16 @@ def read_spreads(folder: Path) -> Spreads:
 
 def _take_median(differences: Sequence[Difference], source: str) -> Spread:
     return Spread(
-        seeds=median(sqrt((d.seed_variance or 0.0) * d.n_seeds) for d in differences),
-        documents=median(
-            sqrt(max((d.document_variance or 0.0) - d.shared_variance, 0.0) * d.n_documents)
-            for d in differences
-        ),
+        seeds=median(sqrt(_alone(d.seed_variance, d) * d.n_seeds) for d in differences),
+        documents=median(sqrt(_alone(d.document_variance, d) * d.n_documents) for d in differences),
         both=median(sqrt(d.shared_variance * d.n_seeds * d.n_documents) for d in differences),
         source=source,
     )
+
+
+def _alone(variance: float | None, difference: Difference) -> float:
+    """The part of a measured variance that seeds and documents do not share."""
+    return max((variance or 0.0) - difference.shared_variance, 0.0)
 
 
 def _list_differences(
