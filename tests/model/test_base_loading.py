@@ -181,10 +181,11 @@ def test_one_file_of_weights_beside_several_is_refused(copy: Path) -> None:
     [
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM .* is not a decoder-only"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "is quantised"),
         ({"model_type": "nova"}, "not a causal language model that transformers knows"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "decoder-only"),
     ],
-    ids=["masked", "quantised", "unknown", "encoder-decoder"],
+    ids=["masked", "quantised", "quantised text part", "unknown", "encoder-decoder"],
 )
 @pytest.mark.parametrize("read", [describe_base, lambda folder: load_base(folder, device=CPU)])
 def test_model_of_another_kind_is_refused(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from lorastudy import faults
 from lorastudy.config.spec import expand_study
-from lorastudy.errors import ConfigError, InterruptedRunError
+from lorastudy.errors import ConfigError, InputError, InterruptedRunError
 from lorastudy.interrupts import StopFlag
 from lorastudy.run.commit import MOMENTS, WEIGHTS
 from lorastudy.run.export import export_run
@@ -20,6 +20,7 @@ from lorastudy.store.folders import RunFolder
 from lorastudy.store.places import Places
 from lorastudy.store.records import Manifest
 from lorastudy.study.check import check_study
+from support.families import save_family
 from support.tiny_runs import (
     ARMS,
     CPU,
@@ -155,6 +156,15 @@ def test_a_method_without_a_form_for_held_weights_is_refused_before_training(
     study = make_study(tiny_llama, SOUND, arms=(arm_of_peft(kind, base_weights),))
     with pytest.raises(ConfigError, match=says):
         Case(study, texts, tmp_path / "cache")
+
+
+def test_a_family_that_does_not_compute_from_held_weights_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    arm = {"name": "base", "method": "baseline", "base_weights": "bfloat16"}
+    study = make_study(save_family("mamba", tmp_path / "base"), SOUND, arms=(arm,))
+    with pytest.raises(InputError, match=r"run with base_weights: bfloat16 .*Leave base_weights"):
+        Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
 
 
 def test_a_method_that_peft_cannot_merge_has_no_merged_scores(

@@ -5,6 +5,7 @@ are refused: transformers would fill a missing layer with random numbers and go 
 """
 
 import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,20 +206,22 @@ def load_base(
     if is_held:
         widen_products(network)
     network.eval()
-    try_out(folder, network)
+    try_out(folder, network, base_weights)
     return move_model(network, device)
 
 
-def check_weights(folder: Path) -> None:
-    """Refuse what `load_base` refuses; no more than a part of a large model is in memory.
+def check_weights(folder: Path, formats: Iterable[BaseWeights] = ()) -> None:
+    """Refuse what `load_base` refuses, also with each of `formats` for `base_weights`.
 
-    A large model is read, but not tried out, since that needs all of its weights at once.
+    No more than a part of a large model is in memory. It is read, but not tried out, since that
+    needs all of its weights at once.
 
     Raises:
         InputError: As in `load_base`.
     """
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _TRIED_OUT_BYTES:
-        load_base(folder, device=torch.device("cpu"))
+        for base_weights in sorted({"float32", *formats}):
+            load_base(folder, device=torch.device("cpu"), base_weights=base_weights)
     else:
         check_names(folder)
         read_weights(folder, leave_out_other_parts, device_map="meta")

@@ -156,7 +156,8 @@ def read_config(folder: Path) -> PretrainedConfig:
         _refuse_odd_numbers(folder / "config.json", raw)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
-        is_quantised = bool(raw.get("quantization_config"))
+        sections = (raw, *(part for part in raw.values() if isinstance(part, dict)))
+        is_quantised = any(part.get("quantization_config") is not None for part in sections)
         text = config.get_text_config()
         n_layers = int(getattr(text, "num_hidden_layers", 1))
         is_causal = is_composite(config) or (

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lorastudy.config.models import BaseWeights
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
 from lorastudy.model.text_part import is_composite
@@ -152,8 +153,10 @@ def refuse_not_finite(folder: Path, names: list[str]) -> None:
 
 
 @torch.no_grad()
-def try_out(folder: Path, network: Any) -> None:
+def try_out(folder: Path, network: Any, base_weights: BaseWeights = "float32") -> None:
     """Check with two texts that predictions are finite and independent of later tokens.
+
+    `base_weights` is how its weights are held, which not every family can compute from.
 
     Raises:
         InputError: They are not, or the model cannot be run.
@@ -166,7 +169,12 @@ def try_out(folder: Path, network: Any) -> None:
     others = ids.clone()
     others[0, n_equal:] = (ids[0, n_equal:] + 1) % n_vocabulary
     alone = "'s text part cannot be run alone" if is_composite(network.config) else " cannot be run"
-    with reading_user_files(f"{folder}: the model{alone}", "Choose another base model."):
+    if base_weights == "float32":
+        advice = "Choose another base model."
+    else:
+        alone += f" with base_weights: {base_weights}"
+        advice = "Leave base_weights out, or choose another base model."
+    with reading_user_files(f"{folder}: the model{alone}", advice):
         # logits are large beside weights in 4 bits, so few copies of them are made
         logits = network(input_ids=ids, use_cache=False).logits[0, :-1]
         largest = torch.stack(torch.aminmax(logits)).abs().max()

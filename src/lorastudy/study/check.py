@@ -102,7 +102,7 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
         refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
     if not weights_come_later(study, reader):
-        check_weights(reader.base.folder)
+        check_weights(reader.base.folder, {arm.held_weights for arm in study.arms})
     if study.training.activation_checkpointing:
         checkpoint_layers(build_without_weights(reader.base.folder), drops_by_function=False)
     runs = expand_study(study)
