@@ -17,6 +17,7 @@ from lorastudy.errors import InputError
 from lorastudy.model.base import describe_base, load_base
 from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.tokenizer import load_tokenizer
+from support.families import save_family
 
 CPU = torch.device("cpu")
 Change = Callable[[dict[str, Tensor]], None]
@@ -181,11 +182,10 @@ def test_one_file_of_weights_beside_several_is_refused(copy: Path) -> None:
     [
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM .* is not a decoder-only"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
-        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "is quantised"),
         ({"model_type": "nova"}, "not a causal language model that transformers knows"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "decoder-only"),
     ],
-    ids=["masked", "quantised", "quantised text part", "unknown", "encoder-decoder"],
+    ids=["masked", "quantised", "unknown", "encoder-decoder"],
 )
 @pytest.mark.parametrize("read", [describe_base, lambda folder: load_base(folder, device=CPU)])
 def test_model_of_another_kind_is_refused(
@@ -194,6 +194,14 @@ def test_model_of_another_kind_is_refused(
     change_config(copy, **changed)
     with pytest.raises(InputError, match=message):
         read(copy)
+
+
+def test_a_composite_model_whose_text_part_is_quantised_is_refused(tmp_path: Path) -> None:
+    save_family("qwen2_vl", tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())["text_config"]
+    change_config(tmp_path, text_config={**text, "quantization_config": {"quant_method": "awq"}})
+    with pytest.raises(InputError, match=r"is quantised already\. Give the unquantised model"):
+        describe_base(tmp_path)
 
 
 def test_config_that_is_cut_off_is_refused(copy: Path) -> None:

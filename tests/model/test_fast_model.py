@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lorastudy.config.models import Arm
 from lorastudy.data.batches import Padding, make_batch
 from lorastudy.data.rows import RowTable, cut_lines
 from lorastudy.model.adapters import ArmModel
@@ -243,6 +244,32 @@ def test_bfloat16_gradients_are_as_near_to_float32_as_those_of_autocast(
                 exact, gradients(tokens, "bfloat16", implementation)
             )
     assert 0 < errors["fast"] <= 1.05**2 * errors["reference"]
+
+
+BIASES = [
+    Arm(name="bitfit", method="bitfit", learning_rates=(1e-3,)),
+    Arm(
+        **{"name": "lora", "method": "peft", "placement": ("attention",)},
+        **{"peft": {"peft_type": "LORA", "bias": "all"}, "learning_rates": (1e-3,)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 5e-2)])
+@pytest.mark.parametrize("arm", BIASES, ids=lambda arm: arm.name)
+def test_biases_of_frozen_weights_are_trained_in_every_implementation(
+    arm: Arm,
+    precision: str,
+    tolerance: float,
+    tiny_gpt2: Path,
+    corpus: tuple[np.ndarray, RowTable],
+) -> None:
+    found: list[Gradients] = []
+    for implementation in ("fast", "reference"):
+        model = arm_model(tiny_gpt2, arm)
+        scorer = make_scorer(model.network, precision, implementation=implementation)
+        found.append(gradients_of(model, scorer.sum_nats(batch_of(corpus))))
+    assert_equal_gradients(*found, tolerance)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

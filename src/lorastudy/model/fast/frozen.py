@@ -1,5 +1,7 @@
 """Linear modules whose weight is never trained keep a bfloat16 copy of it.
 
+A bias may be trained beside it, and is cast again in every forward pass then.
+
 Autocast caches the copies only of weights that need a gradient. A frozen base model would be cast
 again in every forward pass, and these copies would be kept until the backward pass. In float32
 nothing changes.
@@ -27,7 +29,7 @@ class FrozenLinear(nn.Linear):
         """As `nn.Linear`."""
         if not runs_low(input):
             return super().forward(input)
-        return nn.functional.linear(input.bfloat16(), self.low_weight, self.low_bias)
+        return nn.functional.linear(input.bfloat16(), self.low_weight, _low_bias(self))
 
 
 class FrozenConv1D(Conv1D):
@@ -41,13 +43,20 @@ class FrozenConv1D(Conv1D):
         if not runs_low(x):
             plain: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return plain
-        assert self.low_bias is not None
-        y = torch.addmm(self.low_bias, x.reshape(-1, x.shape[-1]).bfloat16(), self.low_weight)
+        bias = _low_bias(self)
+        assert bias is not None
+        y = torch.addmm(bias, x.reshape(-1, x.shape[-1]).bfloat16(), self.low_weight)
         return y.view(*x.shape[:-1], -1)
 
 
+def _low_bias(module: FrozenLinear | FrozenConv1D) -> Tensor | None:
+    if module.bias is not None and module.bias.requires_grad:
+        return module.bias.bfloat16()
+    return module.low_bias
+
+
 def keep_low_copy(module: nn.Linear | Conv1D) -> None:
-    """Give a frozen `module` bfloat16 copies, in place; existing copies are replaced."""
+    """Give a `module` with a frozen weight bfloat16 copies, in place; old ones are replaced."""
     module.__class__ = FrozenConv1D if isinstance(module, Conv1D) else FrozenLinear
     assert isinstance(module, (FrozenConv1D, FrozenLinear))
     module.low_weight = module.weight.detach().bfloat16()
@@ -61,6 +70,6 @@ def low_tensors(module: nn.Module, *, low: bool) -> tuple[Tensor, Tensor | None]
     if not low:
         return weight, bias
     if isinstance(module, (FrozenConv1D, FrozenLinear)):
-        return module.low_weight, module.low_bias
+        return module.low_weight, _low_bias(module)
     low_bias = None if bias is None else bias.bfloat16()
     return weight if is_packed(weight) else weight.bfloat16(), low_bias

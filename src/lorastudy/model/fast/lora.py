@@ -4,7 +4,7 @@ Shapes: T = tokens, r = rank; weights as stored, (in, out) in a Conv1D, (out, in
 
 PEFT runs it as five modules, and autograd keeps the dropped copy of x beside x itself. Here x,
 one byte per element and the narrow (T, r) product are kept; the dropped copy is computed again in
-backward. The base weight is frozen, so it only passes the gradient on.
+backward. The base weight is frozen, so it only passes the gradient on. Its bias may be trained.
 """
 
 from functools import cache
@@ -67,7 +67,8 @@ class _LoraLinear(torch.autograd.Function):
                 dx.addmm_(d_narrow, a)
             else:
                 dx.addcmul_(torch.mm(d_narrow, a), floats, value=kept)
-        return dx, None, None, d_a, d_b, None, None
+        d_bias = dy.sum(0) if ctx.needs_input_grad[2] else None
+        return dx, None, d_bias, d_a, d_b, None, None
 
 
 class _FastForward(nn.Module):
