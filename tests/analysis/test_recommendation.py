@@ -303,6 +303,6 @@ def test_damaged_runs_are_not_called_failed(tmp_path: Path) -> None:
     assert "damaged runs" in found and "failed runs" not in found
     assert recommend(findings).step.write_command() == "lorastudy run DIR --restart"
     (warning,) = (w for w in list_warnings(findings) if "in no mean" in w)
-    assert warning.startswith("3 runs are damaged")
+    assert warning.startswith("3 runs damaged, ")
     cells = [c.text for row in build_table1(findings).rows for c in row]
     assert "damaged" in cells and "failed" not in cells
