@@ -73,6 +73,14 @@ def test_an_open_pair_gets_the_seeds_that_its_most_demanding_test_needs(tmp_path
     assert command == f"lorastudy extend DIR --seeds {wanted - 3} && lorastudy run DIR"
 
 
+def test_a_pair_that_needs_more_seeds_than_anybody_trains_asks_for_a_margin(tmp_path: Path) -> None:
+    arms = {"lora-1": 20.5, "lora-2": 40.0, "full": 20.0}
+    found, command = decide(tmp_path, arms, wobble={"lora-1": 0.1, "lora-2": 0.02})
+    assert found.step.n_seeds is not None and found.step.n_seeds > 20
+    assert found.step.n_more == found.step.n_seeds - 3
+    assert command == "lorastudy decide DIR --margin NATS"
+
+
 def test_better_on_one_test_and_worse_on_another_is_mixed(tmp_path: Path) -> None:
     arms = {
         "lora-1": on_tests(18, 30, 30),

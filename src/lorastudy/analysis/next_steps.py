@@ -15,10 +15,11 @@ from lorastudy.analysis.statistics import mean
 from lorastudy.store.decisions import End
 
 StepKind = Literal[
-    "export", "finish", "add seeds", "add documents", "add arms", "weigh tests", "change training",
-    "relax limits",
+    "export", "finish", "add seeds", "set margin", "add documents", "add arms", "weigh tests",
+    "change training", "relax limits",
 ]  # fmt: skip
 _FIRST_SEEDS = 3  # that a study of one seed is extended to
+_MOST_SEEDS = 20  # in all, that a reader is told to train
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def plan_step(
 
     Runs that are missing or failed come first. An open pair gets as many seeds as would separate
     a difference as large as the observed one, or show that it is within the margin, whichever
-    are fewer, on its most demanding open test.
+    are fewer, on its most demanding open test. Where that is more than anybody would train, the
+    reader is asked which difference matters.
 
     Args:
         findings: Of the study.
@@ -85,7 +87,11 @@ def _plan(
             known = [n for n in needed if n is not None]
             if not known or len(known) < len(needed):
                 return NextStep("add documents")
-            return _add_seeds(findings, max(n_seeds + 1, *known))
+            step = _add_seeds(findings, max(n_seeds + 1, *known))
+            if max(known) <= _MOST_SEEDS:
+                return step
+            decide = ("lorastudy decide ", " --margin NATS")
+            return replace(step, kind="set margin", around_folder=decide)
 
 
 def _seeds_to_settle(pair: Pair) -> int | None:

@@ -80,6 +80,13 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
 }
 
 
+def _train_elsewhere(step: NextStep) -> str:
+    return (
+        f"Train {write_count(step.n_more or 0, 'more seed')} of every name, {step.n_seeds} in "
+        "all, and type the same `lorastudy compare` with their folders added."
+    )
+
+
 def _say_time(step: NextStep) -> str:
     """What the added seeds take, going by those that finished."""
     if step.seconds is None:
@@ -91,6 +98,10 @@ _NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
     "export": lambda step: "Take the model away:",
     "finish": lambda step: "Finish the runs that failed, are damaged or are missing:",
     "add seeds": lambda step: f"Run the study with {step.n_seeds} seeds{_say_time(step)}:",
+    "set margin": lambda step: (
+        f"About {step.n_seeds} seeds would settle it{_say_time(step)}. If that is more than the "
+        "answer is worth to you, say how large a difference would not matter to you:"
+    ),
     "add documents": lambda step: (
         "Score more documents in a new study, since more seeds alone do not settle this."
     ),
@@ -104,10 +115,8 @@ _NEXT: Mapping[StepKind, Callable[[NextStep], str]] = {
 _NEXT_ELSEWHERE: Mapping[StepKind, Callable[[NextStep], str]] = {
     "export": lambda step: "Take the model from its folder.",
     "finish": lambda step: "Type the same `lorastudy compare` again, to score what is missing.",
-    "add seeds": lambda step: (
-        f"Train {write_count(step.n_more or 0, 'more seed')} of every name, {step.n_seeds} in "
-        "all, and type the same `lorastudy compare` with their folders added."
-    ),
+    "add seeds": _train_elsewhere,
+    "set margin": _train_elsewhere,
     "add documents": lambda step: (
         "Score more documents with another --out, since more seeds alone do not settle this."
     ),
