@@ -212,7 +212,7 @@ def test_where_all_sums_are_damaged_the_note_says_what_is_wrong(tmp_path: Path) 
         path.write_text("{")
     notes = compare_one(results, tmp_path).notes
     assert [("is not a readable" in note) for note in notes] == [False, True, True, True, False]
-    assert notes[-1] == "left out: 1 more runs."
+    assert notes[-1] == "left out: 1 more run."
 
 
 def test_a_score_that_is_not_finite_is_left_out_with_a_note(tmp_path: Path) -> None:

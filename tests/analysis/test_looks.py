@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.analysis import next_steps
 from lorastudy.analysis.caveats import find_caveats
 from lorastudy.analysis.findings import Findings, make_findings
 from lorastudy.analysis.looks import list_looks, spent_by
@@ -152,13 +153,17 @@ def test_arms_that_stopped_are_ranked_and_not_called_incomplete(grown: Findings)
     assert "no verdict" not in {pair.verdict for c in grown.comparisons for pair in c.pairs}
 
 
-def test_the_page_says_how_the_runs_were_chosen(grown: Findings) -> None:
+def test_the_page_says_how_the_runs_were_chosen(
+    grown: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = {statement.question: statement for statement in state_verdict(grown)}
     sentences = " ".join(said["How were the runs chosen?"].sentences)
     assert "Not decided with as many seeds as are allowed." in sentences
     assert "2 for lora-1 and lora-3; 5 for full and lora-2" in sentences
     assert "2 seeds (0.62 %), 3 seeds (0.26 %) and 5 seeds (0.43 %)" in sentences
-    assert "lorastudy run DIR --until-decided --max-seeds" in said["What next?"].command
+    assert said["What next?"].command == "lorastudy decide DIR --margin NATS"
+    monkeypatch.setattr(next_steps, "_MOST_SEEDS", 1000)
+    assert "lorastudy run DIR --until-decided --max-seeds" in recommend(grown).step.write_command()
     assert "adjusted for the looks" in state_families(grown)
     assert [line.split(":")[0] for line in write_ending(grown, "DIR")[1:]] == [
         "How sure",

@@ -95,7 +95,7 @@ def test_a_running_study_prints_progress_beside_its_json(desk: Path, tmp_path: P
         answer = call("run", desk / "study.yaml", "--out", tmp_path / "new", *only)
     assert answer.code == 0, answer.err
     assert [run["arm"] for run in json.loads(answer.out)["runs"]] == ["baseline"]
-    assert "runs to execute" in answer.err and "done" in answer.err
+    assert "1 of 1 run to execute" in answer.err and "done" in answer.err
 
 
 def test_exported_results_are_named(desk: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_the_terminal_says_without_colour_what_is_scored(desk: Path, tiny_gpt2: 
     assert "answer      * 1 é." in lines and f"end of turn * {END}" in lines
     assert "prompt        What is 1?" in lines
     said = "".join(answer.out.split())  # lines are broken anywhere, for a path is long
-    assert re.search(r"1documentsgivenorow:\S+chats\.jsonl,line3", said)
+    assert re.search(r"1documentwithoutarow:\S+chats\.jsonl,line3", said)
     wrong = call("preview", "study.yaml", "--part", "nowhere")
     assert wrong.code == 2 and "one of train, validation" in wrong.err
 

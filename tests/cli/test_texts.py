@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lorastudy.config.study_file import read_study_file
+from lorastudy.units import write_count
 from support.command_line import Answer, call
 
 LINE = "Ten boats came in with fish and no song.\n"
@@ -76,7 +77,8 @@ def test_init_joins_texts_that_rows_would_cut_and_says_why(
     checked = call("check", "a.yaml", "--json")
     assert checked.code == 0, checked.err
     text = json.loads(checked.out)["train_text"]
-    assert f"train: {text['n_documents']} documents, {text['n_tokens']:,} tokens" in answer.out
+    documents = write_count(text["n_documents"], "document")
+    assert f"train: {documents}, {text['n_tokens']:,} tokens" in answer.out
 
 
 def test_init_estimates_tokens_without_the_base_model_and_says_so() -> None:
