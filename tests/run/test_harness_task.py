@@ -130,6 +130,25 @@ def test_choices_are_those_of_hflm(folder: Path, tiny_gpt2: Path) -> None:
     assert 0 < (found.evaluation.accuracy or 0) < 1  # so that the comparison says something
 
 
+def test_choices_that_merge_with_the_end_of_their_prompt_are_those_of_hflm(
+    folder: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    """The prompt keeps its own tokens; the choice has those after as many of both together."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, base)
+    path = base / "tokenizer.json"
+    content = json.loads(path.read_text())
+    merged = [("s", word[0]) for word in WORDS]  # every prompt ends with "comes"
+    content["model"]["merges"] = merged
+    content["model"]["vocab"] |= {a + b: 257 + n for n, (a, b) in enumerate(merged)}
+    path.write_text(json.dumps(content))
+    task = write_task(folder, CHOICE.replace("num_fewshot: 1", 'target_delimiter: ""'))
+    expected, found = theirs(base, task), ours(base, folder)
+    for item, sample in zip(found.items, expected, strict=True):
+        nats = [-answer[0] for answer in sample["filtered_resps"]]
+        assert item.nats == pytest.approx(nats, abs=1e-4)
+
+
 def test_a_preview_shows_what_the_harness_asks(folder: Path, tiny_gpt2: Path) -> None:
     """Solved examples are those of the evaluation, and a look does not change them."""
     tokenizer = make_reader(tiny_gpt2, Places(folder, cache=folder / "cache")).tokenizer

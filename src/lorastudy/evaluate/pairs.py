@@ -1,8 +1,9 @@
 """How likely a model finds texts that follow a context, as lm-evaluation-harness reads them.
 
 A context and its continuation are tokenised together, with the tokens that the tokenizer adds by
-itself. The context's own number of tokens says where the continuation begins. Spaces at the end of
-a context belong to the continuation.
+itself. The context's own number of tokens says where the continuation begins, and its own tokens
+are read, also where they differ from the first ones of both together. Spaces at the end of a
+context belong to the continuation.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ def encode_pairs(texts: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list
     found = []
     for (context, _), whole, read, alone in zip(moved, wholes, contexts, bare, strict=True):
         if context:
-            found.append(TokenPair(tuple(whole), len(read)))
+            found.append(TokenPair((*read, *whole[len(read) :]), len(read)))
         else:
             start = [] if alone[:1] == [tokenizer.start_id] else [tokenizer.start_id]
             found.append(TokenPair((*start, *alone), 1))
