@@ -76,6 +76,8 @@ def test_a_completion_in_plain_text_is_scored_with_its_end(
     assert (found["all"], found["scored"]) == (q + a + END_OF_TEXT, a + END_OF_TEXT)
     assert (found["prompt"], found["answer"], found["end"]) == (q, a, END_OF_TEXT)
     assert encode(tokenizer, q, a + END_OF_TEXT) == found  # an end that is there is not repeated
+    with pytest.raises(InputError, match=r"row 1 has no answer: its completion is only"):
+        encode(tokenizer, q, f" {END_OF_TEXT}")
     everything = encode(tokenizer, q, a, rules=AnswerRules(completion_only_loss=False))
     assert everything["scored"] == found["all"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorastudy.data.examples import IN_PLAIN_TEXT, Example, ExampleKind
-from lorastudy.data.messages import Turns
+from lorastudy.data.messages import REPAIR, Turns
 from lorastudy.data.turns import ANSWER, END, HEADER, PROMPT, AnswerTokenizer, TurnReader, Written
 from lorastudy.errors import ConfigError, InputError, UserError, reason_of
 
@@ -162,9 +162,13 @@ class _Encoder:
     def _encode_texts(self, examples: Sequence[Example]) -> list[EncodedExample]:
         end = self._tokenizer.end_of_text
         prompts = [str(example.prompt) for example in examples]
-        texts = [
-            f"{p}{e.completion}".removesuffix(end) for p, e in zip(prompts, examples, strict=True)
-        ]
+        answers = [str(example.completion).removesuffix(end) for example in examples]
+        for example, answer in zip(examples, answers, strict=True):
+            if not answer.strip():
+                raise InputError(
+                    f"{example.place} has no answer: its completion is only {end}. {REPAIR}"
+                )
+        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         read = self._tokenizer.write_texts(prompts)
         found = []
         for before, whole in zip(
