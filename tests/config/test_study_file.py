@@ -63,6 +63,7 @@ BAD_VALUES = [
     ("base_model={model_name: gpt2}", "base_model.model_name", "did you mean 'id'"),
     ("arms={full: {method: full}}", "arms", 'begin each of the arms with "- name: ..."'),
     ("arms.full.learning_rates=['1e-4']", "arms.full.learning_rates.0", "leave out the quotes"),
+    ("arms.lora-1.rank=010", "arms.lora-1.rank", "leave out the zeros in front"),
     ("bench=[]", "bench", r"unknown key.*allowed: name, base_model, data"),
     ("training.schedule.shap=linear", "training.schedule.shap", r"did you mean 'shape'\?"),
     ("training.optimizer.foo=1", "training.optimizer.foo", "allowed: name, weight_decay, betas"),
@@ -226,6 +227,13 @@ def test_a_mistake_is_named_by_key_path_and_explained(
     assert "run the same command again" in last
 
 
+def test_what_is_allowed_is_said_once_however_often_it_is_missed() -> None:
+    _, *mistakes, _ = mistakes_of("arms.full.rnk=2", "arms.lora-1.rnk=3", "training.epoch=1")
+    of_training, first, second = mistakes
+    assert "; allowed: epochs" in of_training and "; allowed: name, method" in first
+    assert second == "arms.lora-1.rnk: unknown key (did you mean 'rank'?)"
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "..", "../up", "a/b", "a\\b", ".hidden", "a b", "<b>x</b>", "x\n", "é", "a.", "a" * 65],
@@ -315,6 +323,7 @@ def test_a_warm_up_longer_than_training_is_refused() -> None:
         ("when: 2024-01-01", "when: 2024-01-01 is read as a date; put it in quotes"),
         ("when: 2024-13-01", "month must be"),
         ("a: {1: b}", "a: the key 1 is not text"),
+        ("1: b", "study.yaml: the key 1 is not text"),
         ("? [a]\n: b", "line 1"),
         ("a: &x [*x]", "nested too deeply or contain themselves"),
         ("a: " + "[" * 3000, "nested too deeply"),

@@ -172,9 +172,9 @@ def write_amount(kind: BudgetKind, amount: float) -> str:
     """An amount with its unit: "500 optimizer steps", "2,000,000 tokens", "1e+15 FLOP"."""
     match kind:
         case "steps":
-            return f"{amount:,.0f} optimizer step{'s' * (amount != 1)}"
+            return f"{amount:,.0f} optimizer step{'s' * (round(amount) != 1)}"
         case "tokens":
-            return f"{amount:,.0f} tokens"
+            return f"{amount:,.0f} token{'s' * (round(amount) != 1)}"
         case "flops":
             return f"{amount:.3g} FLOP"
         case "seconds":

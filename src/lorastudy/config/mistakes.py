@@ -20,6 +20,7 @@ from lorastudy.config.right_form import (
     write_as_field,
 )
 
+_ALLOWED = "; allowed: "  # before the choices, at the end of a line
 _SENTENCES = {
     "missing": "is required",
     "int_type": "must be a whole number, not {value}{form}",
@@ -47,7 +48,16 @@ def describe_mistakes(error: ValidationError, data: Mapping[str, Any]) -> list[s
     `data` is what was validated; it gives arms and benchmarks in key paths their names.
     """
     found = [details for details in error.errors(include_url=False) if not _is_echo(details)]
-    return [line for details in found for line in _lines(details, data)]
+    return list(_say_once(line for details in found for line in _lines(details, data)))
+
+
+def _say_once(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, each list of what is allowed only where it stands first."""
+    said: set[str] = set()
+    for line in lines:
+        mistake, _, allowed = line.partition(_ALLOWED)
+        yield mistake if allowed in said else line
+        said.update([allowed] if allowed else [])
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -91,13 +101,13 @@ def _right_key(path: Sequence[str | int], value: object) -> str:
         said = f" (did you mean {near!r}?){f'; write {form}' if form else ''}"
     elif elsewhere := find_elsewhere(key):
         said = f" here (did you mean {' or '.join(elsewhere)}?)"
-    return f"{said}; allowed: {', '.join(allowed)}"
+    return f"{said}{_ALLOWED}{', '.join(allowed)}"
 
 
 def _choice(word: object, allowed: Sequence[str]) -> str:
     if not allowed:
         return ""
-    return f"{nearest(str(word), allowed)}; allowed: {', '.join(allowed)}"
+    return f"{nearest(str(word), allowed)}{_ALLOWED}{', '.join(allowed)}"
 
 
 def _quoted(expected: str) -> list[str]:

@@ -5,6 +5,7 @@ a study file has a list or a mapping.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args, get_origin
 
@@ -135,7 +136,9 @@ def right_form(kind: str, path: Sequence[str | int], value: object) -> str:
         value: What was written.
     """
     if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
-        return "; leave out the quotes"
+        # YAML gives numbers such as 010 as text, since its versions read them differently
+        begins = re.match(r"[+-]?0[0-9_]", value)
+        return "; leave out the zeros in front" if begins else "; leave out the quotes"
     is_list_of_parts = path[-1] in ("arms", "benchmarks")
     if kind == "tuple_type" and is_list_of_parts and isinstance(value, dict):
         return f'; begin each of the {path[-1]} with "- name: ..."'

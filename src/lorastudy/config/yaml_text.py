@@ -103,9 +103,8 @@ def _plain_copy(value: object, path: str, budget: Iterator[int]) -> YamlValue:
         copy: dict[str, YamlValue] = {}
         for key, part in value.items():
             if not isinstance(key, str):
-                raise ValueError(
-                    f"{path.strip('.')}: the key {key!r} is not text; put it in quotes"
-                )
+                place = f"{path.strip('.')}: ".removeprefix(": ")
+                raise ValueError(f"{place}the key {key!r} is not text; put it in quotes")
             copy[key] = _plain_copy(part, f"{path}.{key}", budget)
         return copy
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
