@@ -1,9 +1,11 @@
 """Keys of arms: which method has which, how they are written, and that defaults change nothing."""
 
 import pytest
+from pydantic import ValidationError
 
 from lorastudy.config.arm_words import list_places, list_settings, name_method
 from lorastudy.config.models import Arm, Study
+from lorastudy.config.sources import StoredWeights
 from lorastudy.config.spec import RunSpec, expand_study
 from lorastudy.config.study_file import dump_study, load_study, preset_text
 from lorastudy.errors import ConfigError
@@ -111,3 +113,11 @@ def test_an_arm_is_named_in_plain_words() -> None:
     assert (name_method(last), list_places(last)) == ("the last 2 layers", ())
     only = arm_of("method: last-layers, layers: last-1, learning_rates: [1e-3]")
     assert name_method(only) == "the last layer"
+
+
+@pytest.mark.parametrize("digits", ["", "f" * 63, "f" * 65, "F" * 64, "g" * 64, "f" * 64 + "\n"])
+def test_weights_from_elsewhere_are_known_by_a_whole_hash(digits: str) -> None:
+    found = {"folder": "adapter", "kind": "adapter", "bytes": 1}
+    StoredWeights.model_validate({**found, "sha256": "0f" * 32})
+    with pytest.raises(ValidationError, match="sha256"):
+        StoredWeights.model_validate({**found, "sha256": digits})

@@ -1,4 +1,4 @@
-"""Results name the commit of this package's own checkout, and another commit stops no run."""
+"""Results name this package's commit. Another one stops no run, but other data do."""
 
 import shutil
 import subprocess
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy.errors import InputError
 from lorastudy.machine import environment
 from lorastudy.machine.environment import find_commit
 from lorastudy.run.drift import settle_drift
 from lorastudy.store.files import write_record
-from lorastudy.store.folders import StudyFolder
+from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.records import Manifest
 from support.command_line import ROOT
 
@@ -53,12 +54,30 @@ def test_a_checkout_of_the_user_around_an_installed_package_is_not_ours(git: Git
     assert find_commit() is None
 
 
-def test_another_commit_is_noted_and_not_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def scored(tmp_path: Path) -> tuple[RunFolder, Manifest]:
+    """A run that can go on, since it has scores, and its manifest."""
     source = next((FINISHED / "runs").glob("baseline-*"))
     run = StudyFolder(tmp_path).run(source.name)
     shutil.copytree(source / "evaluations", run.evaluations)
     before = Manifest.model_validate_json((source / "manifest.json").read_bytes())
     write_record(run.manifest, before)
+    return run, before
+
+
+@pytest.mark.parametrize("allow_drift", [False, True])
+def test_other_inputs_are_refused_also_where_another_environment_is_allowed(
+    scored: tuple[RunFolder, Manifest], allow_drift: bool
+) -> None:
+    run, before = scored
+    now = before.model_copy(update={"train_digest": "f" * 64})
+    said = rf"train_digest: '{before.train_digest}' then, 'f+' now.*--restart"
+    with pytest.raises(InputError, match=said):
+        settle_drift(run, now, allow_drift=allow_drift)
+
+
+def test_another_commit_is_noted_and_not_refused(scored: tuple[RunFolder, Manifest]) -> None:
+    run, before = scored
     later = before.environment.model_copy(update={"commit": "abc"})
     now = before.model_copy(update={"environment": later})
     settled = settle_drift(run, now, allow_drift=False)
