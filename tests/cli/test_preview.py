@@ -177,6 +177,8 @@ def test_the_page_holds_every_part_and_needs_nothing_else(desk: Path, tiny_gpt2:
     answer = call("preview", write_study(tiny_gpt2), "--page", "rows.html")
     assert answer.code == 0, answer.err
     assert call("preview", "study.yaml", "--page", "other.html", "--part", "tale").code == 2
+    # where nothing can be written, nothing is read either
+    assert call("preview", "demo", "--page", "study.yaml/rows.html", "--offline").code == 74
     assert not Path("other.html").exists()
     page = Path("rows.html").read_text()
     assert all(name in page for name in ("train", "validation", "tale--paper-padded"))

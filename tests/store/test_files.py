@@ -14,7 +14,13 @@ from safetensors.torch import save_file
 
 from lorastudy import faults
 from lorastudy.errors import StorageError
-from lorastudy.store.files import publish_folder, remove_leftovers, storage_errors, write_text
+from lorastudy.store.files import (
+    publish_folder,
+    refuse_unwritable,
+    remove_leftovers,
+    storage_errors,
+    write_text,
+)
 from lorastudy.store.lines import append_record, read_last_record, read_records
 
 
@@ -81,6 +87,21 @@ def test_a_name_that_is_something_else_is_no_matter_of_space(tmp_path: Path, pat
     with pytest.raises(StorageError, match="Choose another name") as refused:
         write_text(tmp_path / path, "new")
     assert "bytes" not in str(refused.value)
+    with pytest.raises(StorageError, match="Choose another name"):
+        refuse_unwritable(tmp_path / path, is_folder=False)
+
+
+def test_a_path_that_can_be_written_is_not_refused_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for path in ("new", "file", "some/where/new"):
+        refuse_unwritable(tmp_path / path, is_folder=False)
+    refuse_unwritable(tmp_path, is_folder=True)
+    assert names(tmp_path) == {"file"}
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # as a read-only folder
+    with pytest.raises(StorageError, match="Permission denied"):
+        refuse_unwritable(tmp_path / "some" / "where", is_folder=True)
 
 
 @pytest.mark.parametrize("point", ["publish:before-rename", "publish:between-renames"])

@@ -11,7 +11,7 @@ from lorastudy.cli import options
 from lorastudy.cli.console import make_console
 from lorastudy.cli.options import AsJson, Mirror, Offline, Overrides, StudyName
 from lorastudy.errors import ConfigError, show_names
-from lorastudy.store.files import write_text
+from lorastudy.store.files import refuse_unwritable, write_text
 from lorastudy.study.open import open_study
 from lorastudy.units import write_count
 
@@ -61,6 +61,8 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show rows as the model sees them: each token's class, and whether it is scored."""
+    if page is not None:
+        refuse_unwritable(page, is_folder=False)
     opened = open_study(study, overrides=overrides or (), mirror=mirror, offline=offline)
     from lorastudy.cli.preview_page import render_preview
     from lorastudy.study.preview import preview_study

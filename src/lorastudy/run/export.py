@@ -27,7 +27,7 @@ from lorastudy.model.scoring import make_scorer
 from lorastudy.run.inputs import Reader
 from lorastudy.run.readers import refuse_other_base
 from lorastudy.run.served import list_forms, write_merged
-from lorastudy.store.files import publish_folder
+from lorastudy.store.files import publish_folder, refuse_unwritable
 from lorastudy.store.folders import RunFolder
 from lorastudy.store.hashes import HASHES
 from lorastudy.store.weights import find_weight_changes, refuse_changed_weights
@@ -119,6 +119,7 @@ def check_export(folder: RunFolder, to: Path, *, is_merged: bool) -> bool:
     """
     if to.exists():
         raise ConfigError(f"--to {to} exists already. Give a new folder.")
+    refuse_unwritable(to, is_folder=True)
     if not folder.best.is_dir():
         if find_weight_changes(folder):
             refuse_changed_weights(folder)

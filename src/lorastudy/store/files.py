@@ -57,6 +57,24 @@ def _reason(error: OSError | SafetensorError) -> str:
     return os.strerror(int(found[1])) if found else str(error)
 
 
+def refuse_unwritable(path: Path, *, is_folder: bool) -> None:
+    """Refuse a new file or folder that could not be written; meant for before long work.
+
+    Raises:
+        StorageError: A file or folder stands in its way, or the folder around it is read-only.
+    """
+    with storage_errors(path):
+        if not is_folder and path.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        around = path if is_folder else path.parent
+        while not os.path.lexists(around):
+            around = around.parent
+        if not around.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(around, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file `path` by `text` in one step that a crash cannot cut in half."""
     content = text.encode()

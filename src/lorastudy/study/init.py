@@ -11,7 +11,7 @@ from lorastudy.config.study_file import list_presets, load_study, preset_text, s
 from lorastudy.config.syntax import make_name
 from lorastudy.config.yaml_text import write_value
 from lorastudy.errors import ConfigError, possible_path
-from lorastudy.store.files import write_text
+from lorastudy.store.files import refuse_unwritable, write_text
 from lorastudy.units import write_portion
 
 SCHEMA_FILE = "lorastudy.schema.json"
@@ -40,6 +40,7 @@ def write_study_file(
 
     Raises:
         ConfigError: `start` is neither of the two, or a file would be overwritten.
+        StorageError: The file cannot be written.
     """
     folder = possible_path(start)
     is_preset = start in list_presets()
@@ -51,6 +52,7 @@ def write_study_file(
     path = out or Path(f"{start if is_preset else folder.resolve().name or 'my-study'}.yaml")
     if possible_path(path, key="--out ").exists():
         raise ConfigError(f"{path} exists already. Give another name with --out.")
+    refuse_unwritable(path, is_folder=False)
     text, found = (
         (_named_after(path, start), ())
         if is_preset

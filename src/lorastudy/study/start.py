@@ -21,7 +21,7 @@ from lorastudy.machine.memory import total_bytes
 from lorastudy.model.adapter_files import CONFIG as ADAPTER_CONFIG
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.store.collect import read_own_file, write_extension
-from lorastudy.store.files import write_record, write_text
+from lorastudy.store.files import refuse_unwritable, write_record, write_text
 from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import StudyLock, read_lock, write_lock
@@ -119,6 +119,7 @@ def refuse_folder(study: Study, folder: StudyFolder) -> None:
     """
     if not folder.study.is_file():
         _refuse_weights(folder.path)
+        refuse_unwritable(folder.path, is_folder=True)
         return
     if extends(before := read_own_file(folder), study):
         return
