@@ -122,6 +122,18 @@ def test_numbers_that_are_not_weights_are_refused(
         assert re.search(r"lora_A.weight holds numbers of type", refusal_of(tiny_gpt2, tmp_path))
 
 
+@pytest.mark.parametrize(
+    "values", [{"use_rslora": "no"}, {"use_rslora": 0}, {"lora_alpha": True}], ids=str
+)
+def test_setting_of_another_kind_than_pefts_is_refused(
+    values: dict[str, object], tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    attach(tiny_gpt2, lora("lora-1")).save(tmp_path)
+    edit_config(tmp_path, **values)
+    ((key, value),) = values.items()
+    assert f"{key} is {value!r}, which is not" in refusal_of(tiny_gpt2, tmp_path)
+
+
 @pytest.mark.parametrize("start", ["pissa_niter_4", "corda", "lora_ga"])
 def test_start_that_cannot_be_taken_out_again_is_refused(
     start: str, tiny_gpt2: Path, tmp_path: Path

@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -62,8 +62,8 @@ def check_adapter_folder(folder: Path) -> None:
             raise InputError(f"{folder / WEIGHTS} is not a file. {_DAMAGED}")
         others = ", ".join(sorted(path.name for path in folder.glob("adapter_model*")))
         raise InputError(
-            f"{folder} has no {WEIGHTS}{f', only {others}' if others else ''}. Pickled files "
-            "can run code when they are read, so they are not opened; save the adapter again "
+            f"{folder} has no {WEIGHTS}{f', only {others}' if others else ''}. Other files are not "
+            "opened, since pickled ones can run code when they are read; save the adapter again "
             "with save_pretrained."
         )
     config = _read_config(folder / CONFIG)
@@ -246,6 +246,7 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
             "vectors before the text. Such adapters are not scored or exported here. Give an "
             "adapter that changes modules, such as LORA."
         )
+    _refuse_other_types(folder / CONFIG, config, known)
     start = str(config.get("init_lora_weights")).lower()
     if start.startswith(_LOST_STARTS):
         raise InputError(
@@ -259,3 +260,15 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
             f"{folder / CONFIG}: alora_invocation_tokens is set, so the adapter acts only after "
             "these tokens. Such adapters are not scored here. Give a plain LoRA adapter."
         )
+
+
+def _refuse_other_types(path: Path, config: dict[str, Any], known: type[PeftConfig]) -> None:
+    """Check numbers and booleans, since Python takes "no" for true, and true for 1."""
+    for key, expected in get_type_hints(known).items():
+        value, is_plain = config.get(key), expected in {bool, int, float}
+        if is_plain and value is not None and isinstance(value, bool) != (expected is bool):
+            raise InputError(
+                f"{path}: {key} is {value!r}, which is not "
+                f"{'true or false' if expected is bool else 'a number'}. Put in the value that the "
+                "adapter was trained with."
+            )
