@@ -55,7 +55,7 @@ def load_function(named: str, base: Path) -> JudgeText:
     """The function `module:function` or `file.py:function` with two arguments: text and answer.
 
     Args:
-        named: Where it is; a file is sought from `base`.
+        named: Where it is; a file is sought from `base`, and a module there if it is not installed.
         base: Folder of the study file.
 
     Raises:
@@ -64,12 +64,13 @@ def load_function(named: str, base: Path) -> JudgeText:
     where, _, name = named.rpartition(":")
     try:
         with redirect_stdout(sys.stderr):  # standard output may be JSON
-            module = _import_file(base / where) if where.endswith(".py") else _import(where)
+            is_file = where.endswith(".py")
+            module = _import_file(base / where) if is_file else _import(where, base)
             function = getattr(module, name)
     except (Exception, SystemExit) as error:  # of the user's module, of any kind
         raise ConfigError(
             f"function {named!r} cannot be loaded: {reason_of(error)}. Name it as "
-            "module:function, or as file.py:function with a path from the study file."
+            "module:function, or as file.py:function, with a path from the study file."
         ) from error
     if not callable(function):
         raise ConfigError(f"function {named!r} is not a function, but {type(function).__name__}.")
@@ -126,8 +127,21 @@ def _show(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def _import(module: str) -> object:
-    return importlib.import_module(module)
+def find_code(named: str, base: Path) -> Path | None:
+    """The file with the function `named`; None if its module is not in the folder `base`."""
+    where = named.rpartition(":")[0]
+    path = base / (where if where.endswith(".py") else f"{where.replace('.', '/')}.py")
+    return path if path.is_file() else None
+
+
+def _import(module: str, base: Path) -> object:
+    beside = {str(base.resolve())} - {*sys.path}
+    sys.path.extend(beside)  # last, so that no installed module is hidden
+    try:
+        return importlib.import_module(module)
+    finally:
+        for folder in beside & {*sys.path}:
+            sys.path.remove(folder)
 
 
 def _import_file(path: Path) -> object:

@@ -14,6 +14,7 @@ from lorastudy.evaluate.judging import (
     JudgeText,
     equals_number,
     equals_text,
+    find_code,
     find_number,
     load_function,
     refuse_judge,
@@ -110,8 +111,8 @@ def _digest(
 ) -> str:
     """SHA-256 over all items, and over what decides which answers are right."""
     named = rules.function or ""
-    path = base / named.rpartition(":")[0]
-    code = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    path = find_code(named, base)
+    code = "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
     how = rules.generation.model_dump(mode="json") if rules.generation else {}
     parts = [digest_examples(examples), protocol.name, protocol.length, named, code, how]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
