@@ -172,6 +172,19 @@ REFUSED = {
         lora(init_lora_weights="loftq", use_dora=True, base_weights="nf4"),
         "the lengths that DoRA trains would be those of the packed weights",
     ),
+    "acts on some tokens": (
+        peft(peft_type="LORA", alora_invocation_tokens=[1]),
+        r"peft\.alora_invocation_tokens: the adapter of an arm acts on every token",
+    ),
+    "a value that no file can hold": (
+        peft(peft_type="LORA", runtime_config={}),
+        r"peft\.runtime_config: \{\} is not allowed; it holds LoraRuntimeConfig",
+    ),
+    "a pattern for nothing": (
+        peft(peft_type="LORA", rank_pattern={"c_attn": 2, "c_atn": 4}),
+        r"peft\.rank_pattern: 'c_atn' matches no adapted module; they are transformer\.h\.0",
+    ),
+    "no expression": (peft(peft_type="LORA", alpha_pattern={"(": 2}), "not a regular expression"),
     "rank for another module": (
         lora(rank_pattern={"feed-forward": 2}),
         r"rank_pattern: 'feed-forward' means .* where this arm has no adapter",
@@ -199,6 +212,34 @@ def test_what_an_arm_cannot_be_is_refused_without_a_model(case: str, tiny_gpt2: 
     base = describe_base(tiny_gpt2)
     with pytest.raises(ConfigError, match=says):
         measure_arm(arm, base, resolve_arm(arm, base))
+
+
+ODD: dict[str, tuple[dict[str, object], str]] = {
+    "LILY": ({}, "depends on the rows that are computed beside it"),
+    "OFT": (
+        {"r": 0, "oft_block_size": 4, "coft": True},
+        "changes what is trained while it answers",
+    ),
+    "PVERA": ({"sample_at_inference": True}, "answers by chance"),
+    "PVERA ": ({"generator_seed": 1}, "draws random numbers of its own"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_an_adapter_whose_answers_follow_from_more_than_its_file_and_the_text_is_refused(
+    kind: str, tiny_llama: Path
+) -> None:
+    keys, why = ODD[kind]
+    arm, base = peft(peft_type=kind.strip(), **keys), describe_base(tiny_llama)
+    with pytest.raises(ConfigError, match=f"cannot be an arm, since it.* {why}"):
+        measure_arm(arm, base, resolve_arm(arm, base))
+
+
+def test_a_method_that_leaves_out_modules_at_random_resumes(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    tried = try_arm(peft(peft_type="LOHA", r=4, module_dropout=0.5), tiny_llama, tmp_path / "best")
+    assert tried.n_trained, tried.refused
 
 
 @pytest.mark.parametrize("start", ["pissa", "olora"])

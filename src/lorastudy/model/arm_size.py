@@ -3,52 +3,31 @@
 This is the code that attaches it in a run, so what a run would refuse is refused here as well.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lorastudy.config.models import Arm
-from lorastudy.errors import ConfigError, first_line
+from lorastudy.errors import ConfigError
 from lorastudy.model.adapters import ArmModel, attach_arm
-from lorastudy.model.attach import (
-    ADAPTER_NAME,
-    attach_adapter,
-    is_plain_start,
-    look_at,
-    name_kind,
-)
+from lorastudy.model.attach import ADAPTER_NAME, is_plain_start, look_at
 from lorastudy.model.base import BaseDescription, build_without_weights
-from lorastudy.model.base_weights import ask_for_bfloat16, widen_products
-from lorastudy.model.peft_config import make_peft_config
 from lorastudy.model.placement import ResolvedPlacement
-
-_SMALL, _WIDER = (
-    LlamaConfig(
-        hidden_size=width,
-        intermediate_size=width,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-        vocab_size=16,
-    )
-    for width in (8, 64)
+from lorastudy.model.trials import (
+    PLACE,
+    SMALL,
+    SMALL_GPT2,
+    attach_trial,
+    make_small,
+    refuse_held,
+    refuse_odd_answers,
 )
-_SMALL_GPT2 = GPT2Config(
-    n_embd=8, n_layer=1, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0
-)
-_PLACE = "model.layers.0.self_attn.q_proj"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +58,7 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
             raise
         model = _attach_to_numbers(base, arm, placement)
     if model.adapter is not None:
+        refuse_odd_answers(arm, placement)
         refuse_held(arm, placement)
     return ArmSize(
         trained=model.n_trained,
@@ -125,10 +105,10 @@ def _is_taken_out(model: ArmModel, arm: Arm) -> bool:
     config = model.adapter and model.adapter.peft_config[ADAPTER_NAME]
     if type(config) is not LoraConfig or is_plain_start(config):
         return False
-    for small, place in ((_SMALL, _PLACE), (_SMALL_GPT2, "transformer.h.0.attn.c_attn")):
-        network = _make_small(small)
+    for small, place in ((SMALL, PLACE), (SMALL_GPT2, "transformer.h.0.attn.c_attn")):
+        network = make_small(small)
         before = look_at(network, [place])
-        _attach_trial(network, config, place)
+        attach_trial(network, config, place)
         is_changed = before.finds_other_weights(network, [place])
         if not is_changed or not _has_conv1d(model):
             return is_changed
@@ -139,55 +119,6 @@ def _is_taken_out(model: ArmModel, arm: Arm) -> bool:
 def _has_conv1d(model: ArmModel) -> bool:
     layers = (m for m in model.network.modules() if isinstance(m, BaseTunerLayer))
     return any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers)
-
-
-def refuse_held(arm: Arm, placement: ResolvedPlacement) -> None:
-    """Check that the adapters of `arm` can be trained on its `base_weights`.
-
-    For bfloat16 this is tried on a small model, since some methods compute from float32 alone.
-
-    Raises:
-        ConfigError: PEFT's method cannot, or its start would change weights that are held.
-    """
-    config = make_peft_config(arm, placement, revision="main")
-    if arm.base_weights != "bfloat16" or arm.has_plain_start:
-        return
-    plain, held = _make_small(_WIDER), _make_small(_WIDER)
-    ask_for_bfloat16(held)
-    widen_products(held)
-    try:
-        _attach_trial(plain, config)
-        look_at(plain, [])
-    except (ConfigError, RuntimeError):
-        return  # the keys are for wider modules
-    try:
-        _attach_trial(held, config)
-        look_at(held, [])
-    except (ConfigError, RuntimeError) as error:
-        reason = first_line(error.__cause__ or error).rstrip(".")
-        raise ConfigError(
-            f"arm {arm.name!r}: PEFT's {name_kind(config)} does not compute from "
-            f"base_weights: {arm.base_weights} ({reason}). "
-            "Leave base_weights out, or choose another method."
-        ) from error
-
-
-def _make_small(config: PretrainedConfig) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-        return network
-
-
-def _attach_trial(network: PreTrainedModel, config: PeftConfig, place: str = _PLACE) -> None:
-    """Attach the method of `config` to one module of a small model."""
-    trial: Any = copy.copy(config)
-    trial.target_modules = [place]
-    if isinstance(config, LoraConfig):
-        trial.r, trial.rank_pattern, trial.alpha_pattern = 2, {}, {}
-    if isinstance(config, IA3Config):
-        trial.feedforward_modules = []
-    attach_adapter(network, trial, "trial", seed=0, rows=[torch.arange(16)])
 
 
 def _with_numbers(base: BaseDescription) -> PreTrainedModel:

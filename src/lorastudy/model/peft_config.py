@@ -8,19 +8,25 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from peft import PeftConfig, PeftType, PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 
 from lorastudy.config.arms import KEEPS_BASE
 from lorastudy.config.mistakes import nearest
 from lorastudy.config.models import Arm
-from lorastudy.errors import ConfigError, first_line
+from lorastudy.errors import ConfigError, first_line, show_names
 from lorastudy.model import loftq
 from lorastudy.model.base_weights import PACKED
 from lorastudy.model.placement import ResolvedPlacement
@@ -37,6 +43,7 @@ _NOT_HERE = {
     "layer_replication": "every arm has the layers of the base model",
     "modules_to_save": "it trains copies of whole modules; use method: head or full for that",
     "fan_in_fan_out": "it follows from the module",
+    "alora_invocation_tokens": "the adapter of an arm acts on every token",
 }
 _OF_EVERY_METHOD = {field.name for field in dataclasses.fields(PeftConfig)}
 
@@ -55,7 +62,8 @@ def make_peft_config(arm: Arm, placement: ResolvedPlacement, *, revision: str) -
     given = {"init_lora_weights": arm.init_lora_weights} if is_lora else keys
     _refuse_loftq(arm, keys)
     _refuse_start(arm, keys)
-    if mistakes := list(_find_mistakes(made_by, given, prefix="" if is_lora else "peft.")):
+    mistakes = list(_find_mistakes(made_by, given, prefix="" if is_lora else "peft."))
+    if mistakes or (mistakes := list(_find_unmatched(keys, placement.paths))):
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
         raise ConfigError(f"keys of arm {arm.name!r} do not fit PEFT's {kind}:{lines}")
     try:
@@ -199,12 +207,30 @@ def _find_mistakes(made_by: type[Any], keys: Mapping[str, Any], prefix: str) -> 
             yield f"{prefix}{key}: {value!r} is not allowed; it holds {wrong}"
 
 
+def _find_unmatched(keys: Mapping[str, Any], paths: Sequence[str]) -> Iterator[str]:
+    """One line for each expression for modules that means none of `paths`; PEFT ignores it."""
+    for key, values in keys.items():
+        for expression in values if key.endswith("_pattern") and isinstance(values, dict) else ():
+            try:  # as PEFT's get_pattern_key
+                is_found = any(re.match(rf"(.*\.)?({expression})$", path) for path in paths)
+            except re.error as error:
+                yield f"peft.{key}: {expression!r} is not a regular expression: {error}"
+                continue
+            if not is_found:
+                yield (
+                    f"peft.{key}: {expression!r} matches no adapted module; "
+                    f"they are {show_names(paths, most=3)}"
+                )
+
+
 def _find_wrong_type(hint: Any, value: object) -> str | None:
     """What a key holds, if `value` is not that; PEFT itself looks at few types."""
     try:
         adapter = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:
         return None
+    except PydanticUserError:  # a dataclass, which no study file can hold
+        return _describe_type(hint)
     try:
         adapter.validate_python(value)
     except ValidationError:

@@ -16,10 +16,10 @@ import torch
 from lorastudy.config.arms import BaseWeights
 from lorastudy.config.models import Arm, Training
 from lorastudy.errors import ConfigError
-from lorastudy.model.arm_size import refuse_held
 from lorastudy.model.base import BaseDescription, build_without_weights
 from lorastudy.model.base_weights import IN_8_BITS
 from lorastudy.model.checkpointing import checkpoint_layers
+from lorastudy.model.trials import refuse_held
 from lorastudy.study.check import ArmCheck, StudyCheck, find_longest_row
 from lorastudy.study.predicted_peak import (
     LongestRow,

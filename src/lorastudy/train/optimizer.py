@@ -92,21 +92,25 @@ def restore_moments(
 ) -> None:
     """Restore what `read_moments` gave.
 
+    A parameter without a gradient so far has no moments, as where a method leaves out modules at
+    random.
+
     Raises:
-        InputError: A moment is missing, or does not belong to a trained tensor.
+        InputError: One of a parameter's moments is missing, or belongs to no trained tensor.
     """
     is_fused = isinstance(optimizer, torch.optim.AdamW)
+    updated = {name: p for name, p in parameters.items() if f"{name}.step" in moments}
     expected = {
         f"{name}.{key}"
-        for name, parameter in parameters.items()
+        for name, parameter in updated.items()
         for key in (_FUSED if is_fused else _list_keys_in_8_bits(parameter))
     }
-    if moments and moments.keys() != expected:
+    if moments.keys() != expected:
         raise InputError(
             "the stored optimizer state does not belong to this arm. "
             "Delete the run's folder to start it again."
         )
-    for name, parameter in parameters.items() if moments else ():
+    for name, parameter in updated.items():
         if is_fused:
             state: dict[str, Any] = {
                 key: cut_like(moments[f"{name}.{key}"].clone(), parameter)
