@@ -11,7 +11,9 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
+from lorastudy.model.adapter_files import note_other_base
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.elsewhere import describe_weights
@@ -132,6 +134,28 @@ def test_setting_of_another_kind_than_pefts_is_refused(
     edit_config(tmp_path, **values)
     ((key, value),) = values.items()
     assert f"{key} is {value!r}, which is not" in refusal_of(tiny_gpt2, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "given", "differs"),
+    [
+        ("owner/small", {"id": "owner/small"}, False),
+        ("/models/Small/", {"id": "owner/small"}, False),
+        ("/hub/models--owner--small/snapshots/0f0f", {"path": "/elsewhere/small"}, False),
+        ("/old/place/demo/base", {"builtin": "demo"}, False),
+        (None, {"id": "owner/small"}, False),
+        ("owner/small-chat", {"id": "owner/small"}, True),
+        ("/hub/models--owner--small/snapshots/0f0f", {"path": "/elsewhere/other"}, True),
+    ],
+)
+def test_adapter_that_was_trained_on_a_base_of_another_name_is_noted(
+    trained_on: str | None, given: dict[str, str], differs: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": trained_on})
+    )
+    note = note_other_base(tmp_path, BaseModelRef.model_validate(given))
+    assert bool(note) == differs and (str(trained_on) in note) == differs
 
 
 @pytest.mark.parametrize("start", ["pissa_niter_4", "corda", "lora_ga"])

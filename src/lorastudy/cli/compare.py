@@ -164,7 +164,7 @@ def _score(found: "Comparison") -> None:
     from lorastudy.interrupts import StopFlag
     from lorastudy.store.locks import read_lock
     from lorastudy.study.compare import score_missing
-    from lorastudy.study.notes import list_texts, note_texts
+    from lorastudy.study.notes import list_texts, note_bases, note_texts
 
     opened = found.opened
     n_runs = sum(max(1, len(arm.weights)) for arm in opened.study.arms)
@@ -173,7 +173,8 @@ def _score(found: "Comparison") -> None:
         f"{opened.folder.path}"
     )
     lock = read_lock(opened.folder)
-    for line in (*list_texts(lock), *(f"Note: {note}" for note in note_texts(opened.study, lock))):
+    notes = (*note_texts(opened.study, lock), *note_bases(opened.study))
+    for line in (*list_texts(lock), *(f"Note: {note}" for note in notes)):
         print(line)
     stop = StopFlag()
     stop.listen()

@@ -108,7 +108,17 @@ def evaluate(
         strip=strip,
         rules=_make_rules(chat_template, assistant_only_loss=assistant_only_loss),
     )
+    _say(model, adapter, records, as_json=as_json)
+
+
+def _say(
+    model: str, adapter: Path | None, records: Sequence[EvaluationRecord], *, as_json: bool
+) -> None:
+    from lorastudy.model.adapter_files import note_other_base
+
     _print_json(model, records) if as_json else _print_records(records)
+    if adapter is not None and (note := note_other_base(adapter, model_reference(model))):
+        print(f"lorastudy: {note}", file=sys.stderr)
 
 
 def _make_rules(chat_template: str | None, *, assistant_only_loss: bool) -> "AnswerRules":

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError, reading_user_files, show_names
 
 CONFIG = "adapter_config.json"
@@ -80,6 +81,29 @@ def check_adapter_folder(folder: Path) -> None:
                 f"{folder / CONFIG}: {key} is {rank:,}, and no tensor of {WEIGHTS} is as wide. "
                 f"The two files do not belong together. {_DAMAGED}"
             )
+
+
+def note_other_base(folder: Path, base: BaseModelRef) -> str:
+    """A sentence if the adapter's configuration names another base model than `base`; or "".
+
+    Only the last parts of names and paths are compared, since folders are moved and copied.
+    """
+    trained_on = _read_config(folder / CONFIG).get("base_model_name_or_path")
+    given = str(base.id or base.path or f"{base.builtin}/base")
+    if not isinstance(trained_on, str) or not trained_on or _name(trained_on) == _name(given):
+        return ""
+    return (
+        f"{folder / CONFIG} names {trained_on} as the base model of this adapter, and it is scored "
+        f"with {given}. If these are two models, the scores say nothing about the adapter."
+    )
+
+
+def _name(model: str) -> str:
+    """The last part of an id or a path, of a snapshot in the hub's cache that of its id."""
+    path = Path(model).absolute()
+    if path.parent.name == "snapshots":
+        return path.parents[1].name.rpartition("--")[2].lower()
+    return path.name.lower()
 
 
 def refuse_unused_tensors(adapter: PeftModel, folder: Path) -> None:

@@ -1,10 +1,12 @@
 """What a person should know of a study before it runs, although nothing is wrong with it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from lorastudy.config.models import BestBy, Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
+from lorastudy.model.adapter_files import note_other_base
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.base_refusals import list_unread_weights
 from lorastudy.run.inputs import Reader
@@ -59,6 +61,14 @@ def list_texts(lock: StudyLock) -> tuple[str, ...]:
         elif text == "validation" and not is_benchmark and lock.held_out is not None:
             lines.append(f"validation, {lock.held_out}")
     return tuple(lines)
+
+
+def note_bases(study: Study) -> list[str]:
+    """Adapters of a comparison that were trained on a base model of another name."""
+    adapters = [w for arm in study.arms for w in arm.weights if w.kind == "adapter"]
+    folders = [Path(w.folder) for w in adapters if Path(w.folder).is_dir()]
+    found = (note_other_base(folder, study.base_model) for folder in folders)
+    return [note for note in found if note]
 
 
 def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
