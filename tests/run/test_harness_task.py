@@ -232,12 +232,15 @@ def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     refused(missing, r"task task.yaml: lm-evaluation-harness says: ", InputError)
 
 
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
 def test_settings_of_the_base_model_that_change_greedy_generation_are_refused(
-    folder: Path, tiny_gpt2: Path, tmp_path: Path
+    name: str, folder: Path, tiny_gpt2: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)
-    (base / "generation_config.json").write_text('{"no_repeat_ngram_size": 2, "top_p": 0.5}')
+    content = json.loads((base / name).read_text())
+    (base / "generation_config.json").unlink()  # without it, the other file has them
+    (base / name).write_text(json.dumps({**content, "no_repeat_ngram_size": 2, "top_p": 0.5}))
     write_task(folder, WRITTEN, LETTER="e", STOP="none")
     with pytest.raises(ConfigError, match="the base model is to write with no_repeat_ngram_size"):
         prepare(base, folder)

@@ -64,15 +64,14 @@ def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[l
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of generation that a model folder has; none without generation_config.json.
+    """The settings of generation in a model folder; as in transformers, one of two files has them.
 
     Raises:
         InputError: The file cannot be read.
     """
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return {}
-    with reading_user_files(f"{path} cannot be read", "Repair or remove it."):
+    path = path if path.is_file() else folder / "config.json"
+    with reading_user_files(f"{path} cannot be read", "Repair it, or fetch it again."):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
