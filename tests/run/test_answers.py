@@ -144,6 +144,18 @@ def test_a_benchmark_of_plain_prompts_fits_a_study_of_messages(
     assert counts == AnswerCounts("prompts and completions", n_targets, 0, 0)
 
 
+@pytest.mark.parametrize("train", ["pairs", "texts"])
+def test_a_benchmark_of_messages_fits_a_study_of_plain_text(
+    train: str, desk: tuple[Path, Path, Path]
+) -> None:
+    base, texts, tmp_path = desk
+    asked = {"path": "chats.jsonl", "protocols": ("exact-match",)}
+    chats = {"name": "chats", **asked, "generation": {"max_new_tokens": 3}}
+    study = study_of(base, train, benchmarks=(chats,), chat_template_path="chat.jinja")
+    lock = check(study, texts, tmp_path).lock
+    assert lock.texts["chats--exact-match"].n_documents == len(CHATS)
+
+
 def test_two_masks_of_the_same_tokens_are_two_corpora(
     tiny_gpt2: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +192,7 @@ REFUSED: dict[str, tuple[type[UserError], str, dict[str, Any]]] = {
         "pairs",
         {"assistant_only_loss": True},
     ),
-    "data.chat_template_path is for messages": (
+    "data.chat_template_path is for messages, and no source": (
         ConfigError,
         "pairs",
         {"chat_template_path": "chat.jinja"},
@@ -206,7 +218,7 @@ REFUSED: dict[str, tuple[type[UserError], str, dict[str, Any]]] = {
         "texts",
         {"completion_only_loss": False},
     ),
-    "data.chat_template_path is for rows with": (
+    "data.chat_template_path is for messages, and no": (
         ConfigError,
         "texts",
         {"chat_template_path": "chat.jinja"},

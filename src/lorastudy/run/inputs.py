@@ -12,6 +12,7 @@ from lorastudy.config.sources import plain_source
 from lorastudy.data.answers import ALL_ANSWERS, AnswerRules
 from lorastudy.data.batches import Padding
 from lorastudy.data.corpus import Corpus, prepare_corpus
+from lorastudy.data.examples import IN_PLAIN_TEXT
 from lorastudy.data.held_out import take_side
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream
 from lorastudy.data.sources import Documents, join_documents, read_documents
@@ -122,6 +123,11 @@ class Reader:
         """What is known of a source or part that was opened; None: it holds texts."""
         return self._answers.get(_as_part(text))
 
+    @property
+    def has_messages(self) -> bool:
+        """Whether a source or part that was opened holds messages."""
+        return any(found.kind not in IN_PLAIN_TEXT for found in self._answers.values())
+
     def held_out_of(self, part: Part) -> HeldOut | None:
         """How documents were divided, if an opened part is one side of them."""
         return self._held_out.get(part)
@@ -143,7 +149,8 @@ class Reader:
         corpus = self.corpus(text, form, end=end)
         answers = self.answers_of(text)
         refuse_questions(answers)
-        refuse_unfit_keys(rows, self.rules, text.label, answers)
+        rules = replace(self.rules, chat_template_path=None)  # benchmarks may need the template
+        refuse_unfit_keys(rows, rules, text.label, answers)
         if answers is not None:
             protocol = self.protocol(protocol_of_rows(has_answers=True).pattern, rows)
             table, _ = cut_answer_rows(protocol, corpus, rows, answers, self.special)

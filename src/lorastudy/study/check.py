@@ -121,11 +121,23 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     scored = read_scored(study, reader)
     if study.samples is not None:
         read_prompts(study.samples, reader)
+    _refuse_unused_template(study, reader)
     predicted = tuple(a.peak.describe(a.spec.arm.name) for a in arms if a.trains)
     lock = make_lock(study, reader, layout, scored, device)
     lock = lock.model_copy(update={"predicted": predicted})
     n_runs = len(runs) + len(list_runs_to_come(study, {}))
     return StudyCheck(reader, device, arms, n_runs, lock, available_bytes(device), scored)
+
+
+def _refuse_unused_template(study: Study, reader: Reader) -> None:
+    """Check that a chat template writes something, now that all sources are open."""
+    may_write_samples = study.samples is not None and study.samples.path is not None
+    is_used = reader.has_messages or may_write_samples
+    if study.data.chat_template_path is not None and not is_used:
+        raise ConfigError(
+            "data.chat_template_path is for messages, and no source of this study holds any. Leave "
+            "it out."
+        )
 
 
 def weights_come_later(study: Study, reader: Reader) -> bool:
