@@ -23,7 +23,7 @@ from lorastudy.model.fast.attention import attend
 from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.frozen import FrozenConv1D, FrozenLinear
 from lorastudy.model.scoring import make_scorer
-from support.families import make_config
+from support.families import make_config, save_family
 from support.gradients import (
     ARMS,
     LAYOUTS,
@@ -270,6 +270,26 @@ def test_biases_of_frozen_weights_are_trained_in_every_implementation(
         scorer = make_scorer(model.network, precision, implementation=implementation)
         found.append(gradients_of(model, scorer.sum_nats(batch_of(corpus))))
     assert_equal_gradients(*found, tolerance)
+
+
+@pytest.mark.parametrize("case", ["router", "adapter"])
+def test_subclasses_of_linear_modules_that_compute_something_else_stay_in_bfloat16(
+    case: str, tiny_llama: Path, corpus: tuple[np.ndarray, RowTable], tmp_path: Path
+) -> None:
+    arm = Arm(
+        **{"name": "vera", "method": "peft", "placement": ("attention",)},
+        **{"peft": {"peft_type": "PVERA", "r": 8}, "learning_rates": (1e-3,)},
+    )
+    nats: list[float] = []
+    for implementation in ("fast", "reference"):
+        if case == "router":
+            network = load_base(save_family("llama4", tmp_path), device=CPU).requires_grad_(False)
+        else:
+            network = arm_model(tiny_llama, arm).network.eval()
+        scorer = make_scorer(network, "bfloat16", implementation=implementation)
+        with torch.no_grad():
+            nats.append(float(scorer.score(batch_of(corpus)).sum()))
+    assert nats[0] == pytest.approx(nats[1], rel=2e-3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

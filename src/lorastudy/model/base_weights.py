@@ -26,6 +26,7 @@ from lorastudy.model.fast.frozen import runs_low
 from lorastudy.model.fast.held import is_packed, widen
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear, apply_linear
 from lorastudy.model.held_experts import hold_experts, list_experts, widen_experts
+from lorastudy.model.linear_modules import computes_as_linear
 
 IN_8_BITS = "adamw-8bit"
 PACKED: dict[BaseWeights, dict[str, Any]] = {
@@ -125,26 +126,11 @@ def ask_for_bfloat16(network: nn.Module) -> None:
 def _held_class(module: nn.Module) -> type[nn.Module] | None:
     """The class that computes the function of `module` with a held weight; None: there is none."""
     kind: Any = type(module)
-    if _computes_as_linear(kind):
+    if computes_as_linear(kind):
         return LargeLinear
     if kind is Conv1D:
         return LargeConv1D
     return HeldEmbedding if kind is nn.Embedding or _only_scales(module) else None
-
-
-@cache
-def _computes_as_linear(kind: Any) -> bool:
-    """Whether a class is `nn.Linear` or computes the same, as Falcon's: tried on a small module."""
-    if kind is nn.Linear or not issubclass(kind, nn.Linear):
-        return kind is nn.Linear
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
-            made, x = kind(3, 2), torch.linspace(-1, 1, 6).reshape(1, 2, 3)
-            made.weight.copy_(x.flatten().reshape(2, 3))
-            made.bias.copy_(x[0, 0, :2])
-            return torch.allclose(made(x), nn.functional.linear(x, made.weight, made.bias))
-    except (TypeError, ValueError, RuntimeError, AttributeError):
-        return False
 
 
 def _only_scales(module: nn.Module) -> bool:

@@ -1,5 +1,8 @@
 """The modules of a network that a placement may name, and how many weights they hold."""
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -46,6 +49,21 @@ def _maps_linearly(module: nn.Module, n_in: int, n_out: int) -> bool:
     except (RuntimeError, TypeError, ValueError):
         return False
     return isinstance(output, Tensor) and output.shape == (1, 1, n_out)
+
+
+@cache
+def computes_as_linear(kind: Any) -> bool:
+    """Whether a class is `nn.Linear` or computes the same, as Falcon's: tried on a small module."""
+    if kind is nn.Linear or not issubclass(kind, nn.Linear):
+        return kind is nn.Linear
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+            made, x = kind(3, 2), torch.linspace(-1, 1, 6).reshape(1, 2, 3)
+            made.weight.copy_(x.flatten().reshape(2, 3))
+            made.bias.copy_(x[0, 0, :2])
+            return torch.allclose(made(x), nn.functional.linear(x, made.weight, made.bias))
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return False
 
 
 def list_other_modules(network: nn.Module) -> tuple[LinearModule, ...]:

@@ -19,10 +19,11 @@ from transformers.pytorch_utils import Conv1D
 from lorastudy.model.fast.attention import attend_within_rows
 from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.flat_rows import FlatRows
-from lorastudy.model.fast.frozen import keep_low_copy
+from lorastudy.model.fast.frozen import FrozenLinear, keep_low_copy
 from lorastudy.model.fast.lora import can_be_fast, make_fast
 from lorastudy.model.fast.products import LargeConv1D, LargeLinear
 from lorastudy.model.fast.remade import FusedGelu, RemadeLayerNorm
+from lorastudy.model.linear_modules import computes_as_linear
 from lorastudy.model.text_part import find_body
 
 _CLOSE = 1e-3  # of the largest hidden value; rounding is about 1e-6, a wrong position about 1
@@ -34,7 +35,8 @@ def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = Tr
     Copies are for weights that stay where they are: not for those that a team holds in parts.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
+        if _is_linear(module):
+            assert isinstance(module, (nn.Linear, Conv1D))
             _speed_up_linear(module, precision, keep_copies=keep_copies)
             continue
         if type(module) is NewGELUActivation:
@@ -45,6 +47,12 @@ def speed_up(network: PreTrainedModel, precision: str, *, keep_copies: bool = Tr
             module.__class__ = FastDropout
         elif isinstance(module, LoraLayer) and can_be_fast(module):
             make_fast(module)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear map, as subclasses that are adapters or routers of experts are not."""
+    kind: Any = type(module)
+    return isinstance(module, (Conv1D, FrozenLinear)) or computes_as_linear(kind)
 
 
 def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies: bool) -> None:
