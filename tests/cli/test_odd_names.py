@@ -71,3 +71,13 @@ def test_more_seeds_than_anyone_runs_are_refused_at_once(tmp_path: Path) -> None
 def test_the_version_is_printed() -> None:
     answer = call("--version")
     assert (answer.code, answer.out) == (0, f"lorastudy {lorastudy.__version__}\n")
+
+
+def test_a_current_folder_that_was_deleted_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lost").mkdir()
+    monkeypatch.chdir(tmp_path / "lost")
+    (tmp_path / "lost").rmdir()
+    answer = call("status", tmp_path)
+    assert answer.code == 2 and "current folder cannot be used" in answer.err

@@ -6,6 +6,7 @@ a model import torch.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -132,10 +133,26 @@ def _say_unforeseen(error: Exception) -> int:
     return code
 
 
+def _refuse_lost_folder() -> None:
+    """Refuse a current folder that was deleted, in which torch's libraries cannot be loaded.
+
+    Raises:
+        ConfigError: It was.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the current folder cannot be used ({error.strerror}). Go to another one with cd, "
+            "then run the command again."
+        ) from error
+
+
 def main() -> None:
     """Run the command line and exit with the code that the documentation promises."""
     prepare_streams()
     try:
+        _refuse_lost_folder()
         with ending_as_asked():
             code = app(standalone_mode=False)
         if code == _INTERRUPTED_IN_TYPER:
