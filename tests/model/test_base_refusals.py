@@ -95,6 +95,14 @@ def test_config_that_is_wrong_is_refused(edit: dict[str, object], copy: Path) ->
     assert refusal_of(copy)
 
 
+def test_config_that_could_not_be_written_after_training_is_refused_before_it(copy: Path) -> None:
+    check_weights(copy)
+    edit_config(copy, output_attentions=True)
+    load_base(copy, device=CPU)
+    with pytest.raises(InputError, match=r"config.json: .*not write it .*output_attentions"):
+        check_weights(copy)
+
+
 def test_a_limit_of_time_steps_alone_may_be_infinite(copy: Path) -> None:
     """As configurations of Mamba 2 have it: from the least step to no end."""
     edit_config(copy, time_step_limit=[0.0, inf])

@@ -213,8 +213,8 @@ def load_base(
 def check_weights(folder: Path, formats: Iterable[BaseWeights] = ()) -> None:
     """Refuse what `load_base` refuses, also with each of `formats` for `base_weights`.
 
-    No more than a part of a large model is in memory. It is read, but not tried out, since that
-    needs all of its weights at once.
+    What could not be written after training is refused as well. No more than a part of a large
+    model is in memory. It is read, but not tried out, since that needs all of its weights at once.
 
     Raises:
         InputError: As in `load_base`.
@@ -227,6 +227,11 @@ def check_weights(folder: Path, formats: Iterable[BaseWeights] = ()) -> None:
         read_weights(folder, leave_out_other_parts, device_map="meta")
     if is_composite(read_config(folder)):  # whole models are written with the other parts
         read_weights(folder, leave_out_text, device_map="meta")
+    with reading_user_files(
+        f"{folder / 'config.json'}: transformers would not write it beside a trained model",
+        "Correct the file.",
+    ):
+        build_without_weights(folder).config.validate()
 
 
 def move_model(network: PreTrainedModel, device: torch.device) -> PreTrainedModel:
