@@ -207,6 +207,23 @@ def test_texts_end_at_special_tokens_where_they_end_with_hflm(
     assert [item.text for item in found.items] == [s["filtered_resps"][0] for s in ended]
 
 
+def test_a_penalty_for_repetition_is_followed_as_with_hflm(
+    folder: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    """That of the base model's folder, or that of the task, which takes its place."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gpt2, base)
+    (base / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.3}))
+    plain, _, _ = WRITTEN.replace("STOP", "none").partition("filter_list")
+    own = plain.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: 0.9")
+    written = []
+    for where, text in ((tiny_gpt2, plain), (base, plain), (base, own)):
+        expected = theirs(where, write_task(folder, text, LETTER="e"))
+        written.append([item.text for item in ours(where, folder).items])
+        assert written[-1] == [sample["filtered_resps"][0] for sample in expected]
+    assert len(set(map(tuple, written))) == 3
+
+
 def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     folder: Path, tiny_gpt2: Path
 ) -> None:
@@ -223,8 +240,10 @@ def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     long = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 900")
     refused(long, "own_written generates 900 tokens, and the model reads 64")
     refused(WRITTEN.replace("max_gen_toks: 9", "do_sample: true"), "own_written samples")
-    penalty = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: 1.2")
-    refused(penalty, "own_written is to write with repetition_penalty: 1.2")
+    beams = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 9, num_beams: 2")
+    refused(beams, "own_written is to write with num_beams: 2")
+    penalty = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: -1")
+    refused(penalty, "own_written has repetition_penalty: -1")
     both = WRITTEN.replace("max_gen_toks: 9", "max_length: 40, max_gen_toks: 9")
     refused(both, "own_written limits prompts and answers together by max_length")
     refused(PERPLEXITY, "own_perplexity measures a perplexity")

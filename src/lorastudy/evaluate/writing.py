@@ -29,6 +29,7 @@ def write_continuations(
     end_ids: frozenset[int],
     device: torch.device,
     poll: Callable[[], None] = lambda: None,
+    penalty: float = 1.0,
 ) -> tuple[WrittenText, ...]:
     """What the model writes after each prompt, in their order.
 
@@ -41,6 +42,7 @@ def write_continuations(
         end_ids: Tokens that end it as well.
         device: Where the model is.
         poll: Called before every token; may raise to stop.
+        penalty: For tokens that occurred before; see `generate_greedily`.
     """
 
     def is_over(ids: Ids) -> bool:
@@ -48,7 +50,7 @@ def write_continuations(
         return any(stop in text for stop in stops)
 
     ending = Ending(max_new_tokens, end_ids, is_over)
-    found = generate_greedily(scorer, prompts, ending, device=device, poll=poll)
+    found = generate_greedily(scorer, prompts, ending, device=device, poll=poll, penalty=penalty)
     return tuple(
         WrittenText(cut_at_stop(tokenizer.decode(each.ids), stops), len(each.ids), each.is_cut)
         for each in found

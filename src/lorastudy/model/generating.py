@@ -52,6 +52,7 @@ def generate_greedily(
     *,
     device: torch.device,
     poll: Callable[[], None] = lambda: None,
+    penalty: float = 1.0,
     max_positions: int = MAX_POSITIONS,
 ) -> tuple[Generated, ...]:
     """What the model writes after each prompt, in their order; prompts have at least one token.
@@ -64,6 +65,8 @@ def generate_greedily(
         ending: When an answer is over.
         device: Where the model is.
         poll: Called before every token; may raise to stop.
+        penalty: By which logits of tokens that occurred before are divided where positive, and
+            multiplied where negative; transformers' repetition_penalty. 1: the plain logits.
         max_positions: Tokens of prompts and answers that are kept at once.
     """
     scorer.network.eval()
@@ -77,21 +80,23 @@ def generate_greedily(
             part = rows[begin : begin + at_once]
             ids = torch.tensor([prompts[i] for i in part], device=device)
             with run_uncompiled(scorer.network):
-                found |= zip(part, _continue_rows(scorer, ids, ending, poll), strict=True)
+                written = _continue_rows(scorer, ids, ending, poll, penalty)
+            found |= zip(part, written, strict=True)
     return tuple(found[i] for i in range(len(prompts)))
 
 
 def _continue_rows(
-    scorer: AnyScorer, prompts: Tensor, ending: Ending, poll: Callable[[], None]
+    scorer: AnyScorer, prompts: Tensor, ending: Ending, poll: Callable[[], None], penalty: float
 ) -> list[Generated]:
     """The answers to prompts of one length, (B, T)."""
     answers: list[list[int]] = [[] for _ in prompts]
     is_open = [True] * len(prompts)
-    step = Continuation(prompts)
+    step, read = Continuation(prompts), prompts
     for _ in range(ending.max_new_tokens):
         poll()
-        following = scorer.choose_next(step)
-        for b, token in enumerate(following.ids.tolist()):
+        following = scorer.look_ahead(step)
+        chosen = _penalise(following.logits, read, penalty).argmax(-1)
+        for b, token in enumerate(chosen.tolist()):
             if not is_open[b]:
                 continue
             if token in ending.end_ids:
@@ -102,10 +107,17 @@ def _continue_rows(
         if not any(is_open):
             break
         # rows that have ended go on with the others, and what follows is not read
-        new = following.ids[:, None]
-        if following.cache is None:
-            step = Continuation(torch.cat([step.input_ids, new], dim=1))
-        else:
-            step = Continuation(new, following.cache)
+        read = torch.cat([read, chosen[:, None]], dim=1)
+        has_cache = following.cache is not None
+        step = Continuation(chosen[:, None], following.cache) if has_cache else Continuation(read)
     pairs = zip(answers, is_open, strict=True)
     return [Generated(tuple(ids), is_cut) for ids, is_cut in pairs]
+
+
+def _penalise(logits: Tensor, read: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V), lower for the tokens `read` (B, T) of each row."""
+    if penalty == 1:
+        return logits
+    seen = logits.gather(1, read)
+    lower = torch.where(seen < 0, seen * penalty, seen / penalty)
+    return logits.scatter(1, read, lower)

@@ -42,9 +42,9 @@ from lorastudy.model.text_part import find_body
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """What comes next for rows of one length: the model's first choices, and what it remembers."""
+    """What comes next for rows of one length: how likely tokens are, and what a model remembers."""
 
-    ids: Tensor  # (B,)
+    logits: Tensor  # (B, V) float32
     cache: Any  # of all tokens so far; None: the model keeps none
 
 
@@ -114,8 +114,8 @@ class Scorer:
             return _nats(logits, targets), logits.argmax(-1) == targets
 
     @torch.no_grad()
-    def choose_next(self, step: Continuation) -> NextTokens:
-        """The most likely token after each row, all of one length and without padding.
+    def look_ahead(self, step: Continuation) -> NextTokens:
+        """The logits of the token after each row, all of one length and without padding.
 
         A model in which a row's length changes how its first tokens are computed keeps no cache.
         """
@@ -132,7 +132,7 @@ class Scorer:
             else:
                 logits = output.logits[:, -1]
         cache = getattr(output, "past_key_values", None) if keeps else None
-        return NextTokens(logits.argmax(-1), cache)
+        return NextTokens(logits.float(), cache)
 
     @property
     def takes_rows_alone(self) -> bool:

@@ -75,9 +75,9 @@ class SharedScorer:
         """See `Scorer`."""
         return cast(tuple[Tensor, Tensor], self.scoring(batch, "score_choices"))
 
-    def choose_next(self, step: Continuation) -> NextTokens:
+    def look_ahead(self, step: Continuation) -> NextTokens:
         """See `Scorer`."""
-        return cast(NextTokens, self.scoring(step, "choose_next"))
+        return cast(NextTokens, self.scoring(step, "look_ahead"))
 
     @property
     def takes_rows_alone(self) -> bool:

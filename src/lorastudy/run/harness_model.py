@@ -17,7 +17,12 @@ from lorastudy.machine.team import Team
 from lorastudy.model.generating import find_end_ids
 from lorastudy.model.sharing import AnyScorer
 from lorastudy.model.tokenizer import Tokenizer
-from lorastudy.run.harness_settings import read_generation, refuse_perplexity, refuse_settings
+from lorastudy.run.harness_settings import (
+    read_generation,
+    read_penalty,
+    refuse_perplexity,
+    refuse_settings,
+)
 
 
 class Answering(Protocol):
@@ -94,7 +99,7 @@ class HarnessModel:
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The text that is generated greedily after each context, before the first stop."""
-        refuse_settings("the model", vars(self.scorer.network.generation_config))
+        refuse_settings("the model", self._own_settings)
         found: dict[int, str] = {}
         by_settings: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
@@ -106,18 +111,24 @@ class HarnessModel:
             found |= zip(places, texts, strict=True)
         return [found[place] for place in range(len(requests))]
 
+    @property
+    def _own_settings(self) -> dict[str, Any]:
+        """Of generation, in the model's folder."""
+        return vars(self.scorer.network.generation_config)
+
     def _generate(self, contexts: list[str], settings: dict[str, Any]) -> list[str]:
-        stops, n_new = read_generation(self.task, settings, self.length)
+        asked = read_generation(self.task, settings, self.length)
         prompts = self.tokenizer.encode_as_configured(contexts)
         found = write_continuations(
             self.scorer,
             self.tokenizer,
-            [tuple(ids[-(self.length - n_new) :]) for ids in prompts],
-            max_new_tokens=n_new,
-            stops=stops,
+            [tuple(ids[-(self.length - asked.n_new) :]) for ids in prompts],
+            max_new_tokens=asked.n_new,
+            stops=asked.stops,
             end_ids=find_end_ids(self.scorer.network) | {self.tokenizer.end_id},
             device=self.device,
             poll=self.poll,
+            penalty=asked.penalty or read_penalty("the model", self._own_settings) or 1.0,
         )
         self.n_tokens += sum(each.n_tokens for each in found)
         return [each.text for each in found]

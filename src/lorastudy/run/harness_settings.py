@@ -1,11 +1,13 @@
 """Settings of generation that a task of lm-evaluation-harness or a model folder may have.
 
-Only plain greedy generation is supported, and other settings are refused: the harness' own model
-would follow them.
+Only greedy generation is supported, perhaps with a penalty for repetition. Other settings are
+refused: the harness' own model would follow them.
 """
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ _NEW_TOKENS = 256  # as the harness generates where a task does not say
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 # with other values of these, transformers does not write the most likely token each time
 _NEUTRAL: dict[str, float | None] = {
-    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0),
     **dict.fromkeys(("min_length", "min_new_tokens"), 0),
     **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), 1),
@@ -34,8 +36,17 @@ def refuse_perplexity(task: str) -> ConfigError:
     )
 
 
-def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[list[str], int]:
-    """The stops of a task that generates, and how many tokens it generates at most.
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How a task writes its answers."""
+
+    stops: tuple[str, ...]  # texts that end one
+    n_new: int  # tokens at most
+    penalty: float | None  # for tokens that occurred before; None: that of the model
+
+
+def read_generation(task: str, settings: dict[str, Any], length: int) -> Generation:
+    """How a task that generates wants it.
 
     Raises:
         ConfigError: It samples, changes greedy generation, or leaves no room for a prompt within
@@ -53,14 +64,28 @@ def read_generation(task: str, settings: dict[str, Any], length: int) -> tuple[l
             "max_gen_toks in place of it."
         )
     given = settings.get("until") or []
-    stops = [given] if isinstance(given, str) else [stop for stop in given if stop]
+    stops = (given,) if isinstance(given, str) else tuple(stop for stop in given if stop)
     n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
     if n_new >= length:
         raise ConfigError(
             f"task {task} generates {n_new:,} tokens, and the model reads {length:,}. Lower "
             "max_gen_toks in the task's generation_kwargs."
         )
-    return stops, n_new
+    return Generation(stops, n_new, read_penalty(f"task {task}", settings))
+
+
+def read_penalty(whose: str, settings: Mapping[str, Any]) -> float | None:
+    """The repetition_penalty of `settings`; None: they have none.
+
+    Raises:
+        ConfigError: It is not a number above zero.
+    """
+    value = settings.get("repetition_penalty")
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"{whose} has repetition_penalty: {value}; it has to be above 0.")
+    return float(value)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -80,13 +105,15 @@ def refuse_settings(whose: str, settings: Mapping[str, Any]) -> None:
     """Check that transformers would write the most likely token each time.
 
     Raises:
-        ConfigError: A setting changes this, so that the harness' own model would write other texts.
+        ConfigError: A setting changes this, so that the harness' own model would write other
+            texts. Only a penalty for repetition is followed.
     """
+    read_penalty(whose, settings)
     for name, neutral in _NEUTRAL.items():
         value = settings.get(name)
         if value not in (None, [], {}, neutral):
             raise ConfigError(
-                f"{whose} is to write with {name}: {value}, and lm-eval-task supports only plain "
+                f"{whose} is to write with {name}: {value}, and lm-eval-task supports only "
                 "greedy generation. Remove it from the generation_kwargs of the task, or from "
                 "generation_config.json in a copy of the base model."
             )

@@ -127,12 +127,12 @@ class HarnessItems(TaskItems):
         return [found[document] for document in sorted(found)]
 
     def _ask_to_write(self, request: Any) -> AskedText:
-        _, n_new = read_generation(self.name, dict(request.args[1]), self.protocol.length)
+        asked = read_generation(self.name, dict(request.args[1]), self.protocol.length)
         (ids,) = self.tokenizer.encode_as_configured([request.args[0]])
         return AskedText(
             place=self._place(request.doc_id),
             read=TokenPair(tuple(ids), len(ids)),
-            n_cut=max(0, len(ids) - (self.protocol.length - n_new)),
+            n_cut=max(0, len(ids) - (self.protocol.length - asked.n_new)),
             answer=str(self.task.doc_to_target(request.doc)),
         )
 
