@@ -166,3 +166,16 @@ def test_answers_end_at_every_token_that_is_special_and_at_no_other(starting: Pa
     tokenizer = load_tokenizer(starting)
     assert tokenizer.ending_ids == {START, START + 1}
     assert tokenizer.decode([97, *tokenizer.ending_ids, START + 2]) == "a<tool>"
+
+
+@pytest.mark.parametrize("key", ["bos_token", "eos_token"])
+def test_start_and_end_tokens_that_would_be_new_are_refused(
+    key: str, byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "edited"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: "<new>"}))
+    with pytest.raises(InputError, match="names '<new>' as a token that begins or ends"):
+        load_tokenizer(folder)
+    (folder / "added_tokens.json").write_text('{"<new>": 257}')
+    assert load_tokenizer(folder).vocabulary_size == 258

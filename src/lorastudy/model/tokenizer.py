@@ -247,6 +247,8 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
             f"{folder}: the tokenizer names no end-of-text token. "
             "Set eos_token in tokenizer_config.json."
         )
+    for token in (backend.bos_token, backend.eos_token):
+        _refuse_new_token(folder, backend, token)
     start_id = backend.bos_token_id
     if chat_template is not None:
         backend.chat_template = chat_template
@@ -258,3 +260,28 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         start_id=start_id if isinstance(start_id, int) else end_id,
         end_id=end_id,
     )
+
+
+def _refuse_new_token(folder: Path, backend: PreTrainedTokenizerFast, token: str | None) -> None:
+    """Check that a start or end token is in the files, since transformers would make a new one.
+
+    Raises:
+        InputError: It would, and its embedding, if there is one, was never trained.
+    """
+    model: Any = backend.backend_tokenizer.model
+    if token is None or model.token_to_id(token) is not None:
+        return
+    known: set[str] = set()
+    with reading_user_files(f"{folder}: no tokenizer can be loaded", "Copy its files again."):
+        for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+            path = folder / name
+            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            known |= content.keys() if name == "added_tokens.json" else set()
+            known |= {each["content"] for each in content.get("added_tokens", [])}
+            known |= {each["content"] for each in content.get("added_tokens_decoder", {}).values()}
+    if (folder / "tokenizer.json").is_file() and token not in known:
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'} names {token!r} as a token that begins or ends a "
+            "text, and tokenizer.json does not have it. It would be a new token, whose embedding "
+            "was never trained. Name the token that the model was trained with."
+        )
