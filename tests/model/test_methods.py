@@ -235,6 +235,12 @@ def test_an_adapter_whose_answers_follow_from_more_than_its_file_and_the_text_is
         measure_arm(arm, base, resolve_arm(arm, base))
 
 
+def test_lora_of_an_embedding_trains_resumes_and_reloads(tiny_llama: Path, tmp_path: Path) -> None:
+    arm = peft(peft_type="LORA", r=4).model_copy(update={"placement": ("model.embed_tokens",)})
+    tried = try_arm(arm, tiny_llama, tmp_path / "best")
+    assert tried.n_trained, tried.refused
+
+
 def test_a_method_that_leaves_out_modules_at_random_resumes(
     tiny_llama: Path, tmp_path: Path
 ) -> None:

@@ -167,10 +167,11 @@ def test_a_family_that_does_not_compute_from_held_weights_is_refused_before_trai
         Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
 
 
+@pytest.mark.parametrize("keys", [{"peft_type": "BEFT"}, {"peft_type": "LORA", "lora_bias": True}])
 def test_a_method_that_peft_cannot_merge_has_no_merged_scores(
-    tiny_llama: Path, tmp_path: Path
+    keys: dict[str, object], tiny_llama: Path, tmp_path: Path
 ) -> None:
-    arm = {**arm_of_peft("BEFT", "bfloat16"), "peft": {"peft_type": "BEFT"}}
+    arm = {**arm_of_peft("BEFT", "bfloat16"), "peft": keys}
     study = make_study(tiny_llama, {**SOUND, "epochs": 1}, arms=(arm,))
     case = Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
     result = case.execute(case.folder(tmp_path, "run"))

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import Arm, BaseModelRef
-from lorastudy.errors import ConfigError, InputError, first_line, reading_user_files
+from lorastudy.errors import (
+    ConfigError,
+    InputError,
+    first_line,
+    is_out_of_memory,
+    reading_user_files,
+)
 from lorastudy.model.adapter_files import (
     WEIGHTS,
     check_adapter_folder,
@@ -231,7 +237,9 @@ def merge_adapter(model: ArmModel) -> PreTrainedModel:
     untie_head(network)
     try:
         merged = model.adapter.merge_and_unload()
-    except (NotImplementedError, ValueError, AttributeError) as error:
+    except (RuntimeError, ValueError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         kind = name_kind(model.adapter.peft_config[ADAPTER_NAME])
         raise ConfigError(
             f"PEFT cannot merge {kind} into the base model: {first_line(error).rstrip('.')}. "

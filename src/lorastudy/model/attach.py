@@ -87,9 +87,12 @@ def is_plain_start(config: PeftConfig) -> bool:
 
 
 def start_lora(network: PreTrainedModel, seed: int) -> None:
-    """Give every LoRA module of `network` its initial values, from (seed, module path)."""
+    """Give every linear LoRA module of `network` its initial values, from (seed, module path).
+
+    Those of embeddings keep what PEFT has drawn.
+    """
     for path, module in network.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A:
             start_module(module, derive_seed(seed, "adapter", path))
 
 
@@ -239,7 +242,7 @@ def _keep_rows(module: nn.Module, gradient: Tensor) -> Tensor:
 _KNOWN_WARNINGS = (
     *("fan_in_fan_out is set to", "tie_word_embeddings", "tied", "is_gradient_checkpointing"),
     *("proceed at your own risk", "has no bias term", "load the CUDA extension"),
-    "boft_n_butterfly_factor to 1",
+    *("boft_n_butterfly_factor to 1", "merging LoRA weights won.t be possible"),
 )
 
 
