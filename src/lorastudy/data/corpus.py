@@ -36,7 +36,7 @@ from lorastudy.store.hashes import hash_file, seal_of
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
 _MARKS = "marks.bin"
-_LAYOUT = "lorastudy corpus 2"  # part of every key, so a new layout makes new entries
+_LAYOUT = "lorastudy corpus 3"  # part of every key: new layouts and checks make new entries
 
 
 class StoredFile(BaseModel):
