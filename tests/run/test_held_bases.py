@@ -1,6 +1,7 @@
 """Runs on a base that is held in 16 or 4 bits: what they record, and that they resume exactly."""
 
 import json
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -156,6 +157,19 @@ def test_a_method_without_a_form_for_held_weights_is_refused_before_training(
     study = make_study(tiny_llama, SOUND, arms=(arm_of_peft(kind, base_weights),))
     with pytest.raises(ConfigError, match=says):
         Case(study, texts, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["TRAINABLE_TOKENS", "LORA"])
+def test_an_embedding_in_16_bits_is_adapted_only_where_the_model_stays_in_float32(
+    kind: str, tmp_path: Path
+) -> None:
+    folder = save_family("llama", tmp_path / "base", tie_word_embeddings=False)
+    own = {"token_indices": [65]} if kind == "TRAINABLE_TOKENS" else {"r": 2}
+    keys = {"peft": {"peft_type": kind, **own}, "placement": ("model.embed_tokens",)}
+    study = make_study(folder, SOUND, arms=({**arm_of_peft(kind, "bfloat16"), **keys},))
+    refused = pytest.raises(ConfigError, match="does not compute float32 from an embedding")
+    with refused if kind == "TRAINABLE_TOKENS" else nullcontext():
+        Case(study, write_texts(tmp_path / "texts"), tmp_path / "cache")
 
 
 def test_a_family_that_does_not_compute_from_held_weights_is_refused_before_training(

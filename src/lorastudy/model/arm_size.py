@@ -18,7 +18,9 @@ from lorastudy.errors import ConfigError
 from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.attach import ADAPTER_NAME, is_plain_start, look_at
 from lorastudy.model.base import BaseDescription, build_without_weights
+from lorastudy.model.base_weights import ask_for_bfloat16, widen_products
 from lorastudy.model.placement import ResolvedPlacement
+from lorastudy.model.text_part import path_of
 from lorastudy.model.trials import (
     PLACE,
     SMALL,
@@ -60,12 +62,34 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
     if model.adapter is not None:
         refuse_odd_answers(arm, placement)
         refuse_held(arm, placement)
+        _refuse_low_embedding(base, arm, placement)
     return ArmSize(
         trained=model.n_trained,
         added=sum(p.numel() for p in model.network.parameters()) - base.total_parameters,
         # an adapter that was taken out of the base weights is stored beside its start
         stored=_count_stored(model) * (2 if _is_taken_out(model, arm) else 1),
     )
+
+
+def _refuse_low_embedding(base: BaseDescription, arm: Arm, placement: ResolvedPlacement) -> None:
+    """Check that an adapted embedding that is held in 16 bits still answers in float32.
+
+    Raises:
+        ConfigError: It does not, so that the whole model would compute in 16 bits.
+    """
+    network = build_without_weights(base.folder)
+    is_adapted = path_of(network, network.get_input_embeddings()) in placement.paths
+    if arm.base_weights == "float32" or not is_adapted:
+        return
+    ask_for_bfloat16(network)
+    widen_products(network)
+    attach_arm(network, arm, placement, seed=0, has_weights=False)
+    ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    if network.get_input_embeddings()(ids).dtype != torch.float32:
+        raise ConfigError(
+            f"arm {arm.name!r}: this method does not compute float32 from an embedding that is "
+            "held in bfloat16. Leave base_weights out, or choose another method."
+        )
 
 
 def _attach_to_numbers(base: BaseDescription, arm: Arm, placement: ResolvedPlacement) -> ArmModel:
