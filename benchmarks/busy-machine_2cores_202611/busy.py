@@ -19,12 +19,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-# name -> what is added to the environment, and to the command
-SETTINGS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    "two, that spin while the cores are free (default)": ({}, ()),
-    "two, that sleep at once": ({"OMP_WAIT_POLICY": "PASSIVE"}, ()),
-    "one": ({}, ("--threads", "1")),
+
+class Setting(NamedTuple):
+    """How a run's threads are told to wait, and where they may be."""
+
+    environment: dict[str, str]  # that is added
+    options: tuple[str, ...] = ()  # of the command
+    cores: frozenset[int] = frozenset()  # that the process may use; empty: all
+
+
+SETTINGS = {
+    "two, that spin while the cores are free (default)": Setting({}),
+    "two, that sleep at once": Setting({"OMP_WAIT_POLICY": "PASSIVE"}),
+    "two, on one core": Setting({"OMP_NUM_THREADS": "2"}, ("--threads", "2"), frozenset({0})),
+    "one": Setting({}, ("--threads", "1")),
 }
 RUN = ("run", "demo", "--arm", "lora-2", "--seed", "0")
 FIRST = 3  # the step from which steps are counted: the first ones allocate memory
@@ -47,12 +57,14 @@ def busy_processes(number: int) -> Iterator[None]:
 
 def measure(name: str, n_steps: int, limit: float) -> list[float]:
     """Seconds of the steps that one run takes until it is stopped, without the first ones."""
-    environment, options = SETTINGS[name]
+    setting = SETTINGS[name]
+    cores = setting.cores or os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "study"
         process = subprocess.Popen(
-            [sys.executable, "-m", "lorastudy", *RUN, "--out", str(out), *options],
-            env={**os.environ, **environment},
+            [sys.executable, "-m", "lorastudy", *RUN, "--out", str(out), *setting.options],
+            env={**os.environ, **setting.environment},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -114,7 +126,7 @@ def main() -> None:
     parser.add_argument("--spin", type=int, nargs="*", default=[], help="further GOMP_SPINCOUNTs")
     given = parser.parse_args()
     for count in given.spin:
-        SETTINGS[f"threads spin {count:,} times"] = ({"GOMP_SPINCOUNT": str(count)}, ())
+        SETTINGS[f"threads spin {count:,} times"] = Setting({"GOMP_SPINCOUNT": str(count)})
     print("| busy processes | threads | ms per step, median (lowest, highest) | steps at least |")
     print("|--:|---|---|--:|", flush=True)
     for n_busy in given.busy:
