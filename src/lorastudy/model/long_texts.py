@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 PART = 1 << 19  # characters of a part, at most
+_SOUGHT = 1 << 14  # characters at the end of a part in which a cut is sought
 _AROUND = 256  # characters on each side of a cut that are encoded to check it
 _WORD_ENDS = (
     re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"),  # before a space and a letter
@@ -42,7 +43,7 @@ def _cut(text: str, encode: Encode) -> list[str]:
 def _find_cuts(text: str, begin: int) -> list[int]:
     """The last of each kind of place within a part from `begin` that may be cut."""
     end = begin + PART
-    near = max(begin + 1, end - 64 * _AROUND)
+    near = max(begin + 1, end - _SOUGHT)
     found = [[m.start() for m in place.finditer(text, near, end)] for place in _WORD_ENDS]
     return [cuts[-1] for cuts in found if cuts]
 
