@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorastudy.config.models import BaseModelRef, Benchmark, Rows
+from lorastudy.config.models import BaseModelRef, Benchmark, Rows, Source
+from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import cut_lines
 from lorastudy.data.text_counts import count_text
 from lorastudy.errors import InputError
@@ -11,10 +12,10 @@ from lorastudy.evaluate.audit import TargetCounts, Undone, count_targets, undo_p
 from lorastudy.loss import perplexity_of
 from lorastudy.model.base import quieten_libraries
 from lorastudy.model.base_folder import find_base_folder, find_tokenizer_folder
-from lorastudy.model.tokenizer import load_tokenizer
-from lorastudy.protocols import TEXT_CLASSES, form_of_rows
+from lorastudy.model.tokenizer import Tokenizer, load_tokenizer
+from lorastudy.protocols import TEXT_CLASSES, Form, form_of_rows
 from lorastudy.run.evaluate_model import evaluate_model
-from lorastudy.run.inputs import open_corpus_of
+from lorastudy.run.inputs import read_source
 from lorastudy.store.counts import TextCounts
 from lorastudy.store.places import Places
 from lorastudy.store.records import EvaluationRecord
@@ -125,7 +126,7 @@ def _read_both(
     tokenizer = load_tokenizer(folder)
 
     def read(*, strip: bool) -> Reading:
-        corpus = open_corpus_of(benchmark, form_of_rows(strip=strip), tokenizer, places)
+        corpus = _open_corpus(benchmark, form_of_rows(strip=strip), tokenizer, places)
         table = cut_lines(corpus.offsets, rows.length, tokenizer.start_id)
         if table.n_rows == 0:
             raise InputError(
@@ -137,3 +138,18 @@ def _read_both(
         return Reading(strip, text, counts, undone)
 
     return read(strip=rows.strip), read(strip=not rows.strip)
+
+
+def _open_corpus(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:
+    """The documents that `form` makes of `source`, tokenised.
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    documents = read_source(source, form, places)
+    if documents.examples:
+        raise InputError(
+            f"{source.label} holds rows with answers, and text is needed here. Set `column` to "
+            "one that holds text."
+        )
+    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form)

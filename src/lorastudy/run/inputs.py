@@ -109,7 +109,7 @@ class Reader:
         """All documents of a part, source by source."""
         found = []
         for source in part.sources:
-            documents = _read_source(source, form, self.places)
+            documents = read_source(source, form, self.places)
             if source.id is not None and documents.revision is not None:
                 named = name_revision("datasets", source.id, source.revision)
                 self.revisions[named] = documents.revision
@@ -271,28 +271,16 @@ class BenchmarkRows:
         return len(set(units_of(self.protocol.kind, self.table).tolist()))
 
 
-def open_corpus_of(source: Source, form: Form, tokenizer: Tokenizer, places: Places) -> Corpus:
-    """The documents that `form` makes of `source`, tokenised; a limit counts these documents.
-
-    Raises:
-        InputError: The source cannot be read.
-    """
-    documents = _read_source(source, form, places)
-    if documents.examples:
-        raise InputError(
-            f"{source.label} holds rows with answers, and text is needed here. Set `column` to "
-            "one that holds text."
-        )
-    limit = source.limit if form == "pages" else None
-    return prepare_corpus(documents, tokenizer, places.cache / "corpora", form=form, limit=limit)
-
-
 def _as_part(text: Part | Source) -> Part:
     return text if isinstance(text, Part) else Part((plain_source(text),))
 
 
-def _read_source(source: Source, form: Form, places: Places) -> Documents:
-    """The documents of `source`, at the commit that the study is pinned to."""
+def read_source(source: Source, form: Form, places: Places) -> Documents:
+    """The documents of `source`, at the commit that the study is pinned to.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     changes: dict[str, object] = {}
     if form == "pages":  # one consists of many rows, so a limit on rows would cut a page
         changes["limit"] = None
