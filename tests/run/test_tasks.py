@@ -242,22 +242,24 @@ def test_code_of_the_user_cannot_end_the_command(
         judge_text(load_function(f"own.py:{named}", tmp_path), "a", "a", "rows.jsonl, line 1")
 
 
+@pytest.mark.parametrize("module", ["own_judges.sums", "own_package"])
 def test_a_module_beside_the_study_file_may_import_its_neighbours_and_its_changes_are_seen(
-    reader: Reader,
+    module: str, reader: Reader
 ) -> None:
     base = reader.places.base
     write_rows(base / "items.jsonl", SUMS)
-    (base / "own_judges").mkdir()
-    (base / "own_judges" / "same.py").write_text("def same(a, b):\n    return a == b\n")
+    path = base / ("own_judges/sums.py" if "." in module else "own_package/__init__.py")
+    path.parent.mkdir()
+    (path.parent / "same.py").write_text("def same(a, b):\n    return a == b\n")
     code = "from .same import same\ndef judge(text, answer):\n    return same(text, answer)\n"
     digests = []
     for text in (code, code, f"{code}# changed\n"):
-        (base / "own_judges" / "sums.py").write_text(text)
+        path.write_text(text)
         benchmark = Benchmark(
             name="b",
             path="items.jsonl",
             protocols=("own-function",),
-            function="own_judges.sums:judge",
+            function=f"{module}:judge",
             generation={"max_new_tokens": 5},
         )
         digests.append(reader.benchmark_part(benchmark, "own-function", ROWS).digest)

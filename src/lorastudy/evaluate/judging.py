@@ -130,8 +130,9 @@ def _show(value: object) -> str:
 def find_code(named: str, base: Path) -> Path | None:
     """The file with the function `named`; None if its module is not in the folder `base`."""
     where = named.rpartition(":")[0]
-    path = base / (where if where.endswith(".py") else f"{where.replace('.', '/')}.py")
-    return path if path.is_file() else None
+    inside = where.replace(".", "/")
+    names = (where,) if where.endswith(".py") else (f"{inside}/__init__.py", f"{inside}.py")
+    return next((base / name for name in names if (base / name).is_file()), None)
 
 
 def _import(module: str, base: Path) -> object:
