@@ -62,6 +62,7 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 filter_list:
   - {name: first, filter: [{function: regex, regex_pattern: "(.)"}, {function: take_first}]}
 """
+PLAIN, _, _ = WRITTEN.replace("STOP", "none").partition("filter_list")  # whole texts
 PERPLEXITY = """
 task: own_perplexity
 dataset_path: json
@@ -193,10 +194,9 @@ def test_texts_end_at_special_tokens_where_they_end_with_hflm(
     tokens = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokens.add_special_tokens([f"<{number}>" for number in range(257, 300)])
     tokens.save(str(base / "tokenizer.json"))
-    keys = {"LETTER": "e", "STOP": "none"}
-    whole = theirs(base, write_task(folder, WRITTEN, **keys))
+    whole = theirs(base, write_task(folder, PLAIN, LETTER="e"))
     stops = json.dumps([f"<{number}>" for number in range(257, 300, 2)])
-    path = write_task(folder, WRITTEN.replace('["STOP"]', stops), **keys)
+    path = write_task(folder, PLAIN.replace('["none"]', stops), LETTER="e")
     stopped = theirs(base, path)
     settings = {"eos_token_id": [256, *range(258, 300, 2)]}
     (base / "generation_config.json").write_text(json.dumps(settings))
@@ -214,10 +214,9 @@ def test_a_penalty_for_repetition_is_followed_as_with_hflm(
     base = tmp_path / "base"
     shutil.copytree(tiny_gpt2, base)
     (base / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.3}))
-    plain, _, _ = WRITTEN.replace("STOP", "none").partition("filter_list")
-    own = plain.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: 0.9")
+    own = PLAIN.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: 0.9")
     written = []
-    for where, text in ((tiny_gpt2, plain), (base, plain), (base, own)):
+    for where, text in ((tiny_gpt2, PLAIN), (base, PLAIN), (base, own)):
         expected = theirs(where, write_task(folder, text, LETTER="e"))
         written.append([item.text for item in ours(where, folder).items])
         assert written[-1] == [sample["filtered_resps"][0] for sample in expected]
@@ -263,6 +262,17 @@ def test_settings_of_the_base_model_that_change_greedy_generation_are_refused(
     write_task(folder, WRITTEN, LETTER="e", STOP="none")
     with pytest.raises(ConfigError, match="the base model is to write with no_repeat_ngram_size"):
         prepare(base, folder)
+
+
+def test_settings_of_the_scored_model_that_change_greedy_generation_are_refused(
+    folder: Path, tiny_gpt2: Path
+) -> None:
+    """A model that was trained elsewhere brings its own."""
+    write_task(folder, PLAIN, LETTER="e")
+    network = load_base(tiny_gpt2, device=CPU)
+    network.generation_config.num_beams = 2
+    with pytest.raises(ConfigError, match="the model is to write with num_beams: 2"):
+        score_part(make_scorer(network, "float32"), prepare(tiny_gpt2, folder), "b", CPU)
 
 
 def test_without_a_metric_the_first_one_of_the_task_counts(folder: Path, tiny_gpt2: Path) -> None:
