@@ -275,6 +275,10 @@ def test_an_existing_folder_is_never_written_over(
 ) -> None:
     answer = call("export", study, runs["lora"].result.run_id, "--to", tmp_path)
     assert answer.code == 2 and "exists already" in answer.err
+    (tmp_path / "file").touch()
+    baseline = runs["baseline"].result.run_id  # which has no weights, as would be said next
+    answer = call("export", study, baseline, "--to", tmp_path / "file" / "new")
+    assert answer.code == 74 and "Choose another name" in answer.err
 
 
 # --- the card ---------------------------------------------------------------------------------

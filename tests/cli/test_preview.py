@@ -178,7 +178,8 @@ def test_the_page_holds_every_part_and_needs_nothing_else(desk: Path, tiny_gpt2:
     assert answer.code == 0, answer.err
     assert call("preview", "study.yaml", "--page", "other.html", "--part", "tale").code == 2
     # where nothing can be written, nothing is read either
-    assert call("preview", "demo", "--page", "study.yaml/rows.html", "--offline").code == 74
+    unread = ("--set", "data.train.path=none.txt")
+    assert call("preview", "study.yaml", "--page", "study.yaml/rows.html", *unread).code == 74
     assert not Path("other.html").exists()
     page = Path("rows.html").read_text()
     assert all(name in page for name in ("train", "validation", "tale--paper-padded"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lorastudy.config.differences import list_differences
 from lorastudy.config.models import Arm, Benchmark, Source, Study
 from lorastudy.config.study_file import dump_study, load_study, preset_text, read_study_file
 from lorastudy.config.two_studies import describe_difference
@@ -456,6 +457,8 @@ def test_a_difference_of_long_lists_shows_the_part_that_differs() -> None:
         changed = [*rates[:60], 0.5, *rates[first_kept:]]
         one, other = (load(f"arms.lora-1.learning_rates={each}") for each in (rates, changed))
         assert describe_difference(one, other) == [f"arms.lora-1.learning_rates: {shown}"]
+    (twice,) = list_differences([*range(99)], [*range(60), *range(59, 99)])
+    assert (twice.old, twice.new) == ([], [59])
     (cut,) = describe_difference(one, load(f"arms.lora-1.learning_rates={[2 * r for r in rates]}"))
     assert cut.endswith(" ...") and len(cut) < 300
 

@@ -161,6 +161,23 @@ def test_weights_that_changed_are_noticed(desk: Path, tiny_gpt2: Path, tmp_path:
     assert stamps(here / "runs") == before
 
 
+def test_an_adapter_that_names_another_base_model_is_noted(
+    desk: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(desk / "a-0", tmp_path / "a")
+    path = tmp_path / "a" / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "base_model_name_or_path": "someone/else"}))
+    how = ("--benchmark", desk / "test.txt", "--protocol", "rows-text", *LENGTH)
+    said = "names someone/else as the base model of this adapter"
+    answer = call("evaluate", tiny_gpt2, "--adapter", tmp_path / "a", *how, "--json")
+    assert answer.code == 0 and said in answer.err and json.loads(answer.out)
+    with without_page():
+        given = ("--adapter", f"a={tmp_path / 'a'}", "--out", tmp_path / "out")
+        answer = call("compare", tiny_gpt2, *given, *how)
+    assert answer.code == 0 and said in answer.out, answer.err
+
+
 def test_further_names_and_seeds_are_added_from_python(
     desk: Path, tiny_gpt2: Path, copied: Path, tmp_path: Path
 ) -> None:
