@@ -92,9 +92,6 @@ class _Experts:
     def __getitem__(self, index: Any) -> "_Experts":
         return _Experts(self._held[index])
 
-    def __rmatmul__(self, x: Tensor) -> Tensor:
-        return self._multiply(x, None, is_turned=True)
-
     def __getattr__(self, name: str) -> Any:
         if name in {"shape", "ndim", "device", "size", "dim"}:
             return getattr(self._held, name)
@@ -126,4 +123,4 @@ class _Experts:
         return func(*wide, **(kwargs or {}))
 
 
-_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm}  # `@` arrives as Tensor.matmul
