@@ -77,9 +77,10 @@ def _refuse_low_embedding(base: BaseDescription, arm: Arm, placement: ResolvedPl
     Raises:
         ConfigError: It does not, so that the whole model would compute in 16 bits.
     """
+    if arm.base_weights == "float32":
+        return
     network = build_without_weights(base.folder)
-    is_adapted = path_of(network, network.get_input_embeddings()) in placement.paths
-    if arm.base_weights == "float32" or not is_adapted:
+    if path_of(network, network.get_input_embeddings()) not in placement.paths:
         return
     ask_for_bfloat16(network)
     widen_products(network)
