@@ -113,6 +113,15 @@ def test_a_part_of_a_tied_weight_is_replaced_only_where_the_config_says_so(
     assert re.search(r"replaces lm_head.weight .*share", refusal_of(tiny_gpt2, tmp_path))
 
 
+@as_others_do
+def test_copy_of_a_tied_weight_in_the_file_changes_nothing(tiny_gpt2: Path, tmp_path: Path) -> None:
+    theirs = get_peft_model(load_plain(tiny_gpt2), LoraConfig(r=2, target_modules=["c_attn"]))
+    theirs.save_pretrained(tmp_path, save_embedding_layers=True)
+    assert any("wte" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    ours = load_adapter(load_base(tiny_gpt2, device=CPU), tmp_path).network
+    assert torch.allclose(logits_of(ours), logits_of(theirs.eval()), atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
 def test_numbers_that_are_not_weights_are_refused(
     kind: torch.dtype, tiny_gpt2: Path, tmp_path: Path

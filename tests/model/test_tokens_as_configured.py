@@ -125,14 +125,14 @@ _SPACES = {"type": "Whitespace"}
         ({**_WORDS, "unk_token": "?"}, 1),
         ({**_PIECES, "unk_id": 0}, 0),
         ({"vocab": {"a": 0, "<|endoftext|>": 256}, "unk_token": "<|endoftext|>"}, 256),
-        ({}, None),
+        ({"unk_token": "<|endoftext|>"}, None),
     ],
     ids=["words", "pieces", "end-of-text", "bytes"],
 )
 def test_unknown_text_is_known_by_what_the_model_writes_for_it(
     model: dict[str, object], unknown: int | None, tokenizer_with: Callable[..., Tokenizer]
 ) -> None:
-    tokenizer = tokenizer_with(model, **({"pre_tokenizer": _SPACES} if model else {}))
+    tokenizer = tokenizer_with(model, pre_tokenizer=_SPACES)
     assert tokenizer.unknown_id == unknown
     if unknown is not None:
         assert tokenizer.encode(["a x"]) == [[tokenizer.encode(["a"])[0][0], unknown]]
