@@ -41,8 +41,9 @@ class Tokenizer:
     def unknown_id(self) -> int | None:
         """The token for text that the tokenizer does not know; None: it knows every text.
 
-        It is the one that the tokenizer's model writes, whatever the settings beside it name.
-        Tokenizers of bytes know every text; some name their end-of-text token here.
+        It is the one that the tokenizer's model writes; if it writes none, the one that the
+        settings beside it name. Tokenizers of bytes know every text; some name their end-of-text
+        token here.
         """
         whole = self.backend.backend_tokenizer
         model: Any = whole.model
@@ -281,7 +282,8 @@ def _refuse_new_token(folder: Path, backend: PreTrainedTokenizerFast, token: str
             known |= {each["content"] for each in content.get("added_tokens_decoder", {}).values()}
     if (folder / "tokenizer.json").is_file() and token not in known:
         raise InputError(
-            f"{folder / 'tokenizer_config.json'} names {token!r} as a token that begins or ends a "
-            "text, and tokenizer.json does not have it. It would be a new token, whose embedding "
-            "was never trained. Name the token that the model was trained with."
+            f"{folder}: {token!r} would begin or end a text, by tokenizer_config.json or by the "
+            "default of the model's family, and tokenizer.json does not have it. It would be a new "
+            "token, whose embedding was never trained. Name the token that the model was trained "
+            "with in tokenizer_config.json."
         )
