@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, PeftModel
+from peft import IA3Config, LoraConfig, PeftConfig
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -54,8 +54,8 @@ def refuse_odd_answers(arm: Arm, placement: ResolvedPlacement) -> None:
     config = make_peft_config(arm, placement, revision="main")
     network = make_small(_WIDER)
     try:
-        adapter = attach_trial(network, config)
-        why = next(_find_odd_answers(network, adapter), None)
+        attach_trial(network, config)
+        why = next(_find_odd_answers(network), None)
     except (ConfigError, RuntimeError):
         return  # the keys are for wider modules
     if why is not None:
@@ -66,7 +66,7 @@ def refuse_odd_answers(arm: Arm, placement: ResolvedPlacement) -> None:
 
 
 @torch.no_grad()
-def _find_odd_answers(network: PreTrainedModel, adapter: PeftModel) -> Iterator[str]:
+def _find_odd_answers(network: PreTrainedModel) -> Iterator[str]:
     """Why answers cannot be relied on, with trained tensors that are not those of the start."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     generator = torch.Generator().manual_seed(0)
@@ -79,8 +79,6 @@ def _find_odd_answers(network: PreTrainedModel, adapter: PeftModel) -> Iterator[
     answer = _answer(network, ids)
     if not torch.equal(answer, _answer(network, ids)):
         yield "it answers by chance"
-    if not torch.equal(answer, _answer(adapter, ids)):
-        yield "it computes something outside the modules of the model"
     together = _answer(network, torch.cat([ids, others]))
     if not torch.allclose(answer, together[:1], rtol=1e-3, atol=1e-4):
         yield "its answer for a row depends on the rows that are computed beside it"
@@ -100,7 +98,7 @@ def _find_odd_answers(network: PreTrainedModel, adapter: PeftModel) -> Iterator[
         yield "it changes what is trained while it answers"
 
 
-def _answer(network: Any, ids: Tensor) -> Tensor:
+def _answer(network: PreTrainedModel, ids: Tensor) -> Tensor:
     """Logits, (rows, T, V)."""
     logits: Tensor = network(input_ids=ids, use_cache=False).logits
     return logits
@@ -145,12 +143,12 @@ def make_small(config: PretrainedConfig) -> PreTrainedModel:
         return network
 
 
-def attach_trial(network: PreTrainedModel, config: PeftConfig, place: str = PLACE) -> PeftModel:
-    """The method of `config`, attached to one module of a small model."""
+def attach_trial(network: PreTrainedModel, config: PeftConfig, place: str = PLACE) -> None:
+    """Attach the method of `config` to one module of a small model."""
     trial: Any = copy.copy(config)
     trial.target_modules = [place]
     if isinstance(config, LoraConfig):
         trial.r, trial.rank_pattern, trial.alpha_pattern = 2, {}, {}
     if isinstance(config, IA3Config):
         trial.feedforward_modules = []
-    return attach_adapter(network, trial, "trial", seed=0, rows=[torch.arange(16)])
+    attach_adapter(network, trial, "trial", seed=0, rows=[torch.arange(16)])
