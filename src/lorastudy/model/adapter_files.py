@@ -99,7 +99,7 @@ def note_other_base(folder: Path, base: BaseModelRef) -> str:
 
 
 def _name(model: str) -> str:
-    """The last part of an id or a path, of a snapshot in the hub's cache that of its id."""
+    """The last part of an id or a path; for a snapshot in the hub's cache, that of its id."""
     path = Path(model).absolute()
     if path.parent.name == "snapshots":
         return path.parents[1].name.rpartition("--")[2].lower()

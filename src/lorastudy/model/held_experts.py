@@ -82,8 +82,7 @@ class _Widen(torch.autograd.Function):
 class _Experts:
     """Stands for a frozen tensor in float32, all experts or one, and is widened where it is used.
 
-    torch hands operations that meet it to `__torch_function__`, as with a tensor of a class of
-    one's own.
+    torch hands operations that meet it to `__torch_function__`, as for subclasses of Tensor.
     """
 
     def __init__(self, held: Tensor) -> None:

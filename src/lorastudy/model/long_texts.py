@@ -3,7 +3,7 @@
 A tokenizer holds up to 200 bytes per character until it has returned all ids. A file of 100 MB that
 is one document would take 20 GB. So a long text is cut between a letter and what follows it, where
 nearly every tokenizer begins a new word. That it does is checked at every cut: the text around the
-cut must have the same ids whole and in two parts. If it has not, the text is encoded whole.
+cut must have the same ids whole and in two parts. If not, the text is encoded whole.
 """
 
 import re
@@ -14,7 +14,7 @@ _SOUGHT = 1 << 14  # characters at the end of a part in which a cut is sought
 _AROUND = 256  # characters on each side of a cut that are encoded to check it
 _WORD_ENDS = (
     re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"),  # before a space and a letter
-    re.compile(r"(?<=[^\W\d_])(?=[^\w'’])"),  # before whatever is no part of a word
+    re.compile(r"(?<=[^\W\d_])(?=[^\w'’])"),  # before anything that is not part of a word
 )
 
 Encode = Callable[[Sequence[str]], list[list[int]]]

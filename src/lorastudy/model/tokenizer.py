@@ -240,7 +240,7 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
     if chances := [name for name in _CHANCES if getattr(model, name, None)]:
         raise InputError(
             f"{folder / 'tokenizer.json'}: {chances[0]} of the model is set, so the same text "
-            "would be other tokens every time. Set it to null."
+            "would become different tokens each time. Set it to null."
         )
     end_id = backend.eos_token_id
     if not isinstance(end_id, int):
