@@ -7,6 +7,7 @@ refused: the harness' own model would follow them.
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def read_generation(task: str, settings: dict[str, Any], length: int) -> Generat
     """How a task that generates wants it.
 
     Raises:
-        ConfigError: It samples, changes greedy generation, or leaves no room for a prompt within
-            `length` tokens.
+        ConfigError: It samples, changes greedy generation, leaves no room for a prompt within
+            `length` tokens, or a setting is not of its kind.
     """
     if settings.get("do_sample") or settings.get("temperature"):
         raise ConfigError(
@@ -63,15 +64,37 @@ def read_generation(task: str, settings: dict[str, Any], length: int) -> Generat
             f"task {task} limits prompts and answers together by max_length. Give it "
             "max_gen_toks in place of it."
         )
-    given = settings.get("until") or []
-    stops = (given,) if isinstance(given, str) else tuple(stop for stop in given if stop)
-    n_new = next((int(settings[key]) for key in _LENGTHS if settings.get(key)), _NEW_TOKENS)
+    stops, n_new = _read_stops(task, settings), _read_length(task, settings)
     if n_new >= length:
         raise ConfigError(
             f"task {task} generates {n_new:,} tokens, and the model reads {length:,}. Lower "
             "max_gen_toks in the task's generation_kwargs."
         )
     return Generation(stops, n_new, read_penalty(f"task {task}", settings))
+
+
+def _read_stops(task: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    given = settings.get("until") or []
+    stops = [given] if isinstance(given, str) else given
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
+        raise ConfigError(
+            f"task {task} has until: {given}; it has to be a text or a list of texts."
+        )
+    return tuple(stop for stop in stops if stop)
+
+
+def _read_length(task: str, settings: Mapping[str, Any]) -> int:
+    name = next((key for key in _LENGTHS if settings.get(key)), None)
+    if name is None:
+        return _NEW_TOKENS
+    n_new = 0
+    with suppress(TypeError, ValueError):
+        n_new = int(settings[name])
+    if n_new < 1:
+        raise ConfigError(
+            f"task {task} has {name}: {settings[name]}; it has to be a whole number above 0."
+        )
+    return n_new
 
 
 def read_penalty(whose: str, settings: Mapping[str, Any]) -> float | None:
