@@ -111,3 +111,22 @@ def test_every_wrong_path_is_named_at_once_with_its_key(tmp_path: Path) -> None:
     assert answer.code == 3 and "4 inputs are not there" in answer.err
     for key in ("base_model", "data.train", "data.validation", "benchmarks.same"):
         assert f"  {key}: " in answer.err
+
+
+def test_arms_that_cannot_be_are_all_named_before_weights_are_read(tmp_path: Path) -> None:
+    save_family("llama", tmp_path / "base")
+    (tmp_path / "train.txt").write_text("short line\n" * 6)
+    wrong = """
+  - {name: vera, method: peft, peft: {peft_type: VERA, r: 4}, placement: [attention],
+     base_weights: int8, learning_rates: [1e-3]}
+  - {name: slip, method: lora, placement: [model.layers.*.q_prj], rank: 4, alpha: 8,
+     learning_rates: [1e-3]}
+benchmarks:"""
+    text = STUDY.format(cut="lines", length=40, rank=4).replace("\nbenchmarks:", wrong)
+    (tmp_path / "study.yaml").write_text(text)
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"damaged")
+    answer = call("check", tmp_path / "study.yaml")
+    assert answer.code == 2 and "2 arms cannot be carried out:\n" in answer.err, answer.err
+    assert answer.err.index("no form for base_weights: int8") < answer.err.index("q_prj")
+    (tmp_path / "study.yaml").write_text(text.replace(wrong, "\nbenchmarks:"))
+    assert call("check", tmp_path / "study.yaml").code == 3

@@ -111,7 +111,13 @@ def locate_files(source: Source, *, mirror: Path | None, base: Path) -> tuple[Pa
 
     Raises:
         InputError: A path or the mirror does not lead to files.
+        ConfigError: The text is not known here, since others trained on it.
     """
+    if source.builtin == "elsewhere":
+        raise ConfigError(
+            "this study compares what was trained elsewhere, so it has no text to train on. "
+            "`lorastudy compare` with the same arguments scores what is missing."
+        )
     if source.path is not None:
         return find_files(source.path, base)
     if mirror is not None and source.id is not None and source.split is not None:
@@ -121,14 +127,11 @@ def locate_files(source: Source, *, mirror: Path | None, base: Path) -> tuple[Pa
 
 
 def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Documents:
+    files = locate_files(source, mirror=mirror, base=base)
     if source.path is not None:
-        return _read_files(source, source.path, base)
+        origin = f"{source.path} ({len(files)} file{'s' * (len(files) > 1)})"
+        return Documents.of(_read_all(files, source), origin)
     assert source.split is not None, "config requires a split here"
-    if source.builtin == "elsewhere":
-        raise ConfigError(
-            "this study compares what was trained elsewhere, so it has no text to train on. "
-            "`lorastudy compare` with the same arguments scores what is missing."
-        )
     if source.builtin is not None:
         origin = f"builtin {source.builtin}/{source.split}"
         return Documents.of(read_builtin(source.builtin, source.split), origin)
@@ -136,12 +139,6 @@ def _read(source: Source, mirror: Path | None, offline: bool, base: Path) -> Doc
     if mirror is not None and (folder := mirror / source.id).is_dir():
         return _read_mirror(source, source.id, source.split, folder)
     return _read_hub(source, source.id, source.split, offline=offline)
-
-
-def _read_files(source: Source, pattern: str, base: Path) -> Documents:
-    files = find_files(pattern, base)
-    origin = f"{pattern} ({len(files)} file{'s' * (len(files) > 1)})"
-    return Documents.of(_read_all(files, source), origin)
 
 
 def _read_mirror(source: Source, repository: str, split: str, folder: Path) -> Documents:

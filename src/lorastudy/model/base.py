@@ -220,7 +220,10 @@ def check_weights(folder: Path, formats: Iterable[BaseWeights] = ()) -> None:
         InputError: As in `load_base`.
     """
     if sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _TRIED_OUT_BYTES:
-        for base_weights in sorted({"float32", *formats}):
+        tried = {"float32", *formats}
+        if "nf4-double" in tried:  # which packs as nf4 does, and then the scales
+            tried.discard("nf4")
+        for base_weights in sorted(tried):
             load_base(folder, device=torch.device("cpu"), base_weights=base_weights)
     else:
         check_names(folder)

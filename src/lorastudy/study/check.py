@@ -3,6 +3,7 @@
 Nothing here trains or writes. Mistakes stop the study before its folder is touched.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,12 @@ from lorastudy.machine.environment import limit_threads, refuse_precision
 from lorastudy.machine.memory import available_bytes
 from lorastudy.model.arm_placement import resolve_arm
 from lorastudy.model.arm_size import ArmSize, measure_arm
-from lorastudy.model.base import build_without_weights, check_weights, quieten_libraries
+from lorastudy.model.base import (
+    BaseDescription,
+    build_without_weights,
+    check_weights,
+    quieten_libraries,
+)
 from lorastudy.model.base_folder import SNAPSHOTS, find_base_folder
 from lorastudy.model.base_refusals import holds_weights
 from lorastudy.model.base_weights import refuse_base_weights, refuse_optimizer
@@ -101,17 +107,17 @@ def check_study(study: Study, places: Places, device: torch.device) -> StudyChec
     for arm in study.arms:
         refuse_base_weights(arm.base_weights)
     reader = open_reader(study, places)
-    if not weights_come_later(study, reader):
-        check_weights(reader.base.folder, {arm.held_weights for arm in study.arms})
     if study.training.activation_checkpointing:
         checkpoint_layers(build_without_weights(reader.base.folder), drops_by_function=False)
     runs = expand_study(study)
     first_of_arm = {run.arm.name: run for run in reversed(runs)}
-    placements = {name: resolve_arm(run.arm, reader.base) for name, run in first_of_arm.items()}
-    _refuse_equal_arms(study, placements)
+    sizes = _measure_arms([first_of_arm[arm.name] for arm in study.arms], reader.base)
+    _refuse_equal_arms(study, {name: placement for name, (placement, _) in sizes.items()})
+    # from here on, weights and texts are read
+    if not weights_come_later(study, reader):
+        check_weights(reader.base.folder, {arm.held_weights for arm in study.arms})
     arms = tuple(
-        _check_arm(first_of_arm[arm.name], reader, placements[arm.name], device)
-        for arm in study.arms
+        _check_arm(first_of_arm[arm.name], reader, *sizes[arm.name], device) for arm in study.arms
     )
     layout = arms[0].layout
     _refuse_short_epoch(study, layout)
@@ -173,11 +179,33 @@ def _refuse_wrong_paths(study: Study, places: Places) -> None:
         raise InputError(mistakes[0])
 
 
+def _measure_arms(
+    specs: Iterable[RunSpec], base: BaseDescription
+) -> dict[str, tuple[ResolvedPlacement, ArmSize]]:
+    """Where every arm trains, and how much. What cannot be is said of all arms at once."""
+    found, mistakes = {}, []
+    for spec in specs:
+        try:
+            placement = resolve_arm(spec.arm, base)
+            _refuse_oversized_adapter(spec, placement)
+            found[spec.arm.name] = placement, measure_arm(spec.arm, base, placement)
+        except ConfigError as error:
+            mistakes.append(error)
+    if len(mistakes) > 1:
+        listed = "\n  ".join(map(str, mistakes))
+        raise ConfigError(f"{len(mistakes)} arms cannot be carried out:\n  {listed}")
+    if mistakes:
+        raise mistakes[0]
+    return found
+
+
 def _check_arm(
-    spec: RunSpec, reader: Reader, placement: ResolvedPlacement, device: torch.device
+    spec: RunSpec,
+    reader: Reader,
+    placement: ResolvedPlacement,
+    size: ArmSize,
+    device: torch.device,
 ) -> ArmCheck:
-    _refuse_oversized_adapter(spec, placement)
-    size = measure_arm(spec.arm, reader.base, placement)
     layout = lay_out_training(spec, reader)
     peak = predict_arm_peak(
         spec.arm,
