@@ -24,6 +24,7 @@ from lorastudy.model.text_part import is_composite
 _N_TRIED = 17
 _LARGEST_ROUNDING = 1e-4  # relative; 0 in most models, and more where experts get other tokens
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARDS = "model-*-of-*.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 
 
@@ -43,6 +44,11 @@ def list_weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads weights from: one, or those that an index names."""
     is_single = (folder / _SINGLE).is_file()
     return [folder / _SINGLE] if is_single else _list_shards(folder)
+
+
+def list_usual_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The file, and the files with an index, that hold a model's weights by the usual names."""
+    return [folder / _SINGLE], sorted(folder.glob(_SHARDS))
 
 
 def _list_shards(folder: Path) -> list[Path]:
