@@ -7,7 +7,7 @@ lm-evaluation-harness also use the tokens that a tokenizer adds by itself.
 import hashlib
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from lorastudy.data.messages import Turns
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.altered_text import make_counter
 from lorastudy.model.long_texts import PART, encode_text
 
 _SCRIPTS = "\u00c4 \u00df \u03a9 \u0436 \u05d0 \u6f22"  # letters of several
@@ -67,6 +68,11 @@ class Tokenizer:
             return True
         tried = self._run([_TRIED], add_special_tokens=False, return_offsets_mapping=True)
         return _find_lost(_TRIED, tried["offset_mapping"][0]) is not None
+
+    @cached_property
+    def count_altered(self) -> Callable[[str], int]:
+        """How many letters of a text are changed before tokens are looked for; not white space."""
+        return make_counter(self.backend)
 
     @cached_property
     def _knows_bytes(self) -> bool:

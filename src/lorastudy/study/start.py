@@ -155,15 +155,17 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
         write_lock(folder, lock)
         return lock
     before = read_lock(folder)
-    digests = ("base_digest", "tokenizer_digest")
-    changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
+    digests = ("base_digest", "tokenizer_digest", "settings_digest")
+    both = {key: (getattr(before, key), getattr(lock, key)) for key in digests}
+    # folders of earlier versions have no digest of settings
+    changed = [key for key, (old, new) in both.items() if old is not None and old != new]
     known, now = before.corpora, lock.corpora
     changed += [name for name in {**known, **now} if known.get(name) != now.get(name)]
     if changed:
         raise InputError(
             f"{folder.path}: {show_names(changed)} differ from study.lock.json: the data, code "
-            "that judges answers, or the base model changed since the study was started. Restore "
-            "them, or start a new folder."
+            "that judges answers, the base model, or settings of its tokenizer or of generation "
+            "changed since the study was started. Restore them, or start a new folder."
         )
     return before
 
