@@ -134,9 +134,28 @@ def test_cut_off_file_is_refused(copy: Path) -> None:
         load_base(copy, device=CPU)
 
 
-def test_file_that_is_no_safetensors_is_refused(copy: Path) -> None:
-    (copy / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match="the weights cannot be read"):
+@pytest.mark.parametrize(
+    ("content", "command"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--0.safetensors\n", "git annex get"),
+        (b"something else", ""),
+    ],
+)
+def test_file_that_only_says_where_the_data_is_kept_is_named(
+    content: bytes, command: str, copy: Path
+) -> None:
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=f"the weights cannot be read.*{command}"):
+        load_base(copy, device=CPU)
+    (copy / "tokenizer.json").write_bytes(content)
+    with pytest.raises(InputError, match=f"no tokenizer can be loaded.*{command}"):
+        load_tokenizer(copy)
+
+
+def test_weights_under_another_name_than_transformers_reads_are_named(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model.fp16.safetensors")
+    with pytest.raises(InputError, match=r"only model\.fp16\.safetensors.*Rename"):
         load_base(copy, device=CPU)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import BaseWeights
+from lorastudy.data.paths import describe_pointer
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
 from lorastudy.model.text_part import is_composite
@@ -74,11 +75,20 @@ def refuse_other_formats(folder: Path) -> None:
     Raises:
         InputError: There is no such file, or a single file beside several with an index.
     """
-    if not list(folder.glob("*.safetensors")):
+    if not (others := sorted(path.name for path in folder.glob("*.safetensors"))):
         raise InputError(
             f"{folder}: no .safetensors file. Other formats can run code when they are read; "
             "convert the model with save_pretrained first."
         )
+    if not (read := list_weight_files(folder)):
+        raise InputError(
+            f"{folder} has neither {_SINGLE} nor {_INDEX}, only {show_names(others, most=3)}, "
+            "which transformers does not read. Rename the file that is meant, or fetch the others."
+        )
+    with reading_weights(folder):
+        for path in read:
+            if path.is_file() and (said := describe_pointer(path)):
+                raise ValueError(f"{path.name} {said}")
     single = folder / _SINGLE
     if single.is_file() and any(path.is_file() and path != single for path in _list_shards(folder)):
         raise InputError(

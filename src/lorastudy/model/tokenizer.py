@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lorastudy.data.messages import Turns
+from lorastudy.data.paths import describe_pointer
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.altered_text import make_counter
@@ -229,6 +230,9 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         f"{folder}: no tokenizer can be loaded",
         "Put tokenizer.json, or the model's own vocabulary files, beside config.json.",
     ):
+        whole = folder / "tokenizer.json"
+        if whole.is_file() and (said := describe_pointer(whole)):
+            raise ValueError(f"{whole.name} {said}")
         backend = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
