@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lorastudy.errors import InputError
+from lorastudy.errors import ConfigError, InputError
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import StudyLock, read_lock
-from lorastudy.store.places import Places
+from lorastudy.store.places import Places, default_cache
 from lorastudy.study.check import check_study
 from lorastudy.study.notes import note_overlaps
 from lorastudy.study.start import lock_study
@@ -63,6 +63,18 @@ def test_settings_that_change_what_is_read_or_written_are_seen(
     folder.lock.unlink()
     lock_study(before.model_copy(update={"settings_digest": None}), folder)  # an older folder
     assert lock_study(after, folder) == read_lock(folder)
+
+
+def test_a_cache_in_a_home_folder_that_is_not_known_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LORASTUDY_CACHE", "~/texts")
+    assert default_cache() == Path.home() / "texts"
+    for name in ("LORASTUDY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # a container's user without one
+    with pytest.raises(ConfigError, match="with the environment variable LORASTUDY_CACHE"):
+        default_cache()
 
 
 def test_documents_that_two_sources_of_a_mixture_share_are_noted(
