@@ -79,6 +79,7 @@ def export(
     from lorastudy.study.open import open_folder
 
     opened = open_folder(folder, mirror=mirror, offline=offline)
+    options.say_doubts(opened.folder)  # a damaged run cannot be chosen
     choice = choose_run(opened.folder, name)
     if choice.reason and not as_json:
         print(choice.reason)
