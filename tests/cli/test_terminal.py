@@ -30,6 +30,13 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
+def test_an_interpreter_without_docstrings_is_refused_in_a_sentence() -> None:
+    command = [sys.executable, "-OO", "-m", "lorastudy", "check", "demo"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 2 and "PYTHONOPTIMIZE=2" in said.stderr
+
+
 def test_a_reader_that_closes_a_table_early_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rich would end with 1, so that `set -o pipefail` takes `table DIR | head -1` for one."""
 

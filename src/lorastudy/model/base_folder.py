@@ -190,6 +190,17 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
+def find_own_code(folder: Path) -> str:
+    """The class in the model's own code that `config.json` names for its computation; or "".
+
+    transformers passes over it without a word where it has a class for the type of model.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = raw.get("auto_map")
+    found = named.get("AutoModelForCausalLM") if isinstance(named, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def _refuse_odd_numbers(path: Path, raw: object) -> None:
     for key, number in find_numbers(raw):
         is_free = number == math.inf and _MAY_BE_INFINITE in key

@@ -8,6 +8,7 @@ from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.adapter_files import note_other_base
 from lorastudy.model.base import BaseDescription
+from lorastudy.model.base_folder import find_own_code
 from lorastudy.model.base_refusals import list_unread_weights
 from lorastudy.run.inputs import Reader
 from lorastudy.store.counts import Overlap, TextCounts, note_altered
@@ -20,6 +21,7 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     """Sentences about texts, weights, parts that are left out, slow arithmetic, and large ranks."""
     yield from note_texts(study, checked.lock)
     yield from _note_text_part(checked.reader.base)
+    yield from _note_own_code(checked.reader.base)
     yield from _note_attention(checked.reader.base)
     yield from _note_weights(study, checked.reader)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
@@ -170,6 +172,15 @@ def _note_text_part(base: BaseDescription) -> Iterator[str]:
         yield (
             f"The base model is a {base.text_part_of}. Only its text part is loaded, counted and "
             "trained. Its other parts are copied unchanged into every whole model that is written."
+        )
+
+
+def _note_own_code(base: BaseDescription) -> Iterator[str]:
+    if code := find_own_code(base.folder):
+        yield (
+            f"{base.folder / 'config.json'} names code of the model's own ({code}), which is not "
+            f"run: the model is computed by transformers' {base.model_type}. If the two differ, so "
+            "do all scores."
         )
 
 
