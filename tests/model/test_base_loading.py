@@ -255,6 +255,17 @@ def test_description_counts_what_is_loaded(tiny_llama: Path) -> None:
     assert described.max_positions == 64
 
 
+def test_text_that_would_be_a_token_of_no_file_is_refused(copy: Path) -> None:
+    path = copy / "tokenizer_config.json"
+    settings = {**json.loads(path.read_text()), "additional_special_tokens": ["boat"]}
+    path.write_text(json.dumps({**settings, "pad_token": "<pad>"}))
+    tokenizer = load_tokenizer(copy)
+    assert tokenizer.encode(["no ship"]) == [list(b"no ship")]
+    for encode in (tokenizer.encode, tokenizer.encode_as_configured, tokenizer.write_texts):
+        with pytest.raises(InputError, match="'boat' in a text would be one token"):
+            encode(["no ship", "no boats"])
+
+
 def test_digest_changes_with_a_weight_and_with_the_config(copy: Path) -> None:
     digests = [digest_base(copy)]
     change_weights(copy, lambda t: t["transformer.wpe.weight"][0].add_(1e-3))
