@@ -6,13 +6,22 @@ first second ends as one that is told later: with exit code 75.
 
 import os
 import signal
+import sys
 from types import FrameType
 
+_USAGE = 2  # the exit code of ConfigError
 _INTERRUPTED = 75  # the exit code of InterruptedRunError, whose module is not imported yet
 
 
 def main() -> None:
     """Run the command line and exit with the contract's code."""
+    if sys.flags.optimize > 1:
+        print(
+            "lorastudy: Python leaves out docstrings (-OO or PYTHONOPTIMIZE=2), which transformers "
+            "and --help need. Run the command without it.",
+            file=sys.stderr,
+        )
+        sys.exit(_USAGE)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
     from lorastudy.interrupts import end_on_signals, ending_as_asked

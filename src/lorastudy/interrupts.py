@@ -7,6 +7,7 @@ second SIGINT ends the process at once, and only the last checkpoint remains.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ def end_on_signals() -> None:
     """
     for number in _SIGNALS:
         signal.signal(number, _end)
+    sys.unraisablehook = _end_unheard
 
 
 @contextlib.contextmanager
@@ -34,7 +36,7 @@ def ending_as_asked() -> Iterator[None]:
     """End the program as a signal of `end_on_signals` asked, also if it became another error.
 
     Libraries that are imported when they are first needed turn what is raised meanwhile into an
-    error of their own.
+    error of their own, or pass over it.
     """
     _asked.clear()
     try:
@@ -43,6 +45,8 @@ def ending_as_asked() -> Iterator[None]:
         if not _asked.is_set():
             raise
         raise SystemExit(InterruptedRunError.exit_code) from None
+    if _asked.is_set():
+        raise SystemExit(InterruptedRunError.exit_code)
 
 
 @contextlib.contextmanager
@@ -64,6 +68,13 @@ def _end(number: int, frame: FrameType | None) -> None:
     # Not KeyboardInterrupt: if it passes through `exec` of a string, as in many imports, Python
     # ends by SIGINT even if it is caught later.
     raise SystemExit(InterruptedRunError.exit_code)
+
+
+def _end_unheard(error: "sys.UnraisableHookArgs") -> None:
+    """End here if a signal came while Python ran something that cannot raise, such as __del__."""
+    if _asked.is_set() and isinstance(error.exc_value, SystemExit):
+        os._exit(InterruptedRunError.exit_code)
+    sys.__unraisablehook__(error)
 
 
 @dataclass

@@ -271,6 +271,7 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
         "train": TextCounts(20, 10_000, 7_600, 0),
         "validation": TextCounts(4, 100, 4, 0),  # too little to be named
         "x--rows-text": TextCounts(3, 50, 0, 25),
+        "y--rows-text": TextCounts(3, 50, 0, 0, n_letters=40, n_altered=1),
     }
     lock = StudyLock.model_construct(
         base_digest="b",
@@ -284,12 +285,14 @@ def test_lost_unknown_and_repeated_texts_are_caveats_and_stand_in_the_list_of_te
     assert [(c.kind, c.names, c.value) for c in caveats] == [
         ("truncated text", (), 0.76),
         ("unknown text", ("x",), 0.5),
+        ("altered text", ("y",), 0.025),
         ("repeated text", ("validation",), 2),
         ("repeated text", ("y",), 1),
     ]
     assert state_caveat(caveats[0]).startswith(
         "76 % of the training text does not fit into the rows"
     )
+    assert "changes up to 2.5 % of the letters of y" in state_caveat(caveats[2])
     table = build_digest_table(lossy.evidence)
     shown = {row[0].text: [cell.text for cell in row[1:5]] for row in table.rows}
     assert shown["train"] == ["20", "10,000", "76.0 %", "0.0 %"]

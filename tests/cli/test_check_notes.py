@@ -56,6 +56,15 @@ def test_text_that_no_row_reads_is_counted_and_noted(
     assert f"{100 * n_dropped / text['n_tokens']:.0f} %" in note
 
 
+def test_code_of_the_models_own_is_noted_as_not_run(tmp_path: Path) -> None:
+    assert not any("code" in note for note in check(tmp_path)["notes"])
+    path = tmp_path / "base/config.json"
+    own = {"AutoConfig": "configuration.C", "AutoModelForCausalLM": "modeling.Other"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": own}))
+    notes = json.loads(call("check", tmp_path / "study.yaml", "--json").out)["notes"]
+    assert any("(modeling.Other), which is not run" in note for note in notes)
+
+
 def test_composite_model_is_noted_as_one_of_which_the_text_part_is_taken(tmp_path: Path) -> None:
     found = check(tmp_path, family="mistral3", cut="lines", length=64)
     note = next(note for note in found["notes"] if "text part" in note)

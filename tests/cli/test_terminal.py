@@ -1,5 +1,6 @@
 """Text of other people's files is shown on the terminal and never obeyed; no number is cut."""
 
+import io
 import json
 import os
 import re
@@ -27,6 +28,25 @@ def study(tmp_path: Path) -> Path:
     path = folder / "runs" / FAILED / "failure.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reason": ESCAPES}))
     return folder
+
+
+def test_an_interpreter_without_docstrings_is_refused_in_a_sentence() -> None:
+    command = [sys.executable, "-OO", "-m", "lorastudy", "check", "demo"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 2 and "PYTHONOPTIMIZE=2" in said.stderr
+
+
+def test_a_reader_that_closes_a_table_early_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich would end with 1, so that `set -o pipefail` takes `table DIR | head -1` for one."""
+
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        make_console().print("a table")
 
 
 @pytest.mark.parametrize("command", ["status", "table", ("table", "--format", "md")])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,27 @@ def test_unknown_text_has_no_perplexity_per_byte_or_word(
     assert record["text"]["n_unknown"] == (0 if is_known else 2)
     said = score(base, "--benchmark", "a.txt").err
     assert ("does not know" in said) == (not is_known)
+
+
+@pytest.mark.parametrize(
+    ("text", "has_units"), [("ten Boats of wood and oak", True), ("TEN", False)]
+)
+def test_letters_that_the_tokenizer_changes_are_said_beside_the_score(
+    text: str, has_units: bool, tiny_gpt2: Path
+) -> None:
+    shutil.copytree(tiny_gpt2, "base")
+    whole = json.loads(Path("base/tokenizer.json").read_text())
+    whole["normalizer"] = {"type": "Lowercase"}
+    Path("base/tokenizer.json").write_text(json.dumps(whole))
+    Path("a.txt").write_text(text)
+    options = ("--benchmark", "a.txt", "--protocol", "document")
+    record = counts_of(call("evaluate", "base", *options, "--json"))
+    units = [record[key] for key in ("byte_perplexity", "word_perplexity", "bits_per_byte")]
+    assert [unit is not None for unit in units] == 3 * [has_units]
+    said = call("evaluate", "base", *options)
+    assert "of the letters changed by it" in said.out
+    assert "of the letters of a, such as capitals" in said.err
+    assert ("none per byte or word" in said.err) == (not has_units)
 
 
 @pytest.mark.parametrize(

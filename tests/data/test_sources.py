@@ -203,6 +203,7 @@ BAD_FILES = {
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
         ["Git LFS", "git lfs pull"],
     ),
+    "annex.txt": (b"/annex/objects/SHA256E-s9--0.txt\n", ["git-annex", "git annex get"]),
     "junk.parquet": (b"PAR1 and then nothing of the sort", ["Parquet", "fetch it again"]),
     "empty.parquet": (b"", ["Parquet"]),
     "empty.txt": (b"", ["no document"]),

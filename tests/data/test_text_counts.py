@@ -1,5 +1,6 @@
 """What a study loses of a text is counted: cut off, too short for a row, or unknown."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from lorastudy.data.corpus import Corpus, prepare_corpus
 from lorastudy.data.rows import RowTable, cut_lines, cut_stream, cut_windows
-from lorastudy.data.sources import Documents
-from lorastudy.data.text_counts import count_overlap, count_text
+from lorastudy.data.sources import Documents, join_documents
+from lorastudy.data.text_counts import count_overlap, count_text, find_repeated
 from lorastudy.model.tokenizer import load_tokenizer
 from lorastudy.store.counts import Overlap, TextCounts
 
@@ -44,6 +46,54 @@ def test_tokens_that_stand_in_no_row_are_counted(
 
 def test_tokenizer_of_bytes_knows_every_text(byte_tokenizer: Path) -> None:
     assert load_tokenizer(byte_tokenizer).unknown_id is None
+
+
+@pytest.mark.parametrize(
+    ("normaliser", "text", "n_altered"),
+    [
+        (normalizers.Lowercase(), "Two LINES\n of\u3000Text", 1 + 5 + 1),
+        (
+            normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+            "na\u00efve Caf\u00e9",
+            2,
+        ),
+        (normalizers.NFKC(), "\uff34\uff4f \u00bd", 3),
+        (normalizers.Replace("ba", "xy"), "baba c" * 200, 800),  # also in a long word
+        (normalizers.Prepend("\u2581"), "Two LINES", 0),  # a space in other form
+        (normalizers.NFC(), "na\u00efve", 0),
+        (normalizers.ByteLevel(), "na\u00efve", 0),  # its decoder finds the text again
+        (None, "Two LINES", 0),
+    ],
+)
+def test_letters_that_a_tokenizer_changes_are_counted(
+    normaliser: normalizers.Normalizer | None,
+    text: str,
+    n_altered: int,
+    byte_tokenizer: Path,
+    tmp_path: Path,
+) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "tokenizer"))
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if normaliser is not None:
+        whole.normalizer = normaliser
+    if isinstance(normaliser, normalizers.ByteLevel):
+        whole.pre_tokenizer = pre_tokenizers.Sequence([])
+    whole.save(str(folder / "tokenizer.json"))
+    documents = Documents((text, "x y"), "made here", None)
+    corpus = prepare_corpus(documents, load_tokenizer(folder), tmp_path, form="texts")
+    counts = count_text(corpus, cut_stream(corpus.offsets, 2), None)
+    n_letters = len("".join(text.split())) + 2
+    assert (counts.n_altered, counts.n_letters) == (n_altered, n_letters if n_altered else 0)
+    assert counts.is_altered == bool(n_altered)
+
+
+def test_documents_that_an_earlier_source_has_are_counted(
+    byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    parts = [Documents(texts, "here", None) for texts in (("a", "b"), ("b", "c"), ("c", "b", "b"))]
+    tokenizer = load_tokenizer(byte_tokenizer)
+    corpus = prepare_corpus(join_documents(parts), tokenizer, tmp_path, form="texts")
+    assert find_repeated(corpus) == ((0, None), (1, 0), (3, 1))
 
 
 def test_documents_are_shared_if_tokens_and_bytes_are_equal(

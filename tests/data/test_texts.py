@@ -36,6 +36,9 @@ class Spelling:
     def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1, *text.encode()] for text in texts]
 
+    def count_altered(self, text: str) -> int:
+        return 0
+
 
 def test_rows_of_wikitext_are_joined_to_the_lines_of_their_pages() -> None:
     assert join_pages(ROWS) == (

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
-from lorastudy.model.base import describe_base, load_base
+from lorastudy.model.base import check_weights, describe_base, load_base
 from lorastudy.model.base_folder import digest_base, find_base_folder
 from lorastudy.model.tokenizer import load_tokenizer
 from support.families import save_family
@@ -61,6 +61,24 @@ def test_loaded_weights_are_float32_whatever_is_stored(copy: Path) -> None:
     after = load_base(copy, device=CPU).state_dict()
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
     assert all(torch.equal(after[name], before[name].half().float()) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "Expecting property name"),  # transformers would go on without the file
+        ("[]", "does not contain a JSON object"),
+        (
+            '{"eos_token_id": [[1]]}',
+            r"eos_token_id is \[\[1\]\]",
+        ),  # and this one, until it generates
+        ('{"max_new_tokens": "many"}', "not supported between"),
+    ],
+)
+def test_broken_settings_of_generation_are_named(content: str, says: str, copy: Path) -> None:
+    (copy / "generation_config.json").write_text(content)
+    with pytest.raises(InputError, match=rf"generation_config\.json does not hold .*{says}"):
+        check_weights(copy)
 
 
 def test_missing_weight_is_named(copy: Path) -> None:
@@ -116,9 +134,28 @@ def test_cut_off_file_is_refused(copy: Path) -> None:
         load_base(copy, device=CPU)
 
 
-def test_file_that_is_no_safetensors_is_refused(copy: Path) -> None:
-    (copy / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match="the weights cannot be read"):
+@pytest.mark.parametrize(
+    ("content", "command"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--0.safetensors\n", "git annex get"),
+        (b"something else", ""),
+    ],
+)
+def test_file_that_only_says_where_the_data_is_kept_is_named(
+    content: bytes, command: str, copy: Path
+) -> None:
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=f"the weights cannot be read.*{command}"):
+        load_base(copy, device=CPU)
+    (copy / "tokenizer.json").write_bytes(content)
+    with pytest.raises(InputError, match=f"no tokenizer can be loaded.*{command}"):
+        load_tokenizer(copy)
+
+
+def test_weights_under_another_name_than_transformers_reads_are_named(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model.fp16.safetensors")
+    with pytest.raises(InputError, match=r"only model\.fp16\.safetensors.*Rename"):
         load_base(copy, device=CPU)
 
 
@@ -218,6 +255,17 @@ def test_description_counts_what_is_loaded(tiny_llama: Path) -> None:
     assert described.max_positions == 64
 
 
+def test_text_that_would_be_a_token_of_no_file_is_refused(copy: Path) -> None:
+    path = copy / "tokenizer_config.json"
+    settings = {**json.loads(path.read_text()), "additional_special_tokens": ["boat"]}
+    path.write_text(json.dumps({**settings, "pad_token": "<pad>"}))
+    tokenizer = load_tokenizer(copy)
+    assert tokenizer.encode(["no ship"]) == [list(b"no ship")]
+    for encode in (tokenizer.encode, tokenizer.encode_as_configured, tokenizer.write_texts):
+        with pytest.raises(InputError, match="'boat' in a text would be one token"):
+            encode(["no ship", "no boats"])
+
+
 def test_digest_changes_with_a_weight_and_with_the_config(copy: Path) -> None:
     digests = [digest_base(copy)]
     change_weights(copy, lambda t: t["transformer.wpe.weight"][0].add_(1e-3))
@@ -225,6 +273,17 @@ def test_digest_changes_with_a_weight_and_with_the_config(copy: Path) -> None:
     change_config(copy, attn_pdrop=0.2)
     digests.append(digest_base(copy))
     assert len(set(digests)) == 3
+
+
+def test_digest_covers_which_of_two_sets_of_files_the_index_names(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "one.safetensors")
+    (copy / "two.safetensors").write_bytes(b"another")
+    digests = []
+    for name in ("one", "two"):
+        index = {"weight_map": {"transformer.wpe.weight": f"{name}.safetensors"}}
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        digests.append(digest_base(copy))
+    assert digests[0] != digests[1]
 
 
 def test_digest_does_not_depend_on_where_the_folder_is(tiny_gpt2: Path, copy: Path) -> None:

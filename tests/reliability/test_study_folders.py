@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lorastudy import interrupts
 from lorastudy.launch import worker
 from lorastudy.store import collect
 from lorastudy.store.folders import StudyFolder
@@ -133,6 +134,46 @@ def test_a_folder_written_by_an_older_version_keeps_what_is_done_and_names_what_
     answer = call_study("run", folder, *ONE_RUN)
     assert answer.code == 0 and "0 of 1 run to execute" in answer.out
     assert "left out of its report: runs/lora-s0-01234567" in answer.out
+
+
+def test_a_folder_that_lost_its_lock_is_not_continued_with_other_inputs(
+    folder: Path, study_file: Path, tmp_path: Path
+) -> None:
+    (folder / "study.lock.json").unlink()
+    moved = Path(shutil.copytree(study_file.parent, tmp_path / "moved")) / "study.yaml"
+    edit(moved.parent / "texts/train.txt", "boat", "ship")
+    answer = call_study("run", moved, "--out", folder, *ONE_RUN)
+    assert answer.code == 3, answer.out
+    assert "lock.json is missing" in answer.err and "train_digest differ" in answer.err
+    assert not (folder / "study.lock.json").exists()
+    edit(moved.parent / "texts/train.txt", "ship", "boat")
+    assert call_study("run", moved, "--out", folder, *ONE_RUN).code == 0
+    assert (folder / "study.lock.json").is_file()
+
+
+def test_a_signal_is_heard_where_nothing_can_be_raised() -> None:
+    class Ending:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def end() -> None:
+        interrupts.end_on_signals()
+        Ending()
+        os._exit(0)  # as a command that goes on
+
+    if (child := os.fork()) == 0:
+        end()
+    assert wait_for_child(child) == 75
+
+
+def test_a_run_that_holds_the_files_of_another_is_named_beside_every_number(folder: Path) -> None:
+    (baseline,) = (folder / "runs").glob("baseline-s0-*")
+    run = lora_run(folder)
+    shutil.rmtree(run)
+    shutil.copytree(baseline, run)
+    for command in (("table", folder), ("export", folder, "lora", "--to", folder / "new")):
+        said = call(*command).err
+        assert f"{run.name}: result.json is that of {baseline.name}. Restore it" in said, command
 
 
 def test_a_study_folder_that_is_moved_goes_on_where_it_lies(folder: Path, tmp_path: Path) -> None:

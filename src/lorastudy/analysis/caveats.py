@@ -31,6 +31,7 @@ CaveatKind = Literal[
     "cut training data",  # value: documents that were read
     "truncated text",  # value: share of the training tokens that are in no row
     "unknown text",  # value: the largest share of tokens that the tokenizer does not know
+    "altered text",  # value: the largest share of letters that the tokenizer changes
     "repeated text",  # held-out texts that are partly trained on; value: documents
     "trained elsewhere",  # by other programs, so nothing is known of how
     "wide spread",  # the arm's seeds spread farther than those of the others
@@ -194,6 +195,13 @@ def _of_data(findings: Findings) -> Iterator[Caveat]:
     }
     if unknown:
         yield Caveat("unknown text", tuple(unknown), value=max(unknown.values()))
+    altered = {
+        name.rpartition("--")[0] or name: counts.altered_share
+        for name, counts in lock.texts.items()
+        if counts.is_altered
+    }
+    if altered:
+        yield Caveat("altered text", tuple(altered), value=max(altered.values()))
     for part in lock.overlap:
         if part.documents:
             yield Caveat("repeated text", (part.benchmark or "validation",), value=part.documents)

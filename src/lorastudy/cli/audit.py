@@ -24,7 +24,7 @@ from lorastudy.config.references import find_benchmark, model_reference
 from lorastudy.errors import ConfigError
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.study.open import places_here
-from lorastudy.units import write_perplexity
+from lorastudy.units import write_count, write_perplexity
 
 if TYPE_CHECKING:
     from lorastudy.evaluate.audit import Undone
@@ -170,8 +170,8 @@ def _undone_as_json(undone: "Undone | None") -> dict[str, float] | None:
 def _as_text(found: "Audit") -> str:
     counts, nats = found.counts, found.class_nats
     lines = [
-        f"{found.benchmark}: {counts.n_rows:,} rows padded to {found.length} tokens, "
-        f"{counts.total:,} targets",
+        f"{found.benchmark}: {write_count(counts.n_rows, 'row')} padded to {found.length} tokens, "
+        f"{write_count(counts.total, 'target')}",
         "",
         f"  {'class of target':<16}{'targets':>12}{'share':>9}{'nats per target':>16}",
     ]

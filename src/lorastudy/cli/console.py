@@ -12,6 +12,10 @@ from lorastudy.cli.terminal import PlainStream, show_controls
 class _PlainConsole(Console):
     """A console whose own colours and cursor movements are the only ones."""
 
+    def on_broken_pipe(self) -> None:
+        """Let the command line say how it ends, as where `head` has closed any other output."""
+        raise BrokenPipeError
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

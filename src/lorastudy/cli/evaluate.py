@@ -24,6 +24,7 @@ from lorastudy.cli.options import (
     Strip,
 )
 from lorastudy.config.references import Answering, find_benchmark, model_reference
+from lorastudy.store.counts import note_altered
 from lorastudy.store.records import EvaluationRecord
 from lorastudy.study.open import places_here
 from lorastudy.units import write_count, write_perplexity, write_portion
@@ -133,7 +134,7 @@ def _print_json(model: str, records: Sequence[EvaluationRecord]) -> None:
 
 
 def _print_records(records: Sequence[EvaluationRecord]) -> None:
-    """One line for each score, and a warning if the tokenizer does not know the text."""
+    """One line for each score, and warnings if the tokenizer does not know or keep the text."""
     for record in records:
         print(_line(record))
     unknown = max((record.text.unknown_share for record in records if record.text), default=0.0)
@@ -143,6 +144,9 @@ def _print_records(records: Sequence[EvaluationRecord]) -> None:
             "perplexities say little about this text, and there are none per byte or word.",
             file=sys.stderr,
         )
+    altered = {r.benchmark: r.text for r in records if r.text and r.text.is_altered}
+    for benchmark, counts in altered.items():
+        print(f"lorastudy: {note_altered(benchmark, counts)}", file=sys.stderr)
 
 
 def _line(record: EvaluationRecord) -> str:

@@ -15,6 +15,7 @@ from lorastudy.store.folders import StudyFolder
 from lorastudy.units import write_count
 
 if TYPE_CHECKING:
+    from lorastudy.analysis.choice import Choice
     from lorastudy.run.export import Exported
 
 Run = Annotated[
@@ -74,19 +75,27 @@ def export(
         raise ConfigError("--to: the path is empty. Name a new folder.")
     if out is not None:
         raise ConfigError("--out is for results of the whole study. With RUN, --to is the folder.")
-    from lorastudy.analysis.choice import choose_run
     from lorastudy.api.export import export_model
     from lorastudy.study.open import open_folder
 
     opened = open_folder(folder, mirror=mirror, offline=offline)
-    choice = choose_run(opened.folder, name)
-    if choice.reason and not as_json:
-        print(choice.reason)
+    choice = _choose(opened.folder, name, as_json=as_json)
     written = export_model(opened, choice.spec, Path(to), is_merged=merge, weights=weights)
     if as_json:
         options.print_json({"run_id": choice.spec.run_id, **asdict(written)})
     else:
         print(_say(written, weights=weights if merge else None))
+
+
+def _choose(study: StudyFolder, name: str, *, as_json: bool) -> "Choice":
+    """The run that is meant; damaged ones cannot be chosen, so they are named."""
+    from lorastudy.analysis.choice import choose_run
+
+    options.say_doubts(study)
+    choice = choose_run(study, name)
+    if choice.reason and not as_json:
+        print(choice.reason)
+    return choice
 
 
 def _export_results(study: StudyFolder, to: str, out: Path, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
     CACHE/<key>/              key = SHA-256 of tokenizer, texts and form, first 32 digits
       tokens.bin              ids, uint16 or (vocabulary over 65,536) uint32, no header
       offsets.npy             int64 (n_documents + 1,): where each document begins and ends
-      documents.npz           int64 (n_documents,): bytes, words, context
+      documents.npz           int64 (n_documents,): bytes, words, context, letters, altered
       marks.bin               uint8 (n_tokens,), for rows with answers: scored or not, and class
       corpus.json             counts, digests, size and SHA-256 of the other files
     CACHE/.<key>.lock         held while one process makes the folder; the others wait
@@ -26,7 +26,7 @@ from lorastudy.data.answers import ALL_ANSWERS, AnswerRules, read_marks
 from lorastudy.data.encoding import CorpusSource
 from lorastudy.data.rows import Marks
 from lorastudy.data.sources import Documents
-from lorastudy.data.texts import count_words
+from lorastudy.data.texts import count_letters, count_words
 from lorastudy.data.tokenising import TokenizerLike
 from lorastudy.errors import InputError, StorageError
 from lorastudy.protocols import Form
@@ -35,8 +35,9 @@ from lorastudy.store.hashes import hash_file, seal_of
 
 RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
+_COUNTS = ("bytes", "words", "context", "letters", "altered")  # in documents.npz
 _MARKS = "marks.bin"
-_LAYOUT = "lorastudy corpus 3"  # part of every key: new layouts and checks make new entries
+_LAYOUT = "lorastudy corpus 4"  # part of every key: new layouts and checks make new entries
 
 
 class StoredFile(BaseModel):
@@ -79,6 +80,8 @@ class Corpus:
     n_bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
     n_context: NDArray[np.int64]  # (n_documents,) first tokens that are read and never scored
+    n_letters: NDArray[np.int64]  # (n_documents,) characters that are not white space
+    n_altered: NDArray[np.int64]  # (n_documents,) those of them that the tokenizer changes
     marks: Marks | None = None  # of rows with answers; None: texts
     sizes: tuple[int, ...] = ()  # documents of each source; it is not stored
 
@@ -167,15 +170,14 @@ def open_corpus(folder: Path, *, check_hashes: bool = False) -> Corpus:
     try:
         offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
         with np.load(folder / "documents.npz", allow_pickle=False) as counts:
-            numbers = (_frozen(counts[name]) for name in ("bytes", "words", "context"))
-            n_bytes, n_words, n_context = numbers
+            numbers: dict[str, Any] = {f"n_{n}": _frozen(counts[n]) for n in _COUNTS}
         tokens = np.memmap(folder / "tokens.bin", dtype=record.dtype, mode="r")
         has_marks = any(file.name == _MARKS for file in record.files)
         stored = np.fromfile(folder / _MARKS, dtype=np.uint8) if has_marks else None
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, str(error)) from error
     marks = None if stored is None else Marks(*read_marks(stored))
-    return Corpus(folder, record, tokens, offsets, n_bytes, n_words, n_context, marks)
+    return Corpus(folder, record, tokens, offsets, marks=marks, **numbers)
 
 
 def _open_if_whole(folder: Path) -> Corpus | None:
@@ -211,20 +213,23 @@ def _write(folder: Path, source: CorpusSource, tokenizer: TokenizerLike) -> None
         "uint16" if tokenizer.vocabulary_size <= 2**16 else "uint32"
     )
     sizes: list[int] = []
-    counts: list[tuple[int, int, int]] = []
+    counts: list[tuple[int, ...]] = []
     marks: list[bytes] = []
     with (folder / "tokens.bin").open("wb") as stream:
         for row in source.encode(tokenizer):
             sizes.append(len(row.ids))
-            counts.append((len(row.counted.encode()), count_words(row.counted), row.n_context))
+            text = row.counted
+            known = (count_letters(text), tokenizer.count_altered(text))
+            counts.append((len(text.encode()), count_words(text), row.n_context, *known))
             marks += [] if row.marks is None else [row.marks.tobytes()]
             stream.write(row.ids.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)
     if offsets[-1] == 0:
         raise InputError(f"{source.documents.origin}: the text has no token. Choose another text.")
     np.save(folder / "offsets.npy", offsets)
-    n_bytes, n_words, n_context = np.array(counts, dtype=np.int64).reshape(-1, 3).T
-    np.savez(folder / "documents.npz", bytes=n_bytes, words=n_words, context=n_context)
+    columns = np.array(counts, dtype=np.int64).reshape(-1, len(_COUNTS)).T
+    named: dict[str, Any] = dict(zip(_COUNTS, columns, strict=True))
+    np.savez(folder / "documents.npz", **named)
     if marks:
         (folder / _MARKS).write_bytes(b"".join(marks))
     record = CorpusRecord(

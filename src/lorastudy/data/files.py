@@ -21,13 +21,12 @@ from lorastudy.data.examples import (
     read_example,
 )
 from lorastudy.data.formats import name_format, read_bytes, refuse_structure
+from lorastudy.data.paths import refuse_pointer
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
 SampleBy = Literal["line", "paragraph", "document"]  # as in the text loader of `datasets`
 Rows = Sequence[str | Example]
 _Values = tuple[int, tuple[str, ...], Sequence[Any]]  # line or row, columns, their values
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
@@ -42,17 +41,7 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
     Raises:
         InputError: The file cannot be read as rows; the message names the place.
     """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(len(_LFS_POINTER))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}. Check the path and its permissions."
-        ) from error
-    if head == _LFS_POINTER:
-        raise InputError(
-            f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`."
-        )
+    refuse_pointer(path)
     found = name_format(path)
     advice = "Correct the file, or fetch it again."
     with reading_user_files(f"{path} cannot be read as {found.format}", advice):

@@ -6,6 +6,10 @@ from pathlib import Path
 from lorastudy.errors import InputError
 
 _LONGEST_SHOWN = 60  # characters of a path that cannot be one
+_POINTERS = {  # by how their files begin
+    b"version https://git-lfs.github.com/spec/": ("Git LFS", "git lfs pull"),
+    b"/annex/objects/": ("git-annex", "git annex get"),
+}
 
 
 def local_path(named: str, base: Path, *, key: str) -> Path:
@@ -24,6 +28,32 @@ def local_path(named: str, base: Path, *, key: str) -> Path:
         shown = named if len(named) <= _LONGEST_SHOWN else f"{named[:_LONGEST_SHOWN]}..."
         raise InputError(f"{key} {shown!r}: {reason.rstrip('.')}. Correct the path.") from error
     return path
+
+
+def refuse_pointer(path: Path) -> None:
+    """Check that a file holds what its name says, and not where another program keeps that.
+
+    Raises:
+        InputError: It is such a pointer, or it cannot be read.
+    """
+    try:
+        said = describe_pointer(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
+    if said:
+        raise InputError(f"{path} {said}.")
+
+
+def describe_pointer(path: Path) -> str:
+    """What is wrong with a file that only says where another program keeps the data; or ""."""
+    with path.open("rb") as stream:
+        head = stream.read(max(map(len, _POINTERS)))
+    for begin, (kind, command) in _POINTERS.items():
+        if head.startswith(begin):
+            return f"is a {kind} pointer, not the data. Fetch the data with `{command}`"
+    return ""
 
 
 def find_files(pattern: str, base: Path) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """Count what a study loses of a text, and how much of it repeats another one."""
 
 import hashlib
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -23,12 +23,15 @@ def count_text(
     """
     n_read = int(np.count_nonzero(find_read_tokens(table, corpus.n_tokens)))
     is_unknown = corpus.tokens == unknown_id if unknown_id is not None else np.zeros(0)
+    n_altered = int(corpus.n_altered.sum())
     return TextCounts(
         n_documents=corpus.n_documents,
         n_tokens=corpus.n_tokens,
         n_dropped=corpus.n_tokens - n_read,
         n_unknown=int(np.count_nonzero(is_unknown)),
         answers=None if corpus.marks is None else _count_answers(corpus, table, kind),
+        n_letters=int(corpus.n_letters.sum()) if n_altered else 0,
+        n_altered=n_altered,
     )
 
 
@@ -47,6 +50,23 @@ def count_overlap(benchmark: str | None, corpus: Corpus, trained: Corpus) -> Ove
     known = set(_digest_documents(trained))
     shared = sum(digest in known for digest in _digest_documents(corpus))
     return Overlap(benchmark, shared, corpus.n_documents)
+
+
+def find_repeated(corpus: Corpus) -> tuple[tuple[int, int | None], ...]:
+    """For each source of `corpus`: how many of its documents an earlier source has, and which.
+
+    Of several earlier sources, it is the one that has most of them; None: there is none.
+    """
+    digests = _digest_documents(corpus)
+    ends = list(accumulate(corpus.sizes, initial=0))
+    sources = [digests[begin:end] for begin, end in pairwise(ends)]
+    known = [set(source) for source in sources]
+    found: list[tuple[int, int | None]] = []
+    for number, source in enumerate(sources):
+        shared = [sum(digest in known[earlier] for digest in source) for earlier in range(number)]
+        most = max(shared, default=0)
+        found.append((most, shared.index(most) if most else None))
+    return tuple(found)
 
 
 def _digest_documents(corpus: Corpus) -> list[bytes]:

@@ -117,6 +117,11 @@ def count_words(text: str) -> int:
     return 1 + sum(1 for _ in re.finditer(r"\s+", text))
 
 
+def count_letters(text: str) -> int:
+    """Characters that are not white space."""
+    return sum(map(len, text.split()))
+
+
 def digest_texts(texts: Sequence[Text]) -> str:
     """SHA-256 over all parts with their lengths, so that moving a boundary changes it."""
     digest = hashlib.sha256()

@@ -5,7 +5,7 @@ it does: with the tokens that the tokenizer adds by itself. If a context alone h
 last word is the whole text without its first n tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,10 @@ class TokenizerLike(AnswerTokenizer, Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special tokens."""
+
+    @property
+    def count_altered(self) -> Callable[[str], int]:
+        """How many letters of a text are changed before tokens are looked for."""
 
     def encode_as_configured(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, with the special tokens that the tokenizer adds by itself."""

@@ -126,7 +126,8 @@ def work(assignment: Assignment, parent: Connection) -> None:
     stop.listen()
     stop.follow(parent.recv)  # the pipe closes when the parent dies, however it dies
     study = StudyFolder(assignment.folder)
-    write_to_log(study.run(assignment.run_id))
+    with suppress(FileExistsError, NotADirectoryError):  # which `execute_by_id` says in a sentence
+        write_to_log(study.run(assignment.run_id))
     os.environ |= assignment.environment
     code = 1
     try:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lorastudy.config.models import BaseModelRef
+from lorastudy.data.paths import refuse_pointer
 from lorastudy.errors import InputError, reading_user_files, show_names
 
 CONFIG = "adapter_config.json"
@@ -67,6 +68,7 @@ def check_adapter_folder(folder: Path) -> None:
             "opened, since pickled ones can run code when they are read; save the adapter again "
             "with save_pretrained."
         )
+    refuse_pointer(folder / WEIGHTS)
     config = _read_config(folder / CONFIG)
     _refuse_other_kinds(folder, config)
     with (

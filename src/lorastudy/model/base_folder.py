@@ -25,6 +25,7 @@ from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.adapter_files import find_adapter_file, find_numbers, is_finite
+from lorastudy.model.base_refusals import list_usual_files, list_weight_files
 from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file
 
@@ -118,12 +119,17 @@ def _hub_folder(
 
 
 def digest_base(folder: Path) -> str:
-    """SHA-256 over names and contents of config and weights: the identity of a base model."""
+    """SHA-256 over names and contents of config and weights: the identity of a base model.
+
+    Where other files than those of the usual names are read, it also covers which they are.
+    """
     digest = hashlib.sha256()
     with reading_user_files(f"{folder} cannot be read", "Check its files and their permissions."):
         for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
             digest.update(path.name.encode())
             digest.update(bytes.fromhex(hash_file(path)))
+    if (read := list_weight_files(folder)) not in list_usual_files(folder):
+        digest.update(json.dumps([path.name for path in read]).encode())
     return digest.hexdigest()
 
 
@@ -182,6 +188,17 @@ def read_config(folder: Path) -> PretrainedConfig:
         )
     assert isinstance(config, PretrainedConfig)
     return config
+
+
+def find_own_code(folder: Path) -> str:
+    """The class in the model's own code that `config.json` names for its computation; or "".
+
+    transformers passes over it without a word where it has a class for the type of model.
+    """
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = raw.get("auto_map")
+    found = named.get("AutoModelForCausalLM") if isinstance(named, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _refuse_odd_numbers(path: Path, raw: object) -> None:

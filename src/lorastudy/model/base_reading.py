@@ -18,6 +18,7 @@ from lorastudy.model.base_refusals import (
     refuse_not_finite,
     refuse_other_formats,
 )
+from lorastudy.model.generation_settings import refuse_generation_settings
 from lorastudy.model.stored_weights import make_reading_class
 
 
@@ -52,6 +53,7 @@ def _load_weights(
     """
     config = read_config(folder)
     refuse_other_formats(folder)
+    refuse_generation_settings(folder)
     with reading_weights(folder):
         loaded: Any = family.from_pretrained(
             folder,

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lorastudy.config.models import BaseWeights
+from lorastudy.data.paths import describe_pointer
 from lorastudy.errors import InputError, reading_user_files, show_names
 from lorastudy.model.stored_constants import is_known_constant
 from lorastudy.model.text_part import is_composite
@@ -24,6 +25,7 @@ from lorastudy.model.text_part import is_composite
 _N_TRIED = 17
 _LARGEST_ROUNDING = 1e-4  # relative; 0 in most models, and more where experts get other tokens
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARDS = "model-*-of-*.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 
 
@@ -43,6 +45,11 @@ def list_weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads weights from: one, or those that an index names."""
     is_single = (folder / _SINGLE).is_file()
     return [folder / _SINGLE] if is_single else _list_shards(folder)
+
+
+def list_usual_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The file, and the files with an index, that hold a model's weights by the usual names."""
+    return [folder / _SINGLE], sorted(folder.glob(_SHARDS))
 
 
 def _list_shards(folder: Path) -> list[Path]:
@@ -68,11 +75,20 @@ def refuse_other_formats(folder: Path) -> None:
     Raises:
         InputError: There is no such file, or a single file beside several with an index.
     """
-    if not list(folder.glob("*.safetensors")):
+    if not (others := sorted(path.name for path in folder.glob("*.safetensors"))):
         raise InputError(
             f"{folder}: no .safetensors file. Other formats can run code when they are read; "
             "convert the model with save_pretrained first."
         )
+    if not (read := list_weight_files(folder)):
+        raise InputError(
+            f"{folder} has neither {_SINGLE} nor {_INDEX}, only {show_names(others, most=3)}, "
+            "which transformers does not read. Rename the file that is meant, or fetch the others."
+        )
+    with reading_weights(folder):
+        for path in read:
+            if path.is_file() and (said := describe_pointer(path)):
+                raise ValueError(f"{path.name} {said}")
     single = folder / _SINGLE
     if single.is_file() and any(path.is_file() and path != single for path in _list_shards(folder)):
         raise InputError(

@@ -7,8 +7,8 @@ lm-evaluation-harness also use the tokens that a tokenizer adds by itself.
 import hashlib
 import json
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lorastudy.data.messages import Turns
+from lorastudy.data.paths import describe_pointer
 from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
+from lorastudy.model.altered_text import make_counter
 from lorastudy.model.long_texts import PART, encode_text
+from lorastudy.model.new_tokens import find_new_tokens, refuse_new_ends
 
 _SCRIPTS = "\u00c4 \u00df \u03a9 \u0436 \u05d0 \u6f22"  # letters of several
 _TRIED = f"{string.ascii_letters} {string.digits} {string.punctuation} {_SCRIPTS}"
@@ -36,6 +39,7 @@ class Tokenizer:
     vocabulary_size: int
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
+    new_tokens: Mapping[int, str] = field(default_factory=dict)  # that are in none of its files
 
     @cached_property
     def unknown_id(self) -> int | None:
@@ -67,6 +71,11 @@ class Tokenizer:
             return True
         tried = self._run([_TRIED], add_special_tokens=False, return_offsets_mapping=True)
         return _find_lost(_TRIED, tried["offset_mapping"][0]) is not None
+
+    @cached_property
+    def count_altered(self) -> Callable[[str], int]:
+        """How many letters of a text are changed before tokens are looked for; not white space."""
+        return make_counter(self.backend)
 
     @cached_property
     def _knows_bytes(self) -> bool:
@@ -185,8 +194,16 @@ class Tokenizer:
         """Check that every letter of the texts is in a token; `encoded` has their offsets.
 
         Raises:
-            InputError: One is not, so that the text would be scored without it.
+            InputError: One is not, so that the text would be scored without it; or a part of a text
+                is a token that is in none of the tokenizer's files.
         """
+        for ids in encoded["input_ids"] if self.new_tokens else ():
+            if found := self.new_tokens.keys() & set(ids):
+                raise InputError(
+                    f"{self.new_tokens[min(found)]!r} in a text would be one token, by "
+                    "tokenizer_config.json, and tokenizer.json does not have it: its embedding was "
+                    "never trained. Remove it from the special tokens there."
+                )
         if not self.loses_text:
             return
         for text, spans in zip(texts, encoded["offset_mapping"], strict=True):
@@ -223,6 +240,9 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         f"{folder}: no tokenizer can be loaded",
         "Put tokenizer.json, or the model's own vocabulary files, beside config.json.",
     ):
+        whole = folder / "tokenizer.json"
+        if whole.is_file() and (said := describe_pointer(whole)):
+            raise ValueError(f"{whole.name} {said}")
         backend = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -248,8 +268,8 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
             f"{folder}: the tokenizer names no end-of-text token. "
             "Set eos_token in tokenizer_config.json."
         )
-    for token in (backend.bos_token, backend.eos_token):
-        _refuse_new_token(folder, backend, token)
+    new = find_new_tokens(folder, backend)
+    refuse_new_ends(folder, backend, new)
     start_id = backend.bos_token_id
     if chat_template is not None:
         backend.chat_template = chat_template
@@ -260,30 +280,5 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         vocabulary_size=n_tokens,
         start_id=start_id if isinstance(start_id, int) else end_id,
         end_id=end_id,
+        new_tokens=new,
     )
-
-
-def _refuse_new_token(folder: Path, backend: PreTrainedTokenizerFast, token: str | None) -> None:
-    """Check that a start or end token is in the files, since transformers would make a new one.
-
-    Raises:
-        InputError: It would, and its embedding, if there is one, was never trained.
-    """
-    model: Any = backend.backend_tokenizer.model
-    if token is None or model.token_to_id(token) is not None:
-        return
-    known: set[str] = set()
-    with reading_user_files(f"{folder}: no tokenizer can be loaded", "Copy its files again."):
-        for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
-            path = folder / name
-            content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            known |= content.keys() if name == "added_tokens.json" else set()
-            known |= {each["content"] for each in content.get("added_tokens", [])}
-            known |= {each["content"] for each in content.get("added_tokens_decoder", {}).values()}
-    if (folder / "tokenizer.json").is_file() and token not in known:
-        raise InputError(
-            f"{folder}: {token!r} would begin or end a text, by tokenizer_config.json or by the "
-            "default of the model's family, and tokenizer.json does not have it. It would be a new "
-            "token, whose embedding was never trained. Name the token that the model was trained "
-            "with in tokenizer_config.json."
-        )

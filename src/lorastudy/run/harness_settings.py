@@ -4,15 +4,13 @@ Only greedy generation is supported, perhaps with a penalty for repetition. Othe
 refused: the harness' own model would follow them.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lorastudy.errors import ConfigError, reading_user_files
+from lorastudy.errors import ConfigError
 
 _NEW_TOKENS = 256  # as the harness generates where a task does not say
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -84,13 +82,13 @@ def _read_stops(task: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _read_length(task: str, settings: Mapping[str, Any]) -> int:
-    name = next((key for key in _LENGTHS if settings.get(key)), None)
+    name = next((key for key in _LENGTHS if settings.get(key) is not None), None)
     if name is None:
         return _NEW_TOKENS
-    n_new = 0
-    with suppress(TypeError, ValueError):
-        n_new = int(settings[name])
-    if n_new < 1:
+    n_new, given = 0, settings[name]
+    with suppress(TypeError, ValueError, OverflowError):
+        n_new = int(given)
+    if n_new < 1 or isinstance(given, bool) or n_new != float(given):
         raise ConfigError(
             f"task {task} has {name}: {settings[name]}; it has to be a whole number above 0."
         )
@@ -109,19 +107,6 @@ def read_penalty(whose: str, settings: Mapping[str, Any]) -> float | None:
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigError(f"{whose} has repetition_penalty: {value}; it has to be above 0.")
     return float(value)
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of generation in a model folder; as in transformers, one of two files has them.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = folder / "generation_config.json"
-    path = path if path.is_file() else folder / "config.json"
-    with reading_user_files(f"{path} cannot be read", "Repair it, or fetch it again."):
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
 
 
 def refuse_settings(whose: str, settings: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from lorastudy.data.sources import offline_libraries
 from lorastudy.errors import ConfigError, InputError
 from lorastudy.evaluate.pairs import TokenPair
 from lorastudy.evaluate.protocols import SizedProtocol
+from lorastudy.model.generation_settings import read_generation_settings
 from lorastudy.model.tokenizer import Tokenizer
 from lorastudy.run.harness_loading import load_task, naming
 from lorastudy.run.harness_model import (
@@ -31,7 +32,6 @@ from lorastudy.run.harness_model import (
 )
 from lorastudy.run.harness_settings import (
     read_generation,
-    read_settings,
     refuse_perplexity,
     refuse_settings,
 )
@@ -271,7 +271,7 @@ def prepare_harness_items(
     items.choose_metric(list(task.aggregation()), filters)
     if task.OUTPUT_TYPE == "generate_until":
         read_generation(name, task.config.generation_kwargs or {}, protocol.length)
-        refuse_settings("the base model", read_settings(base))
+        refuse_settings("the base model", read_generation_settings(base))
     return items
 
 

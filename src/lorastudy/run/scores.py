@@ -109,8 +109,8 @@ def describe_scores(benchmark: str, rows: BenchmarkRows, scores: RowScores) -> D
     protocol, pooled = rows.protocol.kind, scores.sums
     cross_entropy = average_nats(protocol, scores)
     coverage = measure_coverage(protocol, rows.corpus, rows.table)
-    # nats of unknown tokens say nothing about the words and bytes that they stand for
-    units = None if rows.text.is_unknown else convert_nats(pooled.sum_nats, coverage)
+    # nats of unknown tokens and of other letters say nothing about the words and bytes of the text
+    units = convert_nats(pooled.sum_nats, coverage) if rows.text.has_units else None
     evaluation = EvaluationRecord(
         benchmark=benchmark,
         protocol=rows.protocol.name,

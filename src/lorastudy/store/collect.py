@@ -12,7 +12,7 @@ from lorastudy.config.study_file import (
     round_warmup,
 )
 from lorastudy.config.two_studies import describe_difference, extends
-from lorastudy.errors import ConfigError, InputError, possible_path, show_names
+from lorastudy.errors import ConfigError, InputError, StorageError, possible_path, show_names
 from lorastudy.protocols import protocol_of_rows
 from lorastudy.store.decisions import Ask, count_seeds, read_choices, read_decisions
 from lorastudy.store.explanations import list_damaged
@@ -128,6 +128,7 @@ def list_doubts(folder: StudyFolder) -> list[str]:
     old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]
     changes = {run.path.name: run.find_record_changes() for run in started}
     doubts = [f"{name}: {change}." for name, found in changes.items() for change in found]
+    doubts += [_problem_of(run) for run in started if not changes[run.path.name]]
     if old:
         doubts.append(f"not verified, since they have no SHA256SUMS: {show_names(old)}.")
     if damaged := list_damaged(runs):
@@ -137,7 +138,16 @@ def list_doubts(folder: StudyFolder) -> list[str]:
         )
     if started and not folder.lock.is_file():
         doubts.append(f"{folder.lock.name} is missing.")
-    return doubts
+    return [doubt for doubt in doubts if doubt]
+
+
+def _problem_of(run: RunFolder) -> str:
+    """Why the outcome of a run cannot be read, such as that it is another run's; or ""."""
+    try:
+        run.read_result()
+    except StorageError as error:
+        return f"{run.path.name}: {run.shorten(error)}"
+    return ""
 
 
 def collect_results(folder: StudyFolder) -> StudyResults:

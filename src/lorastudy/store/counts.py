@@ -5,10 +5,11 @@ Every command that reads data states these counts, and `study.lock.json` keeps t
 
 from dataclasses import dataclass
 
-from lorastudy.config.syntax import IfGiven
+from lorastudy.config.syntax import IfAny, IfGiven
 from lorastudy.units import write_count, write_portion
 
 MOST_LOST = 0.05  # share of tokens that may be lost, or unknown, without a note
+_MOST_ALTERED = 0.001  # share of letters that a tokenizer may change without a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class TextCounts:
     n_unknown: int  # tokens that stand for any text that the tokenizer does not know
     # of rows with answers; None: the documents are texts
     answers: IfGiven[AnswerCounts] = None
+    # characters that are not white space, where the tokenizer changes some of them
+    n_letters: IfAny[int] = 0
+    n_altered: IfAny[int] = 0  # those that it changes, so that the model need not predict them
 
     @property
     def dropped_share(self) -> float:
@@ -54,6 +58,11 @@ class TextCounts:
         return self.n_unknown / max(1, self.n_tokens)
 
     @property
+    def altered_share(self) -> float:
+        """Share of letters that the tokenizer changes, from 0 to 1."""
+        return self.n_altered / max(1, self.n_letters)
+
+    @property
     def is_truncated(self) -> bool:
         """Whether more than a small part of the text is never read."""
         return self.dropped_share > MOST_LOST
@@ -62,6 +71,16 @@ class TextCounts:
     def is_unknown(self) -> bool:
         """Whether more than a small part of the text is unknown, so that nats are not its own."""
         return self.unknown_share > MOST_LOST
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether so much is changed that a person should know that nats are of another text."""
+        return self.altered_share >= _MOST_ALTERED
+
+    @property
+    def has_units(self) -> bool:
+        """Whether nats say something about the words and bytes of the text."""
+        return max(self.unknown_share, self.altered_share) <= MOST_LOST
 
     def __str__(self) -> str:
         documents = write_count(self.n_documents, "document")
@@ -74,7 +93,22 @@ class TextCounts:
             f"{documents}, {write_count(self.n_tokens, 'token')}: {dropped} in no row, "
             f"{unknown} unknown to the tokenizer"
         )
+        if self.n_altered:
+            counts += f", {write_portion(self.altered_share, 1)} of the letters changed by it"
         return counts if self.answers is None else f"{counts}; {self.answers}"
+
+
+def note_altered(name: str, counts: TextCounts) -> str:
+    """A sentence on letters of the text `name` that the tokenizer changes."""
+    so = (
+        "so perplexities per byte or word are lower than those of the text"
+        if counts.has_units
+        else "so perplexities say little about it, and there are none per byte or word"
+    )
+    return (
+        f"the tokenizer changes {write_portion(counts.altered_share, 1)} of the letters of {name}, "
+        f"such as capitals or accents. The model need not predict what is lost, {so}."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +149,8 @@ class MixedRows:
     share: float  # of the rows of an epoch, as the study file asks
     n_rows: int  # of the source
     n_drawn: int  # per epoch
+    n_repeated: IfAny[int] = 0  # documents that an earlier source has as well
+    also_in: IfAny[str] = ""  # that source
 
     def __str__(self) -> str:
         rows = write_count(self.n_drawn, "row")

@@ -40,6 +40,8 @@ class StudyLock(Record):
     # how documents of the training data were held out; None: validation has its own
     held_out: IfGiven[HeldOut] = None
     overlap: tuple[Overlap, ...] = ()  # documents of validation and benchmarks that are trained on
+    # of start and end tokens and, where they matter, the chat template and settings of generation
+    settings_digest: IfGiven[str] = None
     # "models/<hub id>@<branch or tag>", "datasets/..." -> commit
     revisions: dict[str, str] = Field(default_factory=dict)
     vocabulary_size: int | None = None  # rows of the base model's embedding

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lorastudy.errors import ConfigError
+
 Kind = Literal["models", "datasets"]
 
 
@@ -31,8 +33,17 @@ def name_revision(kind: Kind, identifier: str, revision: str) -> str:
 
 
 def default_cache() -> Path:
-    """$LORASTUDY_CACHE, else $XDG_CACHE_HOME/lorastudy, else ~/.cache/lorastudy."""
-    if own := os.environ.get("LORASTUDY_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "lorastudy"
+    """$LORASTUDY_CACHE, else $XDG_CACHE_HOME/lorastudy, else ~/.cache/lorastudy.
+
+    Raises:
+        ConfigError: It would be in a home folder, and there is none, as in some containers.
+    """
+    own = os.environ.get("LORASTUDY_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(own).expanduser() if own else Path(shared).expanduser() / "lorastudy"
+    except RuntimeError as error:
+        raise ConfigError(
+            f"there is no folder for the cache of tokens: {own or shared} names a home folder that "
+            "is not known. Name another folder with the environment variable LORASTUDY_CACHE."
+        ) from error

@@ -1,14 +1,17 @@
 """What every run of a study has to match: digests of all that is read, and what is read of it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 import torch
 
 from lorastudy.config.models import Part, Source, Study
-from lorastudy.data.text_counts import count_overlap
+from lorastudy.data.text_counts import count_overlap, find_repeated
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.base_folder import digest_base
 from lorastudy.model.base_weights import uses_bitsandbytes
+from lorastudy.model.generation_settings import read_generation_settings
 from lorastudy.run.harness_task import HarnessItems
 from lorastudy.run.inputs import BenchmarkRows, Reader
 from lorastudy.run.layout import TrainingLayout
@@ -46,6 +49,7 @@ def lock_scored(study: Study, reader: Reader, scored: Scored, device: torch.devi
         tokenizer_digest=reader.tokenizer.digest,
         corpora={name: part.digest for name, part in scored.items()},
         texts={name: part.text for name, part in scored.items()},
+        settings_digest=_digest_settings(reader, scored),
         revisions=reader.revisions,
         vocabulary_size=reader.base.vocabulary_size,
         studies=(study,),
@@ -55,6 +59,19 @@ def lock_scored(study: Study, reader: Reader, scored: Scored, device: torch.devi
             uses_bitsandbytes=uses_bitsandbytes(study.training, study.arms),
         ),
     )
+
+
+def _digest_settings(reader: Reader, scored: Scored) -> str:
+    """SHA-256 over what else decides which tokens are read and written, in small files."""
+    tokenizer = reader.tokenizer
+    parts: list[object] = [tokenizer.start_id, tokenizer.end_id]
+    if reader.has_messages:
+        parts.append(tokenizer.chat_template)
+    if any(isinstance(part, TaskItems) for part in scored.values()):
+        settings = read_generation_settings(reader.base.folder)
+        parts += [settings.get(name) for name in ("eos_token_id", "repetition_penalty")]
+        parts.append(sorted(tokenizer.ending_ids))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def make_lock(
@@ -86,7 +103,7 @@ def make_lock(
         update={
             "corpora": corpora,
             "texts": texts,
-            "mixture": _describe_mixture(study, layout),
+            "mixture": _describe_mixture(study, reader, layout),
             "held_out": reader.held_out_of(study.data.validation_part),
             "overlap": _count_overlaps(study, reader),
         }
@@ -105,9 +122,17 @@ def _count_overlaps(study: Study, reader: Reader) -> tuple[Overlap, ...]:
     )
 
 
-def _describe_mixture(study: Study, layout: TrainingLayout) -> tuple[MixedRows, ...]:
+def _describe_mixture(
+    study: Study, reader: Reader, layout: TrainingLayout
+) -> tuple[MixedRows, ...]:
     train, shares = study.data.train, layout.plan.shares
+    if not shares:
+        return ()
+    labels = [source.label for source in train.sources]
+    repeated = find_repeated(reader.corpus(study.data.train_part, "texts"))
     return tuple(
-        MixedRows(source.label, weight, share.n_rows, share.n_drawn)
-        for source, weight, share in zip(train.sources, train.weights, shares, strict=False)
+        MixedRows(label, weight, share.n_rows, share.n_drawn, n, "" if of is None else labels[of])
+        for label, weight, share, (n, of) in zip(
+            labels, train.weights, shares, repeated, strict=True
+        )
     )

@@ -8,18 +8,20 @@ from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.adapter_files import note_other_base
 from lorastudy.model.base import BaseDescription
+from lorastudy.model.base_folder import find_own_code
 from lorastudy.model.base_refusals import list_unread_weights
 from lorastudy.run.inputs import Reader
-from lorastudy.store.counts import Overlap, TextCounts
+from lorastudy.store.counts import Overlap, TextCounts, note_altered
 from lorastudy.store.locks import StudyLock
 from lorastudy.study.check import ArmCheck, StudyCheck, weights_come_later
-from lorastudy.units import write_portion
+from lorastudy.units import write_count, write_portion
 
 
 def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     """Sentences about texts, weights, parts that are left out, slow arithmetic, and large ranks."""
     yield from note_texts(study, checked.lock)
     yield from _note_text_part(checked.reader.base)
+    yield from _note_own_code(checked.reader.base)
     yield from _note_attention(checked.reader.base)
     yield from _note_weights(study, checked.reader)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
@@ -72,7 +74,7 @@ def note_bases(study: Study) -> list[str]:
 
 
 def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
-    """Sentences about text that is lost or unknown."""
+    """Sentences about text that is lost, unknown or changed."""
     data = study.data
     for name, part in (("train", data.train_part), ("validation", data.validation_part)):
         counts = lock.texts.get(name)
@@ -100,6 +102,8 @@ def note_texts(study: Study, lock: StudyLock) -> Iterator[str]:
             "does not know this text, so perplexities say little about it, and there are none per "
             "byte or word."
         )
+    altered = {n.rsplit("--", 1)[0]: c for n, c in lock.texts.items() if c.is_altered}
+    yield from (note_altered(name, counts) for name, counts in altered.items())
 
 
 def _note_cut_benchmarks(study: Study, lock: StudyLock) -> Iterator[str]:
@@ -142,8 +146,15 @@ def _note_answers(name: str, counts: TextCounts, study: Study) -> Iterator[str]:
 
 
 def note_overlaps(lock: StudyLock) -> Iterator[str]:
-    """Sentences about texts that are held out, and trained on all the same."""
-    return map(_note_overlap, (part for part in lock.overlap if part.documents))
+    """Sentences about texts that are held out and trained on all the same, or trained on twice."""
+    yield from map(_note_overlap, (part for part in lock.overlap if part.documents))
+    for part in lock.mixture:
+        if part.n_repeated:
+            yield (
+                f"{write_count(part.n_repeated, 'document')} of {part.label} are also in "
+                f"{part.also_in}: what two sources of data.train.mixture share is trained on more "
+                "often than their weights say."
+            )
 
 
 def _note_overlap(found: Overlap) -> str:
@@ -161,6 +172,15 @@ def _note_text_part(base: BaseDescription) -> Iterator[str]:
         yield (
             f"The base model is a {base.text_part_of}. Only its text part is loaded, counted and "
             "trained. Its other parts are copied unchanged into every whole model that is written."
+        )
+
+
+def _note_own_code(base: BaseDescription) -> Iterator[str]:
+    if code := find_own_code(base.folder):
+        yield (
+            f"{base.folder / 'config.json'} names code of the model's own ({code}), which is not "
+            f"run: the model is computed by transformers' {base.model_type}. If the two differ, so "
+            "do all scores."
         )
 
 

@@ -21,11 +21,13 @@ from lorastudy.machine.memory import total_bytes
 from lorastudy.model.adapter_files import CONFIG as ADAPTER_CONFIG
 from lorastudy.model.base_refusals import refuse_other_formats
 from lorastudy.store.collect import read_own_file, write_extension
-from lorastudy.store.files import refuse_unwritable, write_record, write_text
+from lorastudy.store.files import read_record, refuse_unwritable, write_record, write_text
 from lorastudy.store.folder_records import FoundAt
 from lorastudy.store.folders import StudyFolder
 from lorastudy.store.locks import StudyLock, read_lock, write_lock
 from lorastudy.store.places import Places
+from lorastudy.store.rates import list_runs
+from lorastudy.store.records import Manifest
 from lorastudy.study.check import check_study
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.shortages import refuse_full_disk, refuse_oversized
@@ -152,20 +154,50 @@ def lock_study(lock: StudyLock, folder: StudyFolder) -> StudyLock:
         InputError: Data or model have changed since the study was started.
     """
     if not folder.lock.is_file():
+        _refuse_other_inputs(lock, folder)
         write_lock(folder, lock)
         return lock
     before = read_lock(folder)
-    digests = ("base_digest", "tokenizer_digest")
-    changed = [key for key in digests if getattr(before, key) != getattr(lock, key)]
+    digests = ("base_digest", "tokenizer_digest", "settings_digest")
+    both = {key: (getattr(before, key), getattr(lock, key)) for key in digests}
+    # folders of earlier versions have no digest of settings
+    changed = [key for key, (old, new) in both.items() if old is not None and old != new]
     known, now = before.corpora, lock.corpora
     changed += [name for name in {**known, **now} if known.get(name) != now.get(name)]
     if changed:
         raise InputError(
             f"{folder.path}: {show_names(changed)} differ from study.lock.json: the data, code "
-            "that judges answers, or the base model changed since the study was started. Restore "
-            "them, or start a new folder."
+            "that judges answers, the base model, or settings of its tokenizer or of generation "
+            "changed since the study was started. Restore them, or start a new folder."
         )
     return before
+
+
+def _refuse_other_inputs(lock: StudyLock, folder: StudyFolder) -> None:
+    """Check that runs in a folder that lost its lock began with what a new lock would hold.
+
+    Raises:
+        InputError: One did not, so its numbers and those of new runs could not be compared.
+    """
+    if "train" not in lock.corpora:  # nothing is trained here, and each model is its own base
+        return
+    now = {
+        "base_digest": lock.base_digest,
+        "tokenizer_digest": lock.tokenizer_digest,
+        "train_digest": lock.corpora["train"],
+        "validation_digest": lock.corpora["validation"],
+    }
+    runs = [folder.run(spec.run_id) for study in lock.studies for spec in list_runs(study, folder)]
+    for run in runs:
+        if not run.manifest.is_file():
+            continue
+        began = read_record(run.manifest, Manifest)
+        if changed := [key for key, value in now.items() if getattr(began, key) != value]:
+            raise InputError(
+                f"{folder.lock} is missing, and {run.path.name} began with other inputs: "
+                f"{show_names(changed)} differ from {run.manifest.name}. Restore the lock and what "
+                "the study was started with from a copy, or start a new folder."
+            )
 
 
 def _note_predicted(now: StudyLock, lock: StudyLock, folder: StudyFolder) -> StudyLock:

@@ -62,6 +62,10 @@ _CAVEATS: Mapping[CaveatKind, Callable[[Caveat], str]] = {
         f"The tokenizer does not know up to {100 * (c.value or 0):.0f} % of {_arms(c)}, so these "
         "losses are not those of the text"
     ),
+    "altered text": lambda c: (
+        f"The tokenizer changes up to {100 * (c.value or 0):.1f} % of the letters of {_arms(c)}, "
+        "and no model has to predict what is lost"
+    ),
     "repeated text": lambda c: (
         f"Documents of {_arms(c)} that are in the training split as well: {c.value:.0f}"
     ),
