@@ -100,7 +100,7 @@ class _Trial:
             if not torch.isfinite(tensor).all():
                 yield f"nothing sets {name.removeprefix(PLACE + '.')} at the start"
         if not self._has_gradient():
-            yield "nothing that it trains has a gradient at the start, so it stays as it is"
+            yield "nothing that it trains has a gradient at the start, so it would stay as it is"
         answer = self._answer(_IDS)
         kept = self._copy()
         self._move(_ROUNDING, of_itself=True)
