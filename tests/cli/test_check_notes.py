@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from support.command_line import call
-from support.families import save_family
+from support.families import load_plain, save_family
 
 STUDY = """
 name: noted
@@ -87,6 +88,19 @@ def test_family_that_runs_with_eager_attention_is_noted(
 ) -> None:
     notes = check(tmp_path, family=family)["notes"]
     assert any("eager" in note for note in notes) == is_noted
+
+
+def test_packed_base_most_of_which_stays_in_16_bits_is_noted(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert not any("packs" in note for note in check(tmp_path, family="gpt_oss")["notes"])
+    answer = call("check", tmp_path / "study.yaml", "--json", "--set", "arms.lora.base_weights=nf4")
+    notes = json.loads(answer.out)["notes"]
+    network = load_plain(tmp_path / "base")
+    n_packed = sum(m.weight.numel() for m in network.modules() if type(m) is nn.Linear)
+    n_packed -= network.lm_head.weight.numel()
+    share = 100 * n_packed / sum(p.numel() for p in network.parameters())
+    expected = f"base_weights: nf4 packs {share:.0f} % of the base model's weights"
+    assert any(expected in note for note in notes) and share < 50
 
 
 def test_weights_that_are_not_read_are_noted_and_missing_ones_are_refused(

@@ -3,6 +3,7 @@
 So are the variants of LoRA, and the methods that train a part of the model's own weights.
 """
 
+import json
 import runpy
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from peft.optimizers import create_loraplus_optimizer
 
 from lorastudy.config.models import Arm, Optimizer
@@ -176,6 +177,10 @@ REFUSED = {
         peft(peft_type="LORA", alora_invocation_tokens=[1]),
         r"peft\.alora_invocation_tokens: the adapter of an arm acts on every token",
     ),
+    "a form for other bases": (
+        peft(peft_type="LORA", use_qalora=True),
+        r"peft\.use_qalora: it is for GPTQ weights, which no arm has; leave it out",
+    ),
     "a value that no file can hold": (
         peft(peft_type="LORA", runtime_config={}),
         r"peft\.runtime_config: \{\} is not allowed; it holds LoraRuntimeConfig",
@@ -214,25 +219,60 @@ def test_what_an_arm_cannot_be_is_refused_without_a_model(case: str, tiny_gpt2: 
         measure_arm(arm, base, resolve_arm(arm, base))
 
 
+STAYS = "nothing that it trains has a gradient at the start"
 ODD: dict[str, tuple[dict[str, object], str]] = {
-    "LILY": ({}, "depends on the rows that are computed beside it"),
+    "LILY": ({}, "its answer for a row depends on the rows that are computed beside it"),
     "OFT": (
         {"r": 0, "oft_block_size": 4, "coft": True},
-        "changes what is trained while it answers",
+        "it changes what is trained while it answers",
     ),
-    "PVERA": ({"sample_at_inference": True}, "answers by chance"),
-    "PVERA ": ({"generator_seed": 1}, "draws random numbers of its own"),
+    "PVERA": ({"sample_at_inference": True}, "it answers by chance"),
+    "PVERA ": ({"generator_seed": 1}, "it draws random numbers of its own"),
+    "TINYLORA": ({"init_weights": False}, "nothing sets tinylora_v.default.0 at the start"),
+    "HRA": ({"r": 4, "apply_GS": True}, "its answers at the start follow from rounding"),
+    "LORA": ({"lora_alpha": 0}, STAYS),
+    "LORA ": ({"lora_dropout": 1.0}, STAYS),
+    "LOHA": ({"r": 4, "alpha": 0}, STAYS),
+    "LOHA ": ({"r": 4, "module_dropout": 1.0}, STAYS),
+    "VERA": ({"r": 8, "d_initial": 0.0}, STAYS),
 }
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_an_adapter_whose_answers_follow_from_more_than_its_file_and_the_text_is_refused(
+def test_an_adapter_that_learns_nothing_or_answers_from_more_than_its_file_and_text_is_refused(
     kind: str, tiny_llama: Path
 ) -> None:
     keys, why = ODD[kind]
     arm, base = peft(peft_type=kind.strip(), **keys), describe_base(tiny_llama)
-    with pytest.raises(ConfigError, match=f"cannot be an arm, since it.* {why}"):
+    with pytest.raises(ConfigError, match=f"cannot be an arm, since {why}"):
         measure_arm(arm, base, resolve_arm(arm, base))
+
+
+@pytest.mark.filterwarnings("ignore:Specified to not")  # PEFT's advice
+def test_an_adapter_that_is_read_back_as_another_one_is_refused(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peft.VeraConfig.save_pretrained", save_without("projection_prng_key"))
+    arm = peft(peft_type="VERA", r=8, save_projection=False, projection_prng_key=5)
+    base = describe_base(tiny_llama)
+    with pytest.raises(ConfigError, match="it answers otherwise once its files are read back"):
+        measure_arm(arm, base, resolve_arm(arm, base))
+
+
+def save_without(key: str) -> Callable[[PeftConfig, str], None]:
+    def save(config: PeftConfig, folder: str) -> None:
+        values = {k: v for k, v in config.to_dict().items() if k != key}
+        values["target_modules"] = sorted(values["target_modules"])
+        (Path(folder) / "adapter_config.json").write_text(json.dumps(values))
+
+    return save
+
+
+def test_an_adapter_with_fewer_numbers_than_its_rank_trains_and_is_read_back(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    arm = peft(peft_type="UNILORA", r=4, theta_d_length=2)
+    assert try_arm(arm, tiny_llama, tmp_path / "best") == Tried(n_trained=2)
 
 
 def test_lora_of_an_embedding_trains_resumes_and_reloads(tiny_llama: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ _FLOATS = ("F", "BF")  # types of real numbers in safetensors begin like this
 # from random numbers, or from training rows.
 _LOST_STARTS = ("pissa_niter", "corda", "lora_ga")
 _LARGEST = float(np.finfo(np.float32).max)
+_SMALL_RANK = 1024  # some methods store fewer numbers than their rank; PEFT looks at shapes itself
 _PREFIX = "base_model.model."  # of names in the file
 _DAMAGED = "Download or copy the adapter again."
 
@@ -78,7 +79,7 @@ def check_adapter_folder(folder: Path) -> None:
         names = file.keys()
         widest = max((max(file.get_slice(k).get_shape(), default=1) for k in names), default=0)
     for key, rank in _ranks(config):
-        if rank > widest:
+        if rank > max(widest, _SMALL_RANK):
             raise InputError(
                 f"{folder / CONFIG}: {key} is {rank:,}, and no tensor of {WEIGHTS} is as wide. "
                 f"The two files do not belong together. {_DAMAGED}"

@@ -19,6 +19,7 @@ from lorastudy.model.adapters import ArmModel, attach_arm
 from lorastudy.model.attach import ADAPTER_NAME, is_plain_start, look_at
 from lorastudy.model.base import BaseDescription, build_without_weights
 from lorastudy.model.base_weights import ask_for_bfloat16, widen_products
+from lorastudy.model.odd_methods import refuse_odd_method
 from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.text_part import path_of
 from lorastudy.model.trials import (
@@ -28,7 +29,6 @@ from lorastudy.model.trials import (
     attach_trial,
     make_small,
     refuse_held,
-    refuse_odd_answers,
 )
 
 
@@ -60,7 +60,7 @@ def measure_arm(arm: Arm, base: BaseDescription, placement: ResolvedPlacement) -
             raise
         model = _attach_to_numbers(base, arm, placement)
     if model.adapter is not None:
-        refuse_odd_answers(arm, placement)
+        refuse_odd_method(arm, placement)
         refuse_held(arm, placement)
         _refuse_low_embedding(base, arm, placement)
     return ArmSize(

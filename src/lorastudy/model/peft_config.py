@@ -44,6 +44,8 @@ _NOT_HERE = {
     "modules_to_save": "it trains copies of whole modules; use method: head or full for that",
     "fan_in_fan_out": "it follows from the module",
     "alora_invocation_tokens": "the adapter of an arm acts on every token",
+    "use_qalora": "it is for GPTQ weights, which no arm has",
+    "qalora_group_size": "it is for GPTQ weights, which no arm has",
 }
 _OF_EVERY_METHOD = {field.name for field in dataclasses.fields(PeftConfig)}
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorastudy.config.models import BestBy, Study
+from lorastudy.config.models import BaseWeights, BestBy, Study
 from lorastudy.errors import show_names
 from lorastudy.machine.environment import note_precision
 from lorastudy.model.adapter_files import note_other_base
 from lorastudy.model.base import BaseDescription
 from lorastudy.model.base_folder import find_own_code
 from lorastudy.model.base_refusals import list_unread_weights
+from lorastudy.model.base_weights import PACKED
 from lorastudy.run.inputs import Reader
 from lorastudy.store.counts import Overlap, TextCounts, note_altered
 from lorastudy.store.locks import StudyLock
@@ -26,6 +27,8 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     yield from _note_weights(study, checked.reader)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
         yield slow
+    for held in dict.fromkeys(arm.base_weights for arm in study.arms):
+        yield from _note_packing(checked.reader.base, held)
     for arm in checked.arms:
         yield from _note_rank(arm)
     if (task := study.data.best_by) is not None:
@@ -200,6 +203,17 @@ def _note_attention(base: BaseDescription) -> Iterator[str]:
         yield (
             f"{base.model_type} knows no fused attention, so it runs with transformers' eager one, "
             "which is slower and needs more memory."
+        )
+
+
+def _note_packing(base: BaseDescription, held: BaseWeights) -> Iterator[str]:
+    """A sentence if most of a base that is to be packed stays in 16 bits, as a mixture's does."""
+    packed = base.linear_parameters / base.total_parameters
+    if held in PACKED and packed < 1 / 2:
+        yield (
+            f"base_weights: {held} packs {write_portion(packed)} of the base model's weights, "
+            "those of linear modules. Embeddings, the output layer and the experts of a mixture "
+            "are held in bfloat16, so the base needs nearly as much memory as in bfloat16."
         )
 
 
