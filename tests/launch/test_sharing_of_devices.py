@@ -13,6 +13,7 @@ from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.local import share_gpus
 from lorastudy.launch.torchrun import torchrun_command
 from lorastudy.run.setup import refuse_team
+from support.command_line import call
 from support.tiny_arms import FULL
 
 
@@ -54,6 +55,21 @@ def test_a_team_does_not_round_weights_stochastically() -> None:
     refuse_team(1, training, FULL, arm)
     with pytest.raises(ConfigError, match=r"'full': trained_weights.*Use float32 for a team"):
         refuse_team(2, training, FULL, arm)
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [("training.optimizer.name=adamw-8bit", "Use --strategy ddp, or adamw"),
+     ("arms.lora-1.base_weights=nf4", "Use --strategy ddp, or bfloat16")],
+)  # fmt: skip
+def test_what_cannot_be_divided_is_refused_before_a_folder_is_started(
+    values: str, advice: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    team = ("--launch", "torchrun", "--nproc", 2, "--device", "cpu", "--strategy", "fsdp2")
+    answer = call("run", "demo", "--out", tmp_path / "s", *team, "--set", values)
+    assert answer.code == 2 and f"cannot be divided among processes. {advice}" in answer.err
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(

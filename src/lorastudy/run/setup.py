@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from lorastudy.config.models import Arm, Training
-from lorastudy.config.spec import RunSpec
 from lorastudy.errors import ConfigError
 from lorastudy.machine.environment import take_fingerprint
 from lorastudy.model.adapters import ArmModel, attach_arm
@@ -71,7 +70,8 @@ def set_up_run(context: RunContext) -> RunSetup:
     placement = resolve_arm(spec.arm, reader.base)
     layout = lay_out_training(spec, reader)
     if team.strategy == "fsdp2":
-        _refuse_divided(spec, placement)
+        refuse_divided(spec.training, spec.arm)
+        _refuse_divided_parts(spec.arm, placement)
     model = _attach_to_base(context, placement, layout)
     network = model.network
     alone = make_scorer(
@@ -117,23 +117,27 @@ def _make_inputs(
     )
 
 
-def _refuse_divided(spec: RunSpec, placement: ResolvedPlacement) -> None:
-    """Check that processes which divide the model can train this run.
+def _refuse_divided_parts(arm: Arm, placement: ResolvedPlacement) -> None:
+    if placement.parts:
+        raise ConfigError(
+            f"arm {arm.name!r}: query, key and value inside one module cannot be trained by "
+            "processes that divide the model. Use --strategy ddp."
+        )
+
+
+def refuse_divided(training: Training, *arms: Arm) -> None:
+    """Check that processes which divide the model can train these arms.
 
     Raises:
         ConfigError: They cannot.
     """
-    if placement.parts:
-        raise ConfigError(
-            f"arm {spec.arm.name!r}: query, key and value inside one module cannot be trained by "
-            "processes that divide the model. Use --strategy ddp."
-        )
-    if spec.arm.base_weights in PACKED:
-        raise ConfigError(
-            f"arm {spec.arm.name!r}: base_weights: {spec.arm.base_weights} cannot be divided among "
-            "processes. Use --strategy ddp, or bfloat16."
-        )
-    if spec.training.optimizer.name == IN_8_BITS:
+    for arm in arms:
+        if arm.base_weights in PACKED:
+            raise ConfigError(
+                f"arm {arm.name!r}: base_weights: {arm.base_weights} cannot be divided among "
+                "processes. Use --strategy ddp, or bfloat16."
+            )
+    if training.optimizer.name == IN_8_BITS:
         raise ConfigError(
             "training.optimizer.name: adamw-8bit cannot be divided among processes. "
             "Use --strategy ddp, or adamw."

@@ -19,7 +19,7 @@ from lorastudy.errors import (
 from lorastudy.interrupts import StopFlag
 from lorastudy.launch.assignment import TeamOptions
 from lorastudy.launch.local import LocalEngine, visible_gpus
-from lorastudy.run.setup import refuse_team
+from lorastudy.run.setup import refuse_divided, refuse_team
 from lorastudy.store.collect import read_study, write_results
 from lorastudy.store.decisions import list_asks, read_decisions
 from lorastudy.store.folders import StudyFolder
@@ -86,7 +86,10 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
     refuse_threads(how.threads)
     opened, probe = wanted.opened, how.probe
     if how.team is not None:
-        refuse_team(how.team.size, opened.study.training, *opened.study.arms)
+        training, arms = opened.study.training, opened.study.arms
+        refuse_team(how.team.size, training, *arms)
+        if how.team.strategy == "fsdp2":
+            refuse_divided(training, *arms)
         probe = False  # an arm that needs a team does not fit alone
     missing = start_or_continue(
         opened,
