@@ -1,10 +1,15 @@
 """Seconds of a training step, on a quiet machine and beside busy processes, by how threads wait.
 
     python busy.py [--busy 0 2] [--rounds 2] [--steps 30] [--limit 30] [--spin 5000 50000 ...]
+                   [--same-session]
 
 A setting is a fresh `lorastudy run demo` of one LoRA run, stopped after `--steps` optimizer steps
 or `--limit` seconds. The settings take turns, first with none and then with two processes that
 compute without end. A row is the median over rounds of the median step, with the rounds' range.
+
+Linux may share the cores between sessions first, and then within each (its autogroups). A run has a
+session of its own, as in a terminal of its own, or with `--same-session` that of the busy
+processes, as where all were started from one shell.
 """
 
 import argparse
@@ -36,7 +41,7 @@ SETTINGS = {
     "two, on one core": Setting({"OMP_NUM_THREADS": "2"}, ("--threads", "2"), frozenset({0})),
     "one": Setting({}, ("--threads", "1")),
 }
-RUN = ("run", "demo", "--arm", "lora-2", "--seed", "0")
+LORASTUDY = (sys.executable, "-m", "lorastudy", "run", "demo", "--arm", "lora-2", "--seed", "0")
 FIRST = 3  # the step from which steps are counted: the first ones allocate memory
 POLL_SECONDS = 0.1
 
@@ -55,22 +60,30 @@ def busy_processes(number: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(name: str, n_steps: int, limit: float) -> list[float]:
+class Run(NamedTuple):
+    """Until when a run trains, and in which session."""
+
+    n_steps: int
+    limit: float  # seconds of training
+    has_own_session: bool
+
+
+def measure(setting: Setting, run: Run) -> list[float]:
     """Seconds of the steps that one run takes until it is stopped, without the first ones."""
-    setting = SETTINGS[name]
     cores = setting.cores or os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "study"
         process = subprocess.Popen(
-            [sys.executable, "-m", "lorastudy", *RUN, "--out", str(out), *setting.options],
+            [*LORASTUDY, "--out", str(out), *setting.options],
             env={**os.environ, **setting.environment},
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            start_new_session=run.has_own_session,
+            process_group=None if run.has_own_session else 0,
         )
         try:
-            wait_for_steps(process, out, n_steps, limit)
+            wait_for_steps(process, out, run.n_steps, run.limit)
             return read_seconds(out)[FIRST - 1 :]
         finally:
             end(process)
@@ -124,17 +137,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--limit", type=float, default=30.0, help="seconds of a run's training")
     parser.add_argument("--spin", type=int, nargs="*", default=[], help="further GOMP_SPINCOUNTs")
+    parser.add_argument("--same-session", action="store_true")
     given = parser.parse_args()
     for count in given.spin:
         SETTINGS[f"threads spin {count:,} times"] = Setting({"GOMP_SPINCOUNT": str(count)})
+    run = Run(given.steps, given.limit, has_own_session=not given.same_session)
+    print_table(run, given.busy, given.rounds)
+
+
+def print_table(run: Run, busy: list[int], n_rounds: int) -> None:
+    """Measure every setting beside each number of busy processes, and print a row of each."""
     print("| busy processes | threads | ms per step, median (lowest, highest) | steps at least |")
     print("|--:|---|---|--:|", flush=True)
-    for n_busy in given.busy:
+    for n_busy in busy:
         found: dict[str, list[list[float]]] = {name: [] for name in SETTINGS}
         with busy_processes(n_busy):
-            for _ in range(given.rounds):
+            for _ in range(n_rounds):
                 for name, rounds in found.items():
-                    rounds.append(measure(name, given.steps, given.limit))
+                    rounds.append(measure(SETTINGS[name], run))
         for name, rounds in found.items():
             print(f"| {n_busy} | {name} | {describe(rounds)} |", flush=True)
 
