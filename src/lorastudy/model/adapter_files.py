@@ -27,8 +27,7 @@ from lorastudy.errors import InputError, reading_user_files, show_names
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _FLOATS = ("F", "BF")  # types of real numbers in safetensors begin like this
-# Starts that take weights out of the base model, where these follow from more than the base model:
-# from random numbers, or from training rows.
+# starts whose weights follow from more than the base model: random numbers, or training rows
 _LOST_STARTS = ("pissa_niter", "corda", "lora_ga")
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALL_RANK = 1024  # some methods store fewer numbers than their rank; PEFT looks at shapes itself
