@@ -1,5 +1,6 @@
 """A base model is loaded as it is stored, or not at all: nothing random fills a gap."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -284,6 +285,18 @@ def test_digest_covers_which_of_two_sets_of_files_the_index_names(copy: Path) ->
         (copy / "model.safetensors.index.json").write_text(json.dumps(index))
         digests.append(digest_base(copy))
     assert digests[0] != digests[1]
+
+
+def test_digest_without_a_choice_of_files_is_that_of_their_names_and_contents(copy: Path) -> None:
+    """Folders that earlier versions started with such a base model have that digest."""
+    name = "model.safetensors-00001-of-00001.safetensors"
+    (copy / "model.safetensors").rename(copy / name)
+    index = {"weight_map": {"transformer.wpe.weight": name}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    digest = hashlib.sha256()
+    for path in (copy / "config.json", copy / name):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    assert digest_base(copy) == digest.hexdigest()
 
 
 def test_digest_does_not_depend_on_where_the_folder_is(tiny_gpt2: Path, copy: Path) -> None:

@@ -121,14 +121,15 @@ def _hub_folder(
 def digest_base(folder: Path) -> str:
     """SHA-256 over names and contents of config and weights: the identity of a base model.
 
-    Where other files than those of the usual names are read, it also covers which they are.
+    Where only some of the files are read, and not those of the usual names, it also covers which
+    they are.
     """
-    digest = hashlib.sha256()
+    digest, weights = hashlib.sha256(), sorted(folder.glob("*.safetensors"))
     with reading_user_files(f"{folder} cannot be read", "Check its files and their permissions."):
-        for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        for path in [folder / "config.json", *weights]:
             digest.update(path.name.encode())
             digest.update(bytes.fromhex(hash_file(path)))
-    if (read := list_weight_files(folder)) not in list_usual_files(folder):
+    if (read := list_weight_files(folder)) not in (weights, *list_usual_files(folder)):
         digest.update(json.dumps([path.name for path in read]).encode())
     return digest.hexdigest()
 
