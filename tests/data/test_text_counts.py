@@ -60,7 +60,8 @@ def test_tokenizer_of_bytes_knows_every_text(byte_tokenizer: Path) -> None:
         (normalizers.NFKC(), "\uff34\uff4f \u00bd", 3),
         (normalizers.Replace("ba", "xy"), "baba c" * 200, 800),  # also in a long word
         (normalizers.Prepend("\u2581"), "Two LINES", 0),  # a space in other form
-        (normalizers.NFC(), "na\u00efve", 0),
+        (normalizers.NFC(), "nai\u0308ve \u1112\u1161\u11ab \u09dc", 0),  # equal in Unicode
+        (normalizers.NFD(), "na\u00efve", 0),
         (normalizers.ByteLevel(), "na\u00efve", 0),  # its decoder finds the text again
         (None, "Two LINES", 0),
     ],
