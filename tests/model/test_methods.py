@@ -259,6 +259,18 @@ def test_an_adapter_that_is_read_back_as_another_one_is_refused(
         measure_arm(arm, base, resolve_arm(arm, base))
 
 
+def test_a_trial_leaves_random_numbers_and_settings_of_torch_alone_and_is_silent(
+    tiny_llama: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    base, before = describe_base(tiny_llama), torch.get_rng_state()
+    arm = peft(peft_type="HRA", r=3)  # PEFT has advice on an odd rank
+    measure_arm(arm, base, resolve_arm(arm, base))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not recwarn.list
+
+
 def save_without(key: str) -> Callable[[PeftConfig, str], None]:
     def save(config: PeftConfig, folder: str) -> None:
         values = {k: v for k, v in config.to_dict().items() if k != key}

@@ -5,6 +5,7 @@ and from this token and those before it. Otherwise scores would depend on the ro
 together, a resumed run would become another one, or nobody could load what was trained.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ class _Trial:
         with TemporaryDirectory() as scratch:
             self.model.save(Path(scratch))
             try:
-                read = load_adapter(make_small(WIDER), Path(scratch))
+                with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # advice on settings, as in attach_adapter
+                    read = load_adapter(make_small(WIDER), Path(scratch))
             except InputError as error:
                 why = first_line(error.__cause__ or error).replace(f"{scratch}/", "")
                 yield f"its files cannot be read back: {why.rstrip('.')}"
