@@ -243,9 +243,10 @@ def test_a_task_that_cannot_be_carried_out_is_refused_before_training(
     refused(beams, "own_written is to write with num_beams: 2")
     penalty = WRITTEN.replace("max_gen_toks: 9", "max_gen_toks: 9, repetition_penalty: -1")
     refused(penalty, "own_written has repetition_penalty: -1")
-    for n_new in ("-3", "many", "9.5", "0", "True", "inf"):
+    for n_new in ("-3", "many", "9.5", "0", "True", ".inf"):
         length = WRITTEN.replace("max_gen_toks: 9", f"max_gen_toks: {n_new}")
-        refused(length, f"own_written has max_gen_toks: {n_new}; it has to be a whole number")
+        shown = n_new.removeprefix(".")
+        refused(length, f"own_written has max_gen_toks: {shown}; it has to be a whole number")
     for stops in ("5", "[5]"):
         until = WRITTEN.replace('["STOP"]', stops)
         refused(until, f"own_written has until: {re.escape(stops)}; it has to be a text or a list")

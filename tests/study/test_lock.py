@@ -82,7 +82,7 @@ def test_documents_that_two_sources_of_a_mixture_share_are_noted(
 ) -> None:
     texts = write_texts(tmp_path)
     (texts / "link.txt").symlink_to("train.txt")
-    sources = [{"path": f"{name}.txt", "weight": 1} for name in ("train", "link", "test")]
+    sources = [{"path": f"{name}.txt", "weight": 1} for name in ("test", "train", "link")]
     rows = {"cut": "lines", "length": 48}
     data = {
         "train": {"mixture": tuple(sources)},
