@@ -163,15 +163,12 @@ def test_r7_sigterm_leaves_a_durable_checkpoint_within_five_seconds(
     assert max(seconds) < 5
 
 
-_TOO_SLOW_SECONDS = 0.6  # of a CPU; twice what is demanded, and torch alone takes longer
-
-
 def measure(*arguments: str) -> tuple[float, float]:
-    """Least seconds of six starts, of which the first may have bytecode to write; CPU seconds."""
+    """Least seconds of six starts of Python, the first with bytecode to write; CPU seconds."""
 
     def once() -> tuple[float, float]:
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "lorastudy", *arguments]
+        command = [sys.executable, *arguments]
         subprocess.run(
             command,
             check=True,
@@ -191,7 +188,10 @@ def test_r16_help_and_status_start_at_once(tiny_gpt2: Path, tmp_path: Path) -> N
     row, study = Row("R16"), write_study(tmp_path, tiny_gpt2)
     answer = call_study("run", study, "--out", tmp_path / "out", "--arm", "baseline")
     assert answer.code == 0
-    help_seconds, of_help = measure("--help")
-    status_seconds, of_status = measure("status", str(tmp_path / "out"))
+    help_seconds, of_help = measure("-m", "lorastudy", "--help")
+    status_seconds, of_status = measure("-m", "lorastudy", "status", str(tmp_path / "out"))
+    _, of_torch = measure("-c", "import torch")
     row.show(f"--help {help_seconds:.2f} s, status {status_seconds:.2f} s (demanded: 0.30)")
-    assert max(of_help, of_status) < _TOO_SLOW_SECONDS  # other tests may hold the cores meanwhile
+    # other tests may hold the cores meanwhile, and machines differ: importing torch takes about a
+    # second of a CPU where the demand is met
+    assert max(of_help, of_status) < of_torch / 2
