@@ -58,7 +58,7 @@ def test_tokenizer_of_bytes_knows_every_text(byte_tokenizer: Path) -> None:
             2,
         ),
         (normalizers.NFKC(), "\uff34\uff4f \u00bd", 3),
-        (normalizers.Replace("ba", "xy"), "baba c" * 200, 800),  # also in a long word
+        (normalizers.Replace("ba", "xy"), "ba" * 400 + "c", 800),  # also in a long word
         (normalizers.Prepend("\u2581"), "Two LINES", 0),  # a space in other form
         (normalizers.NFC(), "nai\u0308ve \u1112\u1161\u11ab \u09dc", 0),  # equal in Unicode
         (normalizers.NFD(), "na\u00efve", 0),
@@ -86,6 +86,18 @@ def test_letters_that_a_tokenizer_changes_are_counted(
     n_letters = len("".join(text.split())) + 2
     assert (counts.n_altered, counts.n_letters) == (n_altered, n_letters if n_altered else 0)
     assert counts.is_altered == bool(n_altered)
+
+
+def test_letters_of_the_first_part_of_a_corpus_are_looked_at(
+    byte_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorastudy.data.corpus._LOOKED_AT", 7)
+    tokenizer = load_tokenizer(byte_tokenizer)
+    tokenizer.__dict__["count_altered"] = len  # as if every character were changed
+    documents = Documents(("a b", "cdefgh", "i"), "made here", None)
+    corpus = prepare_corpus(documents, tokenizer, tmp_path, form="texts")
+    assert corpus.n_letters.tolist() == [2, 4, 0] and corpus.n_altered.tolist() == [3, 4, 0]
+    assert corpus.n_bytes.tolist() == [3, 6, 1]
 
 
 def test_documents_that_an_earlier_source_has_are_counted(

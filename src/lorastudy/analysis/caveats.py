@@ -188,19 +188,10 @@ def _of_data(findings: Findings) -> Iterator[Caveat]:
     train = lock.texts.get("train")
     if train is not None and train.is_truncated:
         yield Caveat("truncated text", value=train.dropped_share)
-    unknown = {
-        name.rpartition("--")[0] or name: counts.unknown_share
-        for name, counts in lock.texts.items()
-        if counts.is_unknown
-    }
-    if unknown:
+    texts = [(name.rpartition("--")[0] or name, counts) for name, counts in lock.texts.items()]
+    if unknown := {name: c.unknown_share for name, c in texts if c.is_unknown}:
         yield Caveat("unknown text", tuple(unknown), value=max(unknown.values()))
-    altered = {
-        name.rpartition("--")[0] or name: counts.altered_share
-        for name, counts in lock.texts.items()
-        if counts.is_altered
-    }
-    if altered:
+    if altered := {name: c.altered_share for name, c in texts if c.is_altered}:
         yield Caveat("altered text", tuple(altered), value=max(altered.values()))
     for part in lock.overlap:
         if part.documents:

@@ -37,6 +37,7 @@ RECORD = "corpus.json"
 _FILES = ("tokens.bin", "offsets.npy", "documents.npz")
 _COUNTS = ("bytes", "words", "context", "letters", "altered")  # in documents.npz
 _MARKS = "marks.bin"
+_LOOKED_AT = 1 << 20  # characters of a corpus that are looked at for letters that are changed
 _LAYOUT = "lorastudy corpus 4"  # part of every key: new layouts and checks make new entries
 
 
@@ -80,6 +81,7 @@ class Corpus:
     n_bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     n_words: NDArray[np.int64]  # (n_documents,) as lm-evaluation-harness counts; see count_words
     n_context: NDArray[np.int64]  # (n_documents,) first tokens that are read and never scored
+    # of the first 2^20 characters of the corpus, since looking at them takes as long as tokenising
     n_letters: NDArray[np.int64]  # (n_documents,) characters that are not white space
     n_altered: NDArray[np.int64]  # (n_documents,) those of them that the tokenizer changes
     marks: Marks | None = None  # of rows with answers; None: texts
@@ -215,12 +217,15 @@ def _write(folder: Path, source: CorpusSource, tokenizer: TokenizerLike) -> None
     sizes: list[int] = []
     counts: list[tuple[int, ...]] = []
     marks: list[bytes] = []
+    n_left = _LOOKED_AT
     with (folder / "tokens.bin").open("wb") as stream:
         for row in source.encode(tokenizer):
             sizes.append(len(row.ids))
             text = row.counted
-            known = (count_letters(text), tokenizer.count_altered(text))
-            counts.append((len(text.encode()), count_words(text), row.n_context, *known))
+            looked_at = text[:n_left]
+            n_left -= len(looked_at)
+            letters = (count_letters(looked_at), tokenizer.count_altered(looked_at))
+            counts.append((len(text.encode()), count_words(text), row.n_context, *letters))
             marks += [] if row.marks is None else [row.marks.tobytes()]
             stream.write(row.ids.astype(dtype).tobytes())
     offsets = np.cumsum([0, *sizes], dtype=np.int64)

@@ -43,7 +43,7 @@ class TextCounts:
     n_unknown: int  # tokens that stand for any text that the tokenizer does not know
     # of rows with answers; None: the documents are texts
     answers: IfGiven[AnswerCounts] = None
-    # characters that are not white space, where the tokenizer changes some of them
+    # characters that are not white space, of the part that was looked at for changed ones, if any
     n_letters: IfAny[int] = 0
     n_altered: IfAny[int] = 0  # those that it changes, so that the model need not predict them
 
@@ -101,7 +101,7 @@ class TextCounts:
 def note_altered(name: str, counts: TextCounts) -> str:
     """A sentence on letters of the text `name` that the tokenizer changes."""
     so = (
-        "so perplexities per byte or word are lower than those of the text"
+        "so perplexities per byte or word are lower than they would be for the text itself"
         if counts.has_units
         else "so perplexities say little about it, and there are none per byte or word"
     )
