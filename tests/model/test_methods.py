@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig, PeftConfig, tuners
 from peft.optimizers import create_loraplus_optimizer
 
 from lorastudy.config.models import Arm, Optimizer
@@ -181,6 +181,10 @@ REFUSED = {
         peft(peft_type="LORA", use_qalora=True),
         r"peft\.use_qalora: it is for GPTQ weights, which no arm has; leave it out",
     ),
+    "the groups of a form for other bases": (
+        peft(peft_type="LORA", qalora_group_size=4),
+        r"peft\.qalora_group_size: it is for GPTQ weights, which no arm has; leave it out",
+    ),
     "a value that no file can hold": (
         peft(peft_type="LORA", runtime_config={}),
         r"peft\.runtime_config: \{\} is not allowed; it holds LoraRuntimeConfig",
@@ -246,6 +250,34 @@ def test_an_adapter_that_learns_nothing_or_answers_from_more_than_its_file_and_t
     arm, base = peft(peft_type=kind.strip(), **keys), describe_base(tiny_llama)
     with pytest.raises(ConfigError, match=f"cannot be an arm, since {why}"):
         measure_arm(arm, base, resolve_arm(arm, base))
+
+
+def test_an_adapter_that_looks_ahead_is_refused(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = tuners.ia3.Linear.forward
+
+    def look_ahead(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return forward(module, x + x.mean(dim=1, keepdim=True))
+
+    monkeypatch.setattr("peft.tuners.ia3.Linear.forward", look_ahead)
+    arm, base = peft(peft_type="IA3"), describe_base(tiny_llama)
+    with pytest.raises(ConfigError, match="its answer for a token depends on the tokens after it"):
+        measure_arm(arm, base, resolve_arm(arm, base))
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("LOHA", {"r": 4, "module_dropout": 0.9}),
+        ("LORA", {"r": 4, "init_lora_weights": "pissa_niter_4"}),
+    ],
+)
+def test_an_adapter_that_seldom_answers_or_takes_its_start_from_the_base_is_an_arm(
+    kind: str, keys: dict[str, object], tiny_llama: Path
+) -> None:
+    arm, base = peft(peft_type=kind, **keys), describe_base(tiny_llama)
+    assert measure_arm(arm, base, resolve_arm(arm, base)).trained > 0
 
 
 @pytest.mark.filterwarnings("ignore:Specified to not")  # PEFT's advice

@@ -25,7 +25,7 @@ from lorastudy.model.placement import ResolvedPlacement
 from lorastudy.model.taken_out import keep_start
 from lorastudy.model.trials import PLACE, WIDER, attach_trial, make_small
 
-_N_DRAWS = 8  # passes in training, since a method may leave out its modules at random
+_N_DRAWS = 64  # passes in training, since a method may leave out its modules at random
 _ROUNDING = 1e-6  # relative; about what float32 rounds
 _SEEN = 1e-3  # of the largest logit: more than rounding becomes in a model
 
@@ -45,11 +45,11 @@ def refuse_odd_method(arm: Arm, placement: ResolvedPlacement) -> None:
         with _marking_unset_memory():
             adapter = attach_trial(network, config)
         look_at(network, [])
+        is_changed = before.finds_other_weights(network, [PLACE])
+        start = keep_start(adapter, arm.name) if is_changed else {}
+        why = next(_Trial(ArmModel(network, adapter, start)).find_oddities(), None)
     except (ConfigError, RuntimeError):
         return  # the keys are for wider modules
-    is_changed = before.finds_other_weights(network, [PLACE])
-    start = keep_start(adapter, arm.name) if is_changed else {}
-    why = next(_Trial(ArmModel(network, adapter, start)).find_oddities(), None)
     if why is not None:
         raise ConfigError(
             f"arm {arm.name!r}: PEFT's {name_kind(config)} cannot be an arm, since {why}. "
@@ -103,14 +103,10 @@ class _Trial:
         if not self._has_gradient():
             yield "nothing that it trains has a gradient at the start, so it would stay as it is"
         answer = self._answer(_IDS)
-        kept = self._copy()
         self._move(_ROUNDING, of_itself=True)
         difference = (self._answer(_IDS) - answer).abs().max()
         if not difference <= _SEEN * answer.abs().max():
             yield "its answers at the start follow from rounding"
-        with torch.no_grad():
-            for tensor, value in zip(self.trained.values(), kept, strict=True):
-                tensor.copy_(value)
 
     def _has_gradient(self) -> bool:
         tensors = list(self.trained.values())
