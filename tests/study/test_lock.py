@@ -34,11 +34,16 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}{{ eos_token }}{% endfor %}"
+
+
 @pytest.mark.parametrize(
     ("file", "key", "value"),
     [
         ("tokenizer_config.json", "bos_token", "<second>"),
+        ("tokenizer_config.json", "chat_template", TEMPLATE + " "),
         ("generation_config.json", "eos_token_id", [256, 65]),
+        ("generation_config.json", "repetition_penalty", 1.5),
     ],
 )
 def test_settings_that_change_what_is_read_or_written_are_seen(
@@ -46,7 +51,10 @@ def test_settings_that_change_what_is_read_or_written_are_seen(
 ) -> None:
     base, texts = tmp_path / "base", write_texts(tmp_path / "texts")
     shutil.copytree(tiny_gpt2, base)
-    (texts / "sums.jsonl").write_text(json.dumps({"prompt": "1+1=", "completion": "2"}))
+    turns = {"user": "1+1", "assistant": "2"}
+    messages = [{"role": role, "content": said} for role, said in turns.items()]
+    (texts / "sums.jsonl").write_text(json.dumps({"messages": messages}))
+    change(base / "tokenizer_config.json", chat_template=TEMPLATE)
     added = json.loads((base / "tokenizer.json").read_text())["added_tokens"]
     change(
         base / "tokenizer.json",

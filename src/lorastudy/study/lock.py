@@ -70,7 +70,6 @@ def _digest_settings(reader: Reader, scored: Scored) -> str:
     if any(isinstance(part, TaskItems) for part in scored.values()):
         settings = read_generation_settings(reader.base.folder)
         parts += [settings.get(name) for name in ("eos_token_id", "repetition_penalty")]
-        parts.append(sorted(tokenizer.ending_ids))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
