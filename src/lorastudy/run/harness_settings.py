@@ -87,8 +87,8 @@ def _read_length(task: str, settings: Mapping[str, Any]) -> int:
         return _NEW_TOKENS
     n_new, given = 0, settings[name]
     with suppress(TypeError, ValueError, OverflowError):
-        n_new = int(given)
-    if n_new < 1 or isinstance(given, bool) or n_new != float(given):
+        n_new = int(given) if isinstance(given, str) or given == int(given) else 0
+    if n_new < 1 or isinstance(given, bool):
         raise ConfigError(
             f"task {task} has {name}: {settings[name]}; it has to be a whole number above 0."
         )
