@@ -66,6 +66,18 @@ def test_code_of_the_models_own_is_noted_as_not_run(tmp_path: Path) -> None:
     assert any("(modeling.Other), which is not run" in note for note in notes)
 
 
+def test_letters_that_the_tokenizer_changes_are_noted(tmp_path: Path) -> None:
+    check(tmp_path)
+    path = tmp_path / "base/tokenizer.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "normalizer": {"type": "Lowercase"}})
+    )
+    (tmp_path / "train.txt").write_text("Short LINE\n" * 6)
+    notes = json.loads(call("check", tmp_path / "study.yaml", "--json").out)["notes"]
+    said = [note for note in notes if "the tokenizer changes 55.6 % of the letters of" in note]
+    assert [note.split()[9] for note in said] == ["train,", "validation,", "same,"]
+
+
 def test_composite_model_is_noted_as_one_of_which_the_text_part_is_taken(tmp_path: Path) -> None:
     found = check(tmp_path, family="mistral3", cut="lines", length=64)
     note = next(note for note in found["notes"] if "text part" in note)
@@ -101,6 +113,10 @@ def test_packed_base_most_of_which_stays_in_16_bits_is_noted(tmp_path: Path) -> 
     share = 100 * n_packed / sum(p.numel() for p in network.parameters())
     expected = f"base_weights: nf4 packs {share:.0f} % of the base model's weights"
     assert any(expected in note for note in notes) and share < 50
+    shutil.rmtree(tmp_path / "base")
+    save_family("gpt2", tmp_path / "base")  # most of it is in linear modules
+    answer = call("check", tmp_path / "study.yaml", "--json", "--set", "arms.lora.base_weights=nf4")
+    assert not any("packs" in note for note in json.loads(answer.out)["notes"])
 
 
 def test_weights_that_are_not_read_are_noted_and_missing_ones_are_refused(

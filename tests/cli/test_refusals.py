@@ -143,6 +143,12 @@ ADAPTERS: dict[str, Damage] = {
         lambda p: pickle_weights(p.adapter / "adapter_model.safetensors", "adapter_model.bin"),
         "adapter_model.bin",
     ),
+    "not fetched": (
+        lambda p: (p.adapter / "adapter_model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        ),
+        "is a Git LFS pointer, not the data",
+    ),
 }
 BASES: dict[str, Damage] = {
     "holds an adapter": (

@@ -57,19 +57,26 @@ def test_a_team_does_not_round_weights_stochastically() -> None:
         refuse_team(2, training, FULL, arm)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 @pytest.mark.parametrize(
     ("values", "advice"),
     [("training.optimizer.name=adamw-8bit", "Use --strategy ddp, or adamw"),
      ("arms.lora-1.base_weights=nf4", "Use --strategy ddp, or bfloat16")],
 )  # fmt: skip
 def test_what_cannot_be_divided_is_refused_before_a_folder_is_started(
-    values: str, advice: str, tmp_path: Path
+    values: str, advice: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bitsandbytes")
-    team = ("--launch", "torchrun", "--nproc", 2, "--device", "cpu", "--strategy", "fsdp2")
+
+    def start(*_: object, **__: object) -> None:
+        raise ConfigError("the study would start here")
+
+    monkeypatch.setattr("lorastudy.study.conduct.start_or_continue", start)
+    team = ("--launch", "torchrun", "--nproc", 2, "--device", "cpu", "--strategy", strategy)
     answer = call("run", "demo", "--out", tmp_path / "s", *team, "--set", values)
-    assert answer.code == 2 and f"cannot be divided among processes. {advice}" in answer.err
-    assert not (tmp_path / "s").exists()
+    divided = f"cannot be divided among processes. {advice}"
+    assert answer.code == 2
+    assert {"ddp": "the study would start here", "fsdp2": divided}[strategy] in answer.err
 
 
 @pytest.mark.parametrize(

@@ -169,13 +169,17 @@ def test_answers_end_at_every_token_that_is_special_and_at_no_other(starting: Pa
 
 
 @pytest.mark.parametrize("key", ["bos_token", "eos_token"])
+@pytest.mark.parametrize("file", ["added_tokens.json", "tokenizer_config.json"])
 def test_start_and_end_tokens_that_would_be_new_are_refused(
-    key: str, byte_tokenizer: Path, tmp_path: Path
+    file: str, key: str, byte_tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "edited"))
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: "<new>"}))
+    config = {**json.loads(path.read_text()), key: "<new>"}
+    path.write_text(json.dumps(config))
     with pytest.raises(InputError, match="'<new>' would begin or end a text"):
         load_tokenizer(folder)
-    (folder / "added_tokens.json").write_text('{"<new>": 257}')
+    token = {"content": "<new>", "special": True}
+    config["added_tokens_decoder"] = {"256": {**token, "content": "<|endoftext|>"}, "257": token}
+    (folder / file).write_text(json.dumps({"added_tokens.json": {"<new>": 257}}.get(file, config)))
     assert load_tokenizer(folder).vocabulary_size == 258

@@ -1,23 +1,27 @@
 """The folder of a started study: edited, extended, moved, deleted, locked, of another version."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from lorastudy import interrupts
-from lorastudy.launch import worker
+from lorastudy.launch import local, worker
+from lorastudy.launch.assignment import Assignment
 from lorastudy.store import collect
 from lorastudy.store.folders import StudyFolder
 from support.command_line import call, stamps
 from support.forked_studies import call_study, in_run, start_study
-from support.tiny_runs import KILLED, wait_for_child
+from support.tiny_runs import KILLED, start_child, wait_for_child
 
 ONE_RUN = ("--arm", "lora", "--seed", "0")
 
@@ -159,11 +163,35 @@ def test_a_signal_is_heard_where_nothing_can_be_raised() -> None:
     def end() -> None:
         interrupts.end_on_signals()
         Ending()
-        os._exit(0)  # as a command that goes on
 
-    if (child := os.fork()) == 0:
-        end()
-    assert wait_for_child(child) == 75
+    assert wait_for_child(start_child(end)) == 75
+
+
+def test_a_signal_that_a_library_passes_over_ends_the_program_all_the_same() -> None:
+    def end() -> None:
+        interrupts.end_on_signals()
+        passing_over = contextlib.suppress(SystemExit)  # as some imports do
+        with pytest.raises(SystemExit, match="75"), interrupts.ending_as_asked(), passing_over:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert wait_for_child(start_child(end)) == 0
+
+
+def test_a_file_in_place_of_a_runs_folder_is_said_in_a_sentence(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work_aloud(assignment: Assignment, parent: Connection) -> None:
+        sys.stderr = sys.__stderr__
+        worker.work(assignment, parent)
+
+    monkeypatch.setattr(local, "_work", work_aloud)
+    run = lora_run(folder)
+    shutil.rmtree(run)
+    run.write_text("")
+    answer = call_study("run", folder, *ONE_RUN)
+    said = answer.out + answer.err + "".join(capfd.readouterr())
+    assert answer.code == 74 and "A file stands where a folder is needed" in said
+    assert "Traceback" not in said
 
 
 def test_a_run_that_holds_the_files_of_another_is_named_beside_every_number(folder: Path) -> None:

@@ -69,6 +69,7 @@ def test_table_and_status_name_the_changed_record(study: Path, name: str) -> Non
     assert table.code == status.code == 0
     (said,) = (r for r in json.loads(status.out)["runs"] if r["run_id"] == RUN)
     assert said["status"] == "damaged" and said["reason"] in table.out
+    assert sum(RUN in line for line in table.err.splitlines()) == 1
 
 
 def test_fsck_names_every_damaged_file_on_a_line_of_its_own(study: Path) -> None:
