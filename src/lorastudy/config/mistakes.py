@@ -15,6 +15,7 @@ from lorastudy.config.right_form import (
     allowed_keys,
     find_elsewhere,
     find_nearest,
+    right_choice,
     right_form,
     shown,
     write_as_field,
@@ -83,7 +84,9 @@ def _sentence(details: ErrorDetails, context: Mapping[str, Any]) -> str:
     if details["type"] == "extra_forbidden":
         return f"unknown key{_right_key(details['loc'], value)}"
     if details["type"] == "literal_error":
-        return f"{shown(value)} is not allowed{_choice(value, _quoted(context['expected']))}"
+        allowed = _quoted(context["expected"])
+        form = right_choice(details["loc"], value, allowed)
+        return f"{shown(value)} is not allowed{form}{_ALLOWED}{', '.join(allowed)}"
     if details["type"] == "study_value":
         return f"{shown(value)} {context['text']}{_choice(value, context['candidates'])}"
     sentence = _SENTENCES.get(details["type"])

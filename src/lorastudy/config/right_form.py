@@ -78,6 +78,16 @@ _WORDS_OF_OTHERS: dict[str, tuple[str, ...]] = {
     "load_in_4bit": ("base_weights",),
     "load_in_8bit": ("base_weights",),
 }
+# What other tools call a method, in small letters, and the keys that make it here.
+_METHODS_OF_OTHERS = {
+    "qlora": "method: lora with base_weights: nf4",
+    "dora": "method: lora with use_dora: true",
+    "qdora": "method: lora with base_weights: nf4 and use_dora: true",
+    "rslora": "method: lora with use_rslora: true",
+    "pissa": "method: lora with init_lora_weights: pissa",
+    "olora": "method: lora with init_lora_weights: olora",
+    "loraplus": "method: lora with loraplus_lr_ratio: 16",
+}
 # Keys that a value stands for where a mapping is expected, by its type.
 _KEYS_OF: dict[type, tuple[str, ...]] = {
     str: ("id", "path", "protocol"),
@@ -146,6 +156,23 @@ def right_form(kind: str, path: Sequence[str | int], value: object) -> str:
     if not needs_form or value is None or is_list_of_parts:
         return ""
     return _form_of_list(path, value) if kind == "tuple_type" else _form_of_mapping(path, value)
+
+
+def right_choice(path: Sequence[str | int], value: object, choices: Iterable[str]) -> str:
+    """How a study says what `value`, which is none of the choices at `path`, means elsewhere.
+
+    In brackets or after a semicolon; empty if it is similar to none and means nothing elsewhere.
+    """
+    near = find_nearest(str(value), choices)
+    said = f" (did you mean {near!r}?)" if near else ""
+    if tuple(path) == ("base_model", "builtin"):
+        said += f"; for a model of the hub write base_model: {{id: {_bare(value)}}}"
+    if path[-1] == "method" and isinstance(value, str):
+        word = re.sub(r"[ _-]", "", value.casefold().replace("+", "plus"))
+        other = "" if near else f"method: peft with peft: {{peft_type: {_bare(value).upper()}}}"
+        if written := _METHODS_OF_OTHERS.get(word, other):
+            said += f"; write {written}"
+    return said
 
 
 def shown(value: object) -> str:
