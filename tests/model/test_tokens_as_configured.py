@@ -183,3 +183,41 @@ def test_start_and_end_tokens_that_would_be_new_are_refused(
     config["added_tokens_decoder"] = {"256": {**token, "content": "<|endoftext|>"}, "257": token}
     (folder / file).write_text(json.dumps({"added_tokens.json": {"<new>": 257}}.get(file, config)))
     assert load_tokenizer(folder).vocabulary_size == 258
+
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "named", "steps"),
+    [
+        ("qwen2", "PreTrainedTokenizerFast", {}),  # the family's own steps split numbers
+        ("llama", "Qwen2Tokenizer", {"normalizer": {"type": "Lowercase"}}),
+        (
+            "gpt2",
+            "GPT2Tokenizer",
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]}},
+        ),
+        ("gpt_neox", None, {"normalizer": {"type": "Lowercase"}}),
+    ],
+)
+def test_tokens_are_those_of_the_file_whatever_family_the_model_is_of(
+    family: str, named: str | None, steps: dict[str, object], byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / family))
+    content = json.loads((folder / "tokenizer.json").read_text()) | steps
+    for token, merge in (("20", ["2", "0"]), ("\u0120a", ["\u0120", "a"])):
+        content["model"]["vocab"][token] = len(content["model"]["vocab"]) + 1
+        content["model"]["merges"].append(merge)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+    texts = ["B at 2020", " a\n\na<|endoftext|> 20"]
+    raw = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = [raw.encode(text, add_special_tokens=False).ids for text in texts]
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.encode(texts) == expected
+    assert [tokenizer.decode(ids, with_special=True) for ids in expected] == [
+        raw.decode(ids, skip_special_tokens=False) for ids in expected
+    ]
