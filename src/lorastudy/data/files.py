@@ -53,14 +53,12 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
             sign = "," if found.format == "CSV" else "\t"
             return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        match found.format:
-            case "JSON" | "JSON lines":
-                is_list = found.format == "JSON" and text.lstrip().startswith("[")
-                values = _json_values(path, text, column, is_list=is_list)
-                return make_rows(f"{path}, line", values, column)
-            case "plain text":
-                refuse_structure(path, text, column)
-                return _split_plain(text, sample_by)
+        if found.format in ("JSON", "JSON lines"):
+            is_list = found.format == "JSON" and text.lstrip().startswith("[")
+            values = _json_values(path, text, column, is_list=is_list)
+            return make_rows(f"{path}, line", values, column)
+        refuse_structure(path, text, column)
+        return _split_plain(text, sample_by)
 
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
