@@ -11,15 +11,22 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from lorastudy.errors import InputError
+
 # Of tokenizer.json. Cutting and padding are asked for in every call, and which tokens are put
 # around a text is for settings of tokenizer_config.json to say.
 _PARTS = ("normalizer", "pre_tokenizer", "model", "decoder", "added_tokens")
+
+_SPACE = "add_prefix_space"
 
 
 def follow_file(folder: Path, backend: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """`backend`, or a tokenizer with its settings that follows tokenizer.json where it does not.
 
     Without that file the family's own steps are all there is.
+
+    Raises:
+        InputError: A setting that the family would follow contradicts the file.
     """
     is_general = type(backend).__init__ is PreTrainedTokenizerFast.__init__
     if is_general or not (folder / "tokenizer.json").is_file():
@@ -30,7 +37,17 @@ def follow_file(folder: Path, backend: PreTrainedTokenizerFast) -> PreTrainedTok
     general: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, **named
     )
-    return backend if _parts_of(backend) == _parts_of(general) else general
+    if _parts_of(backend) == _parts_of(general):
+        return backend
+    asked = general.init_kwargs.get(_SPACE)
+    steps = json.loads(general.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    for step in (steps, *steps.get("pretokenizers", ())):
+        if isinstance(asked, bool) and step.get(_SPACE, asked) != asked:
+            raise InputError(
+                f"{folder}: {_SPACE} is {asked} in tokenizer_config.json and {step[_SPACE]} in "
+                "tokenizer.json. Put into both what the model was trained with."
+            )
+    return general
 
 
 def _parts_of(backend: PreTrainedTokenizerFast) -> dict[str, Any]:
