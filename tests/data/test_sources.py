@@ -152,9 +152,11 @@ def test_json_is_a_list_or_lines(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, "a.json").texts == ("one", "two")
 
 
-def test_csv_keeps_quoted_line_breaks(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('id,text\n1,"one\ntwo"\n2,three\n')
-    assert read(tmp_path, "a.csv").texts == ("one\ntwo", "three")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_keeps_quoted_line_breaks_as_they_are(end: str, tmp_path: Path) -> None:
+    rows = ("id,text", '1,"one\ntwo\r\nthree\rfour"', "2,five", "")
+    (tmp_path / "a.csv").write_bytes(end.join(rows).encode())
+    assert read(tmp_path, "a.csv").texts == ("one\ntwo\r\nthree\rfour", "five")
 
 
 def test_reading_a_short_csv_never_lowers_the_limit_of_the_whole_process(tmp_path: Path) -> None:
@@ -295,6 +297,20 @@ def test_no_default_among_several_configs_is_refused(mirror: Path) -> None:
 def test_file_that_the_card_lists_but_the_mirror_lacks_is_named(mirror: Path) -> None:
     (mirror / "owner/name/small/test-b.jsonl").unlink()
     assert "small/test-b.jsonl" in refuse_id(mirror, config="small", split="test")
+
+
+@pytest.mark.parametrize("setting", ["sample_by: document", "sep: ';'", "data_dir: large"])
+def test_settings_of_a_card_for_reading_files_are_refused_and_others_are_not(
+    setting: str, mirror: Path
+) -> None:
+    card = mirror / "owner/name/README.md"
+    whole = card.read_text()
+    card.write_text(whole.replace("- config_name: large", f"- {setting}\n  config_name: large"))
+    assert f"{setting.split(':')[0]} would change how" in refuse_id(
+        mirror, config="large", split="train"
+    )
+    card.write_text(whole.replace("- config_name: large", "- version: 1.0\n  config_name: large"))
+    assert read_id(mirror, config="large", split="train").texts == ("six", "seven")
 
 
 def test_card_cannot_lead_out_of_its_data_set(mirror: Path) -> None:

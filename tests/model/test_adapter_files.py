@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lorastudy.config.models import BaseModelRef
 from lorastudy.errors import InputError
-from lorastudy.model.adapter_files import note_other_base
+from lorastudy.model.adapter_files import check_adapter_folder, note_other_base
 from lorastudy.model.adapters import load_adapter
 from lorastudy.model.base import load_base
 from lorastudy.model.elsewhere import describe_weights
@@ -143,6 +143,16 @@ def test_setting_of_another_kind_than_pefts_is_refused(
     edit_config(tmp_path, **values)
     ((key, value),) = values.items()
     assert f"{key} is {value!r}, which is not" in refusal_of(tiny_gpt2, tmp_path)
+
+
+def test_setting_that_the_installed_peft_does_not_know_is_refused_if_it_is_set(
+    tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    attach(tiny_gpt2, lora("lora-1")).save(tmp_path)
+    edit_config(tmp_path, later_config=None, use_earlier=False)
+    check_adapter_folder(tmp_path)
+    edit_config(tmp_path, use_later={"rank": 2})
+    assert "PEFT does not know use_later" in refusal_of(tiny_gpt2, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,30 @@ def test_families_that_mix_positions_by_usual_attention_alone_are_packed(name: s
     assert make_scorer(family(name), "float32").packs == (name in PACKED)
 
 
+_EXPERTS = {"num_local_experts": 1, "num_experts_per_tok": 1}
+WINDOWS: dict[str, tuple[dict[str, object], bool]] = {  # of families, and whether they are packed
+    "mixtral": ({**_EXPERTS, "sliding_window": 12}, True),
+    "phimoe": ({**_EXPERTS, "num_local_experts": 2, "sliding_window": 12}, False),
+    "llama4_text": ({**_EXPERTS, "attention_chunk_size": 12, "intermediate_size_mlp": 48}, False),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_rows_longer_than_a_window_that_only_masks_know_are_not_packed(
+    name: str, corpus: tuple[np.ndarray, RowTable]
+) -> None:
+    keys, is_packed = WINDOWS[name]
+    config = make_config(name, initializer_range=0.3, **keys)
+    network = AutoModelForCausalLM.from_config(config).float().eval()
+    batch = batch_of(corpus)
+    assert int(batch.n_read.max()) > 12
+    theirs = loss_of_transformers(network, batch)
+    scorer = make_scorer(network, "float32")
+    assert scorer.packs == is_packed
+    ours = scorer.sum_nats(batch) / batch.n_scored
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+
+
 def attention_inputs(n_heads: int = 2, n_tokens: int = 20, width: int = 4) -> list[Tensor]:
     generator = torch.Generator().manual_seed(5)
     return [

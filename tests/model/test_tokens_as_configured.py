@@ -58,7 +58,7 @@ def test_text_that_becomes_no_token_is_refused(byte_tokenizer: Path, tmp_path: P
     folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "without-a"))
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
-    del content["model"]["vocab"]["a"]
+    content["model"]["vocab"]["\ue000"] = content["model"]["vocab"].pop("a")
     path.write_text(json.dumps(content))
     tokenizer = load_tokenizer(folder)
     assert tokenizer.encode(["b c\n", "d"]) == load_tokenizer(byte_tokenizer).encode(["b c\n", "d"])
@@ -80,6 +80,9 @@ def tokenizer_with(byte_tokenizer: Path, tmp_path: Path) -> Callable[..., Tokeni
         content = json.loads((byte_tokenizer / "tokenizer.json").read_text())
         content.update(parts)
         content["model"].update(model or {})
+        vocabulary, end = content["model"]["vocab"], content["added_tokens"][0]
+        if end["content"] not in vocabulary:
+            end["id"] = len(vocabulary)
         path.write_text(json.dumps(content))
         return load_tokenizer(folder)
 
@@ -168,6 +171,29 @@ def test_answers_end_at_every_token_that_is_special_and_at_no_other(starting: Pa
     assert tokenizer.decode([97, *tokenizer.ending_ids, START + 2]) == "a<tool>"
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "added_tokens.json"])
+def test_a_token_that_would_get_another_id_than_its_file_says_is_refused(
+    file: str, byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    token = {"content": "cat", **flags}
+
+    def load(number: int) -> Tokenizer:
+        folder = Path(shutil.copytree(byte_tokenizer, tmp_path / str(number)))
+        path = folder / file
+        content = json.loads(path.read_text()) if path.exists() else {"cat": number}
+        if file == "tokenizer.json":
+            content["added_tokens"].append({"id": number, **token})
+        elif file == "tokenizer_config.json":
+            content["added_tokens_decoder"] = {str(number): token}
+        path.write_text(json.dumps(content))
+        return load_tokenizer(folder)
+
+    with pytest.raises(InputError, match=rf"{file}: 'cat' has the id 290, and would be read as"):
+        load(290)
+    assert load(257).encode(["a cat"]) == [[97, 32, 257]]
+
+
 @pytest.mark.parametrize("key", ["bos_token", "eos_token"])
 @pytest.mark.parametrize("file", ["added_tokens.json", "tokenizer_config.json"])
 def test_start_and_end_tokens_that_would_be_new_are_refused(
@@ -183,3 +209,55 @@ def test_start_and_end_tokens_that_would_be_new_are_refused(
     config["added_tokens_decoder"] = {"256": {**token, "content": "<|endoftext|>"}, "257": token}
     (folder / file).write_text(json.dumps({"added_tokens.json": {"<new>": 257}}.get(file, config)))
     assert load_tokenizer(folder).vocabulary_size == 258
+
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "named", "steps"),
+    [
+        ("qwen2", "PreTrainedTokenizerFast", {}),  # the family's own steps split numbers
+        ("llama", "Qwen2Tokenizer", {"normalizer": {"type": "Lowercase"}}),
+        (
+            "gpt2",
+            "GPT2Tokenizer",
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]}},
+        ),
+        ("gpt_neox", None, {"normalizer": {"type": "Lowercase"}}),
+    ],
+)
+def test_tokens_are_those_of_the_file_whatever_family_the_model_is_of(
+    family: str, named: str | None, steps: dict[str, object], byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / family))
+    content = json.loads((folder / "tokenizer.json").read_text()) | steps
+    for token, merge in (("20", ["2", "0"]), ("\u0120a", ["\u0120", "a"])):
+        content["model"]["vocab"][token] = len(content["model"]["vocab"])
+        content["model"]["merges"].append(merge)
+    content["added_tokens"][0]["id"] = len(content["model"]["vocab"])
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+    texts = ["B at 2020", " a\n\na<|endoftext|> 20"]
+    raw = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = [raw.encode(text, add_special_tokens=False).ids for text in texts]
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.encode(texts) == expected
+    assert [tokenizer.decode(ids, with_special=True) for ids in expected] == [
+        raw.decode(ids, skip_special_tokens=False) for ids in expected
+    ]
+
+
+def test_a_space_before_texts_that_only_one_of_two_files_has_is_refused(
+    byte_tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "edited"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        InputError, match=r"add_prefix_space is True in tokenizer_config\.json and F"
+    ):
+        load_tokenizer(folder)

@@ -142,6 +142,7 @@ def test_choices_that_merge_with_the_end_of_their_prompt_are_those_of_hflm(
     merged = [("s", word[0]) for word in WORDS]  # every prompt ends with "comes"
     content["model"]["merges"] = merged
     content["model"]["vocab"] |= {a + b: 257 + n for n, (a, b) in enumerate(merged)}
+    content["model"]["vocab"]["<|endoftext|>"] = 256
     path.write_text(json.dumps(content))
     task = write_task(folder, CHOICE.replace("num_fewshot: 1", 'target_delimiter: ""'))
     expected, found = theirs(base, task), ours(base, folder)

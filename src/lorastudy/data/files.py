@@ -49,17 +49,16 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
         if found.format == "Parquet":
             return make_rows(f"{path}, row", _parquet_values(path, raw, column), column)
         text = _decode(path, raw)
-        match found.format:
-            case "JSON" | "JSON lines":
-                is_list = found.format == "JSON" and text.lstrip().startswith("[")
-                values = _json_values(path, text, column, is_list=is_list)
-                return make_rows(f"{path}, line", values, column)
-            case "CSV" | "TSV":
-                sign = "," if found.format == "CSV" else "\t"
-                return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
-            case "plain text":
-                refuse_structure(path, text, column)
-                return _split_plain(text, sample_by)
+        if found.format in ("CSV", "TSV"):  # where a line break in quotes is a part of the text
+            sign = "," if found.format == "CSV" else "\t"
+            return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if found.format in ("JSON", "JSON lines"):
+            is_list = found.format == "JSON" and text.lstrip().startswith("[")
+            values = _json_values(path, text, column, is_list=is_list)
+            return make_rows(f"{path}, line", values, column)
+        refuse_structure(path, text, column)
+        return _split_plain(text, sample_by)
 
 
 def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
@@ -106,7 +105,7 @@ def check_text(place: str, text: str) -> str:
 
 
 def _decode(path: Path, raw: bytes) -> str:
-    """The whole file as text with single newlines as line breaks, without a byte order mark."""
+    """The whole file as text, without a byte order mark."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -117,7 +116,7 @@ def _decode(path: Path, raw: bytes) -> str:
         ) from error
     if (at := text.find("\0")) >= 0:
         check_text(f"{path}, line {text.count(chr(10), 0, at) + 1}", "\0")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff")
 
 
 def _split_plain(text: str, sample_by: SampleBy) -> list[str]:

@@ -13,9 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
+
+# Keys of a configuration that change nothing of what is read here. Any other one is for `datasets`,
+# which reads files with it: `sep`, `quoting`, `sample_by`, `field`, `skiprows`, `data_dir`, ...
+_SAYS_NOTHING = {"description", "version", "features", "drop_labels", "drop_metadata"}
 
 
 def _as_list(value: object) -> object:
@@ -33,6 +37,8 @@ class _SplitFiles(BaseModel):
 
 
 class _Config(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
     config_name: str = "default"
     default: bool = False
     data_files: Annotated[
@@ -65,6 +71,7 @@ def find_split(folder: Path, config: str | None, split: str) -> MirroredSplit:
     """
     card = _read_card(folder)
     chosen = _choose_config(card, config, folder)
+    _refuse_settings(chosen, folder)
     patterns = [entry for entry in chosen.data_files if entry.split == split]
     if not patterns:
         raise InputError(
@@ -103,6 +110,18 @@ def _choose_config(card: _Card, name: str | None, folder: Path) -> _Config:
         names = show_names(entry.config_name for entry in card.configs)
         raise InputError(f"{folder}: {problem}; it has {names}. Set `config` to one of these.")
     return candidates[0]
+
+
+def _refuse_settings(chosen: _Config, folder: Path) -> None:
+    """Check that the card does not say how files are read, since it would not be followed."""
+    extra = chosen.model_extra or {}
+    found = [key for key, value in extra.items() if value is not None and key not in _SAYS_NOTHING]
+    if found:
+        raise InputError(
+            f"{folder}/README.md, config {chosen.config_name!r}: {show_names(found, most=3)} would "
+            "change how the files are read, and is not followed here. Leave out --mirror to read "
+            "them with `datasets`, or write them as plain .parquet or .jsonl files and remove it."
+        )
 
 
 def _expand(folder: Path, patterns: Iterable[str]) -> list[Path]:

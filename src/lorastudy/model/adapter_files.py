@@ -7,14 +7,12 @@ files, and it has adapters that change no module of the model. Here such folders
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-import numpy as np
 import torch
-from peft import IA3Config, PeftConfig, PeftModel, PromptLearningConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft import IA3Config, PeftConfig, PeftModel
 from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -23,16 +21,18 @@ from torch import Tensor, nn
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import refuse_pointer
 from lorastudy.errors import InputError, reading_user_files, show_names
+from lorastudy.model.adapter_config import (
+    DAMAGED,
+    list_ranks,
+    read_adapter_config,
+    refuse_other_kinds,
+)
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _FLOATS = ("F", "BF")  # types of real numbers in safetensors begin like this
-# starts whose weights follow from more than the base model: random numbers, or training rows
-_LOST_STARTS = ("pissa_niter", "corda", "lora_ga")
-_LARGEST = float(np.finfo(np.float32).max)
 _SMALL_RANK = 1024  # some methods store fewer numbers than their rank; PEFT looks at shapes itself
 _PREFIX = "base_model.model."  # of names in the file
-_DAMAGED = "Download or copy the adapter again."
 
 
 def find_adapter_file(folder: Path) -> Path | None:
@@ -61,7 +61,7 @@ def check_adapter_folder(folder: Path) -> None:
         raise InputError(f"{folder} has no {CONFIG}. {advice}")
     if not (folder / WEIGHTS).is_file():
         if (folder / WEIGHTS).exists():
-            raise InputError(f"{folder / WEIGHTS} is not a file. {_DAMAGED}")
+            raise InputError(f"{folder / WEIGHTS} is not a file. {DAMAGED}")
         others = ", ".join(sorted(path.name for path in folder.glob("adapter_model*")))
         raise InputError(
             f"{folder} has no {WEIGHTS}{f', only {others}' if others else ''}. Other files are not "
@@ -69,19 +69,19 @@ def check_adapter_folder(folder: Path) -> None:
             "with save_pretrained."
         )
     refuse_pointer(folder / WEIGHTS)
-    config = _read_config(folder / CONFIG)
-    _refuse_other_kinds(folder, config)
+    config = read_adapter_config(folder / CONFIG)
+    refuse_other_kinds(folder / CONFIG, config)
     with (
-        reading_user_files(f"{folder / WEIGHTS} cannot be read", _DAMAGED),
+        reading_user_files(f"{folder / WEIGHTS} cannot be read", DAMAGED),
         safe_open(folder / WEIGHTS, framework="pt") as file,
     ):
         names = file.keys()
         widest = max((max(file.get_slice(k).get_shape(), default=1) for k in names), default=0)
-    for key, rank in _ranks(config):
+    for key, rank in list_ranks(config):
         if rank > max(widest, _SMALL_RANK):
             raise InputError(
                 f"{folder / CONFIG}: {key} is {rank:,}, and no tensor of {WEIGHTS} is as wide. "
-                f"The two files do not belong together. {_DAMAGED}"
+                f"The two files do not belong together. {DAMAGED}"
             )
 
 
@@ -90,7 +90,7 @@ def note_other_base(folder: Path, base: BaseModelRef) -> str:
 
     Only the last parts of names and paths are compared, since folders are moved and copied.
     """
-    trained_on = _read_config(folder / CONFIG).get("base_model_name_or_path")
+    trained_on = read_adapter_config(folder / CONFIG).get("base_model_name_or_path")
     given = str(base.id or base.path or f"{base.builtin}/base")
     if not isinstance(trained_on, str) or not trained_on or _name(trained_on) == _name(given):
         return ""
@@ -149,7 +149,7 @@ def refuse_other_tensors(folder: Path, expected: Mapping[str, Tensor]) -> None:
     if missing:
         raise InputError(
             f"{folder}: {CONFIG} says that biases were trained, and {WEIGHTS} lacks "
-            f"{show_names(missing, most=3)}. The two files do not belong together. {_DAMAGED}"
+            f"{show_names(missing, most=3)}. The two files do not belong together. {DAMAGED}"
         )
 
 
@@ -217,84 +217,3 @@ def _sort_names(path: Path) -> None:
         if key.endswith("_modules") and isinstance(value, list):
             config[key] = sorted(value)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    with reading_user_files(f"{path} is not a PEFT configuration", _DAMAGED):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it does not contain a JSON object")
-    for key, number in find_numbers(config):
-        if not is_finite(number):
-            raise InputError(
-                f"{path}: {key} is {str(number)[:20]}, which is not a finite float32 number. "
-                "Put in the number that the adapter was trained with."
-            )
-    return config
-
-
-def is_finite(number: float) -> bool:
-    """Whether it is a number of float32, which NaN and infinity are not."""
-    return abs(number) <= _LARGEST
-
-
-def find_numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a JSON value with its key path."""
-    if isinstance(value, float | int):
-        yield key, value
-    elif isinstance(value, dict | list):
-        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from find_numbers(part, f"{key}.{name}" if key else str(name))
-
-
-def _ranks(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    pattern = config.get("rank_pattern")
-    named = (
-        {f"rank_pattern.{k}": v for k, v in pattern.items()} if isinstance(pattern, dict) else {}
-    )
-    for key, value in {"r": config.get("r"), **named}.items():
-        if isinstance(value, int):
-            yield key, value
-
-
-def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
-    kind = config.get("peft_type")
-    # the names of kinds are both strings and members of an enumeration
-    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind) if isinstance(kind, str) else None  # type: ignore[call-overload]
-    if known is None:
-        raise InputError(
-            f"{folder / CONFIG}: peft_type {kind!r} is unknown to the installed PEFT. "
-            f"It knows {', '.join(sorted(PEFT_TYPE_TO_CONFIG_MAPPING))}."
-        )
-    if issubclass(known, PromptLearningConfig):
-        raise InputError(
-            f"{folder / CONFIG}: peft_type {kind} changes no module of the model; it puts trained "
-            "vectors before the text. Such adapters are not scored or exported here. Give an "
-            "adapter that changes modules, such as LORA."
-        )
-    _refuse_other_types(folder / CONFIG, config, known)
-    start = str(config.get("init_lora_weights")).lower()
-    if start.startswith(_LOST_STARTS):
-        raise InputError(
-            f"{folder / CONFIG}: init_lora_weights is {start!r}, so the adapter belongs to a base "
-            "model from which weights were taken, and these cannot be found again. Save the "
-            "adapter as plain LoRA: PEFT's save_pretrained does so with "
-            "path_initial_model_for_weight_conversion."
-        )
-    if config.get("alora_invocation_tokens"):
-        raise InputError(
-            f"{folder / CONFIG}: alora_invocation_tokens is set, so the adapter acts only after "
-            "these tokens. Such adapters are not scored here. Give a plain LoRA adapter."
-        )
-
-
-def _refuse_other_types(path: Path, config: dict[str, Any], known: type[PeftConfig]) -> None:
-    """Check numbers and booleans, since Python takes "no" for true, and true for 1."""
-    for key, expected in get_type_hints(known).items():
-        value, is_plain = config.get(key), expected in {bool, int, float}
-        if is_plain and value is not None and isinstance(value, bool) != (expected is bool):
-            raise InputError(
-                f"{path}: {key} is {value!r}, which is not "
-                f"{'true or false' if expected is bool else 'a number'}. Put in the value that the "
-                "adapter was trained with."
-            )

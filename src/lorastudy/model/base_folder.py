@@ -24,7 +24,8 @@ from transformers.models.auto.modeling_auto import (
 from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
-from lorastudy.model.adapter_files import find_adapter_file, find_numbers, is_finite
+from lorastudy.model.adapter_config import find_numbers, is_finite
+from lorastudy.model.adapter_files import find_adapter_file
 from lorastudy.model.base_refusals import list_usual_files, list_weight_files
 from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file

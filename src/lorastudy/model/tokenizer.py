@@ -23,7 +23,8 @@ from lorastudy.data.turns import Written
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.altered_text import make_counter
 from lorastudy.model.long_texts import PART, encode_text
-from lorastudy.model.new_tokens import find_new_tokens, refuse_new_ends
+from lorastudy.model.new_tokens import find_new_tokens, refuse_new_ends, refuse_other_ids
+from lorastudy.model.tokenizer_file import follow_file
 
 _SCRIPTS = "\u00c4 \u00df \u03a9 \u0436 \u05d0 \u6f22"  # letters of several
 _TRIED = f"{string.ascii_letters} {string.digits} {string.punctuation} {_SCRIPTS}"
@@ -246,6 +247,8 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         backend = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        if isinstance(backend, PreTrainedTokenizerFast):
+            backend = follow_file(folder, backend)
         n_tokens = len(backend)
     if not isinstance(backend, PreTrainedTokenizerFast):
         raise InputError(
@@ -270,6 +273,7 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         )
     new = find_new_tokens(folder, backend)
     refuse_new_ends(folder, backend, new)
+    refuse_other_ids(folder, backend)
     start_id = backend.bos_token_id
     if chat_template is not None:
         backend.chat_template = chat_template

@@ -13,10 +13,12 @@ scaled-dot-product attention of each row. On other devices `attention_varlen.py`
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lorastudy.model.fast.attention_blocks import attend_by_blocks
@@ -26,14 +28,17 @@ from lorastudy.model.fast.flat_rows import Attention, FlatRows
 from lorastudy.model.fast.frozen import runs_low
 
 IMPLEMENTATION = "lorastudy-flat-rows"  # no mask function has this name, so no mask is made
+WITH_WINDOWS = "lorastudy-flat-rows-with-windows"  # each mask says which window it is for
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # arguments that change attention weights
 
 
 @contextmanager
-def attend_within_rows(body: PreTrainedModel) -> Iterator[None]:
+def attend_within_rows(
+    body: PreTrainedModel, implementation: str = IMPLEMENTATION
+) -> Iterator[None]:
     """Inside, `body` accepts `flat_rows=` and keeps rows apart; outside it is unchanged."""
     before = body.config._attn_implementation
-    body.config._attn_implementation = IMPLEMENTATION
+    body.config._attn_implementation = implementation
     try:
         yield
     finally:
@@ -77,7 +82,36 @@ def attend(
     return attend_by_blocks(query, key, value, attention), None
 
 
+def _attend_and_compare_windows(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """As `attend`, which hears of windows only if the model names them beside its masks.
+
+    Raises:
+        NotImplementedError: It does not, so that longer rows would be computed without them.
+    """
+    if attention_mask is not None and int(attention_mask.flatten()[0]) != (sliding_window or 0):
+        raise NotImplementedError("attention with a window that only its mask has")
+    return attend(module, query, key, value, None, sliding_window=sliding_window, **others)
+
+
+def _name_window(
+    *, q_length: int, kv_length: int, local_size: int | None = None, **_others: Any
+) -> Tensor:
+    """In place of a mask: the size of its window or chunk everywhere; 0: there is none."""
+    return torch.full((1, 1, int(q_length), int(kv_length)), local_size or 0)
+
+
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attend)
+ALL_ATTENTION_FUNCTIONS.register(WITH_WINDOWS, _attend_and_compare_windows)
+ALL_MASK_ATTENTION_FUNCTIONS.register(WITH_WINDOWS, _name_window)
 
 
 def _runs_on_cpu(x: Tensor) -> bool:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from lorastudy.model.fast.attention import attend_within_rows
+from lorastudy.model.fast.attention import IMPLEMENTATION, WITH_WINDOWS, attend_within_rows
 from lorastudy.model.fast.dropout import FastDropout
 from lorastudy.model.fast.flat_rows import FlatRows
 from lorastudy.model.fast.frozen import FrozenLinear, keep_low_copy
@@ -68,11 +68,16 @@ def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies:
 
 
 def run_flat_rows(
-    network: PreTrainedModel, input_ids: Tensor, positions: Tensor, flat_rows: FlatRows
+    network: PreTrainedModel,
+    input_ids: Tensor,
+    positions: Tensor,
+    flat_rows: FlatRows,
+    *,
+    attention: str = IMPLEMENTATION,
 ) -> Tensor:
     """Hidden states in front of the output layer of a flat row: (T,), (T,) -> (T, E)."""
     body: Any = find_body(network)
-    with attend_within_rows(body):
+    with attend_within_rows(body, attention):
         hidden: Tensor = body(
             input_ids=input_ids[None],
             position_ids=positions[None],
@@ -84,7 +89,10 @@ def run_flat_rows(
 
 @torch.no_grad()
 def packs_rows(network: PreTrainedModel) -> bool:
-    """Whether rows of a flat row come out as they do alone, untouched by each other."""
+    """Whether rows of a flat row come out as they do alone, untouched by each other.
+
+    The rows tried are short, so it is also seen whether every window of attention is known.
+    """
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -92,7 +100,7 @@ def packs_rows(network: PreTrainedModel) -> bool:
         torch.arange(begin, end, device=device) for begin, end in ((1, 6), (11, 16), (1, 9))
     )
     try:
-        together = _run_pair(network, first, second)
+        together = _run_pair(network, first, second, attention=WITH_WINDOWS)
         beside_other = _run_pair(network, other, second)
         body: Any = find_body(network)
         alone = body(input_ids=second[None], use_cache=False).last_hidden_state[0]
@@ -162,10 +170,16 @@ def packs_hidden_keys(network: PreTrainedModel) -> bool:
 
 
 def _run_pair(
-    network: PreTrainedModel, first: Tensor, second: Tensor, visible: Tensor | None = None
+    network: PreTrainedModel,
+    first: Tensor,
+    second: Tensor,
+    visible: Tensor | None = None,
+    *,
+    attention: str = IMPLEMENTATION,
 ) -> Tensor:
     """Hidden states of `second` where it follows `first` in one row."""
     begin, end = len(first), len(first) + len(second)
     positions = torch.cat([torch.arange(begin), torch.arange(end - begin)]).to(first.device)
     flat_rows = FlatRows((0, begin, end), visible)
-    return run_flat_rows(network, torch.cat([first, second]), positions, flat_rows)[begin:]
+    ids = torch.cat([first, second])
+    return run_flat_rows(network, ids, positions, flat_rows, attention=attention)[begin:]
