@@ -25,7 +25,11 @@ from lorastudy.config.models import BaseModelRef
 from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.adapter_files import find_adapter_file, find_numbers, is_finite
-from lorastudy.model.base_refusals import list_usual_files, list_weight_files
+from lorastudy.model.base_refusals import (
+    list_usual_files,
+    list_weight_files,
+    refuse_named_weights,
+)
 from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file
 
@@ -161,6 +165,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     ):
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _refuse_odd_numbers(folder / "config.json", raw)
+        refuse_named_weights(folder, raw.get("transformers_weights"))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
         sections = (raw, *(part for part in raw.values() if isinstance(part, dict)))
