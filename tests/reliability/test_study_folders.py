@@ -1,6 +1,7 @@
 """The folder of a started study: edited, extended, moved, deleted, locked, of another version."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -254,6 +255,24 @@ def test_a_read_only_folder_can_be_read_and_is_not_run(read_only: Path) -> None:
         answer = call_study(*command)
         assert answer.code == 74, command
         assert "Read-only file system" in answer.err and str(read_only) in answer.err
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "result.json"])
+def test_what_this_user_may_not_read_is_said_in_a_sentence(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:  # root may read everything
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for command in ("status", "table", "fsck", "report"):
+        answer = call(command, folder)
+        assert answer.code == 74 and len(answer.err.splitlines()) == 1, command
+        assert "Permission denied" in answer.err and name in answer.err
 
 
 def test_a_baseline_that_was_interrupted_keeps_its_threads(

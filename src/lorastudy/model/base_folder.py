@@ -66,7 +66,9 @@ def find_base_folder(
         folder = local_path(reference.path, base, key="base_model.path")
     else:
         folder = _hub_folder(str(reference.id), reference.revision, mirror, offline)
-    if not (folder / "config.json").is_file():
+    with reading_user_files(f"base_model: {folder} cannot be read", "Change its permissions."):
+        is_model = (folder / "config.json").is_file()
+    if not is_model:
         raise InputError(
             f"base_model: {folder} has no config.json, so it is not a model folder. "
             "Give the folder that save_pretrained wrote, or a hub id."
