@@ -168,6 +168,24 @@ def test_a_signal_is_heard_where_nothing_can_be_raised() -> None:
     assert wait_for_child(start_child(end)) == 75
 
 
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_ignores_it(is_ignored: bool) -> None:
+    def end() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+        os.close(2)  # nothing can be said any more
+        flag = interrupts.StopFlag()
+        with interrupts.signals_blocked():
+            signal.raise_signal(signal.SIGHUP)
+            flag.listen()
+        assert flag.requested != is_ignored
+        interrupts.end_on_signals()
+        ending = contextlib.nullcontext() if is_ignored else pytest.raises(SystemExit, match="75")
+        with ending:
+            signal.raise_signal(signal.SIGHUP)
+
+    assert wait_for_child(start_child(end)) == 0
+
+
 def test_a_signal_that_a_library_passes_over_ends_the_program_all_the_same() -> None:
     def end() -> None:
         interrupts.end_on_signals()
