@@ -28,6 +28,15 @@ def signals_to_hear() -> tuple[signal.Signals, ...]:
     return _SIGNALS if is_ignored else (*_SIGNALS, signal.SIGHUP)
 
 
+def drop_lost_output() -> None:
+    """Let what is printed to a terminal that is closed go nowhere, in place of an error."""
+    for output in (1, 2):
+        try:
+            os.write(output, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+
+
 def end_on_signals() -> None:
     """Let each of the signals end this program with exit code 75, until a `StopFlag` listens.
 
@@ -71,8 +80,8 @@ def signals_blocked() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     _asked.set()
-    with contextlib.suppress(OSError):  # the terminal is closed
-        os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
+    drop_lost_output()
+    os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
     # Not KeyboardInterrupt: if it passes through `exec` of a string, as in many imports, Python
     # ends by SIGINT even if it is caught later.
     raise SystemExit(InterruptedRunError.exit_code)
@@ -104,6 +113,8 @@ class StopFlag:
             if self._was_interrupted:
                 os._exit(130)
             self._was_interrupted = True
+        elif number == signal.SIGHUP:
+            drop_lost_output()
         self.requested = True
 
     def follow(self, wait: Callable[[], object]) -> None:

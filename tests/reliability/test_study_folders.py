@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -172,16 +173,19 @@ def test_a_signal_is_heard_where_nothing_can_be_raised() -> None:
 def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_ignores_it(is_ignored: bool) -> None:
     def end() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
-        os.close(2)  # nothing can be said any more
         flag = interrupts.StopFlag()
         with interrupts.signals_blocked():
             signal.raise_signal(signal.SIGHUP)
             flag.listen()
         assert flag.requested != is_ignored
+        terminal, output = pty.openpty()
+        os.dup2(output, 2)
+        os.close(terminal)  # from here on, writing to it is an error
         interrupts.end_on_signals()
         ending = contextlib.nullcontext() if is_ignored else pytest.raises(SystemExit, match="75")
         with ending:
             signal.raise_signal(signal.SIGHUP)
+        assert is_ignored or os.write(2, b"goes nowhere")
 
     assert wait_for_child(start_child(end)) == 0
 
