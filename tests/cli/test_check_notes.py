@@ -74,6 +74,18 @@ def test_code_of_the_models_own_is_noted_as_not_run(
     assert all(f"Note: {note}\n" in printed for note in notes)  # also what is said of the texts
 
 
+def test_a_run_whose_output_nobody_reads_is_interrupted_and_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    check(tmp_path)
+    monkeypatch.setattr("lorastudy.cli.live.show_progress", refuse)
+    answer = call("run", tmp_path / "study.yaml", "--out", tmp_path / "study")
+    assert answer.code == 75 and "nobody reads the output" in answer.err
+
+
 def test_letters_that_the_tokenizer_changes_are_noted(tmp_path: Path) -> None:
     check(tmp_path)
     path = tmp_path / "base/tokenizer.json"

@@ -22,7 +22,7 @@ from lorastudy.cli.options import (
     SharedBy,
     StudyName,
 )
-from lorastudy.errors import show_names
+from lorastudy.errors import InterruptedRunError, show_names
 from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
 from lorastudy.store.locks import read_lock
@@ -181,7 +181,13 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
     if missing:
         stop = StopFlag()
         stop.listen()
-        show_progress(path, execute(wanted, missing, how, stop))
+        try:
+            show_progress(path, execute(wanted, missing, how, stop))
+        except BrokenPipeError as error:
+            raise InterruptedRunError(
+                f"nobody reads the output any more; finished work is kept in {path}. Run the same "
+                "command again to continue."
+            ) from error
 
 
 def _say_budget(budget: "TrainingBudget") -> None:
