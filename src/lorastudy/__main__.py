@@ -7,6 +7,7 @@ first second ends as one that is told later: with exit code 75.
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 _USAGE = 2  # the exit code of ConfigError
@@ -22,8 +23,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(_USAGE)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end_at_once)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end_at_once)
     from lorastudy.interrupts import end_on_signals, ending_as_asked
     from lorastudy.threads import let_crowded_threads_sleep
 
@@ -36,7 +38,8 @@ def main() -> None:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
+    with suppress(OSError):  # the terminal is closed
+        os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
     os._exit(_INTERRUPTED)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)  # errors that say that no file can have this name
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)  # errors that no free space would mend
 _LONGEST_SHOWN = 60  # characters of a path that cannot be one
 
 _SECRETS = (

@@ -1,6 +1,7 @@
 """Signals set a flag, which the program checks where stopping is safe.
 
-The first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 asks for a checkpoint and an orderly end (exit 75); a
+The first SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 asks for a checkpoint and an orderly end (exit 75). So
+does SIGHUP, which a terminal sends when it closes, unless nohup lets the program ignore it. A
 second SIGINT ends the process at once, and only the last checkpoint remains.
 """
 
@@ -21,12 +22,27 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _asked = threading.Event()  # whether one of them asked this program to end at once
 
 
+def signals_to_hear() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an end, without a SIGHUP that nohup lets this program ignore."""
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return _SIGNALS if is_ignored else (*_SIGNALS, signal.SIGHUP)
+
+
+def drop_lost_output() -> None:
+    """Let what is printed to a terminal that is closed go nowhere, in place of an error."""
+    for output in (1, 2):
+        try:
+            os.write(output, b"")
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+
+
 def end_on_signals() -> None:
     """Let each of the signals end this program with exit code 75, until a `StopFlag` listens.
 
     For a program that is still starting and has nothing to save. Main thread only.
     """
-    for number in _SIGNALS:
+    for number in signals_to_hear():
         signal.signal(number, _end)
     sys.unraisablehook = _end_unheard
 
@@ -55,7 +71,7 @@ def signals_blocked() -> Iterator[None]:
 
     What arrives there waits until a `StopFlag` listens. This process answers after the block.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals_to_hear())
     try:
         yield
     finally:
@@ -64,6 +80,7 @@ def signals_blocked() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     _asked.set()
+    drop_lost_output()
     os.write(2, b"lorastudy: interrupted; run the same command again to continue.\n")
     # Not KeyboardInterrupt: if it passes through `exec` of a string, as in many imports, Python
     # ends by SIGINT even if it is caught later.
@@ -87,15 +104,17 @@ class StopFlag:
 
     def listen(self) -> None:
         """Set the flag when one of the signals arrives, or waits already; main thread only."""
-        for number in _SIGNALS:
+        for number in signals_to_hear():
             signal.signal(number, self._handle)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `signals_blocked`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals_to_hear())  # see `signals_blocked`
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._was_interrupted:
                 os._exit(130)
             self._was_interrupted = True
+        elif number == signal.SIGHUP:
+            drop_lost_output()
         self.requested = True
 
     def follow(self, wait: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from support.command_line import call
 from support.families import load_plain, save_family
 
+run_command = sys.modules["lorastudy.cli.run"]  # the function of this name hides it
 STUDY = """
 name: noted
 base_model: {{path: base}}
@@ -57,13 +59,31 @@ def test_text_that_no_row_reads_is_counted_and_noted(
     assert f"{100 * n_dropped / text['n_tokens']:.0f} %" in note
 
 
-def test_code_of_the_models_own_is_noted_as_not_run(tmp_path: Path) -> None:
+def test_code_of_the_models_own_is_noted_as_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not any("code" in note for note in check(tmp_path)["notes"])
     path = tmp_path / "base/config.json"
     own = {"AutoConfig": "configuration.C", "AutoModelForCausalLM": "modeling.Other"}
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": own}))
     notes = json.loads(call("check", tmp_path / "study.yaml", "--json").out)["notes"]
-    assert any("(modeling.Other), which is not run" in note for note in notes)
+    assert sum("(modeling.Other), which is not run" in note for note in notes) == 1
+    monkeypatch.setattr(run_command, "finish", lambda *_, **options: None)
+    monkeypatch.setattr("lorastudy.study.conduct.execute", lambda *_: iter(()))
+    printed = call("run", tmp_path / "study.yaml", "--out", tmp_path / "study").out
+    assert all(f"Note: {note}\n" in printed for note in notes)  # also what is said of the texts
+
+
+def test_a_run_whose_output_nobody_reads_is_interrupted_and_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BrokenPipeError
+
+    check(tmp_path)
+    monkeypatch.setattr("lorastudy.cli.live.show_progress", refuse)
+    answer = call("run", tmp_path / "study.yaml", "--out", tmp_path / "study")
+    assert answer.code == 75 and "nobody reads the output" in answer.err
 
 
 def test_letters_that_the_tokenizer_changes_are_noted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A data file is read as what it is, or refused by its name; none falls through to plain text."""
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
@@ -92,6 +93,29 @@ def test_every_kind_of_text_column_is_read(
     assert read(tmp_path / "a.PARQUET") == TEXTS
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize("sign", [",", "\t", ";", "|"])
+def test_sign_between_columns_is_read_from_the_header(
+    sign: str, ending: str, tmp_path: Path
+) -> None:
+    path, rows = tmp_path / f"a.{ending}", [("n", "text"), (1, "a, b"), (2, "c; d|e")]
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=sign).writerows(rows)
+    assert read(path) == ["a, b", "c; d|e"]
+    path.write_text(path.read_text().replace("text", "body"))
+    assert "its columns are n, body." in refusal_of(path)
+    path.write_text(f"n{sign}text\n1{sign}a{sign}b\n")  # a text with the sign, and no quotes
+    assert "line 2: more fields" in refusal_of(path)
+
+
+def test_column_of_lists_of_texts_is_named_with_its_type(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", pa.array([["a", "b"], []]))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": ["a", "b"]}))
+    for name, kind in (("a.parquet", "list<element: string>"), ("a.jsonl", "a list")):
+        said = refusal_of(tmp_path / name)
+        assert "column 'text' holds" in said and f"{kind}, not text. Join the texts" in said
+
+
 def test_column_of_categories_that_are_numbers_is_refused(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", pa.array([1, 2, 1]).dictionary_encode())
     assert "not text" in refusal_of(tmp_path / "a.parquet")
@@ -131,8 +155,8 @@ def test_json_lines_are_never_read_as_plain_text(name: str, tmp_path: Path) -> N
         (json.dumps([{"text": text} for text in TEXTS], indent=1), ".json."),
         (CSV, ".csv."),
         (CSV.replace(",", "\t"), ".tsv."),
-        ('"text"|"n"\n"a"|1\n', "with commas"),
-        ("text;label\na;1\n\nb;2", "with commas"),
+        ('"text"|"n"\n"a"|1\n', ".csv."),
+        ("text;label\na;1\n\nb;2", ".csv."),
         ("<!DOCTYPE html>\n<p>The river ran high.", "markup"),
         ('\n<?xml version="1.0"?><a/>', "markup"),
     ],

@@ -64,7 +64,7 @@ def run_of(study: Path) -> RunFolder:
 def start_study(study_file: Path, out: Path) -> str:
     """Start the folder without executing anything; the id of its lora run."""
     opened = open_study(str(study_file), out=out, offline=True)
-    runs = start_or_continue(opened, expand_study(opened.study), device="cpu")
+    runs = start_or_continue(opened, expand_study(opened.study), device="cpu").missing
     (run_id,) = (run.run_id for run in runs if run.arm.name == LORA)
     return run_id
 
@@ -231,7 +231,10 @@ def test_a_storm_of_restarts_executes_every_run_once(
     """After a preemption eight workers start at once, each with every run before it."""
     out, log = tmp_path / "out", tmp_path / "steps"
     opened = open_study(str(study_file), out=out, offline=True)
-    ids = [r.run_id for r in start_or_continue(opened, expand_study(opened.study), device="cpu")]
+    ids = [
+        run.run_id
+        for run in start_or_continue(opened, expand_study(opened.study), device="cpu").missing
+    ]
     folder = StudyFolder(out)
 
     def execute_all() -> None:

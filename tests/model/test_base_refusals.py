@@ -85,6 +85,7 @@ EDITS: dict[str, dict[str, object]] = {
     "text part": {"text_config": {}},
     "text part by name": {"text_config": "gpt2"},
     "decoder": {"decoder": {"n_layer": 2}},
+    "other weights": {"transformers_weights": "other.safetensors"},
     "own code": {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "nova"},
 }
 

@@ -1,9 +1,11 @@
 """The folder of a started study: edited, extended, moved, deleted, locked, of another version."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -167,6 +169,27 @@ def test_a_signal_is_heard_where_nothing_can_be_raised() -> None:
     assert wait_for_child(start_child(end)) == 75
 
 
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_ignores_it(is_ignored: bool) -> None:
+    def end() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+        flag = interrupts.StopFlag()
+        with interrupts.signals_blocked():
+            signal.raise_signal(signal.SIGHUP)
+            flag.listen()
+        assert flag.requested != is_ignored
+        terminal, output = pty.openpty()
+        os.dup2(output, 2)
+        os.close(terminal)  # from here on, writing to it is an error
+        interrupts.end_on_signals()
+        ending = contextlib.nullcontext() if is_ignored else pytest.raises(SystemExit, match="75")
+        with ending:
+            signal.raise_signal(signal.SIGHUP)
+        assert is_ignored or os.write(2, b"goes nowhere")
+
+    assert wait_for_child(start_child(end)) == 0
+
+
 def test_a_signal_that_a_library_passes_over_ends_the_program_all_the_same() -> None:
     def end() -> None:
         interrupts.end_on_signals()
@@ -254,6 +277,24 @@ def test_a_read_only_folder_can_be_read_and_is_not_run(read_only: Path) -> None:
         answer = call_study(*command)
         assert answer.code == 74, command
         assert "Read-only file system" in answer.err and str(read_only) in answer.err
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "result.json"])
+def test_what_this_user_may_not_read_is_said_in_a_sentence(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:  # root may read everything
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for command in ("status", "table", "fsck", "report"):
+        answer = call(command, folder)
+        assert answer.code == 74 and len(answer.err.splitlines()) == 1, command
+        assert "Permission denied" in answer.err and name in answer.err
 
 
 def test_a_baseline_that_was_interrupted_keeps_its_threads(

@@ -67,7 +67,7 @@ def test_bfloat16_without_instructions_for_it_is_noted(
     low = opened.study.training.model_copy(update={"precision": "bfloat16"})
     study = opened.study.model_copy(update={"training": low})
     notes = note_study(study, check_study(study, opened.places, torch.device("cpu")))
-    say_slow_precision("cpu", "bfloat16")  # as `run`, `evaluate` and `audit` do
+    say_slow_precision("cpu", "bfloat16")  # as `evaluate` and `audit` do
     for told in (" ".join(notes), capsys.readouterr().err):
         assert ("no instructions for bfloat16" in told) == is_noted
 
@@ -81,7 +81,7 @@ def test_a_micro_batch_that_cannot_fit_is_refused_before_the_study_starts(
         start_or_continue(opened, runs, device="cpu")
     assert not opened.folder.path.exists()
     monkeypatch.setattr("lorastudy.study.start.total_bytes", lambda _device: 2**40)
-    assert start_or_continue(opened, runs, device="cpu") == runs
+    assert start_or_continue(opened, runs, device="cpu").missing == runs
 
 
 def test_float32_is_never_tf32() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lorastudy.errors import StorageError
 from lorastudy.store import hashes
-from lorastudy.store.collect import collect_results
+from lorastudy.store.collect import collect_results, write_results
 from lorastudy.store.files import write_record, write_text
 from lorastudy.store.folders import RunFolder, StudyFolder
 from lorastudy.store.hashes import write_hashes
@@ -93,6 +93,15 @@ def test_fsck_finds_results_that_are_not_those_of_the_runs(study: Path) -> None:
     change_a_number(study / "results.json")
     answer = call("fsck", study)
     assert answer.code == 74 and "results.json says something else" in answer.err
+
+
+def test_fsck_counts_a_run_whose_folder_is_gone(study: Path) -> None:
+    write_results(StudyFolder(study))
+    gone = f"{study / 'runs' / RUN} is gone"
+    assert gone not in call("fsck", study).err
+    shutil.rmtree(study / "runs" / RUN)
+    answer = call("fsck", study)
+    assert answer.code == 74 and sum(gone in line for line in answer.err.splitlines()) == 1
 
 
 def test_a_run_that_was_exchanged_for_another_is_damaged(study: Path) -> None:

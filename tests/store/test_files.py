@@ -65,7 +65,7 @@ def test_published_files_have_the_mode_that_the_umask_asks_for(
 
 
 @pytest.mark.parametrize("point", ["write:before-bytes", "write:before-rename"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_refused_file_leaves_the_old_one_and_nothing_else(
     tmp_path: Path, fail_at: Callable[[str, int], None], point: str, number: int
 ) -> None:
@@ -78,6 +78,18 @@ def test_a_refused_file_leaves_the_old_one_and_nothing_else(
     message = str(caught.value)
     assert os.strerror(number) in message
     assert "7 bytes are needed" in message and "bytes are free" in message
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_may_only_be_read_is_no_matter_of_space(
+    tmp_path: Path, fail_at: Callable[[str, int], None], number: int
+) -> None:
+    fail_at("write:before-bytes", number)
+    with pytest.raises(StorageError, match="Change the permissions") as refused:
+        write_text(tmp_path / "result.json", "new")
+    with pytest.raises(StorageError, match="Change the permissions"), storage_errors(tmp_path):
+        raise SafetensorError(f"Error while writing: I/O error: refused (os error {number})")
+    assert os.strerror(number) in str(refused.value) and "bytes" not in str(refused.value)
 
 
 @pytest.mark.parametrize("path", ["file/below", "file/below/it", "folder"])

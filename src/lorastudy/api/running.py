@@ -114,7 +114,7 @@ def run(
     how = Execution(device, jobs, Resuming(restart, allow_drift), threads=threads)
     warm_up()
     wanted = with_plan(wanted, how)
-    missing = begin(wanted, how)
+    missing = begin(wanted, how).missing
     name, folder = opened.study.name, opened.folder
     n_runs = len(wanted.list_runs()) + len(wanted.list_runs_to_come())
     yield StudyStarted(name, folder.path, n_runs, tuple(run.run_id for run in missing))

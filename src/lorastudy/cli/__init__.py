@@ -39,6 +39,7 @@ from lorastudy.cli.terminal import (
     with_plain_output,
 )
 from lorastudy.errors import (
+    NO_ACCESS,
     NO_PATH,
     ConfigError,
     OutOfMemoryError,
@@ -124,6 +125,9 @@ def _say_unforeseen(error: Exception) -> int:
             "End other programs, or give less at once: shorter texts, a smaller micro-batch or "
             "model."
         )
+    elif isinstance(error, OSError) and error.errno in NO_ACCESS:
+        said, code = "a file or folder cannot be used", StorageError.exit_code
+        advice = "Change its permissions, or use a copy of it."
     elif isinstance(error, OSError) and error.errno in NO_PATH:
         said, code = "no file or folder can have this name", ConfigError.exit_code
         advice = "Give another path."

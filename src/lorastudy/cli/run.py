@@ -22,7 +22,7 @@ from lorastudy.cli.options import (
     SharedBy,
     StudyName,
 )
-from lorastudy.errors import show_names
+from lorastudy.errors import InterruptedRunError, show_names
 from lorastudy.interrupts import StopFlag, end_on_signals
 from lorastudy.store.collect import list_strangers
 from lorastudy.store.locks import read_lock
@@ -159,9 +159,9 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
     from lorastudy.report.story import describe_plan
     from lorastudy.store.decisions import read_decisions
     from lorastudy.study.conduct import begin, execute
-    from lorastudy.study.notes import list_texts, note_overlaps, note_texts
+    from lorastudy.study.notes import list_texts
 
-    missing = begin(wanted, how)
+    missing, notes = begin(wanted, how)
     opened, to_come = wanted.opened, wanted.list_runs_to_come()
     path, lock = opened.folder.path, read_lock(opened.folder)
     of_all = write_count(len(wanted.list_runs()), "run")
@@ -174,15 +174,20 @@ def _execute(wanted: "Wanted", how: "Execution") -> None:
     if (budget := opened.study.training.budget) is not None:
         _say_budget(budget)
     print(*list_texts(lock), sep="\n")
-    for note in (*opened.notes, *note_texts(opened.study, lock), *note_overlaps(lock)):
+    for note in (*opened.notes, *notes):
         print(f"Note: {note}")
     if strangers := list_strangers(opened.folder):
         print(f"Not runs of this study, and left out of its report: runs/{show_names(strangers)}")
     if missing:
-        options.say_slow_precision(how.device, opened.study.training.precision)
         stop = StopFlag()
         stop.listen()
-        show_progress(path, execute(wanted, missing, how, stop))
+        try:
+            show_progress(path, execute(wanted, missing, how, stop))
+        except BrokenPipeError as error:
+            raise InterruptedRunError(
+                f"nobody reads the output any more; finished work is kept in {path}. Run the same "
+                "command again to continue."
+            ) from error
 
 
 def _say_budget(budget: "TrainingBudget") -> None:

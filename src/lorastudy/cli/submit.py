@@ -144,7 +144,7 @@ def _start(wanted: "Wanted", asked: _Asked) -> Commands:
     from lorastudy.study.conduct import Execution, begin, take_stage
 
     opened = wanted.opened
-    missing = take_stage(begin(wanted, Execution(device=asked.device)), opened.study)
+    missing = take_stage(begin(wanted, Execution(device=asked.device)).missing, opened.study)
     print(
         f"{opened.study.name}: {len(missing)} of {len(wanted.list_runs())} runs to {asked.engine}",
         file=sys.stderr if asked.as_json else sys.stdout,

@@ -130,6 +130,11 @@ def is_conversation(column: str, value: Any) -> bool:
     return isinstance(value, list)
 
 
+def is_plain_list(value: Any) -> bool:
+    """Whether a value is a list without a single message, such as one of texts."""
+    return isinstance(value, list) and not any(isinstance(part, dict) for part in value)
+
+
 def read_example(place: str, values: Sequence[Any], columns: Sequence[str] = ()) -> Example:
     """The row at `place`, of a conversation, or of a prompt and its completion.
 

@@ -18,9 +18,11 @@ from lorastudy.data.examples import (
     Example,
     choose_columns,
     is_conversation,
+    is_plain_list,
     read_example,
 )
-from lorastudy.data.formats import name_format, read_bytes, refuse_structure
+from lorastudy.data.formats import TAB, choose_sign, name_format, read_bytes, refuse_structure
+from lorastudy.data.messages import CONVERSATION
 from lorastudy.data.paths import refuse_pointer
 from lorastudy.errors import InputError, first_line, reading_user_files, show_names
 
@@ -50,7 +52,7 @@ def read_rows(path: Path, *, column: str, sample_by: SampleBy) -> Rows:
             return make_rows(f"{path}, row", _parquet_values(path, raw, column), column)
         text = _decode(path, raw)
         if found.format in ("CSV", "TSV"):  # where a line break in quotes is a part of the text
-            sign = "," if found.format == "CSV" else "\t"
+            sign = choose_sign(text, "," if found.format == "CSV" else TAB, column)
             return make_rows(f"{path}, line", _csv_values(path, text, column, sign), column)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if found.format in ("JSON", "JSON lines"):
@@ -79,11 +81,12 @@ def missing_column(place: str, column: str, names: Iterable[str]) -> InputError:
     )
 
 
-def not_a_string(place: str, column: str, found: str) -> InputError:
+def not_a_string(place: str, column: str, found: str, *, is_list: bool = False) -> InputError:
     """The error for a value of `column` that is not text."""
-    return InputError(
-        f"{place}: column {column!r} holds {found}, not text. Choose a text column, or repair it."
-    )
+    advice = "Choose a text column, or repair it."
+    if is_list:
+        advice = "Join the texts of each row, write one per row, or choose another column."
+    return InputError(f"{place}: column {column!r} holds {found}, not text. {advice}")
 
 
 def check_text(place: str, text: str) -> str:
@@ -144,6 +147,8 @@ def make_rows(place: str, found: Iterable[_Values], column: str) -> Rows:
     examples: list[Example] = []
     for number, columns, values in found:
         at = f"{place} {number}"
+        if column == columns[0] != CONVERSATION and is_plain_list(values[0]):
+            raise not_a_string(at, column, "a list", is_list=True)
         if columns[0] != column or is_conversation(column, values[0]):
             examples.append(read_example(at, values, columns))
             for text in examples[-1].texts:
@@ -259,9 +264,13 @@ def _parquet_values(path: Path, raw: bytes, column: str) -> list[_Values]:
             if columns[0] == column:
                 kind = schema.field(column).type
                 of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
-                types = (*_text_types(pa), pa.types.is_list, pa.types.is_large_list)
-                if not any(is_known(of_values) for is_known in types):
-                    raise not_a_string(str(path), column, f"values of type {kind}")
+                is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+                is_turns = is_list and (
+                    column == CONVERSATION or pa.types.is_struct(kind.value_type)
+                )
+                if not is_turns and not any(is_known(of_values) for is_known in _text_types(pa)):
+                    found = f"values of type {kind}"
+                    raise not_a_string(str(path), column, found, is_list=is_list)
             table = file.read(columns=list(columns))
             values = zip(*(table[name].to_pylist() for name in columns), strict=True)
             return [(number, columns, row) for number, row in enumerate(values, 1)]

@@ -5,7 +5,9 @@ bytes show that it is something else than its name says. Nothing falls through t
 """
 
 import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import re
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lorastudy.data.examples import choose_columns
 from lorastudy.errors import InputError, reading_user_files
 
 Format = Literal["plain text", "JSON", "JSON lines", "CSV", "TSV", "Parquet"]
@@ -66,7 +69,8 @@ _FIRST_BYTES = {
     b"SQLite format 3": "a database (.sqlite)",
 }
 _MARKUP = ("<!doctype ", "<html", "<?xml", "<mediawiki")
-_SIGNS = (",", "\t", ";", "|")
+TAB = "\t"
+_SIGNS = (",", TAB, ";", "|")  # between the columns of a table
 _NAME = re.compile(r"\w[\w.-]{0,40}")  # of a column
 _N_TRIED = 3  # lines of plain text that show whether they are JSON or a table
 
@@ -132,15 +136,28 @@ def refuse_structure(path: Path, text: str, column: str) -> None:
     elif text.lstrip()[:100].lower().startswith(_MARKUP):
         what, advice = "it is markup", "Save its text, or put it into .jsonl as it stands."
     elif sign := _find_sign(lines, column):
-        ending = {",": "Rename it to .csv.", "\t": "Rename it to .tsv."}
         what = f"its first line names columns, {column!r} among them"
-        advice = ending.get(sign, "Write it with commas as .csv.")
+        advice = f"Rename it to {'.tsv' if sign == TAB else '.csv'}."
     else:
         return
     raise InputError(
         f"{path} would be read as plain text, and {what}, so syntax would be scored as text. "
         f"{advice}"
     )
+
+
+def choose_sign(text: str, usual: str, column: str) -> str:
+    """What separates the columns of a table: `usual`, or another sign if only that finds columns.
+
+    Where none does, it is the sign that gives the most columns, so that a message can name them.
+    """
+
+    def rate(sign: str) -> tuple[bool, bool, int]:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), [])
+        is_found = bool(choose_columns(names, column))
+        return is_found, is_found and sign == usual, len(names)
+
+    return max(_SIGNS, key=rate)
 
 
 def _find_sign(lines: list[str], column: str) -> str | None:

@@ -26,7 +26,11 @@ from lorastudy.data.paths import local_path
 from lorastudy.errors import InputError, reading_user_files
 from lorastudy.model.adapter_config import find_numbers, is_finite
 from lorastudy.model.adapter_files import find_adapter_file
-from lorastudy.model.base_refusals import list_usual_files, list_weight_files
+from lorastudy.model.base_refusals import (
+    list_usual_files,
+    list_weight_files,
+    refuse_named_weights,
+)
 from lorastudy.model.text_part import is_composite
 from lorastudy.store.hashes import hash_file
 
@@ -63,7 +67,9 @@ def find_base_folder(
         folder = local_path(reference.path, base, key="base_model.path")
     else:
         folder = _hub_folder(str(reference.id), reference.revision, mirror, offline)
-    if not (folder / "config.json").is_file():
+    with reading_user_files(f"base_model: {folder} cannot be read", "Change its permissions."):
+        is_model = (folder / "config.json").is_file()
+    if not is_model:
         raise InputError(
             f"base_model: {folder} has no config.json, so it is not a model folder. "
             "Give the folder that save_pretrained wrote, or a hub id."
@@ -162,6 +168,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     ):
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _refuse_odd_numbers(folder / "config.json", raw)
+        refuse_named_weights(folder, raw.get("transformers_weights"))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         named = [str(name) for name in raw.get("architectures") or ["CausalLM"]]
         sections = (raw, *(part for part in raw.values() if isinstance(part, dict)))

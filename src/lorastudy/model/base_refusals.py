@@ -97,6 +97,22 @@ def refuse_other_formats(folder: Path) -> None:
         )
 
 
+def refuse_named_weights(folder: Path, named: object) -> None:
+    """Check that `transformers_weights` of config.json names no other weights than the usual ones.
+
+    transformers would read these in place of the usual file, without a word.
+
+    Raises:
+        InputError: It does.
+    """
+    if named not in (None, _SINGLE if (folder / _SINGLE).is_file() else _INDEX):
+        raise InputError(
+            f"{folder / 'config.json'}: transformers_weights names {named!r} as the file of the "
+            f"weights, and only {_SINGLE} or {_INDEX} are read. Take the key out of config.json "
+            "and give the weights that are meant one of these names."
+        )
+
+
 def read_tensor(folder: Path, name: str) -> Tensor | None:
     """A stored tensor by its name or by the last parts of it; None: it is not there."""
     for path in list_weight_files(folder):

@@ -58,6 +58,7 @@ def check_folder(study: StudyFolder) -> FolderCheck:
     for path in sorted((study.path / "runs").glob("*")):
         if path.is_dir() and not path.name.startswith("."):
             found |= _check_run(RunFolder(path))
+    found |= _find_lost_runs(study)
     return FolderCheck(len(found), tuple(text for text in found.values() if text))
 
 
@@ -92,6 +93,20 @@ def _compare_results(study: StudyFolder) -> str:
         f"{study.results} says something else about {', '.join(differing)} than the results of "
         f"these runs. Make it again:  lorastudy report {study.path}"
     )
+
+
+def _find_lost_runs(study: StudyFolder) -> _Found:
+    """Runs that are done by `results.json`, and whose folders are gone."""
+    if _check_records({study.results: StudyResults}).get(study.results) != "":
+        return {}
+    stored = read_record(study.results, StudyResults).runs
+    lost = [study.run(run.run_id).path for run in stored if run.status == "done"]
+    return {
+        path: f"{path} is gone, and {study.results} names this run as done. Restore the folder "
+        f"from a copy, or execute the run again:  lorastudy run {study.path}"
+        for path in lost
+        if not path.is_dir()
+    }
 
 
 def _dump(run: RunResult) -> str:

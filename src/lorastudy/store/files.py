@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
 from lorastudy import faults
-from lorastudy.errors import StorageError
+from lorastudy.errors import NO_ACCESS, StorageError
 
 _UNFINISHED = (".partial", ".old")
 
@@ -42,6 +42,11 @@ def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None
             "folder where a file is. Choose another name, then run the command again."
         ) from error
     except (OSError, SafetensorError) as error:
+        if _number_of(error) in NO_ACCESS:
+            raise StorageError(
+                f"cannot write {path}: {_reason(error)}. Change the permissions there, or use a "
+                "copy of the folder, or another one. Then run the command again."
+            ) from error
         needed = "" if needed_bytes is None else f"{needed_bytes:,} bytes are needed and "
         raise StorageError(
             f"cannot write {path}: {_reason(error)}. {needed}{_free_space(path)} "
@@ -50,11 +55,19 @@ def storage_errors(path: Path, needed_bytes: int | None = None) -> Iterator[None
 
 
 def _reason(error: OSError | SafetensorError) -> str:
-    """The reason in the operating system's words; safetensors gives its number in brackets."""
+    """The reason in the operating system's words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    number = _number_of(error)
+    return str(error) if number is None else os.strerror(number)
+
+
+def _number_of(error: OSError | SafetensorError) -> int | None:
+    """The operating system's number of an error; safetensors gives it in brackets."""
+    if isinstance(error, OSError):
+        return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return os.strerror(int(found[1])) if found else str(error)
+    return int(found[1]) if found else None
 
 
 def refuse_unwritable(path: Path, *, is_folder: bool) -> None:

@@ -28,7 +28,7 @@ from lorastudy.store.resuming import Resuming
 from lorastudy.study.budget import list_unplanned, plan_budget
 from lorastudy.study.decision_plan import UntilDecided, start_plan
 from lorastudy.study.progress import DecisionTaken, Look, Progress
-from lorastudy.study.start import missing_runs, start_or_continue
+from lorastudy.study.start import Begun, missing_runs, start_or_continue
 from lorastudy.study.until_decided import decide
 from lorastudy.study.wanted import Wanted
 from lorastudy.threads import refuse_threads
@@ -77,8 +77,8 @@ def with_plan(wanted: Wanted, how: Execution) -> Wanted:
     return replace(wanted, opened=plan_budget(wanted.opened, how.device))
 
 
-def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
-    """Check the study, start its folder or check that it may continue; return the missing runs.
+def begin(wanted: Wanted, how: Execution) -> Begun:
+    """Check the study, and start its folder or check that it may continue.
 
     Raises:
         UserError: See `start_or_continue`.
@@ -91,7 +91,7 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
         if how.team.strategy == "fsdp2":
             refuse_divided(training, *arms)
         probe = False  # an arm that needs a team does not fit alone
-    missing = start_or_continue(
+    begun = start_or_continue(
         opened,
         wanted.list_runs(),
         to_come=wanted.list_runs_to_come(),
@@ -100,10 +100,11 @@ def begin(wanted: Wanted, how: Execution) -> tuple[RunSpec, ...]:
         probe=probe,
     )
     if not wanted.grows:
-        return missing
+        return begun
     start_plan(opened.folder, wanted.until_decided or UntilDecided())
     decide(opened.folder)
-    return missing_runs(wanted.list_runs(), opened.folder, again=how.resuming.restart)
+    missing = missing_runs(wanted.list_runs(), opened.folder, again=how.resuming.restart)
+    return begun._replace(missing=missing)
 
 
 _Attempt = tuple[str, int | None]  # a run id, and the epoch after which it was to stop

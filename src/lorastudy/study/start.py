@@ -9,6 +9,7 @@ All mistakes that can be known beforehand are refused before any of these files 
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from lorastudy.config.models import Study
 from lorastudy.config.spec import RunSpec
@@ -29,8 +30,16 @@ from lorastudy.store.places import Places
 from lorastudy.store.rates import list_runs
 from lorastudy.store.records import Manifest
 from lorastudy.study.check import check_study
+from lorastudy.study.notes import note_overlaps, note_study
 from lorastudy.study.open import OpenedStudy
 from lorastudy.study.shortages import refuse_full_disk, refuse_oversized
+
+
+class Begun(NamedTuple):
+    """A study whose folder is started, or may continue."""
+
+    missing: tuple[RunSpec, ...]  # the runs that are to be executed
+    notes: tuple[str, ...]  # the same that `check` says
 
 
 def start_or_continue(
@@ -41,8 +50,8 @@ def start_or_continue(
     to_come: tuple[RunSpec, ...] = (),
     again: bool = False,
     probe: bool | None = None,
-) -> tuple[RunSpec, ...]:
-    """Check the study, write or compare its folder, and return those of `runs` that are missing.
+) -> Begun:
+    """Check the study, write or compare its folder, and say which of `runs` are missing.
 
     `to_come` are runs that follow later in the same folder, which must have room for them too.
     With `again`, runs that diverged count as missing too. `probe` first tries every arm's memory;
@@ -71,7 +80,7 @@ def start_or_continue(
         now = read_lock(folder)  # it may have been extended meanwhile
         found = {"probed": probed.probed, "micro_batch": probed.micro_batch}
         write_lock(folder, now.model_copy(update=found))
-    return missing
+    return Begun(missing, (*note_study(study, checked), *note_overlaps(checked.lock)))
 
 
 def missing_runs(

@@ -15,6 +15,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
+from lorastudy.interrupts import signals_to_hear
 from lorastudy.report.figures.writing import DrawnFigure
 
 Drawing = Callable[[], DrawnFigure]
@@ -63,7 +64,7 @@ def _fork() -> int:
 
 def _draw_and_end(drawings: Sequence[Drawing], take: int, sender: Connection) -> NoReturn:
     """What the copy does; it ends without what Python does at the end of a program."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in signals_to_hear():
         signal.signal(number, signal.SIG_DFL)  # only the process itself answers
     try:
         sender.send(_draw_taken(drawings, take))
