@@ -79,6 +79,17 @@ def test_rows_without_padding_have_no_padding_part() -> None:
     assert (parts.parts["first-padding"].nats, parts.add("-padding")) == (None, 0)
 
 
+def test_scores_of_several_benchmarks_are_split_apart() -> None:
+    run = make_padded_run("full", 0, (4, 3, 1, 0.01), "full")
+    other = make_padded_run("full", 0, (8, 6, 2, 0.02), "full").evaluations[0]
+    both = (*run.evaluations, other.model_copy(update={"benchmark": "lambada"}))
+    study = make_results([run.model_copy(update={"evaluations": both})], arms=("full",))
+    found = {score.key.benchmark: score.arms for score in make_findings(study).padded}
+    assert [(len(arms), arms[0].n_seeds) for arms in found.values()] == [(1, 1)] * 2
+    (one,), (two,) = found["wikitext-2"], found["lambada"]
+    assert two.score == pytest.approx(2 * one.score)
+
+
 def test_scores_of_text_are_left_out() -> None:
     arms = summarise_arms(make_results())
     assert split_padded_scores(arms, [ScoreKey("wikitext-2", "rows-text", 1)]) == ()

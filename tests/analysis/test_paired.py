@@ -11,6 +11,7 @@ from lorastudy.analysis.bootstrap import bootstrap_interval, resample_documents
 from lorastudy.analysis.families import adjust_by_holm, group_unseparated
 from lorastudy.analysis.paired import (
     Difference,
+    Errors,
     cluster_windows,
     interval_of,
     measure_difference,
@@ -75,6 +76,17 @@ def test_without_documents_it_is_the_paired_t_test() -> None:
     interval = interval_of(found)
     assert p_of_no_difference(found) == pytest.approx(expected.pvalue, rel=1e-9)
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [0.0, 9.0])  # with 9, the quantile at 1e-300 overflows
+def test_a_part_that_adds_nothing_has_no_say_in_the_quantile(freedom: float) -> None:
+    of_seeds, of_documents = (
+        Errors(*(np.full(1, v) for v in values))
+        for values in ((1.0, 0.0, 0.0, 4.0, freedom), (0.0, 1.0, 0.0, freedom, 4.0))
+    )
+    for errors in (of_seeds, of_documents):
+        assert errors.quantile(1e-300) == pytest.approx(stats.t.isf(1e-300, 4))
+        assert errors.tail(2.0) == pytest.approx(stats.t.sf(2.0, 4))
 
 
 def test_documents_that_agree_leave_the_one_sample_t_test_over_seeds() -> None:

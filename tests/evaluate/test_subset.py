@@ -67,6 +67,14 @@ def test_the_standard_error_is_the_spread_of_many_subsets() -> None:
     assert np.mean(errors) == pytest.approx(np.std(losses), rel=0.06)
 
 
+def test_the_error_of_a_mean_over_documents_is_that_of_the_textbook() -> None:
+    """W. G. Cochran, Sampling Techniques, formula 2.20: drawn without replacement."""
+    nats = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
+    scores, table = scores_of(nats, np.ones(5, dtype=np.int64)), table_of([2] * 5)
+    found = estimate_error(replace(LINES, average="documents"), scores, table, 20)
+    assert found == pytest.approx(np.std(nats, ddof=1) / np.sqrt(5) * np.sqrt(1 - 5 / 20))
+
+
 @pytest.mark.parametrize("average", ["tokens", "documents", "batch-means"])
 def test_all_of_it_leaves_no_error(average: str) -> None:
     protocol = replace(LINES, average=average)
