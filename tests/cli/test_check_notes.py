@@ -59,14 +59,19 @@ def test_text_that_no_row_reads_is_counted_and_noted(
     assert f"{100 * n_dropped / text['n_tokens']:.0f} %" in note
 
 
-def test_code_of_the_models_own_is_noted_as_not_run(
+def test_code_and_tokenizers_that_are_not_used_are_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not any("code" in note for note in check(tmp_path)["notes"])
     path = tmp_path / "base/config.json"
     own = {"AutoConfig": "configuration.C", "AutoModelForCausalLM": "modeling.Other"}
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": own}))
+    path = tmp_path / "base/tokenizer_config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "tokenizer_class": "Qwen2Tokenizer"})
+    )
     notes = json.loads(call("check", tmp_path / "study.yaml", "--json").out)["notes"]
+    assert sum("transformers' Qwen2Tokenizer, which" in note for note in notes) == 1
     assert sum("(modeling.Other), which is not run" in note for note in notes) == 1
     monkeypatch.setattr(run_command, "finish", lambda *_, **options: None)
     monkeypatch.setattr("lorastudy.study.conduct.execute", lambda *_: iter(()))

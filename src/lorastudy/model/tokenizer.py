@@ -41,6 +41,7 @@ class Tokenizer:
     start_id: int  # begin-of-text id or, where there is none, end-of-text id (as lm-eval does)
     end_id: int  # end-of-text id; also pads, as in the published study
     new_tokens: Mapping[int, str] = field(default_factory=dict)  # that are in none of its files
+    other_class: str = ""  # of transformers, that would make other tokens than tokenizer.json does
 
     @cached_property
     def unknown_id(self) -> int | None:
@@ -244,11 +245,12 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         whole = folder / "tokenizer.json"
         if whole.is_file() and (said := describe_pointer(whole)):
             raise ValueError(f"{whole.name} {said}")
-        backend = AutoTokenizer.from_pretrained(
+        named = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-        if isinstance(backend, PreTrainedTokenizerFast):
-            backend = follow_file(folder, backend)
+        backend = named
+        if isinstance(named, PreTrainedTokenizerFast):
+            backend = follow_file(folder, named)
         n_tokens = len(backend)
     if not isinstance(backend, PreTrainedTokenizerFast):
         raise InputError(
@@ -285,4 +287,5 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Tokenizer:
         start_id=start_id if isinstance(start_id, int) else end_id,
         end_id=end_id,
         new_tokens=new,
+        other_class="" if backend is named else type(named).__name__,
     )

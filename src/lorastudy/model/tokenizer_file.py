@@ -16,7 +16,7 @@ from lorastudy.errors import InputError
 # Of tokenizer.json. Cutting and padding are asked for in every call, and which tokens are put
 # around a text is for settings of tokenizer_config.json to say.
 _PARTS = ("normalizer", "pre_tokenizer", "model", "decoder", "added_tokens")
-
+_LONG = ("vocab", "merges")  # have no keys to leave out
 _SPACE = "add_prefix_space"
 
 
@@ -61,7 +61,7 @@ def _without_defaults(value: Any) -> Any:
     """A part of tokenizer.json without keys that change no token: null, empty text, offsets."""
     if isinstance(value, dict):
         return {
-            key: _without_defaults(each)
+            key: each if key in _LONG else _without_defaults(each)
             for key, each in value.items()
             if each not in (None, "") and key != "trim_offsets"
         }

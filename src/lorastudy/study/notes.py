@@ -23,6 +23,7 @@ def note_study(study: Study, checked: StudyCheck) -> Iterator[str]:
     yield from note_texts(study, checked.lock)
     yield from _note_text_part(checked.reader.base)
     yield from _note_own_code(checked.reader.base)
+    yield from _note_tokenizer(checked.reader)
     yield from _note_attention(checked.reader.base)
     yield from _note_weights(study, checked.reader)
     if (slow := note_precision(checked.device, study.training.precision)) is not None:
@@ -184,6 +185,15 @@ def _note_own_code(base: BaseDescription) -> Iterator[str]:
             f"{base.folder / 'config.json'} names code of the model's own ({code}), which is not "
             f"run: the model is computed by transformers' {base.model_type}. If the two differ, so "
             "do all scores."
+        )
+
+
+def _note_tokenizer(reader: Reader) -> Iterator[str]:
+    if other := reader.tokenizer.other_class:
+        yield (
+            f"texts become the tokens that {reader.base.folder / 'tokenizer.json'} makes. "
+            f"transformers' {other}, which AutoTokenizer loads, has other steps than this file and "
+            "makes other tokens of some texts. Load it with PreTrainedTokenizerFast there."
         )
 
 
