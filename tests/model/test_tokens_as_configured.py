@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -226,13 +227,20 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]}},
         ),
         ("gpt_neox", None, {"normalizer": {"type": "Lowercase"}}),
+        ("gpt2", "GPT2Tokenizer", {"model": {"ignore_merges": True}}),
+        ("gpt2", "GPT2Tokenizer", {"decoder": {"type": "Fuse"}}),
+        ("gpt2", "GPT2Tokenizer", {"added_tokens": {"lstrip": True}}),
     ],
 )
 def test_tokens_are_those_of_the_file_whatever_family_the_model_is_of(
-    family: str, named: str | None, steps: dict[str, object], byte_tokenizer: Path, tmp_path: Path
+    family: str, named: str | None, steps: dict[str, Any], byte_tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(byte_tokenizer, tmp_path / family))
-    content = json.loads((folder / "tokenizer.json").read_text()) | steps
+    content = json.loads((folder / "tokenizer.json").read_text())
+    inside = {"model": content["model"], "added_tokens": content["added_tokens"][0]}
+    for key, value in steps.items():
+        inside.get(key, content).update(value if key in inside else {key: value})
+    content["model"]["vocab"]["\u0120at"] = len(content["model"]["vocab"])  # no merge makes it
     for token, merge in (("20", ["2", "0"]), ("\u0120a", ["\u0120", "a"])):
         content["model"]["vocab"][token] = len(content["model"]["vocab"])
         content["model"]["merges"].append(merge)
@@ -240,7 +248,7 @@ def test_tokens_are_those_of_the_file_whatever_family_the_model_is_of(
     (folder / "tokenizer.json").write_text(json.dumps(content))
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
-    texts = ["B at 2020", " a\n\na<|endoftext|> 20"]
+    texts = ["B at 2020", " a\n\na <|endoftext|> 20"]
     raw = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     expected = [raw.encode(text, add_special_tokens=False).ids for text in texts]
     tokenizer = load_tokenizer(folder)

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from lorastudy.errors import InputError
 
-# Of tokenizer.json. Cutting and padding are asked for in every call, and which tokens are put
-# around a text is for settings of tokenizer_config.json to say.
-_PARTS = ("normalizer", "pre_tokenizer", "model", "decoder", "added_tokens")
+# Of tokenizer.json. Every class takes its added tokens, cutting and padding are asked for in every
+# call, and which tokens are put around a text is for settings of tokenizer_config.json to say.
+_PARTS = ("normalizer", "pre_tokenizer", "model", "decoder")
 _LONG = ("vocab", "merges")  # have no keys to leave out
 _SPACE = "add_prefix_space"
 
