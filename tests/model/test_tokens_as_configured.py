@@ -193,6 +193,8 @@ def test_a_token_that_would_get_another_id_than_its_file_says_is_refused(
     with pytest.raises(InputError, match=rf"{file}: 'cat' has the id 290, and would be read as"):
         load(290)
     assert load(257).encode(["a cat"]) == [[97, 32, 257]]
+    (tmp_path / "257/added_tokens.json").write_text('{"cat": 257, "<|endoftext|>": 300}')
+    assert load_tokenizer(tmp_path / "257").end_id == START  # what tokenizer.json has goes first
 
 
 @pytest.mark.parametrize("key", ["bos_token", "eos_token"])
@@ -258,10 +260,13 @@ def test_tokens_are_those_of_the_file_whatever_family_the_model_is_of(
     ]
 
 
+@pytest.mark.parametrize("step", [_BYTES, {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTES]}])
 def test_a_space_before_texts_that_only_one_of_two_files_has_is_refused(
-    byte_tokenizer: Path, tmp_path: Path
+    step: dict[str, object], byte_tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(byte_tokenizer, tmp_path / "edited"))
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pre_tokenizer": step}))
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
