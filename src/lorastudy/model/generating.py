@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,8 @@ def find_way_to_keep(scorer: AnyScorer, device: torch.device) -> Keeping:
     nothing = Keeping(is_kept=False)
     if scorer.takes_rows_alone:
         return nothing
-    n_vocabulary = scorer.network.get_input_embeddings().weight.shape[0]
+    embedding: Any = scorer.network.get_input_embeddings()
+    n_vocabulary = embedding.weight.shape[0]
     ids = torch.arange(1, _N_TRIED + 1, device=device)[None] % n_vocabulary
     alone = scorer.look_ahead(nothing.start(ids)).logits
     plain, placed = Keeping(is_kept=True), Keeping(is_kept=True, names_positions=True)
