@@ -200,6 +200,18 @@ def test_rows_longer_than_a_window_that_only_masks_know_are_not_packed(
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_feed_forward_layers_of_no_width_add_nothing(
+    corpus: tuple[np.ndarray, RowTable],
+) -> None:  # as shared experts are where config.json says 0 of them
+    config = make_config("llama", initializer_range=0.3, intermediate_size=0)
+    network = AutoModelForCausalLM.from_config(config).float().eval()
+    batch = batch_of(corpus)
+    theirs = loss_of_transformers(network, batch)
+    ours = make_scorer(network, "float32").sum_nats(batch) / batch.n_scored
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+
+
 def attention_inputs(n_heads: int = 2, n_tokens: int = 20, width: int = 4) -> list[Tensor]:
     generator = torch.Generator().manual_seed(5)
     return [

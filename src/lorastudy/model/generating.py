@@ -2,21 +2,27 @@
 
 Prompts of one length are continued together, so no row is padded and every family of models can do
 it. Keys and values of earlier tokens are kept by the model, where it can. The tokens are those that
-each prompt would be given alone, without anything kept.
+each prompt would be given alone, without anything kept. Whether keeping changes what comes next is
+tried on a few tokens, since some families lose count of positions by it, and others cannot do it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lorastudy.errors import is_out_of_memory
 from lorastudy.model.fast.compiled import run_uncompiled
 from lorastudy.model.scoring import Continuation
 from lorastudy.model.sharing import AnyScorer
 
+_N_TRIED, _N_PROMPT = 9, 5  # tokens of a text that is tried out, and of its part read at once
+_CLOSE, _CLOSE_ROUNDED = 1e-3, 0.1  # of the largest logit, where all is float32 or not
 MAX_POSITIONS = 4900  # of prompts and answers that are kept at once, as in scoring
 
 Ids = tuple[int, ...]
@@ -71,6 +77,8 @@ def generate_greedily(
     """
     scorer.network.eval()
     found: dict[int, Generated] = {}
+    with run_uncompiled(scorer.network):
+        keep = find_way_to_keep(scorer, device)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for length, group in groupby(longest_first, key=lambda i: len(prompts[i])):
         rows = list(group)
@@ -80,18 +88,77 @@ def generate_greedily(
             part = rows[begin : begin + at_once]
             ids = torch.tensor([prompts[i] for i in part], device=device)
             with run_uncompiled(scorer.network):
-                written = _continue_rows(scorer, ids, ending, poll, penalty)
+                written = _continue_rows(scorer, ids, keep, ending, poll=poll, penalty=penalty)
             found |= zip(part, written, strict=True)
     return tuple(found[i] for i in range(len(prompts)))
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a model continues a text from what it keeps of it."""
+
+    is_kept: bool  # if not, all tokens are read again for each new one
+    names_positions: bool = False  # the model is told where the tokens stand
+
+    def start(self, prompts: Tensor) -> Continuation:
+        """The first step: all tokens of the prompts, (B, T)."""
+        return Continuation(prompts, None, 0 if self.names_positions else None, self.is_kept)
+
+    def follow(self, read: Tensor, cache: object) -> Continuation:
+        """The step after (B, T) tokens, of which all but the last are in the cache."""
+        if cache is None:
+            return self.start(read)
+        begin = read.shape[1] - 1 if self.names_positions else None
+        return Continuation(read[:, -1:], cache, begin)
+
+
+@torch.no_grad()
+def find_way_to_keep(scorer: AnyScorer, device: torch.device) -> Keeping:
+    """The way in which the model says the same as without anything kept, or to keep nothing."""
+    nothing = Keeping(is_kept=False)
+    if scorer.takes_rows_alone:
+        return nothing
+    embedding: Any = scorer.network.get_input_embeddings()
+    n_vocabulary = embedding.weight.shape[0]
+    ids = torch.arange(1, _N_TRIED + 1, device=device)[None] % n_vocabulary
+    alone = scorer.look_ahead(nothing.start(ids)).logits
+    plain, placed = Keeping(is_kept=True), Keeping(is_kept=True, names_positions=True)
+    is_exact = scorer.precision == "float32" and all(
+        parameter.dtype == torch.float32 for parameter in scorer.network.parameters()
+    )
+    limit = (_CLOSE if is_exact else _CLOSE_ROUNDED) * float(alone.abs().max())
+    for way in (plain, placed):
+        if _distance(scorer, way, ids, alone) <= limit:
+            return way
+    return nothing
+
+
+def _distance(scorer: AnyScorer, way: Keeping, ids: Tensor, alone: Tensor) -> float:
+    """How far logits after `ids`, most of them read one by one, are from those of all at once."""
+    try:
+        following = scorer.look_ahead(way.start(ids[:, :_N_PROMPT]))
+        for n_read in range(_N_PROMPT + 1, ids.shape[1] + 1):
+            following = scorer.look_ahead(way.follow(ids[:, :n_read], following.cache))
+    except Exception as error:  # a family that cannot keep anything may raise anything
+        if is_out_of_memory(error):
+            raise
+        return math.inf
+    return float((following.logits - alone).abs().max())
+
+
 def _continue_rows(
-    scorer: AnyScorer, prompts: Tensor, ending: Ending, poll: Callable[[], None], penalty: float
+    scorer: AnyScorer,
+    prompts: Tensor,
+    keep: Keeping,
+    ending: Ending,
+    *,
+    poll: Callable[[], None],
+    penalty: float,
 ) -> list[Generated]:
     """The answers to prompts of one length, (B, T)."""
     answers: list[list[int]] = [[] for _ in prompts]
     is_open = [True] * len(prompts)
-    step, read = Continuation(prompts), prompts
+    step, read = keep.start(prompts), prompts
     for _ in range(ending.max_new_tokens):
         poll()
         following = scorer.look_ahead(step)
@@ -108,8 +175,7 @@ def _continue_rows(
             break
         # rows that have ended go on with the others, and what follows is not read
         read = torch.cat([read, chosen[:, None]], dim=1)
-        has_cache = following.cache is not None
-        step = Continuation(chosen[:, None], following.cache) if has_cache else Continuation(read)
+        step = keep.follow(read, following.cache)
     pairs = zip(answers, is_open, strict=True)
     return [Generated(tuple(ids), is_cut) for ids, is_cut in pairs]
 

@@ -54,6 +54,8 @@ class Continuation:
 
     input_ids: Tensor  # (B, T)
     cache: Any = None
+    begin: int | None = None  # position of the first of them; None: left to the model
+    is_kept: bool = True  # a cache is asked for
 
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
@@ -121,8 +123,11 @@ class Scorer:
         """
         if self.kept is not None:
             self.kept.put_back()
-        keeps = self.kept is None
+        keeps = self.kept is None and step.is_kept
         known = {} if step.cache is None else {"past_key_values": step.cache}
+        if step.begin is not None:
+            places = torch.arange(step.input_ids.shape[1], device=step.input_ids.device)
+            known["position_ids"] = (step.begin + places).expand_as(step.input_ids)
         run: Any = find_body(self.network) if self.splits_head else self.network
         with self._autocast(step):
             output = run(input_ids=step.input_ids, use_cache=keeps, **known)

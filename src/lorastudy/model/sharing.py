@@ -59,6 +59,11 @@ class SharedScorer:
         """See `Scorer`."""
         return self.alone.packs
 
+    @property
+    def precision(self) -> str:
+        """See `Scorer`."""
+        return self.alone.precision
+
     def count_positions(self, batch: Batch) -> int:
         """See `Scorer`."""
         return self.alone.count_positions(batch)

@@ -58,6 +58,8 @@ def _is_linear(module: nn.Module) -> bool:
 def _speed_up_linear(module: nn.Linear | Conv1D, precision: str, *, keep_copies: bool) -> None:
     if module.weight.dtype != torch.float32:
         return  # held in fewer bits: its class widens it, and there is nothing to copy
+    if not module.weight.numel():
+        return  # of no width: there is nothing to compute
     if precision == "bfloat16":
         if keep_copies and not module.weight.requires_grad:
             keep_low_copy(module)
