@@ -311,6 +311,21 @@ def test_what_this_user_may_not_read_is_said_in_a_sentence(
         assert "Permission denied" in answer.err and name in answer.err
 
 
+def test_a_run_whose_folder_may_not_be_read_is_named_and_the_others_are_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lora_run(folder)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != run)  # root may read everything
+    for command in ("table", "status", "fsck", "decide"):
+        answer = call(command, folder)
+        said = f"{run.name}: its folder cannot be read: Permission denied."
+        assert said in (answer.out if command == "status" else answer.err), command
+        assert answer.code == (74 if command == "fsck" else 0), command
+        assert command != "table" or "baseline" in answer.out
+    runs = json.loads(call("table", folder, "--format", "json").out)["runs"]
+    assert {r["arm"]: r["status"] for r in runs} == {"baseline": "done", "lora": "damaged"}
+
+
 def test_a_baseline_that_was_interrupted_keeps_its_threads(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
