@@ -7,6 +7,7 @@ second SIGINT ends the process at once, and only the last checkpoint remains.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -29,11 +30,14 @@ def signals_to_hear() -> tuple[signal.Signals, ...]:
 
 
 def drop_lost_output() -> None:
-    """Let what is printed to a terminal that is closed go nowhere, in place of an error."""
+    """Let what is printed where nobody reads any more go nowhere, in place of an error.
+
+    That is a terminal that is closed, or a pipe whose reader has ended.
+    """
     for output in (1, 2):
-        try:
-            os.write(output, b"")
-        except OSError:
+        readers = select.poll()
+        readers.register(output, 0)  # reports only that there is none
+        if readers.poll(0):
             os.dup2(os.open(os.devnull, os.O_WRONLY), output)
 
 
@@ -113,8 +117,7 @@ class StopFlag:
             if self._was_interrupted:
                 os._exit(130)
             self._was_interrupted = True
-        elif number == signal.SIGHUP:
-            drop_lost_output()
+        drop_lost_output()
         self.requested = True
 
     def follow(self, wait: Callable[[], object]) -> None:

@@ -1,5 +1,6 @@
 """Text of other people's files is shown on the terminal and never obeyed; no number is cut."""
 
+import importlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lorastudy.analysis.findings import read_findings
-from lorastudy.cli import show
+from lorastudy.cli import main, options, show
 from lorastudy.cli.console import make_console
 from support.command_line import ROOT, call
 
@@ -88,6 +89,45 @@ def test_output_that_nothing_takes_ends_in_no_traceback(
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr and len(done.stderr.splitlines()) <= 1
+
+
+def test_a_message_that_nobody_reads_leaves_the_exit_code_as_it_is() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "lorastudy", "table", "no-such-folder"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdout=writer,
+        stderr=writer,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def as_int(x): return int(x)\nSECONDS = as_int(os.environ['ODD_SECONDS'])",
+        "value = os.environ['ODD_' + 'SECONDS']\nraise KeyError(f'no `{value}`')",
+        "raise ValueError('of another cause')",
+    ],
+)
+def test_a_library_that_cannot_use_an_environment_variable_is_answered_with_its_name(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_library.py").write_text(f"import os\n{source}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ODD_SECONDS", "1o")
+    monkeypatch.setattr(options, "say_doubts", lambda _: importlib.import_module("odd_library"))
+    if "another" in source:
+        monkeypatch.setattr(sys, "argv", ["lorastudy", "table", str(FINISHED)])
+        with pytest.raises(ValueError, match="of another cause"):
+            main()
+        return
+    answer = call("table", FINISHED)
+    assert answer.code == 2 and "environment variable ODD_SECONDS (" in answer.err
+    assert "1o" in answer.err and "unset it" in answer.err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -190,6 +190,20 @@ def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_ignores_it(is_ignor
     assert wait_for_child(start_child(end)) == 0
 
 
+def test_a_signal_lets_output_go_nowhere_whose_reader_has_ended() -> None:
+    def end() -> None:
+        interrupts.StopFlag().listen()
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            os.write(1, b"to nobody")
+        signal.raise_signal(signal.SIGTERM)
+        assert os.write(1, b"goes nowhere")
+
+    assert wait_for_child(start_child(end)) == 0
+
+
 def test_a_signal_that_a_library_passes_over_ends_the_program_all_the_same() -> None:
     def end() -> None:
         interrupts.end_on_signals()
@@ -297,6 +311,21 @@ def test_what_this_user_may_not_read_is_said_in_a_sentence(
         assert "Permission denied" in answer.err and name in answer.err
 
 
+def test_a_run_whose_folder_may_not_be_read_is_named_and_the_others_are_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lora_run(folder)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != run)  # root may read everything
+    for command in ("table", "status", "fsck", "decide"):
+        answer = call(command, folder)
+        said = f"{run.name}: its folder cannot be read: Permission denied."
+        assert said in (answer.out if command == "status" else answer.err), command
+        assert answer.code == (74 if command == "fsck" else 0), command
+        assert command != "table" or "baseline" in answer.out
+    runs = json.loads(call("table", folder, "--format", "json").out)["runs"]
+    assert {r["arm"]: r["status"] for r in runs} == {"baseline": "done", "lora": "damaged"}
+
+
 def test_a_baseline_that_was_interrupted_keeps_its_threads(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,3 +353,9 @@ def test_a_run_whose_failure_cannot_be_written_ends_with_74_and_others_go_on(
     answer = call_study("run", folder, "--arm", "full", handler=take_nothing_more)
     assert answer.code == 74, answer.err
     assert len(list((folder / "runs").glob("full-s1-*/result.json"))) == 1, answer.err
+
+
+def test_a_run_that_was_lost_with_the_fork_server_says_so(folder: Path) -> None:
+    handler = in_run("full", "train:after-optimizer", 0, lambda: os._exit(255))
+    answer = call_study("run", folder, "--arm", "full", "--seed", 0, handler=handler)
+    assert answer.code == 5 and "the fork server that had started it was killed" in answer.err

@@ -38,6 +38,7 @@ from lorastudy.cli.terminal import (
     show_controls,
     with_plain_output,
 )
+from lorastudy.cli.variables import find_variable
 from lorastudy.errors import (
     NO_ACCESS,
     NO_PATH,
@@ -49,7 +50,7 @@ from lorastudy.errors import (
     reason_of,
     redact_secrets,
 )
-from lorastudy.interrupts import ending_as_asked
+from lorastudy.interrupts import drop_lost_output, ending_as_asked
 from lorastudy.launch.torchrun import say_exit_code
 from lorastudy.version import __version__
 
@@ -131,10 +132,20 @@ def _say_unforeseen(error: Exception) -> int:
     elif isinstance(error, OSError) and error.errno in NO_PATH:
         said, code = "no file or folder can have this name", ConfigError.exit_code
         advice = "Give another path."
+    elif variable := find_variable(error):
+        said = f"a library cannot use the environment variable {variable}"
+        code = ConfigError.exit_code
+        advice = "Give it another value, or unset it."
     else:
         raise error
-    print(f"lorastudy: {said} ({show_controls(reason_of(error))}). {advice}", file=sys.stderr)
+    _say(f"{said} ({redact_secrets(reason_of(error))}). {advice}")
     return code
+
+
+def _say(message: str) -> None:
+    """Print why the command ends, if anybody reads it."""
+    drop_lost_output()
+    print(f"lorastudy: {show_controls(message)}", file=sys.stderr)
 
 
 def _refuse_lost_folder() -> None:
@@ -163,16 +174,14 @@ def main() -> None:
             raise typer.Abort
         sys.stdout.flush()  # here, where a full disk can still be said
     except UserError as error:
-        print(f"lorastudy: {show_controls(redact_secrets(str(error)))}", file=sys.stderr)
+        _say(redact_secrets(str(error)))
         code = error.exit_code
     except TyperException as error:
-        if (
-            message := error.format_message()
-        ):  # there is none after the help of a command without arguments
-            print(f"lorastudy: {show_controls(message)}{_point_to_help(error)}", file=sys.stderr)
+        if message := error.format_message():  # none after the help of a lone `lorastudy`
+            _say(f"{message}{_point_to_help(error)}")
         code = 2
     except typer.Abort:
-        print("lorastudy: interrupted; run the same command again to continue.", file=sys.stderr)
+        _say("interrupted; run the same command again to continue.")
         code = 75
     except BrokenPipeError:
         code = 0  # the reader of our output, such as `head`, has closed it

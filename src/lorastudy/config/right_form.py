@@ -146,6 +146,8 @@ def right_form(kind: str, path: Sequence[str | int], value: object) -> str:
         value: What was written.
     """
     if kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
+        if not value.isascii():
+            return "; write it with the ordinary digits 0 to 9"
         # YAML gives numbers such as 010 as text, since its versions read them differently
         begins = re.match(r"[+-]?0[0-9_]", value)
         return "; leave out the zeros in front" if begins else "; leave out the quotes"

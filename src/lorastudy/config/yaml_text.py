@@ -27,6 +27,8 @@ _FORMS = {  # what PyYAML says -> what a person has to write
     "mapping values are not allowed": "put a value that contains ': ' in quotes",
     "expected <block end>": "indent it like the lines that it belongs to",
     "expected ',' or": "a bracket that was opened above is not closed",
+    "but found another document": "a file holds one study; remove the line '---' and what follows "
+    "it, or put that into a file of its own",
 }
 _NUMBERS = {  # what is read as one; the rest is text, and refused where a number has to be
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),

@@ -33,6 +33,8 @@ from lorastudy.threads import let_crowded_threads_sleep, share_cores
 
 _WORKER = "lorastudy.launch.worker"
 _POLL_SECONDS = 0.2
+_LOST = 255  # multiprocessing gives this code when the fork server, which has the real one, died
+_HOW_LOST = "was lost: the fork server that had started it was killed, perhaps for lack of memory"
 
 
 @dataclass
@@ -129,6 +131,8 @@ class LocalEngine:
         how = (
             f"was killed by {signal.Signals(-exit_code).name}, perhaps for lack of memory"
             if exit_code < 0
+            else _HOW_LOST
+            if exit_code == _LOST
             else f"ended with exit code {exit_code}"
         )
         failure = RunResult.of(

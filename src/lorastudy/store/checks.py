@@ -114,6 +114,8 @@ def _dump(run: RunResult) -> str:
 
 
 def _check_run(run: RunFolder) -> _Found:
+    if run.is_closed:
+        return {run.path: f"{run.path}: {_problem_of(run.read_result)}"}
     # what cannot be read, or belongs to another run
     found = _check_records(
         {

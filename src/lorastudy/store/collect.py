@@ -124,10 +124,13 @@ def _list_folders(folder: StudyFolder) -> list[RunFolder]:
 def list_doubts(folder: StudyFolder) -> list[str]:
     """What a reader of the study's numbers must know about its files, one sentence per fact."""
     runs = _list_folders(folder)
+    closed = [run for run in runs if run.is_closed]
+    runs = [run for run in runs if run not in closed]
     started = [run for run in runs if run.path.is_dir()]
     old = [run.path.name for run in runs if run.result.exists() and not run.is_verifiable]
     changes = {run.path.name: run.find_record_changes() for run in started}
     doubts = [f"{name}: {change}." for name, found in changes.items() for change in found]
+    doubts += [_problem_of(run) for run in closed]
     doubts += [_problem_of(run) for run in started if not changes[run.path.name]]
     if old:
         doubts.append(f"not verified, since they have no SHA256SUMS: {show_names(old)}.")

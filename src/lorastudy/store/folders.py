@@ -9,6 +9,8 @@ STUDY_DIR/
   results.json  report/
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from lorastudy.store.records import RunResult
 from lorastudy.store.written import WRITTEN, find_rewritten, note_one, note_written
 
 _LOG = "log.txt"
+_NO_ACCESS = os.strerror(errno.EACCES)
 BEST = "best/"  # what weights begin with in SHA256SUMS
 RESTORE = "Restore it from a copy, or train this run again with --restart."
 
@@ -184,12 +187,20 @@ class RunFolder:
         records = (self.spec, self.manifest, *lines, *scores, self.result, self.failure)
         return [path for path in records if path.is_file()]
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the folder is there, and its permissions let this user not look into it."""
+        return self.path.is_dir() and not os.access(self.path, os.R_OK | os.X_OK)
+
     def read_result(self) -> RunResult | None:
         """The record of the finished or failed run; None while it is neither.
 
         Raises:
-            StorageError: One of the finished run's records is not what was written.
+            StorageError: One of the finished run's records is not what was written, or the folder
+                cannot be looked into.
         """
+        if self.is_closed:
+            raise StorageError(f"its folder cannot be read: {_NO_ACCESS}. Change its permissions.")
         path = self.result if self.result.exists() else self.failure
         if not path.exists():
             return None
