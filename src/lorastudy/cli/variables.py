@@ -17,7 +17,7 @@ def find_variable(error: Exception) -> str | None:
     """The environment variable of which a library complains in `error`; None: of no variable.
 
     It is one that is set, and that a line of the library's own names on the way to the error. Or
-    the error comes up while a module is loaded and repeats the variable's value.
+    the error comes up while a module is loaded and quotes the variable's value.
     """
     frames = traceback.extract_tb(error.__traceback__)
     of_libraries = [frame for frame in frames if _PACKAGE not in Path(frame.filename).parents]
@@ -27,6 +27,10 @@ def find_variable(error: Exception) -> str | None:
                 return found[0]
     if not any(frame.name == "<module>" for frame in of_libraries):
         return None
-    said = re.findall(r"[^\s'\"`,;()]+", str(error))
-    is_said = (name for name, value in os.environ.items() if value and value in said)
-    return next(is_said, None)
+    said = str(error)
+    quoted = (
+        name
+        for name, value in os.environ.items()
+        if any(f"{sign}{value}{sign}" in said for sign in "'\"`")
+    )
+    return next(quoted, None)
