@@ -31,6 +31,6 @@ def find_variable(error: Exception) -> str | None:
     quoted = (
         name
         for name, value in os.environ.items()
-        if any(f"{sign}{value}{sign}" in said for sign in "'\"`")
+        if value and any(f"{sign}{value}{sign}" in said for sign in "'\"`")
     )
     return next(quoted, None)
