@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lorastudy.errors import InputError
 
-# Of tokenizer.json. Every class takes its added tokens, cutting and padding are asked for in every
-# call, and which tokens are put around a text is for settings of tokenizer_config.json to say.
+# Of tokenizer.json. Every class takes its added tokens, and which tokens are put around a text, and
+# how it is cut and padded, is left as transformers has it.
 _PARTS = ("normalizer", "pre_tokenizer", "model", "decoder")
 _LONG = ("vocab", "merges")  # have no keys to leave out
 _SPACE = "add_prefix_space"
