@@ -24,7 +24,7 @@ def main() -> None:
         )
         sys.exit(_USAGE)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # see nohup
             signal.signal(number, _end_at_once)
     from lorastudy.interrupts import end_on_signals, ending_as_asked
     from lorastudy.threads import let_crowded_threads_sleep

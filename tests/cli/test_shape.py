@@ -9,7 +9,7 @@ from lorastudy.cli import app
 SOURCES = sorted(Path(cli.__file__).parent.glob("*.py"))
 SHARED = {
     *("__init__", "completion", "console", "examples", "live", "options", "preview_page", "show"),
-    *("show_check", "terminal"),
+    *("show_check", "terminal", "variables"),
 }
 MOST_LINES = 40
 

@@ -50,8 +50,10 @@ def test_a_signal_in_the_first_second_ends_the_command_and_its_children(
     (texts / "study.yaml").write_text(dump_study(make_study(tiny_gpt2)))
     command = [sys.executable, "-m", "lorastudy", "run", "study.yaml", "--out", "out"]
     said = tmp_path / "said.txt"  # no pipe, which would stay open as long as a child
+    was = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in scripts that go on with `&`
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=texts, stderr=stream, start_new_session=True)
+    signal.signal(signal.SIGINT, was)
     servers: list[psutil.Process] = []
     if moment == "first handler":
         wait_until(lambda: catches(process.pid, signal.SIGTERM))
