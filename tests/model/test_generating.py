@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from lorastudy.model.base import load_base
 from lorastudy.model.generating import (
+    CacheUse,
     Ending,
     Generated,
-    Keeping,
-    find_way_to_keep,
+    choose_cache_use,
     generate_greedily,
 )
 from lorastudy.model.scoring import make_scorer
@@ -36,16 +36,16 @@ LONG = {  # another form of rotary embedding for rows of more than 20 tokens
 FAMILIES = {
     **{f: {} for f in ("gpt2", "mistral", "gemma2", "qwen3_5_text", "mamba")},
     "phi3": LONG,
-    "bamba": {  # counts the positions of a text from its cache, and from a layer that has none
+    "bamba": {  # counts positions by its cache, and asks a layer that has none
         **{"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8},
         **{"mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8},
     },
     "lfm2": {"layer_types": ["conv", "conv"]},  # fails to ask such layers how long a text is
 }
-KEPT = {  # by what way a family continues what it has kept; the others simply do
-    "phi3": Keeping(is_kept=False),
-    "bamba": Keeping(is_kept=True, names_positions=True),
-    "lfm2": Keeping(is_kept=False),
+CACHED = {  # how a family's cache is used where it is not simply used
+    "phi3": CacheUse(is_used=False),
+    "bamba": CacheUse(is_used=True, names_positions=True),
+    "lfm2": CacheUse(is_used=False),
 }
 
 
@@ -77,7 +77,7 @@ def test_tokens_are_those_of_each_prompt_alone_without_a_cache(
     assert len(set(alone)) > 2  # the prompt matters
     scorer = make_scorer(network, "float32")
     assert scorer.takes_rows_alone == (family == "phi3")
-    assert find_way_to_keep(scorer, CPU) == KEPT.get(family, Keeping(is_kept=True))
+    assert choose_cache_use(scorer, CPU) == CACHED.get(family, CacheUse(is_used=True))
     found = generate_greedily(scorer, prompts, Ending(N_NEW, frozenset()), device=CPU)
     assert found == tuple(Generated(ids, is_cut=True) for ids in alone)
 

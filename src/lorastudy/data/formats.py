@@ -72,6 +72,7 @@ _MARKUP = ("<!doctype ", "<html", "<?xml", "<mediawiki")
 TAB = "\t"
 _SIGNS = (",", TAB, ";", "|")  # between the columns of a table
 _NAME = re.compile(r"\w[\w.-]{0,40}")  # of a column
+_HEADER = 1 << 16  # characters of a table, among which its column names are
 _N_TRIED = 3  # lines of plain text that show whether they are JSON or a table
 
 
@@ -153,7 +154,7 @@ def choose_sign(text: str, usual: str, column: str) -> str:
     """
 
     def rate(sign: str) -> tuple[bool, bool, int]:
-        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), [])
+        names = next(csv.reader(io.StringIO(text[:_HEADER], newline=""), delimiter=sign), [])
         is_found = bool(choose_columns(names, column))
         return is_found, is_found and sign == usual, len(names)
 

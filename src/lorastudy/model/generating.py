@@ -1,9 +1,9 @@
 """Greedy generation: the most likely token, again and again, until an answer ends.
 
 Prompts of one length are continued together, so no row is padded and every family of models can do
-it. Keys and values of earlier tokens are kept by the model, where it can. The tokens are those that
-each prompt would be given alone, without anything kept. Whether keeping changes what comes next is
-tried on a few tokens, since some families lose count of positions by it, and others cannot do it.
+it. The tokens are those that each prompt would be given alone and without a cache. Whether a cache
+changes the logits is tried on a few tokens, since some families count positions wrong with one, and
+others fail.
 """
 
 import math
@@ -78,7 +78,7 @@ def generate_greedily(
     scorer.network.eval()
     found: dict[int, Generated] = {}
     with run_uncompiled(scorer.network):
-        keep = find_way_to_keep(scorer, device)
+        use = choose_cache_use(scorer, device)
     longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for length, group in groupby(longest_first, key=lambda i: len(prompts[i])):
         rows = list(group)
@@ -88,21 +88,21 @@ def generate_greedily(
             part = rows[begin : begin + at_once]
             ids = torch.tensor([prompts[i] for i in part], device=device)
             with run_uncompiled(scorer.network):
-                written = _continue_rows(scorer, ids, keep, ending, poll=poll, penalty=penalty)
+                written = _continue_rows(scorer, ids, use, ending, poll=poll, penalty=penalty)
             found |= zip(part, written, strict=True)
     return tuple(found[i] for i in range(len(prompts)))
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """How a model continues a text from what it keeps of it."""
+class CacheUse:
+    """How a model's cache is used when a text is continued."""
 
-    is_kept: bool  # if not, all tokens are read again for each new one
+    is_used: bool  # if not, all tokens are read again for each new one
     names_positions: bool = False  # the model is told where the tokens stand
 
     def start(self, prompts: Tensor) -> Continuation:
         """The first step: all tokens of the prompts, (B, T)."""
-        return Continuation(prompts, None, 0 if self.names_positions else None, self.is_kept)
+        return Continuation(prompts, None, 0 if self.names_positions else None, self.is_used)
 
     def follow(self, read: Tensor, cache: object) -> Continuation:
         """The step after (B, T) tokens, of which all but the last are in the cache."""
@@ -113,33 +113,33 @@ class Keeping:
 
 
 @torch.no_grad()
-def find_way_to_keep(scorer: AnyScorer, device: torch.device) -> Keeping:
-    """The way in which the model says the same as without anything kept, or to keep nothing."""
-    nothing = Keeping(is_kept=False)
+def choose_cache_use(scorer: AnyScorer, device: torch.device) -> CacheUse:
+    """The use of the cache with which the logits are those without it; if there is none, no use."""
+    unused = CacheUse(is_used=False)
     if scorer.takes_rows_alone:
-        return nothing
+        return unused
     embedding: Any = scorer.network.get_input_embeddings()
     n_vocabulary = embedding.weight.shape[0]
     ids = torch.arange(1, _N_TRIED + 1, device=device)[None] % n_vocabulary
-    alone = scorer.look_ahead(nothing.start(ids)).logits
-    plain, placed = Keeping(is_kept=True), Keeping(is_kept=True, names_positions=True)
+    alone = scorer.look_ahead(unused.start(ids)).logits
+    plain, placed = CacheUse(is_used=True), CacheUse(is_used=True, names_positions=True)
     is_exact = scorer.precision == "float32" and all(
         parameter.dtype == torch.float32 for parameter in scorer.network.parameters()
     )
     limit = (_CLOSE if is_exact else _CLOSE_ROUNDED) * float(alone.abs().max())
-    for way in (plain, placed):
-        if _distance(scorer, way, ids, alone) <= limit:
-            return way
-    return nothing
+    for use in (plain, placed):
+        if _distance(scorer, use, ids, alone) <= limit:
+            return use
+    return unused
 
 
-def _distance(scorer: AnyScorer, way: Keeping, ids: Tensor, alone: Tensor) -> float:
+def _distance(scorer: AnyScorer, use: CacheUse, ids: Tensor, alone: Tensor) -> float:
     """How far logits after `ids`, most of them read one by one, are from those of all at once."""
     try:
-        following = scorer.look_ahead(way.start(ids[:, :_N_PROMPT]))
+        following = scorer.look_ahead(use.start(ids[:, :_N_PROMPT]))
         for n_read in range(_N_PROMPT + 1, ids.shape[1] + 1):
-            following = scorer.look_ahead(way.follow(ids[:, :n_read], following.cache))
-    except Exception as error:  # a family that cannot keep anything may raise anything
+            following = scorer.look_ahead(use.follow(ids[:, :n_read], following.cache))
+    except Exception as error:  # a family without a cache may raise anything
         if is_out_of_memory(error):
             raise
         return math.inf
@@ -149,7 +149,7 @@ def _distance(scorer: AnyScorer, way: Keeping, ids: Tensor, alone: Tensor) -> fl
 def _continue_rows(
     scorer: AnyScorer,
     prompts: Tensor,
-    keep: Keeping,
+    use: CacheUse,
     ending: Ending,
     *,
     poll: Callable[[], None],
@@ -158,7 +158,7 @@ def _continue_rows(
     """The answers to prompts of one length, (B, T)."""
     answers: list[list[int]] = [[] for _ in prompts]
     is_open = [True] * len(prompts)
-    step, read = keep.start(prompts), prompts
+    step, read = use.start(prompts), prompts
     for _ in range(ending.max_new_tokens):
         poll()
         following = scorer.look_ahead(step)
@@ -175,7 +175,7 @@ def _continue_rows(
             break
         # rows that have ended go on with the others, and what follows is not read
         read = torch.cat([read, chosen[:, None]], dim=1)
-        step = keep.follow(read, following.cache)
+        step = use.follow(read, following.cache)
     pairs = zip(answers, is_open, strict=True)
     return [Generated(tuple(ids), is_cut) for ids, is_cut in pairs]
 

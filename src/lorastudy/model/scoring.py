@@ -55,7 +55,7 @@ class Continuation:
     input_ids: Tensor  # (B, T)
     cache: Any = None
     begin: int | None = None  # position of the first of them; None: left to the model
-    is_kept: bool = True  # a cache is asked for
+    uses_cache: bool = True
 
 
 SCORE_CHUNK = 512  # scored positions per chunk without gradients; this limits the logits
@@ -123,7 +123,7 @@ class Scorer:
         """
         if self.kept is not None:
             self.kept.put_back()
-        keeps = self.kept is None and step.is_kept
+        keeps = self.kept is None and step.uses_cache
         known = {} if step.cache is None else {"past_key_values": step.cache}
         if step.begin is not None:
             places = torch.arange(step.input_ids.shape[1], device=step.input_ids.device)

@@ -2,7 +2,7 @@
 
 transformers builds the tokenizers of some families from the vocabulary alone, with the family's own
 steps in place of those in the file. Models of such a family that bring other steps would get other
-tokens than those they were trained with: digits are split elsewhere, or all spaces are lost.
+tokens than those they were trained with: numbers are split elsewhere, or a normaliser is left out.
 """
 
 import json

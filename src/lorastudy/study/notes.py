@@ -193,7 +193,7 @@ def _note_tokenizer(reader: Reader) -> Iterator[str]:
         yield (
             f"texts become the tokens that {reader.base.folder / 'tokenizer.json'} makes. "
             f"transformers' {other}, which AutoTokenizer loads, has other steps than this file and "
-            "makes other tokens of some texts. Load it with PreTrainedTokenizerFast there."
+            "makes other tokens of some texts. In transformers, load it as PreTrainedTokenizerFast."
         )
 
 

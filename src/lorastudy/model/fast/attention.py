@@ -92,10 +92,10 @@ def _attend_and_compare_windows(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """As `attend`, which hears of windows only if the model names them beside its masks.
+    """As `attend`, which knows of a window only if the model passes `sliding_window` to it.
 
     Raises:
-        NotImplementedError: It does not, so that longer rows would be computed without them.
+        NotImplementedError: A mask has a window that is not passed, so longer rows would be wrong.
     """
     if attention_mask is not None and int(attention_mask.flatten()[0]) != (sliding_window or 0):
         raise NotImplementedError("attention with a window that only its mask has")
