@@ -23,7 +23,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(_USAGE)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # see nohup
             signal.signal(number, _end_at_once)
     from lorastudy.interrupts import end_on_signals, ending_as_asked

@@ -106,6 +106,10 @@ def test_sign_between_columns_is_read_from_the_header(
     assert "its columns are n, body." in refusal_of(path)
     path.write_text(f"n{sign}text\n1{sign}a{sign}b\n")  # a text with the sign, and no quotes
     assert "line 2: more fields" in refusal_of(path)
+    path.write_text("text\na; b|c\n")  # one column, which every sign finds
+    assert read(path) == ["a; b|c"]
+    (tmp_path / "one.tsv").write_text("text\na, b\n")
+    assert read(tmp_path / "one.tsv") == ["a, b"]
 
 
 def test_column_of_lists_of_texts_is_named_with_its_type(tmp_path: Path) -> None:

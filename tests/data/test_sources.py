@@ -309,7 +309,9 @@ def test_settings_of_a_card_for_reading_files_are_refused_and_others_are_not(
     assert f"{setting.split(':')[0]} would change how" in refuse_id(
         mirror, config="large", split="train"
     )
-    card.write_text(whole.replace("- config_name: large", "- version: 1.0\n  config_name: large"))
+    card.write_text(
+        whole.replace("- config_name: large", "- version: 1.0\n  sep:\n  config_name: large")
+    )
     assert read_id(mirror, config="large", split="train").texts == ("six", "seven")
 
 

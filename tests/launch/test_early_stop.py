@@ -50,13 +50,16 @@ def test_a_signal_in_the_first_second_ends_the_command_and_its_children(
     (texts / "study.yaml").write_text(dump_study(make_study(tiny_gpt2)))
     command = [sys.executable, "-m", "lorastudy", "run", "study.yaml", "--out", "out"]
     said = tmp_path / "said.txt"  # no pipe, which would stay open as long as a child
-    was = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in scripts that go on with `&`
+    numbers = (signal.SIGINT, signal.SIGHUP)  # a script ignores the first by `&`, nohup the second
+    was = {ignored: signal.signal(ignored, signal.SIG_IGN) for ignored in numbers}
     with said.open("w") as stream:
         process = subprocess.Popen(command, cwd=texts, stderr=stream, start_new_session=True)
-    signal.signal(signal.SIGINT, was)
+    for ignored, handler in was.items():
+        signal.signal(ignored, handler)
     servers: list[psutil.Process] = []
     if moment == "first handler":
         wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        assert not catches(process.pid, signal.SIGHUP)
     else:
         wait_until(lambda: process.poll() is not None or bool(fork_servers(process.pid)))
         servers = fork_servers(process.pid)

@@ -86,6 +86,7 @@ EDITS: dict[str, dict[str, object]] = {
     "text part by name": {"text_config": "gpt2"},
     "decoder": {"decoder": {"n_layer": 2}},
     "other weights": {"transformers_weights": "other.safetensors"},
+    "an index beside weights": {"transformers_weights": "model.safetensors.index.json"},
     "own code": {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "nova"},
 }
 

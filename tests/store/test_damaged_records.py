@@ -102,6 +102,8 @@ def test_fsck_counts_a_run_whose_folder_is_gone(study: Path) -> None:
     shutil.rmtree(study / "runs" / RUN)
     answer = call("fsck", study)
     assert answer.code == 74 and sum(gone in line for line in answer.err.splitlines()) == 1
+    write_results(StudyFolder(study))  # which says that this run is missing
+    assert gone not in call("fsck", study).err
 
 
 def test_a_run_that_was_exchanged_for_another_is_damaged(study: Path) -> None:
