@@ -86,7 +86,6 @@ EDITS: dict[str, dict[str, object]] = {
     "text part by name": {"text_config": "gpt2"},
     "decoder": {"decoder": {"n_layer": 2}},
     "other weights": {"transformers_weights": "other.safetensors"},
-    "an index beside weights": {"transformers_weights": "model.safetensors.index.json"},
     "own code": {"auto_map": {"AutoConfig": "x.Y"}, "model_type": "nova"},
 }
 
@@ -95,6 +94,20 @@ EDITS: dict[str, dict[str, object]] = {
 def test_config_that_is_wrong_is_refused(edit: dict[str, object], copy: Path) -> None:
     edit_config(copy, **edit)
     assert refusal_of(copy)
+
+
+def test_config_may_name_the_weights_that_are_read_and_no_others(copy: Path) -> None:
+    single, index = "model.safetensors", "model.safetensors.index.json"
+    of_shards = {"metadata": {}, "weight_map": dict.fromkeys(load_file(copy / single), single)}
+    (copy / index).write_text(json.dumps(of_shards))
+    config = json.loads((copy / "config.json").read_text())
+    for named in (single, index):
+        (copy / "config.json").write_text(json.dumps({**config, "transformers_weights": named}))
+        if named == single:
+            describe_base(copy)
+        else:
+            with pytest.raises(InputError, match="transformers_weights names"):
+                describe_base(copy)
 
 
 def test_config_that_could_not_be_written_after_training_is_refused_before_it(copy: Path) -> None:

@@ -96,15 +96,15 @@ def _compare_results(study: StudyFolder) -> str:
 
 
 def _find_lost_runs(study: StudyFolder) -> _Found:
-    """Runs that are done by `results.json`, and whose folders are gone."""
+    """Runs that `results.json` has, and whose folders are gone."""
     if _check_records({study.results: StudyResults}).get(study.results) != "":
         return {}
     stored = read_record(study.results, StudyResults).runs
-    lost = [study.run(run.run_id).path for run in stored if run.status == "done"]
+    folders = [study.run(run.run_id).path for run in stored]
     return {
-        path: f"{path} is gone, and {study.results} names this run as done. Restore the folder "
-        f"from a copy, or execute the run again:  lorastudy run {study.path}"
-        for path in lost
+        path: f"{path} is gone, and {study.results} has this run. Restore the folder from a copy, "
+        f"or execute the run again:  lorastudy run {study.path}"
+        for path in folders
         if not path.is_dir()
     }
 
